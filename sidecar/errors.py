@@ -1,0 +1,154 @@
+"""Every error the product raises, by what can be done about it.
+
+`Temporary` may go away by itself, `Permanent` will not, `JobCancelled` is an outcome that somebody asked
+for. Adapters translate foreign exceptions into these, with `from e`; nothing foreign travels further in.
+`asyncio.CancelledError` is never caught for good: it is how the process stops, not how a job ends.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+ErrorCode = Literal[
+    "invalid_request",
+    "unknown_model",
+    "unknown_tool",
+    "tenant_denied",
+    "payload_too_large",
+    "queue_full",
+    "quota_exceeded",
+    "budget_exceeded",
+    "deadline_exceeded",
+    "timeout",
+    "throttled",
+    "model_unavailable",
+    "model_error",
+    "stream_interrupted",
+    "context_overflow",
+    "access_denied",
+    "guardrail_blocked",
+    "output_invalid",
+    "tool_failed",
+    "too_many_turns",
+    "crash_loop",
+    "internal",
+]
+
+
+class SidecarError(Exception):
+    """Root of all errors raised here.
+
+    `code` is a code of the bus protocol, `details` are JSON-able facts for the caller.
+    """
+
+    default_code: ClassVar[ErrorCode] = "internal"
+    is_retryable: ClassVar[bool] = False
+
+    def __init__(
+        self, message: str, *, code: ErrorCode | None = None, details: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code: ErrorCode = code or self.default_code
+        self.details: dict[str, Any] = dict(details or {})
+
+
+class Temporary(SidecarError):
+    """May succeed later. `retry_after` is the other side's wish in seconds, where it gave one."""
+
+    default_code: ClassVar[ErrorCode] = "model_unavailable"
+    is_retryable = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: ErrorCode | None = None,
+        details: Mapping[str, Any] | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, code=code, details=details)
+        self.retry_after = retry_after
+
+
+class Permanent(SidecarError):
+    """Will fail the same way however often it is tried."""
+
+
+class JobCancelled(SidecarError):
+    """Somebody cancelled the job: an outcome, not a failure."""
+
+
+class InvalidRequest(Permanent):
+    """What was sent is not what the protocol asks for; `path` names the field, the message the remedy."""
+
+    default_code: ClassVar[ErrorCode] = "invalid_request"
+
+    def __init__(self, message: str, *, path: str = "", code: ErrorCode | None = None) -> None:
+        super().__init__(message, code=code, details={"path": path} if path else None)
+        self.path = path
+
+
+class Throttled(Temporary):
+    """The model's quota refused the call (HTTP 429)."""
+
+    default_code: ClassVar[ErrorCode] = "throttled"
+
+
+class DailyQuotaExhausted(Throttled):
+    """The tokens-per-day limit is used up: backing off for seconds is of no use."""
+
+
+class ModelUnavailable(Temporary):
+    """The model's region refused or could not be reached: 5xx, connection trouble, not ready."""
+
+
+class ModelFailed(Temporary):
+    """The model broke while answering (HTTP 424, in-stream model error, an answer that is none)."""
+
+    default_code: ClassVar[ErrorCode] = "model_error"
+
+
+class StreamInterrupted(Temporary):
+    """An answer broke off after it had begun: cut frame, missing messageStop, reset, stall."""
+
+    default_code: ClassVar[ErrorCode] = "stream_interrupted"
+
+
+class CallTimeout(Temporary):
+    """A call exceeded one of its limits; `limit` is `connect`, `first_token`, `idle` or `total`."""
+
+    default_code: ClassVar[ErrorCode] = "timeout"
+
+    def __init__(self, message: str, *, limit: str) -> None:
+        super().__init__(message, details={"limit": limit})
+        self.limit = limit
+
+
+class ContextOverflow(Permanent):
+    """The input does not fit the model's context window."""
+
+    default_code: ClassVar[ErrorCode] = "context_overflow"
+
+
+class AccessDenied(Permanent):
+    """Credentials, model access or region do not allow the call."""
+
+    default_code: ClassVar[ErrorCode] = "access_denied"
+
+
+class Conflict(SidecarError):
+    """A compare-and-set lost: somebody else wrote first. Also what an event of a fenced-out owner meets."""
+
+
+class BusUnavailable(Temporary):
+    """NATS did not answer in time or is away."""
+
+    default_code: ClassVar[ErrorCode] = "internal"
+
+
+class BusRefused(Permanent):
+    """NATS answered with an error that repeating does not mend (permissions, limits, missing stream)."""
+
+
+class StartupError(Permanent):
+    """The process cannot start as configured; the message says what to change."""

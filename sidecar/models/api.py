@@ -1,0 +1,77 @@
+"""Payloads of the request/reply endpoints that are not jobs, events or tools."""
+
+from typing import Annotated, Any
+
+import msgspec
+
+from sidecar.errors import ErrorCode
+from sidecar.models.base import Open, Strict
+from sidecar.models.job import JobState, State
+
+
+class CancelRequest(Strict, frozen=True, kw_only=True):
+    reason: Annotated[str, msgspec.Meta(max_length=1024)] | None = None
+
+
+class CancelReply(Open, frozen=True, kw_only=True):
+    """`state` is what the job was in when the mark was set; `unknown` for an id not seen yet."""
+
+    job: str
+    tenant: str
+    state: str
+    cancelled: bool
+
+
+class ReplayRequest(Strict, frozen=True, kw_only=True):
+    """Events after this place; from the start when both are 0."""
+
+    attempt: Annotated[int, msgspec.Meta(ge=0)] = 0
+    n: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class JobsRequest(Strict, frozen=True, kw_only=True):
+    state: State | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+    cursor: str | None = None
+
+
+class JobsPage(Open, frozen=True, kw_only=True):
+    """Newest first, without results. `cursor` asks for the next page; None on the last."""
+
+    jobs: tuple[JobState, ...]
+    cursor: str | None = None
+
+
+class ModelInfo(Open, frozen=True, kw_only=True):
+    """A model as a tenant may use it; `unusable` says why not, where it cannot be used."""
+
+    alias: str
+    model_id: str
+    family: str
+    name: str
+    quality: str
+    context_tokens: int
+    max_output_tokens: int
+    capabilities: tuple[str, ...]
+    lifecycle: str
+    regions: tuple[str, ...]
+    price_input_usd_per_mtok: float | None
+    price_output_usd_per_mtok: float | None
+    health: str
+    unusable: str | None = None
+
+
+class ModelsPage(Open, frozen=True, kw_only=True):
+    models: tuple[ModelInfo, ...]
+
+
+class ErrorBody(Open, frozen=True, kw_only=True):
+    code: ErrorCode | str
+    message: str
+    details: dict[str, Any] = {}
+
+
+class ErrorReply(Open, frozen=True, kw_only=True):
+    """Body of an error reply; the same code and message stand in the `Nats-Service-Error` headers."""
+
+    error: ErrorBody

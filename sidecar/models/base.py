@@ -1,0 +1,44 @@
+"""What all messages share: strictness, names, times."""
+
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+import msgspec
+
+NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+Name = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, description="1 to 64 of A-Z a-z 0-9 _ -")]
+
+JobClass = Literal["interactive", "standard", "batch"]
+JOB_CLASSES: tuple[JobClass, ...] = ("interactive", "standard", "batch")
+
+Timestamp = Annotated[
+    str, msgspec.Meta(description="RFC 3339, UTC, milliseconds", extra_json_schema={"format": "date-time"})
+]
+
+
+class Strict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What comes from outside: an unknown field is an error that names it."""
+
+
+class Open(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """What the sidecar says: clients of older versions ignore fields they do not know."""
+
+
+def rfc3339(epoch_s: float) -> str:
+    """`epoch_s` (seconds since 1970) as the protocol writes times: `2026-12-01T10:00:00.000Z`."""
+    milliseconds = round(epoch_s * 1000)
+    whole, rest = divmod(milliseconds, 1000)
+    t = time.gmtime(whole)
+    return (
+        f"{t.tm_year:04d}-{t.tm_mon:02d}-{t.tm_mday:02d}"
+        f"T{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d}.{rest:03d}Z"
+    )
+
+
+def epoch(timestamp: str) -> float:
+    """Seconds since 1970 of an RFC 3339 time. Raises ValueError for anything else."""
+    parsed = datetime.fromisoformat(timestamp)
+    if parsed.tzinfo is None:
+        raise ValueError(f"{timestamp!r} has no time zone")
+    return parsed.astimezone(UTC).timestamp()

@@ -1,0 +1,65 @@
+"""What the sidecar says about a job: `llm.v1.job.<tenant>.<job>.<type>`."""
+
+from typing import Any, Literal
+
+from sidecar.models.base import Open, Timestamp
+from sidecar.models.result import ErrorInfo, Result
+
+EventType = Literal["status", "delta", "tool", "result"]
+
+
+class Rejected(Open, frozen=True, kw_only=True):
+    """A candidate that was passed over, and why."""
+
+    model: str
+    reason: str
+
+
+class Status(Open, frozen=True, kw_only=True, omit_defaults=True, rename={"waiting_for": "for"}):
+    """A change of state. Which fields are there depends on `state`; see the protocol's table of events."""
+
+    state: Literal["queued", "running", "waiting", "retrying"]
+    model: str | None = None
+    model_id: str | None = None
+    region: str | None = None
+    reason: str | None = None
+    candidates: tuple[Rejected, ...] | None = None
+    waiting_for: Literal["tool", "quota", "model", "slot", "tenant"] | None = None
+    estimate_ms: int | None = None
+    error: ErrorInfo | None = None
+    next: str | None = None
+
+
+class Delta(Open, frozen=True, kw_only=True, omit_defaults=True):
+    """A piece of the answer: `text` or `reasoning`, of the content block `index`."""
+
+    index: int
+    text: str | None = None
+    reasoning: str | None = None
+
+
+class ToolActivity(Open, frozen=True, kw_only=True, omit_defaults=True):
+    phase: Literal["called", "returned", "failed"]
+    tool: str
+    version: str | None = None
+    tool_use_id: str | None = None
+    input: Any = None
+    output: Any = None
+    error: ErrorInfo | None = None
+    elapsed_ms: int | None = None
+
+
+EventData = Status | Delta | ToolActivity | Result
+
+
+class Event(Open, frozen=True, kw_only=True):
+    """The envelope. `n` counts from 1 without gaps within an attempt, over all types."""
+
+    job: str
+    tenant: str
+    type: EventType
+    attempt: int
+    n: int
+    time: Timestamp
+    metadata: dict[str, Any]
+    data: EventData

@@ -1,0 +1,96 @@
+"""What is known of a model: what it can do, what it costs, where it can be called, how it wants to be asked."""
+
+from typing import Literal
+
+from sidecar.models.base import Open
+
+Family = Literal["claude", "nova", "other"]
+Capability = Literal[
+    "tools", "images", "documents", "reasoning", "structured_output", "long_context", "caching", "streaming"
+]
+Lifecycle = Literal["active", "legacy", "end_of_life"]
+
+
+class Price(Open, frozen=True, kw_only=True):
+    """US dollars for a million tokens. A tier applies where the input is longer than `above_tokens`."""
+
+    input: float
+    output: float
+    cache_read: float | None = None
+    cache_write: float | None = None
+    above_tokens: int = 0
+
+
+class Limits(Open, frozen=True, kw_only=True):
+    """A pool's quota. None: not known, to be learned (tokens, requests) or not limited (concurrency)."""
+
+    tokens_per_minute: int | None = None
+    requests_per_minute: int | None = None
+    tokens_per_day: int | None = None
+    max_concurrency: int | None = None
+    burndown: float = 1.0
+
+
+class Traits(Open, frozen=True, kw_only=True):
+    """How a model's requests differ from the plain Converse form; the normalisers go by these alone.
+
+    `sampling`: which of temperature and top_p may be sent (`one`: not together). `reasoning`: `budget` is
+    Claude's thinking with budget_tokens, `adaptive` its effort form, `nova` reasoningConfig, `inline` text
+    between <thinking> tags, `always` a model that reasons unasked. `forced_tool`: whether tool_choice any or a
+    name is taken. `schema`: native outputConfig, a forced tool, or none.
+    """
+
+    sampling: Literal["both", "one", "none"] = "both"
+    top_k: bool = False
+    reasoning: Literal["none", "budget", "adaptive", "nova", "inline", "always"] = "none"
+    replays_reasoning: bool = False
+    forced_tool: Literal["yes", "not_with_reasoning", "no"] = "yes"
+    prefill: bool = True
+    schema: Literal["native", "tool", "none"] = "tool"
+    cache_points: tuple[Literal["system", "messages", "tools"], ...] = ()
+    cache_min_tokens: int = 1024
+    hyphens_in_tool_names: bool = True
+    system_prompt: bool = True
+    tool_streaming: bool = True
+
+
+class Route(Open, frozen=True, kw_only=True):
+    """One way to call a model: `invoke_id` (model id, inference profile or ARN) in `region`. One quota pool."""
+
+    region: str
+    invoke_id: str
+    limits: Limits = Limits()
+    price_factor: float = 1.0
+
+    @property
+    def pool(self) -> str:
+        return f"{self.invoke_id}@{self.region}"
+
+
+class ModelProfile(Open, frozen=True, kw_only=True):
+    """A model of the catalogue. `sources` says where each fact that is not self-evident comes from."""
+
+    alias: str
+    model_id: str
+    family: Family
+    name: str
+    quality: Literal["fast", "balanced", "best"] = "balanced"
+    kinds: tuple[str, ...] = ()
+    context_tokens: int = 32_000
+    max_output_tokens: int = 4_096
+    capabilities: tuple[Capability, ...] = ()
+    service_tiers: tuple[str, ...] = ("default",)
+    lifecycle: Lifecycle = "active"
+    prices: tuple[Price, ...] = ()
+    traits: Traits = Traits()
+    routes: tuple[Route, ...] = ()
+    fallback: tuple[str, ...] | None = None
+    sources: dict[str, str] = {}
+
+
+class Candidate(Open, frozen=True, kw_only=True):
+    """A profile by one of its routes: what the coordinator proposes, quota reserves and the client calls."""
+
+    profile: ModelProfile
+    route: Route
+    reason: str = ""

@@ -1,0 +1,129 @@
+"""A job as a client asks for it: the payload of `llm.v1.request.<tenant>.<class>`."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from sidecar.models.base import Name, Strict
+from sidecar.models.content import Message
+
+MAX_TIMEOUT_S = 86_400.0
+MAX_METADATA_BYTES = 8_192
+
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=MAX_TIMEOUT_S)]
+ModelName = Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
+ToolRef = Annotated[str, msgspec.Meta(min_length=1, max_length=160)]
+Need = Literal["tools", "images", "documents", "reasoning", "structured_output", "long_context"]
+TaskKind = Literal["chat", "code", "extract", "summarize", "classify", "reason"]
+Quality = Literal["fast", "balanced", "best"]
+ServiceTier = Literal["auto", "default", "priority", "flex", "reserved"]
+
+
+class Task(Strict, frozen=True, kw_only=True):
+    """What the selector goes by when the request names no model."""
+
+    kind: TaskKind = "chat"
+    quality: Quality = "balanced"
+    needs: tuple[Need, ...] = ()
+
+
+class Params(Strict, frozen=True, kw_only=True):
+    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    top_k: Annotated[int, msgspec.Meta(ge=0, le=500)] | None = None
+    stop: Annotated[
+        tuple[Annotated[str, msgspec.Meta(min_length=1)], ...], msgspec.Meta(max_length=2500)
+    ] = ()
+
+
+class InlineTool(Strict, frozen=True, kw_only=True):
+    """A tool that the client runs itself: a call of it ends the job with stop reason `tool_use`."""
+
+    name: Name
+    input_schema: dict[str, Any]
+    description: str = ""
+
+
+class ToolChoice(Strict, frozen=True, kw_only=True):
+    name: Name
+
+
+class OutputSpec(Strict, frozen=True, kw_only=True):
+    """The JSON Schema (2020-12) that the answer must satisfy."""
+
+    schema: dict[str, Any]
+
+
+class JobBudget(Strict, frozen=True, kw_only=True):
+    max_cost_usd: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    max_tool_calls: Annotated[int, msgspec.Meta(ge=0, le=1000)] | None = None
+    max_turns: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+
+
+class Reasoning(Strict, frozen=True, kw_only=True):
+    effort: Literal["none", "low", "medium", "high"] | None = None
+    budget_tokens: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.effort is None) == (self.budget_tokens is None):
+            raise ValueError("give exactly one of 'effort' and 'budget_tokens'")
+
+
+class Guardrail(Strict, frozen=True, kw_only=True):
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
+    version: Annotated[str, msgspec.Meta(min_length=1, max_length=16)] = "DRAFT"
+
+
+class PromptRef(Strict, frozen=True, kw_only=True):
+    """A stored template and its variables, in place of `messages`."""
+
+    name: Name
+    version: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None
+    variables: dict[str, str | int | float | bool] = {}
+
+
+class JobRequest(Strict, frozen=True, kw_only=True):
+    """One LLM job. Durations are seconds; only `messages` (or `prompt`) is required.
+
+    Raises ValueError (an `InvalidRequest` through `codec.decode_request`) for fields that exclude each other.
+    """
+
+    messages: Annotated[tuple[Message, ...], msgspec.Meta(min_length=1)] | None = None
+    prompt: PromptRef | None = None
+    system: str | None = None
+    model: ModelName | Annotated[tuple[ModelName, ...], msgspec.Meta(min_length=1, max_length=16)] | None = (
+        None
+    )
+    task: Task | None = None
+    params: Params = Params()
+    tools: Annotated[tuple[ToolRef | InlineTool, ...], msgspec.Meta(max_length=128)] = ()
+    tool_choice: Literal["auto", "any", "none"] | ToolChoice = "auto"
+    output: OutputSpec | None = None
+    stream: bool = False
+    timeout_s: Seconds | None = None
+    first_token_timeout_s: Seconds | None = None
+    idle_timeout_s: Seconds | None = None
+    deadline: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    budget: JobBudget = JobBudget()
+    reasoning: Reasoning | None = None
+    cache: Literal["auto", "none"] = "auto"
+    service_tier: ServiceTier = "auto"
+    on_interrupt: Literal["restart", "fail"] = "restart"
+    guardrail: Guardrail | None = None
+    filters: Annotated[tuple[Name, ...], msgspec.Meta(max_length=32)] = ()
+    metadata: dict[str, str | int | float | bool | None] = {}
+
+    def __post_init__(self) -> None:
+        if (self.messages is None) == (self.prompt is None):
+            raise ValueError("give exactly one of 'messages' and 'prompt'")
+        if self.metadata and len(msgspec.json.encode(self.metadata)) > MAX_METADATA_BYTES:
+            raise ValueError(f"'metadata' is larger than {MAX_METADATA_BYTES} bytes of JSON")
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The fallback chain that the request names; empty when the selector decides."""
+        if self.model is None:
+            return ()
+        return (self.model,) if isinstance(self.model, str) else self.model

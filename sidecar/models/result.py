@@ -1,0 +1,107 @@
+"""How a job ended: the data of its `result` event, also kept in its state document."""
+
+from typing import Any, Literal
+
+from sidecar.errors import ErrorCode
+from sidecar.models.base import Open
+
+TerminalState = Literal["succeeded", "failed", "cancelled", "expired", "rejected"]
+StopReason = Literal[
+    "end_turn",
+    "tool_use",
+    "max_tokens",
+    "stop_sequence",
+    "guardrail",
+    "content_filtered",
+    "context_overflow",
+    "malformed_output",
+    "budget",
+    "other",
+]
+UsageBasis = Literal["observed", "estimated"]
+
+
+class Usage(Open, frozen=True, kw_only=True):
+    """Tokens, as the provider counts them. `input_tokens` is without cache reads and writes."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cache_read_tokens=self.cache_read_tokens + other.cache_read_tokens,
+            cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
+        )
+
+
+class ErrorInfo(Open, frozen=True, kw_only=True):
+    code: ErrorCode
+    message: str
+    retryable: bool = False
+    details: dict[str, Any] = {}
+
+
+class Attempt(Open, frozen=True, kw_only=True):
+    """One call of one model, whether it worked or not."""
+
+    model_id: str
+    region: str
+    outcome: Literal["ok", "error", "cancelled"]
+    error: ErrorInfo | None = None
+    elapsed_ms: int = 0
+
+
+class Child(Open, frozen=True, kw_only=True):
+    """A job that this job started through the tool `llm.job`."""
+
+    job: str
+    state: TerminalState
+    model: str | None = None
+    usage: Usage = Usage()
+    cost_usd: float | None = None
+
+
+class Timings(Open, frozen=True, kw_only=True):
+    queued_ms: int = 0
+    first_token_ms: int | None = None
+    total_ms: int = 0
+
+
+class Output(Open, frozen=True, kw_only=True):
+    """`content` holds the answer's blocks in the request's own form, so that it can be sent back as it is."""
+
+    text: str = ""
+    content: tuple[dict[str, Any], ...] = ()
+    structured: Any = None
+
+
+class FilterReport(Open, frozen=True, kw_only=True):
+    name: str
+    action: Literal["redact", "block", "flag", "remove", "mark"]
+    count: int
+    kinds: dict[str, int] = {}
+
+
+class Result(Open, frozen=True, kw_only=True):
+    """Exactly one per job. `cost_usd` is None where no price is known (`warnings` says so)."""
+
+    state: TerminalState
+    output: Output = Output()
+    stop_reason: StopReason | None = None
+    model: str | None = None
+    model_id: str | None = None
+    usage: Usage = Usage()
+    usage_basis: UsageBasis = "observed"
+    cost_usd: float | None = None
+    partial: bool = False
+    error: ErrorInfo | None = None
+    attempts: tuple[Attempt, ...] = ()
+    children: tuple[Child, ...] = ()
+    filters: tuple[FilterReport, ...] = ()
+    warnings: tuple[str, ...] = ()
+    timings: Timings = Timings()
+    text_sha256: str | None = None

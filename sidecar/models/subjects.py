@@ -1,0 +1,65 @@
+"""Every subject and bucket name of the protocol, in one place."""
+
+import re
+from dataclasses import dataclass
+
+from sidecar.models.base import NAME_PATTERN
+from sidecar.models.event import EventType
+
+VERSION = "v1"
+REQUEST_STREAM = "LLM_REQ"
+DEAD_STREAM = "LLM_DEAD"
+JOB_BUCKET = "LLM_JOB"
+JOB_STREAM = "KV_LLM_JOB"
+TOOL_BUCKET = "LLM_TOOL"
+PROMPT_BUCKET = "LLM_PROMPT"
+CONFIG_BUCKET = "LLM_CONFIG"
+BLOB_BUCKET_PREFIX = "LLM_BLOB_"
+
+HEADER_JOB_ID = "Llm-Job-Id"
+HEADER_TENANT = "Llm-Tenant"
+HEADER_END = "Llm-End"
+HEADER_TOOL_USE_ID = "Llm-Tool-Use-Id"
+HEADER_DEADLINE = "Llm-Deadline"
+HEADER_IDEMPOTENCY_KEY = "Idempotency-Key"
+TRACE_HEADERS = ("traceparent", "tracestate")
+
+_NAME = re.compile(NAME_PATTERN)
+
+
+def is_name(token: str) -> bool:
+    """Whether `token` may stand for a tenant, job, scope or tool."""
+    return _NAME.match(token) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Subjects:
+    """The protocol's subjects under one prefix (setting `nats.prefix`, default `llm`)."""
+
+    prefix: str = "llm"
+
+    @property
+    def root(self) -> str:
+        return f"{self.prefix}.{VERSION}"
+
+    def request(self, tenant: str, job_class: str) -> str:
+        return f"{self.prefix}.{VERSION}.request.{tenant}.{job_class}"
+
+    def event(self, tenant: str, job: str, kind: EventType | str) -> str:
+        """Where clients hear an event of a job."""
+        return f"{self.prefix}.{VERSION}.job.{tenant}.{job}.{kind}"
+
+    def log(self, tenant: str, job: str, kind: EventType | str) -> str:
+        """Where an event of a job is stored, before the server republishes it."""
+        return f"{self.prefix}.{VERSION}.log.{tenant}.{job}.{kind}"
+
+    def endpoint(self, verb: str, *tokens: str) -> str:
+        """A request/reply endpoint: `ask`, `cancel`, `get`, `replay`, `jobs`, `models`, `tools`."""
+        return ".".join((self.prefix, VERSION, verb, *tokens))
+
+    def call(self, scope: str, tool: str, version: str) -> str:
+        """Where a tool's provider listens. The version's dots become underscores."""
+        return f"{self.prefix}.{VERSION}.call.{scope}.{tool}.{version.replace('.', '_')}"
+
+    def sys(self, *tokens: str) -> str:
+        return ".".join((self.prefix, VERSION, "sys", *tokens))

@@ -1,0 +1,58 @@
+"""Tools: how a provider registers one, and what the registry keeps."""
+
+from typing import Annotated, Any
+
+import msgspec
+
+from sidecar.models.base import Name, Open, Strict, Timestamp
+
+SemVer = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$",
+        max_length=64,
+        description="semantic version 2.0.0",
+    ),
+]
+
+
+class ToolRegistration(Strict, frozen=True, kw_only=True):
+    """Payload of `llm.v1.tools.<scope>.register`; lives for `ttl_s` seconds unless repeated."""
+
+    name: Name
+    version: SemVer
+    description: Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+    input_schema: dict[str, Any]
+    output_schema: dict[str, Any] | None = None
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 30.0
+    idempotent: bool = False
+    ttl_s: Annotated[int, msgspec.Meta(ge=5, le=86_400)] = 90
+
+
+class ToolDeregistration(Strict, frozen=True, kw_only=True):
+    name: Name
+    version: SemVer
+
+
+class ToolRegistered(Open, frozen=True, kw_only=True):
+    """The reply to a registration: where to listen (queue group `tool`), and until when it lives."""
+
+    subject: str
+    expires: Timestamp
+
+
+class ToolInfo(Open, frozen=True, kw_only=True):
+    scope: str
+    name: str
+    version: str
+    description: str
+    input_schema: dict[str, Any]
+    output_schema: dict[str, Any] | None
+    timeout_s: float
+    idempotent: bool
+    subject: str
+    expires: Timestamp | None
+
+
+class ToolList(Open, frozen=True, kw_only=True):
+    tools: tuple[ToolInfo, ...]

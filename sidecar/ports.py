@@ -1,0 +1,240 @@
+"""What the parts ask of the world outside. Adapters implement these; `adapters/memory` has a twin of each.
+
+Every method may raise `BusUnavailable` (away or silent: try again) or `BusRefused` (will not work as it is);
+other errors are named where they can occur. All methods survive cancellation at each await: what was sent may
+have happened, nothing is left half open.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from sidecar.models.api import JobsPage
+from sidecar.models.call import ModelCall, ModelDelta, ModelReply
+from sidecar.models.event import Event
+from sidecar.models.job import JobState, State
+
+
+class Clock(Protocol):
+    """Time, so that tests can own it."""
+
+    def now(self) -> float:
+        """Seconds since 1970."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds of a clock that never goes back."""
+        ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class Lane(NamedTuple):
+    """A queue: the last two tokens of a request's subject. Both as they came, not yet checked."""
+
+    tenant: str
+    job_class: str
+
+
+class Doorbell(NamedTuple):
+    """Sign that a request was stored. A hint: may be lost, come twice, or come late."""
+
+    seq: int
+    lane: Lane
+    size: int
+    job_id: str | None
+
+
+class StoredRequest(NamedTuple):
+    """A request as the stream holds it. `stored_at` is the server's time, seconds since 1970."""
+
+    seq: int
+    lane: Lane
+    payload: bytes
+    headers: Mapping[str, str]
+    stored_at: float
+
+
+class Backlog(NamedTuple):
+    """The truth about what waits: messages a lane, and the stream's last sequence when it was read."""
+
+    counts: Mapping[Lane, int]
+    last_seq: int
+
+
+class Intake(Protocol):
+    """The durable queue of requests: stream `LLM_REQ`."""
+
+    async def listen(self, on_doorbell: Callable[[Doorbell], None]) -> None:
+        """Call `on_doorbell` for each request stored from now on, until the connection is closed."""
+        ...
+
+    async def backlog(self) -> Backlog: ...
+
+    async def last_seq(self) -> int: ...
+
+    async def read(self, lane: Lane, *, after_seq: int, limit: int) -> Sequence[StoredRequest]:
+        """Up to `limit` requests of a lane with a sequence above `after_seq`, oldest first."""
+        ...
+
+    async def get(self, seq: int) -> StoredRequest | None:
+        """One request; None when it is not there any more. Reads what was just written, also at R3."""
+        ...
+
+    async def delete(self, seq: int) -> None:
+        """Remove a request for good. No error when it is gone already."""
+        ...
+
+    async def submit(self, lane: Lane, payload: bytes, headers: Mapping[str, str]) -> int:
+        """Publish a request as a client would. Returns its sequence.
+
+        Raises BusRefused with code `queue_full` or `payload_too_large`.
+        """
+        ...
+
+
+class Stored(NamedTuple):
+    """A state document and its revision (the stream sequence it was stored at)."""
+
+    state: JobState
+    revision: int
+
+
+class JobStore(Protocol):
+    """State documents, and the marks of cancellation that lie beside them."""
+
+    async def get(self, tenant: str, job: str) -> Stored | None:
+        """Reads what was just written, also at R3."""
+        ...
+
+    async def create(self, state: JobState) -> int:
+        """Write a job's first document. Returns its revision. Raises Conflict when the job exists."""
+        ...
+
+    async def update(self, state: JobState, *, revision: int) -> int:
+        """Write over exactly `revision`. Returns the new one. Raises Conflict when somebody else wrote."""
+        ...
+
+    async def list(
+        self, tenant: str, *, state: State | None = None, limit: int = 100, cursor: str | None = None
+    ) -> JobsPage: ...
+
+    async def mark_cancelled(self, tenant: str, job: str, *, reason: str | None = None) -> None:
+        """Leave the mark of a cancellation. Idempotent; also for a job not seen yet."""
+        ...
+
+    async def is_cancelled(self, tenant: str, job: str) -> bool: ...
+
+    async def listen_cancelled(self, on_mark: Callable[[str, str], None]) -> None:
+        """Call `on_mark(tenant, job)` for each mark left from now on, by any replica; a hint, like doorbells."""
+        ...
+
+
+class StoredEvent(NamedTuple):
+    type: str
+    payload: bytes
+
+
+class Publisher(Protocol):
+    """Events of jobs, stored first and then republished to clients."""
+
+    async def publish(self, event: Event, *, fence: int) -> None:
+        """Store an event if the job's state document is still at revision `fence`.
+
+        At most one call a job may be under way at a time. Raises Conflict when the job was lost. After
+        BusUnavailable the same event may be published again: readers go by `n`.
+        """
+        ...
+
+    async def publish_result(self, event: Event) -> bool:
+        """Store the one `result` event of a job. False when there is one already."""
+        ...
+
+    def replay(self, tenant: str, job: str) -> AsyncIterator[StoredEvent]:
+        """All stored events of a job in the order they were stored."""
+        ...
+
+    async def wait_result(self, tenant: str, job: str) -> "ResultWaiter":
+        """Start to listen for a job's result event; close the waiter when done."""
+        ...
+
+
+class ResultWaiter(Protocol):
+    async def payload(self) -> bytes:
+        """The result event, encoded as it was published."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Query(NamedTuple):
+    """A request that came to an endpoint. `tokens` are the subject's tokens after the verb."""
+
+    verb: str
+    tokens: tuple[str, ...]
+    payload: bytes
+    headers: Mapping[str, str]
+
+
+class Reply(NamedTuple):
+    payload: bytes
+    headers: Mapping[str, str] = {}
+
+
+Answer = Callable[[Query], Awaitable[Reply]]
+AnswerMany = Callable[[Query], AsyncIterator[Reply]]
+
+
+class Endpoint(NamedTuple):
+    """One request/reply endpoint of the micro service. `subject` is below the root, with `*` for tokens."""
+
+    name: str
+    subject: str
+    answer: Answer | AnswerMany
+    metadata: Mapping[str, str] = {}
+    is_broadcast: bool = False
+
+
+class Endpoints(Protocol):
+    """The micro service `llm-sidecar` (ADR-32).
+
+    A `SidecarError` that a handler raises becomes an error reply; any other exception is logged and answered
+    with code `internal`, without its text.
+    """
+
+    async def serve(self, endpoints: Sequence[Endpoint]) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+class ModelClient(Protocol):
+    """Calls models. Raises the typed errors of `sidecar.errors`; an incomplete answer is always an error.
+
+    Cancelling a call closes its connection at once.
+    """
+
+    async def converse(self, call: ModelCall) -> ModelReply: ...
+
+    def stream(self, call: ModelCall) -> AsyncIterator[ModelDelta | ModelReply]:
+        """Deltas as they come, then the whole reply as the last item."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+    """One call of one tool over the bus."""
+
+    subject: str
+    payload: bytes
+    headers: dict[str, str]
+    timeout_s: float
+
+
+class ToolBus(Protocol):
+    async def call(self, call: ToolCall) -> bytes:
+        """The provider's output. Raises Permanent (`tool_failed`) for an error reply, Temporary when nobody
+        listens or none answered in time.
+        """
+        ...

@@ -1,0 +1,224 @@
+"""Configuration: a TOML file, over it the environment `SIDECAR_<SECTION>__<KEY>`, over that the flags.
+
+The only reader of the environment. Every field's name or description carries its unit. Policy sections
+(`classes`, `tenants`, `models`, `filters`) can be loaded again while the process runs: `load_policy`.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from sidecar.errors import StartupError
+from sidecar.models.base import NAME_PATTERN
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NatsSettings(Section):
+    url: str | None = Field(
+        None, description="server URLs, comma separated; default NATS_URL, context, localhost"
+    )
+    context: str | None = Field(None, description="context of the nats CLI; default the selected one")
+    creds: Path | None = Field(None, description="credentials file (JWT and seed); default NATS_CREDS")
+    nkey_seed: Path | None = Field(None, description="file with an nkey seed")
+    user: str | None = None
+    password: str | None = Field(None, repr=False)
+    token: str | None = Field(None, repr=False)
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    prefix: str = Field("llm", pattern=r"^[A-Za-z0-9_-]{1,64}(\.[A-Za-z0-9_-]{1,64}){0,3}$")
+    replicas: Literal[1, 3, 5] = Field(1, description="copies of each stream; 3 for production")
+    storage: Literal["file", "memory"] = "file"
+    adopt: bool = Field(False, description="take streams whose configuration differs as they are")
+    connect_timeout_s: float = Field(5.0, gt=0)
+    request_timeout_s: float = Field(5.0, gt=0)
+    watchdog_s: float = Field(5.0, gt=0, description="how often the connection is proved to be alive")
+
+
+class BedrockSettings(Section):
+    regions: tuple[str, ...] = Field(("us-east-1",), min_length=1)
+    endpoint_url: str | None = Field(None, description="another endpoint than AWS's, such as the emulator")
+    transport: Literal["aiohttp", "boto3"] = "aiohttp"
+    max_connections: int = Field(512, ge=1)
+    connect_timeout_s: float = Field(5.0, gt=0)
+    profile: str | None = Field(None, description="AWS profile of the shared configuration files")
+
+
+class SchedulerSettings(Section):
+    slots: int = Field(256, ge=1, description="jobs that this replica runs at once")
+    window: int = Field(16, ge=1, le=256, description="job references held in memory for each lane")
+    reconcile_s: float = Field(15.0, gt=0)
+    check_s: float = Field(1.0, gt=0, description="how often the stream's last sequence is compared")
+    interactive_reserve: float = Field(0.05, ge=0, le=0.5, description="share of slots kept for interactive")
+
+
+class JobsSettings(Section):
+    timeout_s: float = Field(600.0, gt=0)
+    first_token_timeout_s: float = Field(120.0, gt=0)
+    idle_timeout_s: float = Field(120.0, gt=0)
+    max_attempts: int = Field(3, ge=1, description="attempts that end in a crash before the job is given up")
+    max_tokens: int = Field(4096, ge=1, description="where a request sets none")
+    max_turns: int = Field(16, ge=1)
+    max_tool_calls: int = Field(64, ge=0)
+    drain_s: float = Field(30.0, ge=0, description="grace for running jobs at SIGTERM")
+    delta_ms: float = Field(20.0, ge=0, le=40, description="how long pieces of text are gathered")
+    unknown_tool_outcome: Literal["repeat", "tell"] = "tell"
+
+
+class ClassPolicy(Section):
+    weight: float = Field(gt=0)
+    filters: tuple[str, ...] = ()
+
+
+class TenantPolicy(Section):
+    """What a tenant may have. `[tenants.default]` holds for every tenant that has no section of its own."""
+
+    deny: bool = False
+    weight: float = Field(1.0, gt=0)
+    max_queue: int = Field(10_000, ge=1, description="queued and running jobs of one class")
+    max_concurrency: int | None = Field(None, ge=1)
+    tokens_per_minute: int | None = Field(None, ge=1)
+    budget_usd_per_day: float | None = Field(None, gt=0)
+    max_tokens: int | None = Field(None, ge=1, description="upper bound of a request's max_tokens")
+    classes: tuple[Literal["interactive", "standard", "batch"], ...] = ("interactive", "standard", "batch")
+    models: tuple[str, ...] | None = Field(None, description="aliases allowed; none given: all")
+    tools: tuple[str, ...] | None = Field(None, description="tools allowed; none given: all")
+    filters: tuple[str, ...] = ()
+
+
+class ModelPolicy(Section):
+    """One entry of `[models.<alias>]`, over or beside the catalogue."""
+
+    id: str | None = None
+    regions: tuple[str, ...] | None = None
+    quality: Literal["fast", "balanced", "best"] | None = None
+    kinds: tuple[str, ...] | None = None
+    family: Literal["claude", "nova", "other"] | None = None
+    capabilities: tuple[str, ...] | None = None
+    context_tokens: int | None = Field(None, ge=1)
+    max_output_tokens: int | None = Field(None, ge=1)
+    tokens_per_minute: int | None = Field(None, ge=1)
+    requests_per_minute: int | None = Field(None, ge=1)
+    tokens_per_day: int | None = Field(None, ge=1)
+    max_concurrency: int | None = Field(None, ge=1)
+    burndown: float | None = Field(None, gt=0)
+    price_input: float | None = Field(None, ge=0, description="US dollars for a million tokens")
+    price_output: float | None = Field(None, ge=0, description="US dollars for a million tokens")
+    price_cache_read: float | None = Field(None, ge=0, description="US dollars for a million tokens")
+    price_cache_write: float | None = Field(None, ge=0, description="US dollars for a million tokens")
+    fallback: tuple[str, ...] | None = Field(None, description="aliases in order; empty: no fallback")
+
+
+class FilterPolicy(Section):
+    kind: str
+    action: Literal["redact", "block", "flag"] = "redact"
+    options: dict[str, Any] = {}
+
+
+class RetentionSettings(Section):
+    state_s: int = Field(86_400, ge=60)
+    events_s: int = Field(3_600, ge=10)
+    requests_bytes: int = Field(8 * 1024**3, ge=1024**2, description="upper bound of the request stream")
+
+
+class AdminSettings(Section):
+    host: str = "127.0.0.1"
+    port: int = Field(8081, ge=0, le=65_535, description="0: any free port")
+    enabled: bool = True
+
+
+class LogSettings(Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "text"] = "json"
+
+
+_DEFAULT_CLASSES = {
+    "interactive": ClassPolicy(weight=100),
+    "standard": ClassPolicy(weight=20),
+    "batch": ClassPolicy(weight=1),
+}
+
+
+class Policy(Section):
+    """The part of the settings that can change while the process runs."""
+
+    classes: dict[Literal["interactive", "standard", "batch"], ClassPolicy] = _DEFAULT_CLASSES
+    tenants: dict[str, TenantPolicy] = Field(default_factory=dict)
+    models: dict[str, ModelPolicy] = Field(default_factory=dict)
+    filters: dict[str, FilterPolicy] = Field(default_factory=dict)
+
+    def tenant(self, name: str) -> TenantPolicy:
+        """The policy of a tenant, by its own section or `[tenants.default]`."""
+        found = self.tenants.get(name) or self.tenants.get("default")
+        return found or _ANY_TENANT
+
+
+_ANY_TENANT = TenantPolicy()
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix="SIDECAR_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    name: str | None = Field(
+        None, pattern=NAME_PATTERN, description="this replica; default host name and pid"
+    )
+    nats: NatsSettings = NatsSettings()
+    bedrock: BedrockSettings = BedrockSettings()
+    scheduler: SchedulerSettings = SchedulerSettings()
+    jobs: JobsSettings = JobsSettings()
+    classes: dict[Literal["interactive", "standard", "batch"], ClassPolicy] = _DEFAULT_CLASSES
+    tenants: dict[str, TenantPolicy] = Field(default_factory=dict)
+    models: dict[str, ModelPolicy] = Field(default_factory=dict)
+    filters: dict[str, FilterPolicy] = Field(default_factory=dict)
+    retention: RetentionSettings = RetentionSettings()
+    admin: AdminSettings = AdminSettings()
+    log: LogSettings = LogSettings()
+
+    @property
+    def policy(self) -> Policy:
+        return Policy(classes=self.classes, tenants=self.tenants, models=self.models, filters=self.filters)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
+
+
+def load(config: Path | None = None, overrides: dict[str, Any] | None = None) -> Settings:
+    """The settings of this process. `overrides` are nested like the file: `{"nats": {"url": …}}`.
+
+    Raises StartupError that names each field that is wrong, its value's place and the remedy.
+    """
+    if config is not None and not config.is_file():
+        raise StartupError(
+            f"configuration file {config} does not exist: give another --config or SIDECAR_CONFIG"
+        )
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=config)
+
+    try:
+        return FromFile(**(overrides or {}))
+    except ValidationError as e:
+        lines = [f"{'.'.join(str(p) for p in item['loc'])}: {item['msg']}" for item in e.errors()]
+        raise StartupError("the configuration is not valid: " + "; ".join(lines)) from e
+    except ValueError as e:
+        raise StartupError(f"the configuration file {config} cannot be read: {e}") from e
