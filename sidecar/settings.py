@@ -24,9 +24,7 @@ class Section(BaseModel):
 
 
 class NatsSettings(Section):
-    url: str | None = Field(
-        None, description="server URLs, comma separated; default NATS_URL, context, localhost"
-    )
+    url: str | None = Field(None, description="server URLs, comma separated; default NATS_URL, context, localhost")
     context: str | None = Field(None, description="context of the nats CLI; default the selected one")
     creds: Path | None = Field(None, description="credentials file (JWT and seed); default NATS_CREDS")
     nkey_seed: Path | None = Field(None, description="file with an nkey seed")
@@ -142,7 +140,7 @@ class LogSettings(Section):
     format: Literal["json", "text"] = "json"
 
 
-_DEFAULT_CLASSES = {
+_DEFAULT_CLASSES: dict[Literal["interactive", "standard", "batch"], ClassPolicy] = {
     "interactive": ClassPolicy(weight=100),
     "standard": ClassPolicy(weight=20),
     "batch": ClassPolicy(weight=1),
@@ -171,9 +169,7 @@ class Settings(BaseSettings):
         env_prefix="SIDECAR_", env_nested_delimiter="__", extra="forbid", frozen=True
     )
 
-    name: str | None = Field(
-        None, pattern=NAME_PATTERN, description="this replica; default host name and pid"
-    )
+    name: str | None = Field(None, pattern=NAME_PATTERN, description="this replica; default host name and pid")
     nats: NatsSettings = NatsSettings()
     bedrock: BedrockSettings = BedrockSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
@@ -208,9 +204,7 @@ def load(config: Path | None = None, overrides: dict[str, Any] | None = None) ->
     Raises StartupError that names each field that is wrong, its value's place and the remedy.
     """
     if config is not None and not config.is_file():
-        raise StartupError(
-            f"configuration file {config} does not exist: give another --config or SIDECAR_CONFIG"
-        )
+        raise StartupError(f"configuration file {config} does not exist: give another --config or SIDECAR_CONFIG")
 
     class FromFile(Settings):
         model_config = SettingsConfigDict(toml_file=config)

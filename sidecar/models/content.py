@@ -19,9 +19,7 @@ class Source(Strict, frozen=True, kw_only=True, rename={"data": "bytes"}):
 
     def __post_init__(self) -> None:
         if (self.data is None) == (self.object is None):
-            raise ValueError(
-                "give exactly one of 'bytes' (base64) and 'object' (a name in LLM_BLOB_<tenant>)"
-            )
+            raise ValueError("give exactly one of 'bytes' (base64) and 'object' (a name in LLM_BLOB_<tenant>)")
 
 
 class TextBlock(Strict, frozen=True, kw_only=True, tag_field="type", tag="text"):
@@ -76,9 +74,7 @@ class CachePointBlock(Strict, frozen=True, kw_only=True, tag_field="type", tag="
     ttl: Literal["5m", "1h"] = "5m"
 
 
-Block = (
-    TextBlock | ImageBlock | DocumentBlock | ToolUseBlock | ToolResultBlock | ReasoningBlock | CachePointBlock
-)
+Block = TextBlock | ImageBlock | DocumentBlock | ToolUseBlock | ToolResultBlock | ReasoningBlock | CachePointBlock
 
 
 class OtherBlock(Strict, frozen=True, kw_only=True, tag_field="type", tag="other"):

@@ -33,9 +33,7 @@ class Params(Strict, frozen=True, kw_only=True):
     temperature: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     top_k: Annotated[int, msgspec.Meta(ge=0, le=500)] | None = None
-    stop: Annotated[
-        tuple[Annotated[str, msgspec.Meta(min_length=1)], ...], msgspec.Meta(max_length=2500)
-    ] = ()
+    stop: Annotated[tuple[Annotated[str, msgspec.Meta(min_length=1)], ...], msgspec.Meta(max_length=2500)] = ()
 
 
 class InlineTool(Strict, frozen=True, kw_only=True):
@@ -93,9 +91,7 @@ class JobRequest(Strict, frozen=True, kw_only=True):
     messages: Annotated[tuple[Message, ...], msgspec.Meta(min_length=1)] | None = None
     prompt: PromptRef | None = None
     system: str | None = None
-    model: ModelName | Annotated[tuple[ModelName, ...], msgspec.Meta(min_length=1, max_length=16)] | None = (
-        None
-    )
+    model: ModelName | Annotated[tuple[ModelName, ...], msgspec.Meta(min_length=1, max_length=16)] | None = None
     task: Task | None = None
     params: Params = Params()
     tools: Annotated[tuple[ToolRef | InlineTool, ...], msgspec.Meta(max_length=128)] = ()
