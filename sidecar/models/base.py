@@ -7,7 +7,14 @@ from typing import Annotated, Literal
 import msgspec
 
 NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
-Name = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, description="1 to 64 of A-Z a-z 0-9 _ -")]
+Name = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=NAME_PATTERN[:-1] + r"\Z",  # `$` would let a newline through
+        description="1 to 64 of A-Z a-z 0-9 _ -",
+        extra_json_schema={"pattern": NAME_PATTERN},
+    ),
+]
 
 JobClass = Literal["interactive", "standard", "batch"]
 JOB_CLASSES: tuple[JobClass, ...] = ("interactive", "standard", "batch")
@@ -15,6 +22,15 @@ JOB_CLASSES: tuple[JobClass, ...] = ("interactive", "standard", "batch")
 Timestamp = Annotated[
     str, msgspec.Meta(description="RFC 3339, UTC, milliseconds", extra_json_schema={"format": "date-time"})
 ]
+
+
+class FieldError(ValueError):
+    """A rule over several fields is broken; `path` is the field's, below the message that raises this."""
+
+    def __init__(self, message: str, *, path: str = "") -> None:
+        super().__init__(f"{path}: {message}" if path else message)
+        self.message = message
+        self.path = path
 
 
 class Strict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

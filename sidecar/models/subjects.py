@@ -29,7 +29,7 @@ _NAME = re.compile(NAME_PATTERN)
 
 def is_name(token: str) -> bool:
     """Whether `token` may stand for a tenant, job, scope or tool."""
-    return _NAME.match(token) is not None
+    return _NAME.fullmatch(token) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,15 @@ import msgspec
 
 from sidecar.models.base import Name, Open, Strict, Timestamp
 
+_NUMBER = "(0|[1-9][0-9]*)"
+SEMVER_PATTERN = rf"^{_NUMBER}\.{_NUMBER}\.{_NUMBER}(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$"
 SemVer = Annotated[
     str,
     msgspec.Meta(
-        pattern=r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$",
+        pattern=SEMVER_PATTERN[:-1] + r"\Z",
         max_length=64,
-        description="semantic version 2.0.0",
+        description="a semantic version such as 1.2.0",
+        extra_json_schema={"pattern": SEMVER_PATTERN},
     ),
 ]
 

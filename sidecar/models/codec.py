@@ -1,0 +1,133 @@
+"""Bytes to messages and back. Whatever bytes come in, the only error raised is `InvalidRequest`.
+
+Where a JSON object repeats a key, the last one counts (RFC 8259 leaves it open; telling would cost a second
+parse). What went wrong is worked out by `sidecar.models.complaint`, only after a decoder refused.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from sidecar.errors import InvalidRequest
+from sidecar.models.base import Timestamp
+from sidecar.models.event import Delta, Event, EventData, EventType, Status, ToolActivity
+from sidecar.models.job import JobState
+from sidecar.models.request import JobRequest
+from sidecar.models.result import Result
+
+T = TypeVar("T")
+
+_REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_JSON_SPACE = b" \t\r\n"
+
+
+class _Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """An event whose data waits for its type to be known."""
+
+    job: str
+    tenant: str
+    type: EventType
+    attempt: int
+    n: int
+    time: Timestamp
+    metadata: dict[str, Any] = {}
+    data: msgspec.Raw
+
+
+_decoders: dict[Any, Callable[[bytes], Any]] = {}
+_encoder = msgspec.json.Encoder()
+_EVENT_DATA: dict[EventType, type[EventData]] = {
+    "status": Status,
+    "delta": Delta,
+    "tool": ToolActivity,
+    "result": Result,
+}
+
+
+def encode(message: Any) -> bytes:
+    """The message as UTF-8 JSON. Numbers that JSON has no word for (NaN, infinity) become null.
+
+    Half surrogate pairs, which models sometimes stream and UTF-8 cannot carry, become U+FFFD.
+    """
+    try:
+        return _encoder.encode(message)
+    except UnicodeEncodeError:
+        return _encoder.encode(_without_surrogates(msgspec.to_builtins(message)))
+
+
+def decode_request(payload: bytes) -> JobRequest:
+    """A job request. Raises InvalidRequest with the path of the field and the remedy."""
+    return decode(payload, JobRequest)
+
+
+def decode_plain_or_request(payload: bytes) -> JobRequest:
+    """A job request, or plain UTF-8 text (whatever does not begin with `{`) as one user message.
+
+    Raises InvalidRequest; also for a payload without any text.
+    """
+    if payload.lstrip(_JSON_SPACE)[:1] == b"{":
+        return decode_request(payload)
+    try:
+        text = payload.decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise _explain(e, payload, JobRequest) from e
+    if not text.strip():
+        raise InvalidRequest("the request is empty: send a question as plain text, or a JSON request")
+    return decode(_encoder.encode({"messages": [{"role": "user", "content": text}]}), JobRequest)
+
+
+def decode_event(payload: bytes) -> Event:
+    """An event with its data in the type that the envelope names. Fields not known here are ignored."""
+    envelope = decode(payload, _Envelope)
+    data = decode(bytes(envelope.data), _EVENT_DATA[envelope.type], path="data")
+    return Event(
+        job=envelope.job,
+        tenant=envelope.tenant,
+        type=envelope.type,
+        attempt=envelope.attempt,
+        n=envelope.n,
+        time=envelope.time,
+        metadata=envelope.metadata,
+        data=data,
+    )
+
+
+def decode_state(payload: bytes) -> JobState:
+    """A job's state document."""
+    return decode(payload, JobState)
+
+
+def decode(payload: bytes, kind: type[T], *, path: str = "") -> T:
+    """A message of type `kind`. An empty payload stands for `{}`: all fields at their defaults.
+
+    `path` is where the payload lies within a greater message. Raises InvalidRequest.
+    """
+    try:
+        message: T = _decoder(kind)(payload or b"{}")
+    except _REFUSALS as e:
+        raise _explain(e, payload or b"{}", kind, path) from e
+    return message
+
+
+def _decoder(kind: Any) -> Callable[[bytes], Any]:
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.json.Decoder(kind).decode
+    return decoder
+
+
+def _explain(error: Exception, payload: bytes, kind: Any, path: str = "") -> InvalidRequest:
+    from sidecar.models import complaint
+
+    return complaint.explain(error, payload, kind, prefix=path)
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_without_surrogates(k): _without_surrogates(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_surrogates(v) for v in value]
+    return value
