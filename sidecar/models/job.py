@@ -11,7 +11,8 @@ TERMINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled", "exp
 
 
 class JobState(Open, frozen=True, kw_only=True, rename={"job_class": "class"}):
-    """A job as everybody may see it. `owner` is the replica that runs it; `result_n` numbers its result event.
+    """A job as everybody may see it. `owner` is the replica that runs it; `started` is when the first
+    attempt began, `crashes` counts the owners that fell silent; `result_n` numbers the result event.
 
     `attempt` is 0 until a worker claims the job. The document is the commit point: once `state` is terminal
     the job is over, whatever still has to be said about it.
@@ -27,6 +28,8 @@ class JobState(Open, frozen=True, kw_only=True, rename={"job_class": "class"}):
     request_seq: int
     created: Timestamp
     updated: Timestamp
+    started: Timestamp | None = None
+    crashes: int = 0
     result: Result | None = None
     result_n: int | None = None
 

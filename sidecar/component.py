@@ -1,0 +1,165 @@
+"""Lifecycle of the process and of its parts: states, health, supervised tasks.
+
+A part degrades rather than fails: an outage of Bedrock or NATS is a `degraded` health with its reason, and
+work goes on with what is left. Only what makes going on pointless ends the process (`Lifecycle.fail`).
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from enum import Enum
+from typing import Any
+
+from sidecar.errors import SidecarError
+
+log = logging.getLogger(__name__)
+
+
+class Phase(Enum):
+    """created → starting → running → draining → stopped; `failed` can follow any but stopped."""
+
+    CREATED = "created"
+    STARTING = "starting"
+    RUNNING = "running"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+_NEXT: Mapping[Phase, frozenset[Phase]] = {
+    Phase.CREATED: frozenset({Phase.STARTING, Phase.STOPPED, Phase.FAILED}),
+    Phase.STARTING: frozenset({Phase.RUNNING, Phase.DRAINING, Phase.STOPPED, Phase.FAILED}),
+    Phase.RUNNING: frozenset({Phase.DRAINING, Phase.STOPPED, Phase.FAILED}),
+    Phase.DRAINING: frozenset({Phase.STOPPED, Phase.FAILED}),
+    Phase.FAILED: frozenset({Phase.STOPPED}),
+    Phase.STOPPED: frozenset(),
+}
+
+
+class SystemClock:
+    """The machine's time."""
+
+    now = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
+
+    @staticmethod
+    async def sleep(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class Health:
+    """What is degraded now, and why: `set("bedrock", "throttled since …")`, `set("bedrock", None)`."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[str, str] = {}
+
+    def set(self, subject: str, reason: str | None) -> None:
+        before = self._reasons.get(subject)
+        if reason == before:
+            return
+        if reason is None:
+            self._reasons.pop(subject)
+            log.info("recovered", extra={"subject": subject})
+        else:
+            self._reasons[subject] = reason
+            log.warning("degraded", extra={"subject": subject, "reason": reason})
+
+    @property
+    def reasons(self) -> Mapping[str, str]:
+        return dict(self._reasons)
+
+    @property
+    def is_degraded(self) -> bool:
+        return bool(self._reasons)
+
+
+class Lifecycle:
+    """The phase of the process, and the one place where it is told to end."""
+
+    def __init__(self) -> None:
+        self.phase = Phase.CREATED
+        self.health = Health()
+        self.failure: BaseException | None = None
+        self._ended = asyncio.Event()
+        self._drain = asyncio.Event()
+
+    def enter(self, phase: Phase) -> None:
+        """Raises SidecarError for a transition that the table does not have."""
+        if phase is self.phase:
+            return
+        if phase not in _NEXT[self.phase]:
+            raise SidecarError(f"the process cannot go from {self.phase.value} to {phase.value}")
+        self.phase = phase
+        log.info("lifecycle", extra={"phase": phase.value})
+
+    @property
+    def is_ready(self) -> bool:
+        return self.phase is Phase.RUNNING
+
+    def request_drain(self) -> None:
+        """Ask for an orderly end. Asking again hurries it."""
+        if self._drain.is_set():
+            self._ended.set()
+        self._drain.set()
+
+    def fail(self, error: BaseException) -> None:
+        """End the process because of `error`; the first one counts."""
+        if self.failure is None:
+            self.failure = error
+            log.critical("fatal", exc_info=error)
+        self._drain.set()
+        self._ended.set()
+
+    async def wait_for_drain(self) -> None:
+        await self._drain.wait()
+
+    async def wait_for_hurry(self) -> None:
+        await self._ended.wait()
+
+
+class Tasks:
+    """Tasks of one owner: held by reference, watched, ended together.
+
+    A task that ends by an exception is handed to `on_crash`; it is never lost in the event loop.
+    """
+
+    def __init__(self, on_crash: Callable[[BaseException], None]) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._on_crash = on_crash
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def spawn(self, work: Coroutine[Any, Any, Any], *, name: str | None = None) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_crash(error)
+
+    async def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until all have ended by themselves. False when some still run after `timeout_s`."""
+        if not self._tasks:
+            return True
+        _, running = await asyncio.wait(set(self._tasks), timeout=timeout_s)
+        return not running
+
+    async def cancel(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await self.wait()
+
+
+@contextmanager
+def logged(what: str, **facts: Any) -> Iterator[None]:
+    """Log a SidecarError of a periodic duty and go on: the next round tries again."""
+    try:
+        yield
+    except SidecarError as e:
+        log.warning("%s failed", what, extra={**facts, "error": e.message, "code": e.code})

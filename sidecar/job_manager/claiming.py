@@ -1,0 +1,35 @@
+"""Whose job is it: what to do with a request whose job already has a state document. Pure."""
+
+from enum import Enum
+
+from sidecar.errors import Permanent
+from sidecar.models.job import JobState
+
+
+class Claim(Enum):
+    TAKE = "take"  # queued, or left by an owner that fell silent: write over exactly what was read
+    FINISH = "finish"  # over, but its request still stands: repeat what is missing of the end
+    DROP = "drop"  # a second request with the id of another job: never run
+    LEAVE = "leave"  # another replica claimed it for this very grant
+
+
+def judge(state: JobState, *, request_seq: int, granted_attempt: int) -> Claim:
+    """`granted_attempt` is the attempt the scheduler knew of when it granted the job."""
+    if state.request_seq != request_seq:
+        return Claim.DROP
+    if state.is_terminal:
+        return Claim.FINISH
+    if state.attempt > granted_attempt:
+        return Claim.LEAVE
+    return Claim.TAKE
+
+
+def crash_loop(state: JobState, *, max_attempts: int) -> Permanent | None:
+    """The error of a job that has taken `max_attempts` owners down with it; None while it may be tried."""
+    if state.crashes < max_attempts:
+        return None
+    return Permanent(
+        f"{state.crashes} replicas fell silent while they ran this job; its request is kept in LLM_DEAD",
+        code="crash_loop",
+        details={"crashes": state.crashes, "last_owner": state.owner},
+    )

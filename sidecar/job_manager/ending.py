@@ -1,0 +1,93 @@
+"""The steps of a job's end, each safe to repeat: commit, result event, deletion of the request."""
+
+import logging
+from collections import Counter
+from typing import Any
+
+import msgspec
+
+from sidecar.errors import BusRefused, InvalidRequest, SidecarError
+from sidecar.job_manager import transitions
+from sidecar.job_manager.persist import Record, keep_trying
+from sidecar.models.codec import decode_request
+from sidecar.models.event import Event
+from sidecar.models.job import JobState
+from sidecar.models.result import ErrorInfo, Output, Result
+from sidecar.ports import Clock, Intake, Publisher
+
+log = logging.getLogger(__name__)
+
+
+class Ending:
+    """Ends jobs. The state document is the commit point; what follows it can be repeated by anybody."""
+
+    def __init__(self, *, publisher: Publisher, intake: Intake, clock: Clock) -> None:
+        self._publisher = publisher
+        self._intake = intake
+        self._clock = clock
+        self.counts: Counter[str] = Counter()
+
+    async def commit(self, record: Record, result: Result, *, n: int) -> None:
+        """Write the terminal document. Raises Conflict when the job is somebody else's.
+
+        A result that the bus does not take (larger than its `max_payload`) becomes a failure that says so.
+        """
+        before = record.state
+        try:
+            await record.write(transitions.ended(before, result, result_n=n, now=self._clock.now()))
+        except BusRefused as e:
+            log.warning("a result was refused", extra={"job": before.job, "error": e.message})
+            refused = without_output(result, e)
+            await record.write(transitions.ended(before, refused, result_n=n, now=self._clock.now()))
+
+    async def announce(self, state: JobState, *, metadata: dict[str, Any]) -> None:
+        """Say the result and delete the request of a job whose document is terminal."""
+        if state.result is None or state.result_n is None:
+            raise SidecarError(f"job {state.job} has no result to announce")
+        event = Event(
+            job=state.job,
+            tenant=state.tenant,
+            type="result",
+            attempt=state.attempt,
+            n=state.result_n,
+            time=state.updated,
+            metadata=metadata,
+            data=state.result,
+        )
+        await keep_trying("publishing a result", lambda: self._publisher.publish_result(event), clock=self._clock)
+        self.counts[state.state] += 1
+        await self.delete(state.request_seq)
+
+    async def repeat(self, state: JobState) -> None:
+        """Do again what may be missing after the commit of a job that ended in other hands."""
+        seq = state.request_seq
+        stored = await keep_trying("reading a request", lambda: self._intake.get(seq), clock=self._clock)
+        if stored is not None:
+            await self.announce(state, metadata=metadata_of(stored.payload))
+
+    async def delete(self, seq: int) -> None:
+        await keep_trying("deleting a request", lambda: self._intake.delete(seq), clock=self._clock)
+
+
+def metadata_of(payload: bytes) -> dict[str, Any]:
+    """The metadata that a request carries; none where the request is not valid."""
+    try:
+        return decode_request(payload).metadata
+    except InvalidRequest:
+        return {}
+
+
+def without_output(result: Result, refusal: SidecarError) -> Result:
+    """The failure that stands in for a result that the bus refused."""
+    return msgspec.structs.replace(
+        result,
+        state="failed",
+        output=Output(),
+        partial=True,
+        text_sha256=None,
+        error=ErrorInfo(
+            code="payload_too_large",
+            message=f"the answer does not fit the bus: {refusal.message}; lower max_tokens or raise max_payload",
+            details={"output_tokens": result.usage.output_tokens},
+        ),
+    )

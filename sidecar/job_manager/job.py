@@ -1,0 +1,76 @@
+"""A job in the hands of its owner."""
+
+from typing import Any
+
+from sidecar.errors import JobCancelled
+from sidecar.job_manager import transitions
+from sidecar.job_manager.persist import Record
+from sidecar.job_manager.progress import Progress
+from sidecar.job_manager.scope import JobScope
+from sidecar.models.event import Status
+from sidecar.models.job import JobState
+from sidecar.models.request import JobRequest
+from sidecar.ports import Clock
+
+
+class OwnedJob:
+    """One claimed job: its document, its voice, and the scope by which it can be stopped.
+
+    `started_at` is the monotonic time of the claim, `time_left_s` counts from the first attempt's start.
+    """
+
+    def __init__(
+        self,
+        *,
+        request: JobRequest,
+        request_seq: int,
+        metadata: dict[str, Any],
+        record: Record,
+        clock: Clock,
+    ) -> None:
+        self.request = request
+        self.request_seq = request_seq
+        self.metadata = metadata
+        self.record = record
+        self.scope = JobScope()
+        self.clock = clock
+        self.started_at = clock.monotonic()
+        self.progress: Progress
+
+    @property
+    def state(self) -> JobState:
+        return self.record.state
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return (self.state.tenant, self.state.job)
+
+    def speak_through(self, progress: Progress) -> None:
+        self.progress = progress
+        progress.begin(self.state, revision=self.record.fence, metadata=self.metadata)
+
+    def cancel(self, reason: str | None = None) -> None:
+        self.scope.stop(JobCancelled(reason or "the job was cancelled"))
+
+    async def run_with(self, status: Status) -> None:
+        """Say that a model runs the job now; the document follows when it was waiting."""
+        if self.state.state != "running":
+            await self._move(transitions.moved(self.state, "running", now=self.clock.now()))
+        self.progress.status(status)
+
+    async def wait_for(self, status: Status) -> None:
+        """Say that the job waits, in the document and by an event."""
+        if self.state.state != "waiting":
+            await self._move(transitions.moved(self.state, "waiting", now=self.clock.now()))
+        self.progress.status(status)
+
+    async def restart(self) -> None:
+        """Begin a new attempt: what was streamed before no longer counts."""
+        await self.progress.flush()
+        await self.record.write(transitions.restarted(self.state, now=self.clock.now()))
+        self.progress.begin(self.state, revision=self.record.fence, metadata=self.metadata)
+
+    async def _move(self, state: JobState) -> None:
+        await self.progress.flush()
+        await self.record.write(state)
+        self.progress.moved(revision=self.record.fence)

@@ -1,0 +1,84 @@
+"""Writing to the bus until it is written: what must not be lost while NATS is away."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from sidecar.errors import BusUnavailable, Conflict, SidecarError
+from sidecar.job_manager import transitions
+from sidecar.models.job import JobState
+from sidecar.ports import Clock, JobStore, Stored
+
+log = logging.getLogger(__name__)
+
+FIRST_DELAY_S = 0.05
+LONGEST_DELAY_S = 2.0
+
+T = TypeVar("T")
+
+
+async def keep_trying(what: str, attempt: Callable[[], Awaitable[T]], *, clock: Clock) -> T:
+    """Repeat an idempotent `attempt` until the bus takes it. Other errors pass."""
+    delay_s = FIRST_DELAY_S
+    while True:
+        try:
+            return await attempt()
+        except BusUnavailable as e:
+            log.warning("%s: the bus is away, trying again", what, extra={"error": e.message})
+            await clock.sleep(e.retry_after or delay_s)
+            delay_s = min(delay_s * 2, LONGEST_DELAY_S)
+
+
+class Record:
+    """A job's state document as its owner holds it, with the revision that the next write must replace."""
+
+    def __init__(self, state: JobState, *, revision: int | None, store: JobStore, clock: Clock) -> None:
+        self.state = state
+        self.revision = revision
+        self._store = store
+        self._clock = clock
+
+    async def write(self, state: JobState) -> int:
+        """Replace the document by compare-and-set. Returns the new revision.
+
+        A write whose acknowledgement got lost is recognised by reading back. Raises Conflict when somebody
+        else wrote; `self.state` then stays what it was.
+        """
+        is_unsure = False
+
+        async def once() -> int:
+            nonlocal is_unsure
+            try:
+                if self.revision is None:
+                    return await self._store.create(state)
+                return await self._store.update(state, revision=self.revision)
+            except BusUnavailable:
+                is_unsure = True
+                raise
+            except Conflict:
+                stored = await self._store.get(state.tenant, state.job) if is_unsure else None
+                if stored is None or stored.state != state:
+                    raise
+                return stored.revision
+
+        self.revision = await keep_trying("writing a job's state", once, clock=self._clock)
+        self.state = state
+        return self.revision
+
+    def begin_again(self, *, now: float) -> None:
+        """The document is gone from the store (aged out or purged): the next write is its first."""
+        self.state, self.revision = transitions.forgotten(self.state, now=now), None
+
+    async def read(self) -> Stored | None:
+        """What the store holds now."""
+        state = self.state
+        return await keep_trying(
+            "reading a job's state", lambda: self._store.get(state.tenant, state.job), clock=self._clock
+        )
+
+    @property
+    def fence(self) -> int:
+        """The revision that fences the job's events. Raises SidecarError before the first write."""
+        if self.revision is None:
+            raise SidecarError("the job has no state document yet")
+        return self.revision

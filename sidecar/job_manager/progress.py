@@ -1,0 +1,187 @@
+"""What a running job says while it runs: numbered events, one on its way at a time, deltas coalesced."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from sidecar.errors import BusUnavailable, Conflict, SidecarError
+from sidecar.models.base import rfc3339
+from sidecar.models.event import Delta, Event, EventData, EventType, Status, ToolActivity
+from sidecar.models.job import JobState
+from sidecar.models.result import Result
+from sidecar.ports import Clock, Publisher
+
+log = logging.getLogger(__name__)
+
+RETRY_FIRST_S = 0.05
+RETRY_MOST_S = 2.0
+# What gathers while the bus is away must still fit a message: 1 MiB is NATS's default, a character up to 6 bytes.
+LARGEST_DELTA = 128 * 1024
+
+
+class Progress:
+    """The voice of one attempt of one job.
+
+    Events leave in order, each fenced by the revision of the state document. At most one is on its way (at R3
+    the server refuses a second), and what the model says meanwhile, but for at least `gather_s` seconds after
+    the last delta left, goes into the next one. When the job turns out to be somebody else's, `on_lost` is
+    called once and nothing more is said.
+    """
+
+    def __init__(
+        self,
+        *,
+        publisher: Publisher,
+        clock: Clock,
+        gather_s: float,
+        on_lost: Callable[[SidecarError], None],
+    ) -> None:
+        self._publisher = publisher
+        self._clock = clock
+        self._gather_s = gather_s
+        self._on_lost = on_lost
+        self._waiting: deque[EventData] = deque()
+        self._pump: asyncio.Task[None] | None = None
+        self._deltas_may_leave_at = 0.0
+        self._nap: asyncio.Task[None] | None = None
+        self._is_urgent = False
+        self._is_lost = False
+        self._n = 0
+        self._fence = 0
+        self._state: JobState | None = None
+        self._metadata: Mapping[str, Any] = {}
+
+    def begin(self, state: JobState, *, revision: int, metadata: Mapping[str, Any], n: int = 0) -> None:
+        """Speak for this attempt from now on, `n` events of which have been said already."""
+        self._state, self._fence, self._metadata, self._n = state, revision, metadata, n
+
+    def moved(self, *, revision: int) -> None:
+        """The state document was written again by the owner; call only after `flush`."""
+        self._fence = revision
+
+    def status(self, status: Status) -> None:
+        self._say(status)
+
+    def tool(self, activity: ToolActivity) -> None:
+        self._say(activity)
+
+    def delta(self, index: int, *, text: str | None = None, reasoning: str | None = None) -> None:
+        waiting = self._waiting
+        if waiting and type(last := waiting[-1]) is Delta and last.index == index:
+            if text is not None and last.text is not None:
+                waiting[-1] = Delta(index=index, text=last.text + text)
+                return
+            if reasoning is not None and last.reasoning is not None:
+                waiting[-1] = Delta(index=index, reasoning=last.reasoning + reasoning)
+                return
+        self._say(Delta(index=index, text=text, reasoning=reasoning))
+
+    def result_event(self, data: EventData) -> Event:
+        """The attempt's last event. It is published by its own way, after the state is terminal."""
+        return self._event(data, self._n + 1)
+
+    @property
+    def said(self) -> int:
+        return self._n
+
+    async def flush(self) -> None:
+        """Wait until everything said so far is stored. Raises Conflict when the job was lost."""
+        self._is_urgent = True
+        if self._nap is not None:
+            self._nap.cancel()
+        while self._pump is not None:
+            await asyncio.shield(self._pump)
+        self._is_urgent = False
+        if self._is_lost:
+            raise Conflict("the job belongs to another replica now")
+
+    async def close(self) -> None:
+        """Stop speaking; what was not stored yet is dropped."""
+        self._waiting.clear()
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.wait({self._pump})
+
+    def _say(self, data: EventData) -> None:
+        if self._is_lost:
+            return
+        self._waiting.append(data)
+        if self._pump is None:
+            self._pump = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                if type(self._waiting[0]) is Delta:
+                    await self._gather()
+                data = self._next()
+                self._n += 1
+                await self._send(self._event(data, self._n))
+                if type(data) is Delta:
+                    self._deltas_may_leave_at = self._clock.monotonic() + self._gather_s
+        except SidecarError as e:
+            self._is_lost = True
+            self._waiting.clear()
+            self._on_lost(e)
+        finally:
+            self._pump = None
+
+    def _next(self) -> EventData:
+        data = self._waiting.popleft()
+        if type(data) is not Delta:
+            return data
+        text = data.text if data.text is not None else data.reasoning or ""
+        if len(text) <= LARGEST_DELTA:
+            return data
+        name = "text" if data.text is not None else "reasoning"
+        self._waiting.appendleft(msgspec.structs.replace(data, **{name: text[LARGEST_DELTA:]}))
+        return msgspec.structs.replace(data, **{name: text[:LARGEST_DELTA]})
+
+    async def _gather(self) -> None:
+        while not self._is_urgent and len(self._waiting) == 1:
+            wait_s = self._deltas_may_leave_at - self._clock.monotonic()
+            if wait_s <= 0:
+                return
+            # A nap of its own, so that flush can end it without ending the pump.
+            self._nap = asyncio.get_running_loop().create_task(self._clock.sleep(wait_s))
+            try:
+                await asyncio.wait({self._nap})
+            finally:
+                self._nap.cancel()
+                self._nap = None
+
+    async def _send(self, event: Event) -> None:
+        delay_s = RETRY_FIRST_S
+        while True:
+            try:
+                return await self._publisher.publish(event, fence=self._fence)
+            except BusUnavailable as e:
+                log.debug("event not stored yet", extra={"job": event.job, "n": event.n, "error": e.message})
+                await self._clock.sleep(e.retry_after or delay_s)
+                delay_s = min(delay_s * 2, RETRY_MOST_S)
+
+    def _event(self, data: EventData, n: int) -> Event:
+        state = self._state
+        assert state is not None, "begin() comes first"  # noqa: S101
+        return Event(
+            job=state.job,
+            tenant=state.tenant,
+            type=_TYPES[type(data)],
+            attempt=state.attempt,
+            n=n,
+            time=rfc3339(self._clock.now()),
+            metadata=dict(self._metadata),
+            data=data,
+        )
+
+
+_TYPES: Mapping[type[msgspec.Struct], EventType] = {
+    Status: "status",
+    Delta: "delta",
+    ToolActivity: "tool",
+    Result: "result",
+}

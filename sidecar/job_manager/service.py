@@ -1,0 +1,176 @@
+"""Who may speak for a job: claim, the registry of what runs here, cancellation, end."""
+
+import asyncio
+import logging
+from collections import Counter
+from typing import Any
+
+from sidecar.errors import Conflict
+from sidecar.job_manager import transitions
+from sidecar.job_manager.claiming import Claim, crash_loop, judge
+from sidecar.job_manager.ending import Ending
+from sidecar.job_manager.job import OwnedJob
+from sidecar.job_manager.persist import Record, keep_trying
+from sidecar.job_manager.progress import Progress
+from sidecar.models.job import JobState
+from sidecar.models.request import JobRequest
+from sidecar.models.result import Result
+from sidecar.ports import Clock, Intake, JobStore, Publisher, Stored, StoredRequest
+
+log = logging.getLogger(__name__)
+
+
+class JobManager:
+    """Owns the jobs that run in this process. `owner` is this replica's name."""
+
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        publisher: Publisher,
+        intake: Intake,
+        clock: Clock,
+        owner: str,
+        max_attempts: int,
+        gather_s: float,
+    ) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._clock = clock
+        self._ending = Ending(publisher=publisher, intake=intake, clock=clock)
+        self._owner = owner
+        self._max_attempts = max_attempts
+        self._gather_s = gather_s
+        self._live: dict[tuple[str, str], OwnedJob] = {}
+        self.counts: Counter[str] = Counter()
+
+    async def start(self) -> None:
+        await self._store.listen_cancelled(self._on_cancel_mark)
+
+    @property
+    def live(self) -> tuple[OwnedJob, ...]:
+        return tuple(self._live.values())
+
+    def _on_cancel_mark(self, tenant: str, job: str) -> None:
+        owned = self._live.get((tenant, job))
+        if owned is not None:
+            owned.cancel()
+
+    async def claim(
+        self,
+        stored: StoredRequest,
+        request: JobRequest,
+        *,
+        job: str,
+        known: Stored | None = None,
+        granted_attempt: int | None = None,
+    ) -> OwnedJob | None:
+        """Make the job ours by compare-and-set. None: it is not, and nothing is left to do here.
+
+        `known` is the document as the scheduler wrote or read it last, `granted_attempt` the attempt it knew
+        of (None: whatever is found may be taken over).
+        """
+        record = self._record(stored, job, known)
+        owned = OwnedJob(
+            request=request, request_seq=stored.seq, metadata=request.metadata, record=record, clock=self._clock
+        )
+        self._live[owned.key] = owned
+        marked = asyncio.get_running_loop().create_task(self._is_cancelled(*owned.key))
+        try:
+            is_ours = await self._write_claim(record, granted_attempt)
+            if is_ours and await marked:
+                owned.cancel()
+        except BaseException:
+            self._forget(owned)
+            raise
+        finally:
+            marked.cancel()
+        if not is_ours:
+            self._forget(owned)
+            return None
+        owned.speak_through(
+            Progress(
+                publisher=self._publisher, clock=self._clock, gather_s=self._gather_s, on_lost=owned.scope.stop
+            )
+        )
+        if (error := crash_loop(owned.state, max_attempts=self._max_attempts)) is not None:
+            owned.scope.stop(error)
+        return owned
+
+    def _record(self, stored: StoredRequest, job: str, known: Stored | None) -> Record:
+        base = known.state if known else transitions.queued(stored, job=job, now=self._clock.now())
+        return Record(base, revision=known.revision if known else None, store=self._store, clock=self._clock)
+
+    async def _is_cancelled(self, tenant: str, job: str) -> bool:
+        return await keep_trying(
+            "reading a cancellation", lambda: self._store.is_cancelled(tenant, job), clock=self._clock
+        )
+
+    async def _write_claim(self, record: Record, granted_attempt: int | None) -> bool:
+        seq = record.state.request_seq
+        while True:
+            if not record.state.is_terminal:
+                try:
+                    await record.write(transitions.claimed(record.state, owner=self._owner, now=self._clock.now()))
+                    return True
+                except Conflict:
+                    self.counts["claim_conflicts"] += 1
+            found = await record.read()
+            if found is None:
+                record.begin_again(now=self._clock.now())
+                continue
+            attempt = found.state.attempt if granted_attempt is None else granted_attempt
+            verdict = judge(found.state, request_seq=seq, granted_attempt=attempt)
+            if verdict is not Claim.TAKE:
+                await self._settle_foreign(verdict, found.state, seq)
+                return False
+            record.state, record.revision = found.state, found.revision
+
+    async def _settle_foreign(self, verdict: Claim, state: JobState, seq: int) -> None:
+        self.counts[f"claim_{verdict.value}"] += 1
+        if verdict is Claim.FINISH:
+            await self._ending.repeat(state)
+        elif verdict is Claim.DROP:
+            log.info("a second request with a known job id was dropped", extra={"job": state.job, "seq": seq})
+            await self._ending.delete(seq)
+
+    async def end(self, owned: OwnedJob, result: Result) -> None:
+        """Commit the result, then say it, then delete the request. Raises Conflict when the job was lost."""
+        await owned.progress.flush()
+        await self._ending.commit(owned.record, result, n=owned.progress.said + 1)
+        await self._ending.announce(owned.state, metadata=owned.metadata)
+
+    async def refuse(
+        self, stored: StoredRequest, *, job: str, result: Result, metadata: dict[str, Any], known: Stored | None
+    ) -> None:
+        """End a job that never ran, with `result`; a second request with a known id is dropped instead."""
+        record = self._record(stored, job, known)
+        while True:
+            try:
+                if record.state.is_terminal:
+                    raise Conflict("the job is over already")
+                await self._ending.commit(record, result, n=1)
+                return await self._ending.announce(record.state, metadata=metadata)
+            except Conflict:
+                found = await record.read()
+            if found is None:
+                record.begin_again(now=self._clock.now())
+                continue
+            verdict = judge(found.state, request_seq=stored.seq, granted_attempt=found.state.attempt)
+            if verdict is not Claim.TAKE:
+                return await self._settle_foreign(verdict, found.state, stored.seq)
+            record.state, record.revision = found.state, found.revision
+
+    async def hand_back(self, owned: OwnedJob) -> None:
+        """Give the job up in good order: its document goes back to `queued`."""
+        await owned.progress.flush()
+        await owned.record.write(transitions.handed_back(owned.state, now=self._clock.now()))
+
+    async def release(self, owned: OwnedJob) -> None:
+        """The job is no longer in this process's hands, however it left them."""
+        self._forget(owned)
+        await owned.progress.close()
+
+    def _forget(self, owned: OwnedJob) -> None:
+        if self._live.get(owned.key) is owned:
+            del self._live[owned.key]

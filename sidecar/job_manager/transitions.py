@@ -1,0 +1,108 @@
+"""The states of a job and how one follows another.
+
+    queued ──▶ running ⇄ waiting ──▶ succeeded | failed | cancelled | expired | rejected
+
+A job that was never queued on record (dispatched at once) begins with `running`; one that is refused at
+admission begins and ends with `rejected`. A new attempt goes from `running` or `waiting` to `running`; a
+replica that drains hands a job back from either to `queued`.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from sidecar.errors import SidecarError
+from sidecar.models.base import rfc3339
+from sidecar.models.job import TERMINAL, JobState, State
+from sidecar.models.result import Result
+from sidecar.ports import StoredRequest
+
+FOLLOWS: Mapping[State | None, frozenset[State]] = {
+    None: frozenset({"queued", "running", *TERMINAL}),
+    "queued": frozenset({"running", *TERMINAL}),
+    "running": frozenset({"queued", "running", "waiting", *TERMINAL} - {"rejected"}),
+    "waiting": frozenset({"queued", "running", "waiting", *TERMINAL} - {"rejected"}),
+    **{state: frozenset() for state in TERMINAL},
+}
+
+
+def _check(before: State | None, after: State) -> None:
+    if after not in FOLLOWS[before]:
+        raise SidecarError(f"a job cannot go from {before} to {after}")
+
+
+def queued(stored: StoredRequest, *, job: str, now: float) -> JobState:
+    """The first document of a job that has to wait."""
+    return JobState(
+        job=job,
+        tenant=stored.lane.tenant,
+        job_class=stored.lane.job_class,
+        state="queued",
+        attempt=0,
+        owner=None,
+        model=None,
+        request_seq=stored.seq,
+        created=rfc3339(stored.stored_at),
+        updated=rfc3339(now),
+    )
+
+
+def forgotten(state: JobState, *, now: float) -> JobState:
+    """The first document again, of a job whose request still stands but whose document is gone."""
+    return JobState(
+        job=state.job,
+        tenant=state.tenant,
+        job_class=state.job_class,
+        state="queued",
+        attempt=0,
+        owner=None,
+        model=None,
+        request_seq=state.request_seq,
+        created=state.created,
+        updated=rfc3339(now),
+    )
+
+
+def claimed(state: JobState, *, owner: str, now: float) -> JobState:
+    """The document of a new attempt by `owner`. Taking a live job over means that its last owner crashed."""
+    _check(state.state, "running")
+    return msgspec.structs.replace(
+        state,
+        state="running",
+        crashes=state.crashes + (state.state != "queued"),
+        attempt=state.attempt + 1,
+        owner=owner,
+        started=state.started or rfc3339(now),
+        updated=rfc3339(now),
+    )
+
+
+def restarted(state: JobState, *, now: float) -> JobState:
+    """The document of the owner's own new attempt, after text had been streamed that no longer counts."""
+    _check(state.state, "running")
+    return msgspec.structs.replace(state, state="running", attempt=state.attempt + 1, updated=rfc3339(now))
+
+
+def handed_back(state: JobState, *, now: float) -> JobState:
+    """The document of a job that its owner gives up in good order, for another replica to take at once."""
+    _check(state.state, "queued")
+    return msgspec.structs.replace(state, state="queued", owner=None, updated=rfc3339(now))
+
+
+def moved(state: JobState, to: State, *, now: float, model: str | None = None) -> JobState:
+    """The document after a change between `running` and `waiting`."""
+    _check(state.state, to)
+    return msgspec.structs.replace(state, state=to, model=model or state.model, updated=rfc3339(now))
+
+
+def ended(state: JobState, result: Result, *, result_n: int, now: float) -> JobState:
+    """The terminal document: from here on the job is over."""
+    _check(state.state, result.state)
+    return msgspec.structs.replace(
+        state,
+        state=result.state,
+        model=result.model or state.model,
+        result=result,
+        result_n=result_n,
+        updated=rfc3339(now),
+    )

@@ -1,0 +1,37 @@
+"""What is known about a run when it ends, whichever way it ends."""
+
+import msgspec
+
+from sidecar.models.result import Attempt, Child, StopReason, Timings, Usage, UsageBasis
+
+
+class RunFacts(msgspec.Struct, kw_only=True):
+    """Gathered while a job runs; the one mutable value here, owned by the task that runs the job.
+
+    `text` holds what was streamed of the attempt that counts, in pieces. `cost_usd` is None as soon as one
+    call's price is not known.
+    """
+
+    model: str | None = None
+    model_id: str | None = None
+    usage: Usage = Usage()
+    usage_basis: UsageBasis = "observed"
+    cost_usd: float | None = 0.0
+    attempts: list[Attempt] = msgspec.field(default_factory=list)
+    children: list[Child] = msgspec.field(default_factory=list)
+    warnings: list[str] = msgspec.field(default_factory=list)
+    text: list[str] = msgspec.field(default_factory=list)
+    stop_reason: StopReason | None = None
+    queued_ms: int = 0
+    first_token_ms: int | None = None
+    total_ms: int = 0
+
+    @property
+    def timings(self) -> Timings:
+        return Timings(queued_ms=self.queued_ms, first_token_ms=self.first_token_ms, total_ms=self.total_ms)
+
+    def warn(self, *warnings: str) -> None:
+        """Add what is not there yet, in order."""
+        for warning in warnings:
+            if warning not in self.warnings:
+                self.warnings.append(warning)

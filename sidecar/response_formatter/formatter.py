@@ -1,0 +1,83 @@
+"""From a model's answer, or from what stopped it, to the one result. Pure."""
+
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from sidecar.errors import JobCancelled, SidecarError
+from sidecar.models.call import ModelReply
+from sidecar.models.content import AnswerBlock, TextBlock
+from sidecar.models.facts import RunFacts
+from sidecar.models.result import ErrorInfo, Output, Result, StopReason, TerminalState
+
+
+def text_of(content: tuple[AnswerBlock, ...]) -> str:
+    """The answer's text: its text blocks joined as they came, nothing trimmed."""
+    return "".join(block.text for block in content if type(block) is TextBlock)
+
+
+def digest(text: str) -> str:
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def error_info(error: SidecarError) -> ErrorInfo:
+    return ErrorInfo(
+        code=error.code, message=error.message, retryable=error.is_retryable, details=error.details
+    )
+
+
+def answered(reply: ModelReply, facts: RunFacts) -> Result:
+    """The result of an answer that is whole. A guardrail's block and a full context are outcomes of their own."""
+    text = text_of(reply.content)
+    facts.warn(*reply.warnings)
+    if reply.stop_reason == "other":
+        facts.warn(f"the model stopped with a reason of its own: {reply.raw_stop_reason!r}")
+    content: tuple[dict[str, Any], ...] = tuple(msgspec.to_builtins(block) for block in reply.content)
+    return Result(
+        state="succeeded",
+        output=Output(text=text, content=content),
+        stop_reason=reply.stop_reason,
+        text_sha256=digest(text),
+        **_facts(facts),
+    )
+
+
+def stopped(
+    error: SidecarError,
+    facts: RunFacts,
+    *,
+    state: TerminalState | None = None,
+    stop_reason: StopReason | None = None,
+) -> Result:
+    """The result of a job that did not come to a whole answer; streamed text is kept and marked partial."""
+    text = "".join(facts.text)
+    return Result(
+        state=state or state_of(error),
+        output=Output(text=text, content=({"type": "text", "text": text},) if text else ()),
+        stop_reason=stop_reason or facts.stop_reason,
+        error=None if isinstance(error, JobCancelled) else error_info(error),
+        partial=bool(text),
+        text_sha256=digest(text) if text else None,
+        **_facts(facts),
+    )
+
+
+def state_of(error: SidecarError) -> TerminalState:
+    if isinstance(error, JobCancelled):
+        return "cancelled"
+    return "expired" if error.code == "deadline_exceeded" else "failed"
+
+
+def _facts(facts: RunFacts) -> dict[str, Any]:
+    return {
+        "model": facts.model,
+        "model_id": facts.model_id,
+        "usage": facts.usage,
+        "usage_basis": facts.usage_basis,
+        "cost_usd": facts.cost_usd,
+        "attempts": tuple(facts.attempts),
+        "children": tuple(facts.children),
+        "warnings": tuple(facts.warnings),
+        "timings": facts.timings,
+    }
