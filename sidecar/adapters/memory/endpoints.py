@@ -1,0 +1,61 @@
+"""The micro service in memory: twin of `adapters.nats.micro`."""
+
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+import msgspec
+
+from sidecar.adapters.memory.bus import MemoryBus
+from sidecar.errors import SidecarError
+from sidecar.models.api import ErrorBody, ErrorReply
+from sidecar.ports import Endpoint, Query, Reply
+
+log = logging.getLogger(__name__)
+
+
+class MemoryEndpoints:
+    """`Endpoints` twin. Ask it by `bus.request(subject, payload)` or `bus.request_many`."""
+
+    def __init__(self, bus: MemoryBus, *, replica: str = "replica") -> None:
+        self._bus = bus
+        self._replica = replica
+        self._stops: list[Callable[[], None]] = []
+
+    async def serve(self, endpoints: Sequence[Endpoint]) -> None:
+        for endpoint in endpoints:
+            pattern = f"{self._bus.subjects.root}.{endpoint.subject}"
+            respond = _Answering(endpoint, self._bus.subjects.root)
+            self._stops.append(
+                self._bus.serve(self._replica, pattern, respond, is_broadcast=endpoint.is_broadcast)
+            )
+
+    async def stop(self) -> None:
+        while self._stops:
+            self._stops.pop()()
+
+
+class _Answering:
+    def __init__(self, endpoint: Endpoint, root: str) -> None:
+        self._endpoint = endpoint
+        self._root = root
+
+    async def __call__(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> AsyncIterator[Reply]:
+        verb, *tokens = subject.removeprefix(self._root + ".").split(".")
+        query = Query(verb, tuple(tokens), payload, headers)
+        try:
+            answer = self._endpoint.answer(query)
+            if isinstance(answer, AsyncIterator):
+                async for reply in answer:
+                    yield reply
+            else:
+                yield await answer
+        except SidecarError as e:
+            yield error_reply(ErrorBody(code=e.code, message=e.message, details=e.details))
+        except Exception:
+            log.exception("endpoint %s failed", self._endpoint.name)
+            yield error_reply(ErrorBody(code="internal", message="internal error"))
+
+
+def error_reply(error: ErrorBody) -> Reply:
+    headers = {"Nats-Service-Error-Code": error.code, "Nats-Service-Error": error.message}
+    return Reply(msgspec.json.encode(ErrorReply(error=error)), headers)

@@ -1,0 +1,92 @@
+"""State documents and marks of cancellation in memory: twin of `adapters.nats.job_store`."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+
+from sidecar.adapters.memory.bus import Hint, MemoryBus
+from sidecar.adapters.memory.faults import Operation
+from sidecar.models.api import JobsPage
+from sidecar.models.job import JobState, State
+from sidecar.ports import Stored
+
+T = TypeVar("T")
+
+_STATES = "$KV.LLM_JOB."
+_MARKS = "$KV.LLM_CANCEL."
+_FIRST = "Nats-Expected-Last-Subject-Sequence"
+
+
+class MemoryJobStore:
+    """`JobStore` twin over a shared bus. Documents go through their encoding, as on the bus."""
+
+    def __init__(self, bus: MemoryBus, *, replica: str = "replica") -> None:
+        self._bus = bus
+        self._replica = replica
+
+    async def get(self, tenant: str, job: str) -> Stored | None:
+        def find() -> Stored | None:
+            entry = self._bus.jobs.last(f"{_STATES}{tenant}.{job}")
+            return Stored(msgspec.json.decode(entry.payload, type=JobState), entry.seq) if entry else None
+
+        return await self._perform("get", tenant, job, find)
+
+    async def create(self, state: JobState) -> int:
+        return await self._write("create", state, 0)
+
+    async def update(self, state: JobState, *, revision: int) -> int:
+        return await self._write("update", state, revision)
+
+    async def list(
+        self, tenant: str, *, state: State | None = None, limit: int = 100, cursor: str | None = None
+    ) -> JobsPage:
+        return await self._perform("list", tenant, "*", lambda: self._page(tenant, state, limit, cursor))
+
+    async def mark_cancelled(self, tenant: str, job: str, *, reason: str | None = None) -> None:
+        def mark() -> None:
+            subject = f"{_MARKS}{tenant}.{job}"
+            ack = self._bus.marks.store(subject, (reason or "").encode(), {})
+            self._bus.tell(Hint(subject, b"", {}, ack.seq))
+
+        await self._perform("mark_cancelled", tenant, job, mark)
+
+    async def is_cancelled(self, tenant: str, job: str) -> bool:
+        return await self._perform(
+            "is_cancelled", tenant, job, lambda: self._bus.marks.last(f"{_MARKS}{tenant}.{job}") is not None
+        )
+
+    async def listen_cancelled(self, on_mark: Callable[[str, str], None]) -> None:
+        def hear(hint: Hint) -> None:
+            tenant, _, job = hint.subject.removeprefix(_MARKS).partition(".")
+            on_mark(tenant, job)
+
+        self._bus.listen(self._replica, f"{_MARKS}*.*", hear)
+
+    async def _write(self, name: str, state: JobState, expected: int) -> int:
+        payload = msgspec.json.encode(state)
+        headers = {_FIRST: str(expected)}
+        subject = f"{_STATES}{state.tenant}.{state.job}"
+
+        def store() -> int:
+            return self._bus.jobs.store(subject, payload, headers, expected=expected).seq
+
+        return await self._perform(name, state.tenant, state.job, store)
+
+    def _page(self, tenant: str, state: State | None, limit: int, cursor: str | None) -> JobsPage:
+        before = int(cursor) if cursor is not None else self._bus.jobs.last_seq + 1
+        found: list[JobState] = []
+        for entry in reversed(list(self._bus.jobs.find(f"{_STATES}{tenant}.*"))):
+            if entry.seq >= before or entry.headers.get(_FIRST) != "0":
+                continue
+            if len(found) == limit:
+                return JobsPage(jobs=tuple(found), cursor=str(before))
+            before = entry.seq
+            last = self._bus.jobs.last(entry.subject)
+            document = msgspec.json.decode(last.payload if last else entry.payload, type=JobState)
+            if state is None or document.state == state:
+                found.append(msgspec.structs.replace(document, result=None))
+        return JobsPage(jobs=tuple(found))
+
+    async def _perform(self, name: str, tenant: str, job: str, effect: Callable[[], T]) -> T:
+        return await self._bus.perform(Operation(self._replica, f"jobs.{name}", f"{tenant}.{job}"), effect)

@@ -1,0 +1,100 @@
+"""Events of jobs in memory: twin of `adapters.nats.publisher`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+
+import msgspec
+
+from sidecar.adapters.memory.bus import Hint, MemoryBus
+from sidecar.adapters.memory.faults import Operation
+from sidecar.errors import BusUnavailable, Conflict
+from sidecar.models.event import Event
+from sidecar.ports import StoredEvent
+
+
+class _Place(msgspec.Struct, frozen=True):
+    attempt: int
+    n: int
+
+
+class MemoryPublisher:
+    """`Publisher` twin over a shared bus.
+
+    A second fenced event of a job while one is under way is refused with BusUnavailable, as at three replicas.
+    """
+
+    def __init__(self, bus: MemoryBus, *, replica: str = "replica") -> None:
+        self._bus = bus
+        self._replica = replica
+        self._under_way: set[tuple[str, str]] = set()
+
+    async def publish(self, event: Event, *, fence: int) -> None:
+        job = (event.tenant, event.job)
+        if job in self._under_way:
+            raise BusUnavailable("one fenced event of a job at a time: another is under way")
+        self._under_way.add(job)
+        try:
+            await self._store(event, fence, f"$KV.LLM_JOB.{event.tenant}.{event.job}")
+        finally:
+            self._under_way.discard(job)
+
+    async def publish_result(self, event: Event) -> bool:
+        try:
+            await self._store(event, 0, None)
+        except Conflict:
+            return False
+        return True
+
+    async def replay(self, tenant: str, job: str) -> AsyncIterator[StoredEvent]:
+        pattern = self._bus.subjects.log(tenant, job, ">")
+        found = await self._bus.perform(
+            Operation(self._replica, "events.replay", pattern), lambda: list(self._bus.jobs.find(pattern))
+        )
+        seen: set[_Place] = set()
+        for entry in found:
+            place = msgspec.json.decode(entry.payload, type=_Place)
+            if place not in seen:
+                seen.add(place)
+                yield StoredEvent(entry.subject.rpartition(".")[2], entry.payload)
+
+    async def wait_result(self, tenant: str, job: str) -> "MemoryResultWaiter":
+        return MemoryResultWaiter(self._bus, self._replica, self._bus.subjects.event(tenant, job, "result"))
+
+    async def _store(self, event: Event, expected: int, expected_subject: str | None) -> None:
+        subject = self._bus.subjects.log(event.tenant, event.job, event.type)
+        payload, headers = msgspec.json.encode(event), dict[str, str]()
+
+        def store() -> None:
+            ack = self._bus.jobs.store(
+                subject,
+                payload,
+                headers,
+                expected=expected,
+                expected_subject=expected_subject,
+                ttl_s=self._bus.events_s,
+            )
+            self._tell(event, payload, headers, ack.seq)
+
+        await self._bus.perform(Operation(self._replica, "events.publish", subject), store)
+
+    def _tell(self, event: Event, payload: bytes, headers: Mapping[str, str], seq: int) -> None:
+        self._bus.tell(Hint(self._bus.subjects.event(event.tenant, event.job, event.type), payload, headers, seq))
+
+
+class MemoryResultWaiter:
+    """`ResultWaiter` twin: hears the republished result."""
+
+    def __init__(self, bus: MemoryBus, replica: str, subject: str) -> None:
+        self._heard: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._stop: Callable[[], None] = bus.listen(replica, subject, self._hear)
+
+    async def payload(self) -> bytes:
+        return await asyncio.shield(self._heard)
+
+    async def close(self) -> None:
+        self._stop()
+        self._heard.cancel()
+
+    def _hear(self, hint: Hint) -> None:
+        if not self._heard.done():
+            self._heard.set_result(hint.payload)
