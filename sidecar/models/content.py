@@ -4,9 +4,19 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from sidecar.models.base import Strict
+from sidecar.models.base import FieldError, Strict
 
 ToolUseId = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+ObjectName = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=1024,
+        pattern=r"^[^\x00-\x1f\x7f]*\Z",
+        description="an object's name: 1 to 1024 characters, none of them a control character",
+        extra_json_schema={"pattern": r"^[^\x00-\x1f\x7f]*$"},
+    ),
+]
 ImageFormat = Literal["png", "jpeg", "gif", "webp"]
 DocumentFormat = Literal["pdf", "csv", "doc", "docx", "xls", "xlsx", "html", "txt", "md"]
 
@@ -15,11 +25,13 @@ class Source(Strict, frozen=True, kw_only=True, rename={"data": "bytes"}):
     """Where binary content is: inline, base64, or an object in the tenant's Object Store bucket."""
 
     data: bytes | None = None
-    object: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)] | None = None
+    object: ObjectName | None = None
 
     def __post_init__(self) -> None:
         if (self.data is None) == (self.object is None):
-            raise ValueError("give exactly one of 'bytes' (base64) and 'object' (a name in LLM_BLOB_<tenant>)")
+            raise FieldError("give exactly one of 'bytes' (base64) and 'object' (a name in LLM_BLOB_<tenant>)")
+        if self.data == b"":
+            raise FieldError("is empty: send the content, base64", path="bytes")
 
 
 class TextBlock(Strict, frozen=True, kw_only=True, tag_field="type", tag="text"):
@@ -67,7 +79,7 @@ class ReasoningBlock(Strict, frozen=True, kw_only=True, tag_field="type", tag="r
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.redacted is None):
-            raise ValueError("give exactly one of 'text' and 'redacted' (base64)")
+            raise FieldError("give exactly one of 'text' and 'redacted' (base64)")
 
 
 class CachePointBlock(Strict, frozen=True, kw_only=True, tag_field="type", tag="cache_point"):

@@ -5,15 +5,33 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from sidecar.models.base import Name, Strict
+from sidecar.models.base import FieldError, Name, Strict
 from sidecar.models.content import Message
+from sidecar.models.rules import check_depth, check_messages, check_tools
 
 MAX_TIMEOUT_S = 86_400.0
 MAX_METADATA_BYTES = 8_192
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=MAX_TIMEOUT_S)]
 ModelName = Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
-ToolRef = Annotated[str, msgspec.Meta(min_length=1, max_length=160)]
+TOOL_REF_PATTERN = r"^([A-Za-z0-9_-]{1,64}|llm\.job)(@[^@\s]+)?$"
+ToolRef = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=TOOL_REF_PATTERN[:-1] + r"\Z",
+        max_length=160,
+        description="a tool's name, or name@range such as orders@^1.2",
+        extra_json_schema={"pattern": TOOL_REF_PATTERN},
+    ),
+]
+ToolName = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^([A-Za-z0-9_-]{1,64}|llm\.job)\Z",
+        description="a tool's name: 1 to 64 of A-Z a-z 0-9 _ -",
+        extra_json_schema={"pattern": r"^([A-Za-z0-9_-]{1,64}|llm\.job)$"},
+    ),
+]
 Need = Literal["tools", "images", "documents", "reasoning", "structured_output", "long_context"]
 TaskKind = Literal["chat", "code", "extract", "summarize", "classify", "reason"]
 Quality = Literal["fast", "balanced", "best"]
@@ -43,15 +61,23 @@ class InlineTool(Strict, frozen=True, kw_only=True):
     input_schema: dict[str, Any]
     description: str = ""
 
+    def __post_init__(self) -> None:
+        if self.input_schema.get("type") != "object":
+            raise FieldError('must say "type": "object": a tool\'s input is an object', path="input_schema")
+        check_depth(self.input_schema, path="input_schema")
+
 
 class ToolChoice(Strict, frozen=True, kw_only=True):
-    name: Name
+    name: ToolName
 
 
 class OutputSpec(Strict, frozen=True, kw_only=True):
     """The JSON Schema (2020-12) that the answer must satisfy."""
 
     schema: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        check_depth(self.schema, path="schema")
 
 
 class JobBudget(Strict, frozen=True, kw_only=True):
@@ -66,7 +92,7 @@ class Reasoning(Strict, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if (self.effort is None) == (self.budget_tokens is None):
-            raise ValueError("give exactly one of 'effort' and 'budget_tokens'")
+            raise FieldError("give exactly one of 'effort' and 'budget_tokens'")
 
 
 class Guardrail(Strict, frozen=True, kw_only=True):
@@ -85,7 +111,8 @@ class PromptRef(Strict, frozen=True, kw_only=True):
 class JobRequest(Strict, frozen=True, kw_only=True):
     """One LLM job. Durations are seconds; only `messages` (or `prompt`) is required.
 
-    Raises ValueError (an `InvalidRequest` through `codec.decode_request`) for fields that exclude each other.
+    Raises FieldError (an `InvalidRequest` through `codec.decode_request`) where a rule over several fields is
+    broken; see `rules`.
     """
 
     messages: Annotated[tuple[Message, ...], msgspec.Meta(min_length=1)] | None = None
@@ -113,9 +140,19 @@ class JobRequest(Strict, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if (self.messages is None) == (self.prompt is None):
-            raise ValueError("give exactly one of 'messages' and 'prompt'")
+            raise FieldError("give exactly one of 'messages' and 'prompt'")
         if self.metadata and len(msgspec.json.encode(self.metadata)) > MAX_METADATA_BYTES:
-            raise ValueError(f"'metadata' is larger than {MAX_METADATA_BYTES} bytes of JSON")
+            raise FieldError(f"is larger than {MAX_METADATA_BYTES} bytes of JSON: shorten it", path="metadata")
+        if self.messages is not None:
+            check_messages(self.messages)
+        if self.tools or self.tool_choice != "auto":
+            chosen = self.tool_choice.name if isinstance(self.tool_choice, ToolChoice) else None
+            check_tools(self.tool_names, self.tool_choice, chosen)
+
+    @property
+    def tool_names(self) -> tuple[str, ...]:
+        """The names in `tools`, without their ranges."""
+        return tuple(t.partition("@")[0] if isinstance(t, str) else t.name for t in self.tools)
 
     @property
     def models(self) -> tuple[str, ...]:

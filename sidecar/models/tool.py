@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import msgspec
 
 from sidecar.models.base import Name, Open, Strict, Timestamp
+from sidecar.models.rules import check_depth
 
 _NUMBER = "(0|[1-9][0-9]*)"
 SEMVER_PATTERN = rf"^{_NUMBER}\.{_NUMBER}\.{_NUMBER}(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$"
@@ -30,6 +31,10 @@ class ToolRegistration(Strict, frozen=True, kw_only=True):
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 30.0
     idempotent: bool = False
     ttl_s: Annotated[int, msgspec.Meta(ge=5, le=86_400)] = 90
+
+    def __post_init__(self) -> None:
+        check_depth(self.input_schema, path="input_schema")
+        check_depth(self.output_schema, path="output_schema")
 
 
 class ToolDeregistration(Strict, frozen=True, kw_only=True):
