@@ -48,6 +48,10 @@ class SystemClock:
     async def sleep(seconds: float) -> None:
         await asyncio.sleep(seconds)
 
+    @staticmethod
+    def call_later(delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(delay_s, callback)
+
 
 class Health:
     """What is degraded now, and why: `set("bedrock", "throttled since …")`, `set("bedrock", None)`."""

@@ -16,6 +16,10 @@ from sidecar.models.event import Event
 from sidecar.models.job import JobState, State
 
 
+class Cancellable(Protocol):
+    def cancel(self) -> object: ...
+
+
 class Clock(Protocol):
     """Time, so that tests can own it."""
 
@@ -28,6 +32,10 @@ class Clock(Protocol):
         ...
 
     async def sleep(self, seconds: float) -> None: ...
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Cancellable:
+        """Call `callback` once after `delay_s` seconds, unless cancelled before."""
+        ...
 
 
 class Lane(NamedTuple):

@@ -3,7 +3,7 @@
 import asyncio
 import heapq
 import itertools
-from collections.abc import Coroutine, Sized
+from collections.abc import Callable, Coroutine, Sized
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -37,6 +37,12 @@ class MemoryClock:
         wake = asyncio.get_running_loop().create_future()
         heapq.heappush(self._sleepers, (self._elapsed_s + seconds, next(self._order), wake))
         await wake
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> "asyncio.Future[None]":
+        wake = asyncio.get_running_loop().create_future()
+        wake.add_done_callback(lambda done: None if done.cancelled() else callback())
+        heapq.heappush(self._sleepers, (self._elapsed_s + max(delay_s, 0.0), next(self._order), wake))
+        return wake
 
     @property
     def sleeping(self) -> int:
