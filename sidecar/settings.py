@@ -4,8 +4,9 @@ The only reader of the environment. Every field's name or description carries it
 (`classes`, `tenants`, `models`, `filters`) can be loaded again while the process runs: `load_policy`.
 """
 
+import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
@@ -41,6 +42,47 @@ class NatsSettings(Section):
     connect_timeout_s: float = Field(5.0, gt=0)
     request_timeout_s: float = Field(5.0, gt=0)
     watchdog_s: float = Field(5.0, gt=0, description="how often the connection is proved to be alive")
+
+
+class NatsEnvironment(NamedTuple):
+    """What the environment says to every NATS tool, under the names of the nats CLI."""
+
+    url: str | None = None
+    creds: str | None = None
+    nkey: str | None = None
+    user: str | None = None
+    password: str | None = None
+    token: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    ca: str | None = None
+    context: str | None = None
+    config_dir: Path = Path()
+
+    def __repr__(self) -> str:
+        return f"NatsEnvironment(url={self.url!r}, context={self.context!r}, creds={self.creds!r})"
+
+
+def nats_environment() -> NatsEnvironment:
+    """The values of `NATS_URL`, `NATS_CREDS` and so on at this moment; empty counts as not set."""
+
+    def read(name: str) -> str | None:
+        return os.environ.get(name) or None
+
+    home = read("XDG_CONFIG_HOME")
+    return NatsEnvironment(
+        url=read("NATS_URL"),
+        creds=read("NATS_CREDS"),
+        nkey=read("NATS_NKEY"),
+        user=read("NATS_USER"),
+        password=read("NATS_PASSWORD"),
+        token=read("NATS_TOKEN"),
+        cert=read("NATS_CERT"),
+        key=read("NATS_KEY"),
+        ca=read("NATS_CA"),
+        context=read("NATS_CONTEXT"),
+        config_dir=Path(home) if home else Path.home() / ".config",
+    )
 
 
 class BedrockSettings(Section):
@@ -98,6 +140,10 @@ class ModelPolicy(Section):
     """One entry of `[models.<alias>]`, over or beside the catalogue."""
 
     id: str | None = None
+    base: str | None = Field(
+        None, description="alias or id of the catalogue's model that an opaque id stands for (an ARN of an "
+        "application inference profile, say)"
+    )
     regions: tuple[str, ...] | None = None
     quality: Literal["fast", "balanced", "best"] | None = None
     kinds: tuple[str, ...] | None = None

@@ -1,0 +1,331 @@
+"""The connection to NATS: opened when NATS is there, proved alive, and opened again for ever.
+
+nats-py's own reconnect is off. One loop here does it all: dial (with secrets read afresh, so that rotated
+passwords and renewed JWTs are found), subscribe everything again, watch, and on any loss dial the next server
+after a bounded, jittered wait. Nothing is buffered while the connection is away: sending fails at once.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from sidecar.adapters.nats.context import Target, resolve
+from sidecar.adapters.nats.errors import mapped
+from sidecar.adapters.nats.watchdog import Backoff, watch
+from sidecar.errors import BusRefused, BusUnavailable, SidecarError
+from sidecar.settings import NatsEnvironment, NatsSettings, nats_environment
+
+if TYPE_CHECKING:
+    from sidecar.adapters.nats.wire import Handler, WireClient
+
+log = logging.getLogger(__name__)
+
+State = Literal["disconnected", "connected", "closed"]
+
+_REPORT_EVERY_S = 5.0
+_STABLE_AFTER_S = 5.0
+
+
+class Subscription:
+    """Interest in a subject that outlives connections."""
+
+    def __init__(self, connection: "Connection", subject: str, queue: str, handler: "Handler") -> None:
+        self._connection = connection
+        self.subject = subject
+        self.queue = queue
+        self.handler = handler
+        self.sid: bytes | None = None
+
+    async def unsubscribe(self) -> None:
+        """Hear no more. No error when the connection is away or this was done before."""
+        self._connection.forget(self)
+
+
+class Connection:
+    """One connection, kept for the life of the process. `name` is shown in the server's monitoring."""
+
+    def __init__(
+        self,
+        settings: NatsSettings,
+        *,
+        name: str = "sidecar",
+        environment: Callable[[], NatsEnvironment] = nats_environment,
+    ) -> None:
+        self._settings = settings
+        self._name = name
+        self._environment = environment
+        self._target: Target | None = None
+        self._wire: WireClient | None = None
+        self._max_payload = 1 << 20
+        self._subscriptions: dict[Subscription, None] = {}
+        self._on_state: list[Callable[[State], None]] = []
+        self._on_lost: list[Callable[[], None]] = []
+        self._on_refused: list[Callable[[str], None]] = []
+        self._state: State = "disconnected"
+        self._connected = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._server_info: Mapping[str, Any] = {}
+        self._servers: list[str] = []
+        self._at = 0
+        self._reported_at = float("-inf")
+        self.last_error: SidecarError | None = None
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    @property
+    def is_connected(self) -> bool:
+        return self._state == "connected"
+
+    @property
+    def target(self) -> Target:
+        if self._target is None:
+            raise BusUnavailable("the connection to NATS has not been started")
+        return self._target
+
+    @property
+    def inbox_prefix(self) -> str:
+        return self.target.inbox_prefix
+
+    @property
+    def api_prefix(self) -> str:
+        return self.target.api_prefix
+
+    @property
+    def max_payload(self) -> int:
+        """The server's limit in bytes, headers included."""
+        return self._max_payload
+
+    @property
+    def server_version(self) -> str:
+        return str(self._server_info.get("version", ""))
+
+    @property
+    def server_info(self) -> Mapping[str, Any]:
+        """What the server said about itself last."""
+        return self._server_info
+
+    @property
+    def client(self) -> "WireClient":
+        """The nats-py client of this moment, for what is rare; another one after each reconnect."""
+        if self._wire is None:
+            raise BusUnavailable("not connected to NATS")
+        return self._wire
+
+    def on_state(self, callback: Callable[[State], None]) -> None:
+        """Call `callback` at each change of state, from the event loop."""
+        self._on_state.append(callback)
+
+    def on_lost(self, callback: Callable[[], None]) -> None:
+        """Call `callback` at the moment a connection breaks."""
+        self._on_lost.append(callback)
+
+    def on_refused(self, callback: Callable[[str], None]) -> None:
+        """Call `callback` with the server's words when it denies a publish or a subscription."""
+        self._on_refused.append(callback)
+
+    async def start(self) -> None:
+        """Connect, however long it takes. Raises StartupError only for settings that cannot be meant."""
+        self._target = resolve(self._settings, self._environment())
+        self._servers = list(self._target.servers)
+        self._task = asyncio.create_task(self._keep(), name="nats-connection")
+        connected = asyncio.ensure_future(self._connected.wait())
+        try:
+            await asyncio.wait({connected, self._task}, return_when=asyncio.FIRST_COMPLETED)
+            if self._task.done():
+                self._task.result()
+        except asyncio.CancelledError:
+            await self.close()
+            raise
+        finally:
+            connected.cancel()
+
+    async def close(self) -> None:
+        """Send what is still to be sent and close for good."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+        await self._hang_up()
+        self._set_state("closed")
+
+    def send(self, data: bytes) -> None:
+        """Send protocol bytes soon. Raises BusUnavailable while disconnected, BusRefused (`payload_too_large`)."""
+        wire = self._wire
+        if wire is None:
+            raise BusUnavailable("not connected to NATS")
+        if len(data) > self._max_payload:
+            self._check_size(data)
+        wire.send(data)
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether so much waits to be sent that a sender should await `drained` first."""
+        return self._wire is not None and self._wire.is_congested
+
+    async def drained(self) -> None:
+        if self._wire is not None:
+            with mapped("sending"):
+                await self._wire.drained()
+
+    async def flush(self, *, timeout_s: float | None = None) -> None:
+        """Wait until the server has handled all that was sent. Raises BusUnavailable."""
+        limit = self._settings.request_timeout_s if timeout_s is None else timeout_s
+        try:
+            async with asyncio.timeout(limit):
+                await self.client.ping()
+        except TimeoutError as e:
+            raise BusUnavailable(f"NATS did not answer a ping within {limit:g} s") from e
+
+    async def subscribe(self, subject: str, handler: "Handler", *, queue: str = "") -> Subscription:
+        """Give each message to `handler`, from the reading loop, now and after each reconnect.
+
+        What `handler` raises is logged. When this returns while connected, the server knows of it.
+        """
+        if not subject or subject.split() != [subject] or len(queue.split()) > 1:
+            raise BusRefused(f"{subject!r} is not a subject to subscribe to", code="invalid_request")
+        subscription = Subscription(self, subject, queue, guarded(subject, handler))
+        self._subscriptions[subscription] = None
+        if self._wire is not None:
+            try:
+                subscription.sid = self._wire.add(subject, queue, subscription.handler)
+                await self.flush()
+            except BusUnavailable:
+                log.info("subscription will be made when NATS is back", extra={"subject": subject})
+            except asyncio.CancelledError:
+                self.forget(subscription)
+                raise
+        return subscription
+
+    def forget(self, subscription: Subscription) -> None:
+        self._subscriptions.pop(subscription, None)
+        sid, subscription.sid = subscription.sid, None
+        if sid is not None and self._wire is not None:
+            self._wire.remove(sid)
+
+    async def reconnect(self) -> None:
+        """Give this connection up and dial anew, as the watchdog does."""
+        self._lost.set()
+
+    async def _keep(self) -> None:
+        backoff = Backoff()
+        loop = asyncio.get_running_loop()
+        while True:
+            wait_s = backoff.next_s()
+            if wait_s:
+                await asyncio.sleep(wait_s)
+            try:
+                await self._dial()
+            except SidecarError as e:
+                self._report(e)
+                continue
+            since = loop.time()
+            reason = await self._watch()
+            await self._hang_up()
+            log.warning("connection to NATS lost: %s", reason)
+            if loop.time() - since >= _STABLE_AFTER_S:
+                backoff.reset()
+
+    async def _watch(self) -> str:
+        wire = self.client
+        try:
+            return await watch(wire.ping, self._lost, every_s=self._settings.watchdog_s)
+        except SidecarError as e:
+            return str(e)
+
+    async def _dial(self) -> None:
+        """One attempt at the next server. Raises SidecarError."""
+        from sidecar.adapters.nats.dial import dial
+
+        self._target = target = resolve(self._settings, self._environment())
+        server = self._servers[self._at % len(self._servers)]
+        self._at += 1
+        lost = self._lost = asyncio.Event()
+        wire = await dial(
+            target,
+            server,
+            name=self._name,
+            timeout_s=self._settings.connect_timeout_s,
+            on_lost=lambda: self._wire_lost(lost),
+            on_refused=self._wire_refused,
+        )
+        self._server_info = wire.server_info
+        self._max_payload = wire.max_payload
+        self._servers.extend(url for url in wire.discovered if url not in self._servers)
+        for subscription in self._subscriptions:
+            subscription.sid = wire.add(subscription.subject, subscription.queue, subscription.handler)
+        self._wire = wire
+        self._reported_at = float("-inf")
+        self.last_error = None
+        log.info("connected to NATS %s at %s", self.server_version, wire.address)
+        self._connected.set()
+        self._set_state("connected")
+
+    def _wire_lost(self, lost: asyncio.Event) -> None:
+        lost.set()
+        if lost is self._lost and self._wire is not None:
+            self._wire = None
+            self._connected.clear()
+            for subscription in self._subscriptions:
+                subscription.sid = None
+            _call_all(self._on_lost)
+            self._set_state("disconnected")
+
+    def _wire_refused(self, text: str) -> None:
+        log.error("NATS denied something: %s", text)
+        _call_all(self._on_refused, text)
+
+    async def _hang_up(self) -> None:
+        wire = self._wire
+        if wire is not None:
+            await wire.hang_up()
+
+    def _set_state(self, state: State) -> None:
+        if state != self._state:
+            self._state = state
+            _call_all(self._on_state, state)
+
+    def _report(self, error: SidecarError) -> None:
+        """Log why there is no connection, at once and then every few seconds."""
+        self.last_error = error
+        now = asyncio.get_running_loop().time()
+        if now - self._reported_at >= _REPORT_EVERY_S:
+            self._reported_at = now
+            log.warning("waiting for NATS at %s: %s", ", ".join(self._shown_servers()), error)
+
+    def _shown_servers(self) -> list[str]:
+        """Addresses without the secrets that a URL may carry."""
+        return [url.rpartition("@")[2] for url in self._servers]
+
+    def _check_size(self, data: bytes) -> None:
+        line, _, _ = data.partition(b"\r\n")
+        size = int(line.rpartition(b" ")[2]) if line.startswith((b"PUB", b"HPUB")) else 0
+        if size > self._max_payload:
+            raise BusRefused(
+                f"a message of {size} bytes exceeds the server's max_payload of {self._max_payload}",
+                code="payload_too_large",
+                details={"size": size, "max_payload": self._max_payload},
+            )
+
+
+def guarded(subject: str, handler: "Handler") -> "Handler":
+    """`handler`, but what it raises is logged: the reading loop that calls it must live on."""
+
+    def call(name: bytes, reply: bytes, header: bytes, payload: bytes) -> None:
+        try:
+            handler(name, reply, header, payload)
+        except Exception:
+            log.exception("a subscriber to %s failed", subject)
+
+    return call
+
+
+def _call_all(callbacks: Sequence[Callable[..., None]], *args: object) -> None:
+    for callback in tuple(callbacks):
+        try:
+            callback(*args)
+        except Exception:
+            log.exception("a listener to the connection failed")

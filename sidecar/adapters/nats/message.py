@@ -1,0 +1,95 @@
+"""Messages as they come from the bus, and headers as they go to it."""
+
+from collections.abc import Mapping
+
+from sidecar.errors import BusRefused
+
+_VERSION = b"NATS/1.0"
+_STATUS_AT = len(_VERSION)
+_NONE: Mapping[str, str] = {}
+
+
+class Message:
+    """One message. Headers, status and subjects are decoded when first asked for.
+
+    `status` is the number of an inline status (404, 408, 503, 204 …) or None for an ordinary message;
+    `description` its text.
+    """
+
+    __slots__ = ("_headers", "_raw_headers", "_reply", "_subject", "payload")
+
+    def __init__(
+        self, payload: bytes, raw_headers: bytes = b"", *, subject: bytes = b"", reply: bytes = b""
+    ) -> None:
+        self.payload = payload
+        self._raw_headers = raw_headers
+        self._subject = subject
+        self._reply = reply
+        self._headers: Mapping[str, str] | None = None if raw_headers else _NONE
+
+    @property
+    def subject(self) -> str:
+        return self._subject.decode("utf-8", "replace")
+
+    @property
+    def reply(self) -> str:
+        return self._reply.decode("utf-8", "replace")
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The first value of each header, by the name as it was sent."""
+        if self._headers is None:
+            self._headers = decode_headers(self._raw_headers)
+        return self._headers
+
+    @property
+    def status(self) -> int | None:
+        raw = self._raw_headers
+        if not raw or raw[_STATUS_AT : _STATUS_AT + 1] != b" ":
+            return None
+        digits = raw[_STATUS_AT + 1 : _STATUS_AT + 4]
+        return int(digits) if digits.isdigit() else None
+
+    @property
+    def description(self) -> str:
+        line, _, _ = self._raw_headers.partition(b"\r\n")
+        return line[_STATUS_AT + 5 :].decode("utf-8", "replace").strip()
+
+    def __repr__(self) -> str:
+        return f"Message(subject={self.subject!r}, status={self.status}, {len(self.payload)} bytes)"
+
+
+def decode_headers(raw: bytes) -> dict[str, str]:
+    """The headers of a block `NATS/1.0[ status text]\\r\\nName: value\\r\\n…\\r\\n\\r\\n`."""
+    headers: dict[str, str] = {}
+    for line in raw.decode("utf-8", "replace").split("\r\n")[1:]:
+        name, colon, value = line.partition(":")
+        if colon and name not in headers:
+            headers[name] = value.strip()
+    return headers
+
+
+def encode_headers(headers: Mapping[str, str]) -> bytes:
+    """The block to send. Raises BusRefused when a name or a value would break out of its line."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
+        raise BusRefused("a header has a line break in its name or value", code="invalid_request")
+    return f"NATS/1.0\r\n{lines}\r\n".encode()
+
+
+def encode_publish(subject: str, reply: str, headers: Mapping[str, str] | None, payload: bytes) -> bytes:
+    """The protocol's PUB or HPUB command. Raises BusRefused for a subject with blanks, or bad headers."""
+    if not subject or subject.split() != [subject] or (reply and reply.split() != [reply]):
+        raise BusRefused(f"{subject!r} is not a subject to publish to", code="invalid_request")
+    if not headers:
+        return b"PUB %b %b %d\r\n%b\r\n" % (subject.encode(), reply.encode(), len(payload), payload)
+    block = encode_headers(headers)
+    size = len(block)
+    return b"HPUB %b %b %d %d\r\n%b%b\r\n" % (
+        subject.encode(),
+        reply.encode(),
+        size,
+        size + len(payload),
+        block,
+        payload,
+    )

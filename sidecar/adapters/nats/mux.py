@@ -1,0 +1,295 @@
+"""Requests and their replies over one inbox subscription: the hottest code of the product.
+
+A request is a token, a future and one write; its reply is one dictionary look-up. Timeouts are found by one
+sweep over what waits instead of a timer each. When the connection drops, all that waits fails at once with
+BusUnavailable, and while it is away requests fail before they are sent: nothing is buffered and sent later.
+What was sent may have happened all the same: carry an id or an expected sequence.
+"""
+
+import asyncio
+import logging
+import re
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from sidecar.adapters.nats.connection import Connection, Subscription
+from sidecar.adapters.nats.errors import ApiError, api_error
+from sidecar.adapters.nats.message import Message as Message
+from sidecar.adapters.nats.message import encode_publish
+from sidecar.errors import BusRefused, BusUnavailable, SidecarError
+
+log = logging.getLogger(__name__)
+
+_SWEEP_S = 0.05
+_NO_RESPONDERS = 503
+_VIOLATION = re.compile(r"permissions violation for publish to \"([^\"]+)\"", re.IGNORECASE)
+
+Callback = Callable[[Message], None]
+
+
+class Ack(NamedTuple):
+    """JetStream's acknowledgement. `value` is a counter's new value, on streams that count."""
+
+    stream: str
+    seq: int
+    duplicate: bool = False
+    value: str | None = None
+
+
+class _Waiting(NamedTuple):
+    future: "asyncio.Future[Message]"
+    deadline: float
+    subject: str
+
+
+class _Many:
+    """The replies to one request that have come and were not taken yet."""
+
+    __slots__ = ("error", "messages", "subject", "waiter")
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+        self.messages: deque[Message] = deque()
+        self.waiter: asyncio.Future[None] | None = None
+        self.error: SidecarError | None = None
+
+    def wake(self) -> None:
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+
+class _Answer(msgspec.Struct):
+    stream: str = ""
+    seq: int = 0
+    duplicate: bool = False
+    val: str | None = None
+    error: ApiError | None = None
+
+
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+
+
+class Mux:
+    """All requests of this process over `connection`. `timeout_s` holds where a call gives none."""
+
+    def __init__(self, connection: Connection, *, timeout_s: float = 5.0) -> None:
+        self._connection = connection
+        self._timeout_s = timeout_s
+        self._waiting: dict[bytes, _Waiting] = {}
+        self._many: dict[bytes, _Many] = {}
+        self._next = 0
+        self._inbox = ""
+        self._token_at = 0
+        self._subscription: Subscription | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]
+
+    @property
+    def connection(self) -> Connection:
+        return self._connection
+
+    async def start(self) -> None:
+        """Open the inbox; the connection has been started before."""
+        self._loop = asyncio.get_running_loop()
+        self._inbox = f"{self._connection.inbox_prefix}.{secrets.token_hex(11)}."
+        self._token_at = len(self._inbox)
+        self._connection.on_lost(self._on_lost)
+        self._connection.on_refused(self._on_refused)
+        self._subscription = await self._connection.subscribe(f"{self._inbox}*", self._on_reply)
+
+    async def close(self) -> None:
+        """Close the inbox; whatever still waits fails with BusUnavailable."""
+        if self._subscription is not None:
+            await self._subscription.unsubscribe()
+            self._subscription = None
+        self._fail_all(lambda subject: BusUnavailable(f"closed before {subject} was answered"))
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+    ) -> Message:
+        """The first reply. Raises BusUnavailable when none came in `timeout_s`, nobody listens, or NATS is away;
+        BusRefused when it may not or cannot be sent. Statuses other than 503 are the caller's to read.
+        """
+        if self._connection.is_congested:
+            await self._uncongested(subject)
+        self._next += 1
+        token = b"%d" % self._next
+        data = encode_publish(subject, f"{self._inbox}{self._next}", headers, payload)
+        self._connection.send(data)
+        future: asyncio.Future[Message] = self._loop.create_future()
+        limit = self._timeout_s if timeout_s is None else timeout_s
+        self._waiting[token] = _Waiting(future, self._loop.time() + limit, subject)
+        if self._sweeper is None:
+            self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
+        try:
+            message = await future
+        finally:
+            self._waiting.pop(token, None)
+        if message.status == _NO_RESPONDERS and not message.payload:
+            raise BusUnavailable(
+                f"nobody answers {subject}", details={"subject": subject, "status": _NO_RESPONDERS}
+            )
+        return message
+
+    async def request_many(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        *,
+        headers: Mapping[str, str] | None = None,
+        idle_timeout_s: float | None = None,
+    ) -> AsyncIterator[Message]:
+        """All replies as they come, without end: the caller stops at its own end marker, best within
+        `contextlib.aclosing`. Raises like `request`, the timeout being the longest pause between two replies.
+        """
+        limit = self._timeout_s if idle_timeout_s is None else idle_timeout_s
+        self._next += 1
+        token = b"%d" % self._next
+        many = self._many[token] = _Many(subject)
+        try:
+            self._connection.send(encode_publish(subject, f"{self._inbox}{self._next}", headers, payload))
+            while True:
+                while many.messages:
+                    message = many.messages.popleft()
+                    if message.status == _NO_RESPONDERS and not message.payload:
+                        raise _nobody(subject)
+                    yield message
+                if many.error is not None:
+                    raise many.error
+                many.waiter = self._loop.create_future()
+                try:
+                    async with asyncio.timeout(limit):
+                        await many.waiter
+                except TimeoutError as e:
+                    raise _silent(subject) from e
+        finally:
+            del self._many[token]
+
+    async def store(
+        self,
+        subject: str,
+        payload: bytes,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+    ) -> Ack:
+        """Publish to JetStream and wait until it is stored.
+
+        Raises Conflict (an expected sequence did not hold), BusRefused (code `queue_full`, `payload_too_large`,
+        …) or BusUnavailable; after the last the message may have been stored.
+        """
+        message = await self.request(subject, payload, headers=headers, timeout_s=timeout_s)
+        try:
+            answer = _decode_answer(message.payload)
+        except msgspec.DecodeError as e:
+            raise BusRefused(f"what answers {subject} is not JetStream") from e
+        if answer.error is not None:
+            raise api_error(answer.error, f"to store {subject}")
+        return Ack(answer.stream, answer.seq, answer.duplicate, answer.val)
+
+    async def api(
+        self, subject_below_api: str, body: object = None, *, timeout_s: float | None = None
+    ) -> dict[str, Any]:
+        """Call JetStream's API, `$JS.API.<subject_below_api>`. Returns its answer.
+
+        Raises NotFound (404), Conflict, BusRefused or BusUnavailable, with the server's numbers in `details`.
+        """
+        payload = b"" if body is None else msgspec.json.encode(body)
+        message = await self.request(self.api_subject(subject_below_api), payload, timeout_s=timeout_s)
+        try:
+            answer: dict[str, Any] = msgspec.json.decode(message.payload)
+        except msgspec.DecodeError as e:
+            raise BusRefused(f"what answers {subject_below_api} is not JetStream") from e
+        error = answer.get("error")
+        if error is not None:
+            raise api_error(msgspec.convert(error, ApiError), subject_below_api)
+        return answer
+
+    def api_subject(self, below: str) -> str:
+        """`below` under the API's prefix: `$JS.API.` or, with a domain, `$JS.<domain>.API.`."""
+        return f"{self._connection.api_prefix}.{below}"
+
+    def publish(
+        self, subject: str, payload: bytes = b"", *, headers: Mapping[str, str] | None = None, reply: str = ""
+    ) -> None:
+        """Send a core message, unconfirmed. Raises BusUnavailable while disconnected, BusRefused."""
+        self._connection.send(encode_publish(subject, reply, headers, payload))
+
+    async def subscribe(self, subject: str, callback: Callback, *, queue: str = "") -> Subscription:
+        """Call `callback` for each message, in order, from the reading loop: it must not block.
+
+        What it raises is logged and goes no further. The subscription survives reconnects; messages sent while
+        the connection is away are lost. When this returns while connected, the server knows the subscription.
+        """
+
+        def deliver(name: bytes, reply: bytes, header: bytes, payload: bytes) -> None:
+            callback(Message(payload, header, subject=name, reply=reply))
+
+        return await self._connection.subscribe(subject, deliver, queue=queue)
+
+    def _on_reply(self, subject: bytes, reply: bytes, header: bytes, payload: bytes) -> None:
+        token = subject[self._token_at :]
+        waiting = self._waiting.pop(token, None)
+        if waiting is not None:
+            if not waiting.future.done():
+                waiting.future.set_result(Message(payload, header, subject=subject, reply=reply))
+            return
+        many = self._many.get(token)
+        if many is not None:
+            many.messages.append(Message(payload, header, subject=subject, reply=reply))
+            many.wake()
+
+    def _sweep(self) -> None:
+        now = self._loop.time()
+        late = [token for token, waiting in self._waiting.items() if waiting.deadline <= now]
+        for token in late:
+            waiting = self._waiting.pop(token)
+            if not waiting.future.done():
+                waiting.future.set_exception(_silent(waiting.subject))
+        self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep) if self._waiting else None
+
+    def _on_lost(self) -> None:
+        self._fail_all(
+            lambda subject: BusUnavailable(f"the connection to NATS was lost before {subject} was answered")
+        )
+
+    def _on_refused(self, text: str) -> None:
+        found = _VIOLATION.search(text)
+        if found is not None:
+            name = found[1]
+            self._fail_all(lambda subject: BusRefused(f"no permission to publish to {subject}"), only=name)
+
+    def _fail_all(self, error: Callable[[str], SidecarError], *, only: str | None = None) -> None:
+        for token, waiting in list(self._waiting.items()):
+            if only is None or waiting.subject == only:
+                del self._waiting[token]
+                if not waiting.future.done():
+                    waiting.future.set_exception(error(waiting.subject))
+        for many in self._many.values():
+            if only is None or many.subject == only:
+                many.error = error(many.subject)
+                many.wake()
+
+    async def _uncongested(self, subject: str) -> None:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._connection.drained()
+        except TimeoutError as e:
+            raise BusUnavailable(f"NATS takes nothing: {subject} was not sent") from e
+
+
+def _silent(subject: str) -> BusUnavailable:
+    return BusUnavailable(f"NATS did not answer {subject} in time", details={"subject": subject})
+
+
+def _nobody(subject: str) -> BusUnavailable:
+    return BusUnavailable(f"nobody answers {subject}", details={"subject": subject, "status": _NO_RESPONDERS})

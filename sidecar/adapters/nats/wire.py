@@ -1,0 +1,243 @@
+"""One connection's bytes: a short cut through nats-py for what is hot.
+
+nats-py connects, authenticates and keeps the connection alive; messages do not pass through its queues and
+tasks. Replaced are its parser (`_ps`) and its write queue; `docs/decisions/0001-reply-mux.md` says what that
+gains. What is used of nats-py's inside is named in `_NEEDED` and checked once: another release stops the start
+instead of failing at night.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from nats.aio.client import Client
+from nats.errors import ProtocolError
+
+from sidecar.errors import BusUnavailable, StartupError
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[bytes, bytes, bytes, bytes], None]
+"""Takes subject, reply subject, header block and payload, as they came."""
+
+_NEEDED = ("_process_msg", "_process_ping", "_process_info", "_process_err", "_close")
+_MAX_CONTROL_LINE = 1 << 20
+_CONGESTED_BYTES = 4 << 20
+_HANG_UP_S = 1.0
+_M, _H, _P = b"MHP"
+
+
+class Parser:
+    """nats-py's parser, replaced: messages for our own subscriptions go straight to their handler."""
+
+    def __init__(self, client: "WireClient") -> None:
+        self._client = client
+        self.handlers: dict[bytes, Handler] = {}
+        self._parts: list[bytes] = []
+        self._have = 0
+        self._need = 0
+
+    def reset(self) -> None:
+        self._parts.clear()
+        self._have = self._need = 0
+
+    async def parse(self, data: bytes = b"") -> None:
+        """Take what the socket gave. Raises nats-py's ProtocolError, which ends the connection."""
+        if self._parts:
+            self._parts.append(data)
+            self._have += len(data)
+            if self._have < self._need:
+                return
+            data = b"".join(self._parts)
+            self.reset()
+        try:
+            rest = await self._consume(data)
+        except (ValueError, IndexError) as e:
+            raise ProtocolError(f"malformed protocol line: {e}") from e
+        if rest < len(data):
+            self._parts.append(data[rest:] if rest else data)
+            self._have = len(data) - rest
+
+    async def _consume(self, data: bytes) -> int:
+        """Handle all whole commands. Returns where the first incomplete one begins."""
+        at, size, handlers = 0, len(data), self.handlers
+        while at < size:
+            eol = data.find(b"\r\n", at)
+            if eol < 0:
+                if size - at > _MAX_CONTROL_LINE:
+                    raise ProtocolError("endless protocol line")
+                return at
+            kind = data[at]
+            if kind != _M and kind != _H:
+                await self._control(data[at:eol])
+                at = eol + 2
+                continue
+            args = data[at:eol].split()
+            body = eol + 2
+            end = body + int(args[-1])
+            if end + 2 > size:
+                self._need = end + 2 - at
+                return at
+            if kind == _H:
+                split = body + int(args[-2])
+                reply = args[3] if len(args) == 6 else b""
+            else:
+                split = body
+                reply = args[3] if len(args) == 5 else b""
+            at = end + 2
+            handler = handlers.get(args[2])
+            if handler is not None:
+                handler(args[1], reply, data[body:split], data[split:end])
+            else:
+                await self._client.foreign(args[1], args[2], reply, data[body:split], data[split:end])
+        return at
+
+    async def _control(self, line: bytes) -> None:
+        if line[0] == _P and line.startswith(b"PONG"):
+            self._client.pong()
+        else:
+            await self._client.control(line)
+
+
+class WireClient(Client):
+    """A nats-py client for one connection that never reconnects by itself.
+
+    `on_lost` is called once, at the moment that the connection begins to close for whatever reason;
+    `on_refused` with the text of each `-ERR` that leaves the connection open (permissions).
+    """
+
+    def __init__(self, *, on_lost: Callable[[], None], on_refused: Callable[[str], None]) -> None:
+        super().__init__()
+        missing = [name for name in _NEEDED if not callable(getattr(self, name, None))]
+        if missing:
+            raise StartupError(f"this nats-py release lacks {', '.join(missing)}: install nats-py 2.16")
+        self._parser = Parser(self)
+        self._ps: Any = self._parser
+        self._on_lost = on_lost
+        self._on_refused = on_refused
+        self._out: list[bytes] = []
+        self._writer: asyncio.StreamWriter | None = None
+        self._loop = asyncio.get_running_loop()
+        self._next_sid = 0
+
+    @property
+    def is_open(self) -> bool:
+        return self._writer is not None
+
+    @property
+    def server_info(self) -> Mapping[str, Any]:
+        return dict(self._server_info)
+
+    @property
+    def address(self) -> str:
+        url = self.connected_url
+        return f"{url.hostname}:{url.port}" if url is not None else "nowhere"
+
+    @property
+    def discovered(self) -> list[str]:
+        """Further servers of the cluster, as the server told."""
+        return [f"{url.scheme}://{url.hostname}:{url.port}" for url in self.discovered_servers]
+
+    def opened(self) -> None:
+        """Begin to send; call once, when connected."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if not isinstance(writer, asyncio.StreamWriter):
+            raise StartupError("the NATS transport has no socket: give nats:// or tls:// URLs")
+        self._writer = writer
+
+    def send(self, data: bytes) -> None:
+        """Write soon, with all that others send in this turn of the loop. Raises BusUnavailable when closed."""
+        if self._writer is None:
+            raise BusUnavailable("not connected to NATS")
+        if not self._out:
+            self._loop.call_soon(self._write)
+        self._out.append(data)
+
+    def _write(self) -> None:
+        if self._out and self._writer is not None:
+            self._writer.write(b"".join(self._out) if len(self._out) > 1 else self._out[0])
+        self._out.clear()
+
+    @property
+    def is_congested(self) -> bool:
+        writer = self._writer
+        return writer is not None and writer.transport.get_write_buffer_size() > _CONGESTED_BYTES
+
+    async def drained(self) -> None:
+        """Wait until the socket has taken most of what was written."""
+        if self._writer is not None:
+            await self._writer.drain()
+
+    def add(self, subject: str, queue: str, handler: Handler) -> bytes:
+        """Subscribe. Returns the id to give to `remove`."""
+        self._next_sid += 1
+        sid = b"w%d" % self._next_sid
+        self._parser.handlers[sid] = handler
+        self.send(b"SUB %b %b %b\r\n" % (subject.encode(), queue.encode(), sid))
+        return sid
+
+    def remove(self, sid: bytes) -> None:
+        if self._parser.handlers.pop(sid, None) is not None and self.is_open:
+            self.send(b"UNSUB %b\r\n" % sid)
+
+    async def ping(self) -> None:
+        """A round trip: when it returns, the server has handled all that was sent before."""
+        if self._writer is None:
+            raise BusUnavailable("not connected to NATS")
+        future: asyncio.Future[bool] = self._loop.create_future()
+        self._write()
+        self._writer.write(b"PING\r\n")
+        self._pongs.append(future)
+        await future
+
+    def pong(self) -> None:
+        # nats-py's own handler breaks the read loop when the waiter has given up.
+        self._pings_outstanding = 0
+        if self._pongs:
+            future = self._pongs.pop(0)
+            if not future.done():
+                future.set_result(True)
+
+    async def foreign(self, subject: bytes, sid: bytes, reply: bytes, header: bytes, payload: bytes) -> None:
+        """A message for a subscription made through nats-py's own interface, or for one that has gone."""
+        if sid.isdigit():
+            await self._process_msg(int(sid), subject, reply, payload, header)
+
+    async def control(self, line: bytes) -> None:
+        if line.startswith(b"PING"):
+            self.send(b"PONG\r\n")
+        elif line.startswith(b"INFO "):
+            await self._process_info(json.loads(line[5:]))
+        elif line.startswith(b"-ERR"):
+            text = line[4:].decode("utf-8", "replace").strip()
+            if "permissions violation" in text.lower():
+                self._on_refused(text.strip("'"))
+            else:
+                await self._process_err(text.lower())
+        elif not line.startswith(b"+OK"):
+            raise ProtocolError(f"unknown protocol line {line[:64]!r}")
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        if self._writer is not None:
+            self._write()
+            self._writer = None
+            for future in self._pongs:
+                if not future.done():
+                    future.set_exception(BusUnavailable("the connection to NATS was lost"))
+            self._pongs.clear()
+            self._on_lost()
+        await super()._close(status, do_cbs)
+
+    async def hang_up(self) -> None:
+        """Close, within a second, whatever state the other side is in."""
+        transport = self._writer.transport if self._writer is not None else None
+        try:
+            async with asyncio.timeout(_HANG_UP_S):
+                await self.close()
+        except (OSError, RuntimeError, TimeoutError) as e:
+            log.debug("closing the connection to NATS: %s", e)
+        finally:
+            if transport is not None:
+                transport.abort()
