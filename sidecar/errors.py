@@ -30,6 +30,7 @@ ErrorCode = Literal[
     "tool_failed",
     "too_many_turns",
     "crash_loop",
+    "not_found",
     "internal",
 ]
 

@@ -1,0 +1,129 @@
+"""The request/reply endpoints about jobs: ask, get, replay, cancel, jobs."""
+
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import msgspec
+
+from sidecar.errors import InvalidRequest, Permanent
+from sidecar.models.api import CancelReply, CancelRequest, JobsPage, JobsRequest, ReplayRequest
+from sidecar.models.base import JOB_CLASSES, Open
+from sidecar.models.codec import decode, decode_event, decode_plain_or_request, encode
+from sidecar.models.job import JobState
+from sidecar.models.request import JobRequest
+from sidecar.models.result import Result
+from sidecar.models.subjects import HEADER_END, HEADER_JOB_ID, TRACE_HEADERS, is_name
+from sidecar.ports import Endpoint, Intake, JobStore, Lane, Publisher, Query, Reply
+
+
+class _Place(Open, frozen=True, kw_only=True):
+    """As much of an event as replay needs to know."""
+
+    attempt: int
+    n: int
+
+
+class Queries:
+    """Answers what clients ask about jobs. `SidecarError`s raised here become error replies."""
+
+    def __init__(self, *, store: JobStore, publisher: Publisher, intake: Intake) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._intake = intake
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        return (
+            Endpoint("ask", "ask.*.*", self.ask, _schemas(JobRequest, Result)),
+            Endpoint("get", "get.*.*", self.get, _schemas(None, JobState)),
+            Endpoint("replay", "replay.*.*", self.replay, _schemas(ReplayRequest, None)),
+            Endpoint("cancel", "cancel.*.*", self.cancel, _schemas(CancelRequest, CancelReply)),
+            Endpoint("jobs", "jobs.*", self.jobs, _schemas(JobsRequest, JobsPage)),
+        )
+
+    async def ask(self, query: Query) -> Reply:
+        """Submit a job and answer with its result's data."""
+        tenant, job_class = _names(query, "tenant", "class")
+        if job_class not in JOB_CLASSES:
+            raise InvalidRequest(f"use one of {', '.join(JOB_CLASSES)}", path="subject.class")
+        request = decode_plain_or_request(query.payload)
+        given = query.headers.get(HEADER_JOB_ID)
+        if given is not None and not is_name(given):
+            raise InvalidRequest("use 1 to 64 of A-Z a-z 0-9 _ -", path=HEADER_JOB_ID)
+        job = given or f"a{uuid.uuid4().hex}"
+        headers = {name: query.headers[name] for name in TRACE_HEADERS if name in query.headers}
+        headers |= {HEADER_JOB_ID: job, "Nats-Msg-Id": f"{tenant}:{job}"}
+        waiter = await self._publisher.wait_result(tenant, job)
+        try:
+            finished = await self._finished(tenant, job) if given is not None else None
+            if finished is not None:
+                return Reply(encode(finished))
+            await self._intake.submit(Lane(tenant, job_class), encode(request), headers)
+            return Reply(encode(decode_event(await waiter.payload()).data))
+        finally:
+            await waiter.close()
+
+    async def _finished(self, tenant: str, job: str) -> Result | None:
+        stored = await self._store.get(tenant, job)
+        return stored.state.result if stored is not None else None
+
+    async def get(self, query: Query) -> Reply:
+        tenant, job = _names(query, "tenant", "job")
+        stored = await self._store.get(tenant, job)
+        if stored is None:
+            raise Permanent(
+                f"no job {job!r} of tenant {tenant!r} is known: it has not been read yet, is older than the "
+                "retention, or was never submitted",
+                code="not_found",
+            )
+        return Reply(encode(stored.state))
+
+    async def replay(self, query: Query) -> AsyncIterator[Reply]:
+        """All stored events after a place, then an empty reply that says so."""
+        tenant, job = _names(query, "tenant", "job")
+        asked = decode(query.payload, ReplayRequest)
+        after = (asked.attempt, asked.n)
+        async for event in self._publisher.replay(tenant, job):
+            place = decode(event.payload, _Place)
+            if (place.attempt, place.n) > after:
+                yield Reply(event.payload)
+        yield Reply(b"", {HEADER_END: "true"})
+
+    async def cancel(self, query: Query) -> Reply:
+        """Leave the mark that whoever owns the job, or will own it, goes by."""
+        tenant, job = _names(query, "tenant", "job")
+        asked = decode(query.payload, CancelRequest)
+        stored = await self._store.get(tenant, job)
+        state = stored.state.state if stored is not None else "unknown"
+        is_over = stored is not None and stored.state.is_terminal
+        if not is_over:
+            await self._store.mark_cancelled(tenant, job, reason=asked.reason)
+        return Reply(
+            encode(CancelReply(job=job, tenant=tenant, state=state, cancelled=not is_over or state == "cancelled"))
+        )
+
+    async def jobs(self, query: Query) -> Reply:
+        (tenant,) = _names(query, "tenant")
+        asked = decode(query.payload, JobsRequest)
+        page = await self._store.list(tenant, state=asked.state, limit=asked.limit, cursor=asked.cursor)
+        return Reply(encode(page))
+
+
+def _names(query: Query, *expected: str) -> tuple[str, ...]:
+    """The subject's tokens, each checked. Raises InvalidRequest that names the one that is wrong."""
+    if len(query.tokens) != len(expected):
+        raise InvalidRequest(f"the subject needs {' and '.join(expected)}", path="subject")
+    for name, token in zip(expected, query.tokens, strict=True):
+        if not is_name(token):
+            raise InvalidRequest(f"{token[:80]!r}: use 1 to 64 of A-Z a-z 0-9 _ -", path=f"subject.{name}")
+    return query.tokens
+
+
+def _schemas(request: Any, response: Any) -> Mapping[str, str]:
+    """Endpoint metadata (ADR-32): what goes in and what comes back, as JSON Schema."""
+    given = {"schema.request": request, "schema.response": response}
+    return {
+        name: msgspec.json.encode(msgspec.json.schema(kind)).decode()
+        for name, kind in given.items()
+        if kind is not None
+    }

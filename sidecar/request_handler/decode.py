@@ -1,0 +1,65 @@
+"""From a stored message to a request, or to the reason why it is none. Pure."""
+
+from typing import Any
+
+import msgspec
+
+from sidecar.errors import InvalidRequest, SidecarError
+from sidecar.models.base import JOB_CLASSES
+from sidecar.models.codec import decode_request
+from sidecar.models.request import JobRequest
+from sidecar.models.subjects import HEADER_JOB_ID, is_name
+from sidecar.ports import StoredRequest
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """A request that was read. `job` always stands, so that a refusal can be said, too."""
+
+    stored: StoredRequest
+    job: str
+    request: JobRequest | None
+    refusal: SidecarError | None = None
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        return self.request.metadata if self.request is not None else {}
+
+
+def job_of(stored: StoredRequest) -> tuple[str, InvalidRequest | None]:
+    """The job's id: the header's, or `s<sequence>` without one or with one that is no name."""
+    given = stored.headers.get(HEADER_JOB_ID)
+    derived = f"s{stored.seq}"
+    if given is None:
+        return derived, None
+    if is_name(given):
+        return given, None
+    return derived, InvalidRequest(
+        f"header {HEADER_JOB_ID} is {given[:80]!r}: use 1 to 64 of A-Z a-z 0-9 _ -", path=HEADER_JOB_ID
+    )
+
+
+def open_request(stored: StoredRequest) -> Opened:
+    """Read a stored message. Whatever it is, the answer says which job it stands for."""
+    job, refusal = job_of(stored)
+    refusal = refusal or _subject_refusal(stored)
+    if refusal is not None:
+        return Opened(stored, job, None, refusal)
+    try:
+        return Opened(stored, job, decode_request(stored.payload))
+    except InvalidRequest as e:
+        return Opened(stored, job, None, e)
+
+
+def _subject_refusal(stored: StoredRequest) -> InvalidRequest | None:
+    tenant, job_class = stored.lane
+    if not is_name(tenant):
+        return InvalidRequest(
+            f"the subject's tenant {tenant[:80]!r} is not valid: use 1 to 64 of A-Z a-z 0-9 _ -",
+            path="subject.tenant",
+        )
+    if job_class not in JOB_CLASSES:
+        return InvalidRequest(
+            f"the subject's class {job_class[:80]!r} is not known: use {', '.join(JOB_CLASSES)}",
+            path="subject.class",
+        )
+    return None
