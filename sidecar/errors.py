@@ -34,6 +34,35 @@ ErrorCode = Literal[
     "internal",
 ]
 
+STATUS_CODES: Mapping[str, int] = {
+    "invalid_request": 400,
+    "budget_exceeded": 402,
+    "tenant_denied": 403,
+    "access_denied": 403,
+    "unknown_model": 404,
+    "unknown_tool": 404,
+    "not_found": 404,
+    "conflict": 409,
+    "payload_too_large": 413,
+    "context_overflow": 422,
+    "guardrail_blocked": 422,
+    "too_many_turns": 422,
+    "queue_full": 429,
+    "quota_exceeded": 429,
+    "throttled": 429,
+    "crash_loop": 500,
+    "internal": 500,
+    "model_error": 502,
+    "stream_interrupted": 502,
+    "output_invalid": 502,
+    "tool_failed": 502,
+    "model_unavailable": 503,
+    "deadline_exceeded": 504,
+    "timeout": 504,
+}
+"""The number of each code in the header `Nats-Service-Error-Code`, after HTTP. `not_found` and `conflict`
+occur in error replies only, never in a result."""
+
 
 class SidecarError(Exception):
     """Root of all errors raised here.

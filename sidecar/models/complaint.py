@@ -177,7 +177,9 @@ def _listed(words: Iterable[str]) -> str:
 
 
 def _cut(text: str, limit: int = _QUOTE_CHARS) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    """Short, and on one line: messages travel in headers, too."""
+    cut = text if len(text) <= limit else text[: limit - 1] + "…"
+    return "".join(c if c.isprintable() else "·" for c in cut)
 
 
 def _join(*parts: str) -> str:
