@@ -6,7 +6,7 @@ have happened, nothing is left half open.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -245,4 +245,90 @@ class ToolBus(Protocol):
         """The provider's output. Raises Permanent (`tool_failed`) for an error reply, Temporary when nobody
         listens or none answered in time.
         """
+        ...
+
+
+class LeaseStore(Protocol):
+    """Leases that end by themselves: who holds one may act, and must stop in time when it cannot renew.
+
+    A lease lives `ttl_s` whole seconds, and up to a second longer, from the moment that the server stored it. A
+    holder counts from the moment it sent what was confirmed, so that it stops before a rival can begin. `holder`
+    names one process, not one host: the same name is never used by two.
+    """
+
+    async def acquire(self, name: str, holder: str, *, ttl_s: int) -> int | None:
+        """Take a free lease. Returns its revision, or None when another holds it.
+
+        A lease that `holder` holds already (its answer had been lost) is renewed.
+        """
+        ...
+
+    async def renew(self, name: str, holder: str, *, revision: int, ttl_s: int) -> int:
+        """Hold on. Returns the new revision. Raises Conflict when the lease has ended or changed hands.
+
+        After BusUnavailable the renewal may have happened: go on with `acquire`, which finds that out.
+        """
+        ...
+
+    async def release(self, name: str, *, revision: int) -> None:
+        """Give up the lease of this revision. No error when it was lost before."""
+        ...
+
+    async def holder(self, name: str) -> str | None:
+        """Who holds the lease now."""
+        ...
+
+
+class DeadLetter(NamedTuple):
+    """A request that was given up, as it came, with what is known of its end.
+
+    `seq` is its place among the dead letters, `request.seq` the one it had in the queue; `history` is JSON-able,
+    one entry an attempt.
+    """
+
+    seq: int
+    job: str
+    request: StoredRequest
+    reason: str
+    history: Sequence[Mapping[str, Any]]
+    buried_at: float
+
+
+class DeadLetters(Protocol):
+    """Requests that crashed their workers too often: stream `LLM_DEAD`, from which they can be replayed."""
+
+    async def put(
+        self, job: str, request: StoredRequest, *, reason: str, history: Sequence[Mapping[str, Any]] = ()
+    ) -> int:
+        """Keep a request. Returns its place. Putting the same request again (a retry) changes nothing.
+
+        Raises BusRefused with code `payload_too_large` when the request alone is too large; a history that does
+        not fit beside it is shortened to its last entries.
+        """
+        ...
+
+    async def list(
+        self, tenant: str | None = None, *, after_seq: int = 0, limit: int = 100
+    ) -> Sequence[DeadLetter]:
+        """Dead letters of a tenant, or of all, oldest first, above a place."""
+        ...
+
+    async def get(self, tenant: str, job: str) -> DeadLetter | None:
+        """The last dead letter of a job."""
+        ...
+
+    async def purge(self, tenant: str, job: str) -> None:
+        """Forget a job's dead letters. No error when there are none."""
+        ...
+
+
+class Checkpoints(Protocol):
+    """Small documents that a new scheduler starts from, such as the levels of quota buckets. The last write wins."""
+
+    async def save(self, name: str, payload: bytes) -> None:
+        """Raises BusRefused with code `payload_too_large` above the server's message limit."""
+        ...
+
+    async def load(self, name: str) -> bytes | None:
+        """What was saved last, also at R3; None when nothing was."""
         ...

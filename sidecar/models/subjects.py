@@ -14,6 +14,8 @@ JOB_STREAM = "KV_LLM_JOB"
 TOOL_BUCKET = "LLM_TOOL"
 PROMPT_BUCKET = "LLM_PROMPT"
 CONFIG_BUCKET = "LLM_CONFIG"
+CANCEL_BUCKET = "LLM_CANCEL"
+CONTROL_BUCKET = "LLM_CTL"
 BLOB_BUCKET_PREFIX = "LLM_BLOB_"
 
 HEADER_JOB_ID = "Llm-Job-Id"
@@ -60,6 +62,14 @@ class Subjects:
     def call(self, scope: str, tool: str, version: str) -> str:
         """Where a tool's provider listens. The version's dots become underscores."""
         return f"{self.prefix}.{VERSION}.call.{scope}.{tool}.{version.replace('.', '_')}"
+
+    def doorbell(self, tenant: str, job_class: str) -> str:
+        """Where the server tells the replicas, headers only, of a request that it stored."""
+        return f"{self.prefix}.{VERSION}.sys.doorbell.{tenant}.{job_class}"
+
+    def dead(self, tenant: str, job: str) -> str:
+        """Where the request of a job that crashed too often is kept."""
+        return f"{self.prefix}.{VERSION}.dead.{tenant}.{job}"
 
     def sys(self, *tokens: str) -> str:
         return ".".join((self.prefix, VERSION, "sys", *tokens))
