@@ -323,7 +323,7 @@ class DeadLetters(Protocol):
 
 
 class Checkpoints(Protocol):
-    """Small documents that a new scheduler starts from, such as the levels of quota buckets. The last write wins."""
+    """Small documents that a new scheduler starts from, such as levels of quota buckets. The last write wins."""
 
     async def save(self, name: str, payload: bytes) -> None:
         """Raises BusRefused with code `payload_too_large` above the server's message limit."""
