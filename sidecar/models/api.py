@@ -9,6 +9,10 @@ from sidecar.models.base import Open, Strict
 from sidecar.models.job import JobState, State
 
 
+class Empty(Strict, frozen=True, kw_only=True):
+    """A request without fields: `{}`, or no payload at all."""
+
+
 class CancelRequest(Strict, frozen=True, kw_only=True):
     reason: Annotated[str, msgspec.Meta(max_length=1024)] | None = None
 

@@ -7,14 +7,21 @@ from typing import Annotated, Literal
 import msgspec
 
 NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
-Name = Annotated[
-    str,
-    msgspec.Meta(
-        pattern=NAME_PATTERN[:-1] + r"\Z",  # `$` would let a newline through
-        description="1 to 64 of A-Z a-z 0-9 _ -",
-        extra_json_schema={"pattern": NAME_PATTERN},
-    ),
-]
+
+
+def matching(
+    pattern: str, description: str, *, min_length: int | None = None, max_length: int | None = None
+) -> msgspec.Meta:
+    """A string's pattern. Its `$` becomes the end of the text: Python's lets a newline through."""
+    return msgspec.Meta(
+        pattern=pattern.removesuffix("$") + r"\Z",
+        description=description,
+        min_length=min_length,
+        max_length=max_length,
+    )
+
+
+Name = Annotated[str, matching(NAME_PATTERN, "1 to 64 of A-Z a-z 0-9 _ -")]
 
 JobClass = Literal["interactive", "standard", "batch"]
 JOB_CLASSES: tuple[JobClass, ...] = ("interactive", "standard", "batch")

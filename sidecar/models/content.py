@@ -4,17 +4,16 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from sidecar.models.base import FieldError, Strict
+from sidecar.models.base import FieldError, Strict, matching
 
 ToolUseId = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 ObjectName = Annotated[
     str,
-    msgspec.Meta(
+    matching(
+        r"^[^\x00-\x1f\x7f]*$",
+        "an object's name: 1 to 1024 characters, none of them a control character",
         min_length=1,
         max_length=1024,
-        pattern=r"^[^\x00-\x1f\x7f]*\Z",
-        description="an object's name: 1 to 1024 characters, none of them a control character",
-        extra_json_schema={"pattern": r"^[^\x00-\x1f\x7f]*$"},
     ),
 ]
 ImageFormat = Literal["png", "jpeg", "gif", "webp"]

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from sidecar.models.base import FieldError, Name, Strict
+from sidecar.models.base import FieldError, Name, Strict, matching
 from sidecar.models.content import Message
 from sidecar.models.rules import check_depth, check_messages, check_tools
 
@@ -14,23 +14,16 @@ MAX_METADATA_BYTES = 8_192
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=MAX_TIMEOUT_S)]
 ModelName = Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
-TOOL_REF_PATTERN = r"^([A-Za-z0-9_-]{1,64}|llm\.job)(@[^@\s]+)?$"
 ToolRef = Annotated[
     str,
-    msgspec.Meta(
-        pattern=TOOL_REF_PATTERN[:-1] + r"\Z",
+    matching(
+        r"^([A-Za-z0-9_-]{1,64}|llm\.job)(@[^@\s]+)?$",
+        "a tool's name, or name@range such as orders@^1.2",
         max_length=160,
-        description="a tool's name, or name@range such as orders@^1.2",
-        extra_json_schema={"pattern": TOOL_REF_PATTERN},
     ),
 ]
 ToolName = Annotated[
-    str,
-    msgspec.Meta(
-        pattern=r"^([A-Za-z0-9_-]{1,64}|llm\.job)\Z",
-        description="a tool's name: 1 to 64 of A-Z a-z 0-9 _ -",
-        extra_json_schema={"pattern": r"^([A-Za-z0-9_-]{1,64}|llm\.job)$"},
-    ),
+    str, matching(r"^([A-Za-z0-9_-]{1,64}|llm\.job)$", "a tool's name: 1 to 64 of A-Z a-z 0-9 _ -")
 ]
 Need = Literal["tools", "images", "documents", "reasoning", "structured_output", "long_context"]
 TaskKind = Literal["chat", "code", "extract", "summarize", "classify", "reason"]

@@ -4,20 +4,12 @@ from typing import Annotated, Any
 
 import msgspec
 
-from sidecar.models.base import Name, Open, Strict, Timestamp
+from sidecar.models.base import Name, Open, Strict, Timestamp, matching
 from sidecar.models.rules import check_depth
 
 _NUMBER = "(0|[1-9][0-9]*)"
 SEMVER_PATTERN = rf"^{_NUMBER}\.{_NUMBER}\.{_NUMBER}(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$"
-SemVer = Annotated[
-    str,
-    msgspec.Meta(
-        pattern=SEMVER_PATTERN[:-1] + r"\Z",
-        max_length=64,
-        description="a semantic version such as 1.2.0",
-        extra_json_schema={"pattern": SEMVER_PATTERN},
-    ),
-]
+SemVer = Annotated[str, matching(SEMVER_PATTERN, "a semantic version such as 1.2.0", max_length=64)]
 
 
 class ToolRegistration(Strict, frozen=True, kw_only=True):
@@ -47,6 +39,14 @@ class ToolRegistered(Open, frozen=True, kw_only=True):
 
     subject: str
     expires: Timestamp
+
+
+class ToolDeregistered(Open, frozen=True, kw_only=True):
+    """The reply to a deregistration; `removed` is false where nothing was registered."""
+
+    name: str
+    version: str
+    removed: bool
 
 
 class ToolInfo(Open, frozen=True, kw_only=True):
