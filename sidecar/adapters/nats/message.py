@@ -36,6 +36,11 @@ class Message:
         return self._reply.decode("utf-8", "replace")
 
     @property
+    def raw_headers(self) -> bytes:
+        """The header block as it came, status line included; empty without headers."""
+        return self._raw_headers
+
+    @property
     def headers(self) -> Mapping[str, str]:
         """The first value of each header, by the name as it was sent."""
         if self._headers is None:
