@@ -11,10 +11,9 @@ import msgspec
 
 from sidecar.errors import InvalidRequest
 from sidecar.models.base import Timestamp
-from sidecar.models.event import Delta, Event, EventData, EventType, Status, ToolActivity
+from sidecar.models.event import DATA_OF, Event, EventType
 from sidecar.models.job import JobState
 from sidecar.models.request import JobRequest
-from sidecar.models.result import Result
 
 T = TypeVar("T")
 
@@ -37,12 +36,6 @@ class _Envelope(msgspec.Struct, frozen=True, kw_only=True):
 
 _decoders: dict[Any, Callable[[bytes], Any]] = {}
 _encoder = msgspec.json.Encoder()
-_EVENT_DATA: dict[EventType, type[EventData]] = {
-    "status": Status,
-    "delta": Delta,
-    "tool": ToolActivity,
-    "result": Result,
-}
 
 
 def encode(message: Any) -> bytes:
@@ -80,7 +73,7 @@ def decode_plain_or_request(payload: bytes) -> JobRequest:
 def decode_event(payload: bytes) -> Event:
     """An event with its data in the type that the envelope names. Fields not known here are ignored."""
     envelope = decode(payload, _Envelope)
-    data = decode(bytes(envelope.data), _EVENT_DATA[envelope.type], path="data")
+    data = decode(bytes(envelope.data), DATA_OF[envelope.type], path="data")
     return Event(
         job=envelope.job,
         tenant=envelope.tenant,

@@ -50,6 +50,12 @@ class ToolActivity(Open, frozen=True, kw_only=True, omit_defaults=True):
 
 
 EventData = Status | Delta | ToolActivity | Result
+DATA_OF: dict[EventType, type[EventData]] = {
+    "status": Status,
+    "delta": Delta,
+    "tool": ToolActivity,
+    "result": Result,
+}
 
 
 class Event(Open, frozen=True, kw_only=True):

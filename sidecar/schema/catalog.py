@@ -1,0 +1,49 @@
+"""Every message of the protocol: its name, its type, and whether it is answered, sent or received."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sidecar.models import api, event, job, request, result, stats, tool
+
+
+@dataclass(frozen=True, slots=True)
+class MessageSpec:
+    """One message. `name` is the file's: `schemas/json/<name>.v1.json`."""
+
+    name: str
+    type: Any
+    title: str
+    summary: str
+
+
+MESSAGES: tuple[MessageSpec, ...] = (
+    MessageSpec(
+        "request", request.JobRequest, "Job request", "A job: published to the request subject, or asked."
+    ),
+    MessageSpec("event", event.Event, "Event", "An event of a job: the envelope, with data by its type."),
+    MessageSpec("status", event.Status, "Status data", "Data of a `status` event: the job changed its state."),
+    MessageSpec("delta", event.Delta, "Delta data", "Data of a `delta` event: a piece of the answer."),
+    MessageSpec(
+        "tool_activity", event.ToolActivity, "Tool data", "Data of a `tool` event: a call and its return."
+    ),
+    MessageSpec(
+        "result", result.Result, "Result data", "Data of the one `result` event; also the reply to `ask`."
+    ),
+    MessageSpec("state", job.JobState, "Job state", "The state document; also the reply to `get`."),
+    MessageSpec("empty", api.Empty, "Empty request", "A request without fields; no payload at all will do."),
+    MessageSpec("cancel_request", api.CancelRequest, "Cancel request", "Cancels a job. May be empty."),
+    MessageSpec("cancel_reply", api.CancelReply, "Cancel reply", "What the job was when it was cancelled."),
+    MessageSpec("replay_request", api.ReplayRequest, "Replay request", "From which event on. May be empty."),
+    MessageSpec("jobs_request", api.JobsRequest, "Jobs request", "Which jobs to list. May be empty."),
+    MessageSpec("jobs_page", api.JobsPage, "Jobs page", "One page of a tenant's jobs, newest first."),
+    MessageSpec("models_page", api.ModelsPage, "Models page", "The catalogue as a tenant may use it."),
+    MessageSpec("tool_registration", tool.ToolRegistration, "Tool registration", "Registers a version of a tool."),
+    MessageSpec("tool_registered", tool.ToolRegistered, "Tool registered", "Where to listen, and until when."),
+    MessageSpec("tool_deregistration", tool.ToolDeregistration, "Tool deregistration", "Takes a version back."),
+    MessageSpec("tool_deregistered", tool.ToolDeregistered, "Tool deregistered", "Whether there was one."),
+    MessageSpec("tool_list", tool.ToolList, "Tool list", "The tools that a scope offers."),
+    MessageSpec("error", api.ErrorReply, "Error reply", "The body of every error reply."),
+    MessageSpec("stats", stats.Stats, "Stats", "Sent once a second by every replica."),
+)
+
+BY_NAME = {message.name: message for message in MESSAGES}
