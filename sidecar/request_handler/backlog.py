@@ -1,0 +1,210 @@
+"""The bounded part of the backlog that is in memory: per lane a window of tickets, in the order of arrival.
+
+Also what leaves a window by itself: tickets whose deadline passed, and retries that may not go on yet.
+"""
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
+from math import inf
+
+from sidecar.errors import ErrorCode
+from sidecar.ports import Lane
+from sidecar.request_handler.caps import Tenant
+from sidecar.request_handler.fair_share import FairShare, Flow, Pools, Queue
+from sidecar.request_handler.tickets import Dropped, Ticket
+
+CREDIT_S = 2.0
+GROWN_WINDOW = 64
+GROWTH_BUDGET = 16_384
+
+
+class LaneState:
+    """What a lane has in memory: its flows (one per market) and how many tickets they hold."""
+
+    __slots__ = ("active", "delayed", "flows", "queued", "tenant")
+
+    def __init__(self, tenant: Tenant) -> None:
+        self.tenant = tenant
+        self.flows: dict[str, Flow] = {}
+        self.queued = 0
+        self.delayed = 0
+        self.active = 0
+
+
+class Backlog:
+    """All lanes' windows over one `FairShare`. `queued` counts tickets, delayed retries included."""
+
+    def __init__(self, share: FairShare, tenant: Callable[[str], Tenant], *, size: int) -> None:
+        self.share = share
+        self.size = size
+        self.lanes: dict[Lane, LaneState] = {}
+        self.queued = 0
+        self.dropped: list[Dropped] = []
+        self._grown = 0
+        self._tenant = tenant
+        self._sets: dict[tuple[str, ...], Pools] = {}
+        self._delayed: list[tuple[float, int, Ticket]] = []
+        self._deadlines: list[tuple[float, int, Ticket]] = []
+        self._numbers = count()
+
+    @property
+    def has_timers(self) -> bool:
+        return bool(self._delayed or self._deadlines)
+
+    def flow(self, lane: Lane, market: str) -> Flow:
+        """The lane's place in a market. Raises KeyError for a class that is not configured."""
+        state = self.lane(lane)
+        flow = state.flows.get(market)
+        if flow is None:
+            share = self.share.market(market).shares[lane.job_class]
+            flow = state.flows[market] = Flow(lane, state.tenant, share)
+        return flow
+
+    def lane(self, lane: Lane) -> LaneState:
+        state = self.lanes.get(lane)
+        if state is None:
+            state = self.lanes[lane] = LaneState(self._tenant(lane.tenant))
+        return state
+
+    def pool_set(self, pools: tuple[str, ...]) -> Pools:
+        found = self._sets.get(pools)
+        if found is None:
+            if len(self._sets) > 4096:
+                self._sets.clear()
+            found = self._sets[pools] = frozenset(pools)
+        return found
+
+    def room(self, lane: Lane, *, is_blocked: Callable[[Queue], bool]) -> int:
+        """How many more tickets the lane may hand over. Where its heads are blocked it grows, within a bound."""
+        state = self.lanes.get(lane)
+        if state is None:
+            return self.size
+        free = self.size - state.queued
+        if free > 0 or self.queued > self.size * len(self.lanes) + GROWTH_BUDGET:
+            return max(free, 0)
+        waiting = [queue for flow in state.flows.values() for queue in flow.queues if queue.items]
+        if waiting and all(is_blocked(queue) for queue in waiting):
+            return max(GROWN_WINDOW - state.queued, 0)
+        return 0
+
+    def push(self, ticket: Ticket, *, is_retry: bool = False, credit: float | None = 0.0) -> None:
+        """Append a ticket to its lane's window, or put a retry at its head."""
+        flow = self.flow(ticket.lane, ticket.pools[0])
+        state = self.lanes[ticket.lane]
+        queue = self._queue(flow, self.pool_set(ticket.pools))
+        if is_retry:
+            queue.items.insert(0, ticket)
+        else:
+            queue.items.append(ticket)
+        state.queued += 1
+        self.queued += 1
+        if ticket.deadline is not None and not is_retry:
+            heappush(self._deadlines, (ticket.deadline, next(self._numbers), ticket))
+        if flow.is_active:
+            if len(queue.items) == 1:
+                queue.line.enter(queue)
+        elif flow not in flow.tenant.parked:
+            self.activate(flow, credit=credit)
+
+    def activate(self, flow: Flow, *, credit: float | None) -> None:
+        self.share.activate(flow, credit=credit)
+        state = self.lanes[flow.lane]
+        state.active += 1
+        self._weigh(state)
+
+    def deactivate(self, flow: Flow) -> None:
+        """The flow is empty or parked."""
+        if flow.is_active:
+            self.share.deactivate(flow)
+            state = self.lanes[flow.lane]
+            state.active -= 1
+            self.share.weigh(flow, 0.0)
+            self._weigh(state)
+
+    def _weigh(self, state: LaneState) -> None:
+        if state.active:
+            weight = state.tenant.weight / state.active
+            for flow in state.flows.values():
+                if flow.is_active:
+                    self.share.weigh(flow, weight)
+
+    def reweigh(self) -> None:
+        """Tenants' weights have changed. O(lanes)."""
+        for state in self.lanes.values():
+            self._weigh(state)
+
+    def _queue(self, flow: Flow, pools: Pools) -> Queue:
+        for queue in flow.queues:
+            if queue.line.pools is pools or queue.line.pools == pools:
+                return queue
+        queue = Queue(flow, flow.share.line(pools))
+        flow.queues.append(queue)
+        return queue
+
+    def took(self, flow: Flow) -> None:
+        """A ticket left by dispatch."""
+        state = self.lanes[flow.lane]
+        state.queued -= 1
+        self.queued -= 1
+
+    def settle_down(self, flow: Flow) -> None:
+        """After tickets left: a flow without any is idle."""
+        if not any(queue.items for queue in flow.queues):
+            self.deactivate(flow)
+
+    def delay(self, ticket: Ticket, *, until: float) -> None:
+        """Keep a retry aside until `until` (monotonic)."""
+        self.lane(ticket.lane).delayed += 1
+        self.queued += 1
+        heappush(self._delayed, (until, ticket.seq, ticket))
+
+    def wake(self, now: float) -> None:
+        """Return retries whose time has come to the heads of their lanes."""
+        while self._delayed and self._delayed[0][0] <= now:
+            _, _, ticket = heappop(self._delayed)
+            self.lanes[ticket.lane].delayed -= 1
+            self.queued -= 1
+            self.push(ticket, is_retry=True, credit=CREDIT_S)
+
+    def expire(self, epoch: float) -> None:
+        """Drop the tickets whose deadline has passed."""
+        while self._deadlines and self._deadlines[0][0] <= epoch:
+            _, _, ticket = heappop(self._deadlines)
+            if self.remove(ticket.lane, ticket.seq):
+                self.drop(ticket, "deadline_exceeded")
+
+    def drop(self, ticket: Ticket, code: ErrorCode) -> None:
+        self.dropped.append(Dropped(ticket, code))
+
+    def next_wake(self, *, epoch_offset: float) -> float:
+        """Monotonic seconds of the next delayed retry or deadline."""
+        wake = self._delayed[0][0] if self._delayed else inf
+        return min(wake, self._deadlines[0][0] - epoch_offset) if self._deadlines else wake
+
+    def remove(self, lane: Lane, seq: int) -> bool:
+        """Take a ticket out. O(window)."""
+        state = self.lanes.get(lane)
+        if state is None:
+            return False
+        for flow in state.flows.values():
+            for queue in flow.queues:
+                for at, ticket in enumerate(queue.items):
+                    if ticket.seq == seq:
+                        del queue.items[at]
+                        self.took(flow)
+                        if not queue.items:
+                            queue.line.leave(queue)
+                            self.settle_down(flow)
+                        return True
+        return bool(state.delayed) and self._remove_delayed(state, lane, seq)
+
+    def _remove_delayed(self, state: LaneState, lane: Lane, seq: int) -> bool:
+        kept = [entry for entry in self._delayed if not (entry[1] == seq and entry[2].lane == lane)]
+        if len(kept) == len(self._delayed):
+            return False
+        kept.sort()
+        self._delayed = kept
+        state.delayed -= 1
+        self.queued -= 1
+        return True

@@ -1,0 +1,65 @@
+"""What a tenant may use at once: concurrent jobs over all its lanes, and tokens a minute.
+
+A lane of a tenant at its cap leaves the heap. A cap on jobs lets it back when a job ends, a cap on tokens when
+the bucket holds what its head needs.
+"""
+
+from math import inf
+
+from sidecar.request_handler.fair_share import Flow
+from sidecar.request_handler.quota import BURST_S, Bucket
+from sidecar.request_handler.tickets import TenantCaps
+
+
+class Tenant:
+    """A tenant's weight, its running jobs and its own bucket; `parked` are its lanes that wait for a cap."""
+
+    __slots__ = ("bucket", "concurrency", "name", "parked", "running", "wakes_at", "weight")
+
+    def __init__(self, name: str, caps: TenantCaps, *, now: float) -> None:
+        self.name = name
+        self.running = 0
+        self.parked: list[Flow] = []
+        self.wakes_at = inf
+        self.bucket: Bucket | None = None
+        self.set_caps(caps, now=now)
+
+    @property
+    def is_bounded(self) -> bool:
+        return self.bucket is not None or self.running >= self.concurrency
+
+    def set_caps(self, caps: TenantCaps, *, now: float) -> None:
+        self.weight = caps.weight
+        self.concurrency = inf if caps.max_concurrency is None else caps.max_concurrency
+        if caps.tokens_per_minute is None:
+            self.bucket = None
+            return
+        rate = caps.tokens_per_minute / 60
+        if self.bucket is None:
+            self.bucket = Bucket(rate, rate * BURST_S, now=now)
+        self.bucket.refill(now)
+        self.bucket.rate = rate
+        self.bucket.cap = rate * BURST_S
+
+    def wait_s(self, need: float, *, now: float) -> float:
+        """Seconds until a job that reserves `need` tokens may start; infinite when one has to end first."""
+        if self.running >= self.concurrency:
+            return inf
+        if self.bucket is None:
+            return 0.0
+        self.bucket.refill(now)
+        need = min(need, self.bucket.rate * 60)
+        if need > self.bucket.cap:
+            self.bucket.cap = need
+        return self.bucket.wait_s(need)
+
+    def reserve(self, need: float) -> None:
+        """Debit tokens; a later turn may run into debt, which the next queued job waits for."""
+        if self.bucket is not None:
+            self.bucket.level -= need
+            self.bucket.cap = self.bucket.rate * BURST_S
+
+    def settle(self, reserved: float, actual: float, *, now: float) -> None:
+        if self.bucket is not None:
+            self.bucket.refill(now)
+            self.bucket.add(reserved - actual)

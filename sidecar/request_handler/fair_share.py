@@ -1,0 +1,299 @@
+"""Hierarchical start-time fair queueing: who is next, by what each has been charged.
+
+Three levels, each with its own virtual time: markets (jobs that prefer the same quota pool), in them classes by
+weight, in them lanes by their tenant's weight. With one pool in use the first level vanishes. A charge is in
+pool-seconds and is divided by the weight; the smallest virtual time goes next. Prediction errors are added at
+settlement (`settle`), so a lane pays what it used. A lane that was idle is lifted to the virtual time of its
+line: it may neither save up service nor pay for the past. Virtual times of lines, markets and the root, the
+levels that lanes are lifted to, never go back.
+
+Inside a class there is a line per set of interchangeable pools, so that a head which waits for one pool holds
+back neither other lanes nor its own lane's jobs for another. Sources: start-time fair queueing (Goyal 1996),
+Virtual Token Counter (Sheng et al., OSDI'24).
+"""
+
+from collections.abc import Iterable, Mapping
+from heapq import heapify, heappop, heappush, heapreplace
+from itertools import count
+from typing import Any
+
+from sidecar.ports import Lane
+from sidecar.request_handler.tickets import Ticket
+
+Pools = frozenset[str]
+COLD_RATIO = 0.25
+_NOT_IN_HEAP = -1
+_numbers = count()
+
+
+class Queue:
+    """A lane's jobs for one set of pools, oldest first. `order` names its one valid entry in the line's heap."""
+
+    __slots__ = ("flow", "items", "line", "order")
+
+    def __init__(self, flow: "Flow", line: "Line") -> None:
+        self.flow = flow
+        self.line = line
+        self.items: list[Ticket] = []
+        self.order = _NOT_IN_HEAP
+
+
+class Flow:
+    """A lane in one market. `vt` is its virtual time, `ratio` its expected output / max_tokens."""
+
+    __slots__ = ("is_active", "lane", "queues", "ratio", "running", "served", "share", "tenant", "vt", "weighs")
+
+    def __init__(self, lane: Lane, tenant: Any, share: "Share") -> None:
+        self.lane = lane
+        self.tenant = tenant
+        self.share = share
+        self.queues: list[Queue] = []
+        self.vt = 0.0
+        self.ratio = COLD_RATIO
+        self.served = 0.0
+        self.running = 0
+        self.weighs = 0.0
+        self.is_active = False
+
+    @property
+    def queued(self) -> int:
+        return sum(len(queue.items) for queue in self.queues)
+
+
+class Line:
+    """The queues of one class for one set of pools. `v`: the last start, what idle lanes are lifted to."""
+
+    __slots__ = ("heap", "pools", "stale", "v")
+
+    def __init__(self, pools: Pools, v: float) -> None:
+        self.pools = pools
+        self.v = v
+        self.stale = 0
+        self.heap: list[tuple[float, int, Queue]] = []
+
+    def head(self) -> Queue | None:
+        """The queue that is next. Stale entries are dropped; one whose lane was charged meanwhile moves back."""
+        heap = self.heap
+        while heap:
+            vt, order, queue = heap[0]
+            if order != queue.order:
+                heappop(heap)
+                self.stale -= 1
+            elif vt < queue.flow.vt:
+                heapreplace(heap, (queue.flow.vt, order, queue))
+            else:
+                return queue
+        return None
+
+    def enter(self, queue: Queue) -> None:
+        """Give a queue an entry by its lane's virtual time; an older one of it becomes stale."""
+        self.leave(queue)
+        queue.order = next(_numbers)
+        heappush(self.heap, (queue.flow.vt, queue.order, queue))
+
+    def leave(self, queue: Queue) -> None:
+        if queue.order == _NOT_IN_HEAP:
+            return
+        queue.order = _NOT_IN_HEAP
+        self.stale += 1
+        if self.stale > 64 and self.stale * 2 > len(self.heap):
+            self.heap = [entry for entry in self.heap if entry[1] == entry[2].order]
+            heapify(self.heap)
+            self.stale = 0
+
+    def pop_head(self, queue: Queue) -> Ticket:
+        """Take the first job of the head. The caller charges its flow before it asks for the next head."""
+        ticket = queue.items.pop(0)
+        if queue.flow.vt > self.v:
+            self.v = queue.flow.vt
+        if not queue.items:
+            heappop(self.heap)
+            queue.order = _NOT_IN_HEAP
+        return ticket
+
+    def rotate(self, queue: Queue) -> None:
+        """Re-enter a head that was just charged, behind those of equal virtual time."""
+        queue.order = next(_numbers)
+        heapreplace(self.heap, (queue.flow.vt, queue.order, queue))
+
+
+class Share:
+    """One class in one market. `turns` counts waiting later turns, which keep the class active."""
+
+    __slots__ = ("active", "lines", "market", "name", "vt", "weighs", "weight")
+
+    def __init__(self, name: str, weight: float, market: "Market") -> None:
+        self.name = name
+        self.weight = weight
+        self.market = market
+        self.lines: dict[Pools, Line] = {}
+        self.vt = 0.0
+        self.active = 0
+        self.weighs = 0.0
+
+    def line(self, pools: Pools) -> Line:
+        """The line for a set of pools. A new one starts where the slowest of the others is, not at zero."""
+        line = self.lines.get(pools)
+        if line is None:
+            start = min((other.v for other in self.lines.values()), default=0.0)
+            line = self.lines[pools] = Line(pools, start)
+        return line
+
+    def by_turn(self) -> Iterable[Line]:
+        lines = self.lines
+        if len(lines) == 1:
+            return lines.values()
+        waiting = [(queue.flow.vt, queue.order, line) for line in lines.values() if (queue := line.head())]
+        waiting.sort()
+        return [line for _, _, line in waiting]
+
+
+class Market:
+    """All jobs that prefer one pool. `v` is the last start of a class, what an idle class is lifted to."""
+
+    __slots__ = ("active", "key", "shares", "v", "vt", "weight")
+
+    def __init__(self, key: str, classes: Mapping[str, float]) -> None:
+        self.key = key
+        self.shares = {name: Share(name, weight, self) for name, weight in classes.items()}
+        self.vt = 0.0
+        self.v = 0.0
+        self.weight = 1.0
+        self.active = 0
+
+    def by_turn(self) -> list[Share]:
+        shares = [share for share in self.shares.values() if share.active]
+        if len(shares) > 1:
+            shares.sort(key=_vt)
+        return shares
+
+
+def _vt(node: Share | Market) -> float:
+    return node.vt
+
+
+class FairShare:
+    """The hierarchy as a whole: opens markets, activates and charges flows."""
+
+    __slots__ = ("classes", "markets", "v", "weighs")
+
+    def __init__(self, classes: Mapping[str, float]) -> None:
+        self.classes = dict(classes)
+        self.markets: dict[str, Market] = {}
+        self.v = 0.0
+        self.weighs = dict.fromkeys(classes, 0.0)
+
+    def market(self, key: str) -> Market:
+        market = self.markets.get(key)
+        if market is None:
+            market = self.markets[key] = Market(key, self.classes)
+            market.vt = self.v
+        return market
+
+    def by_turn(self) -> Iterable[Market]:
+        if len(self.markets) == 1:
+            return self.markets.values()
+        markets = [market for market in self.markets.values() if market.active]
+        markets.sort(key=_vt)
+        return markets
+
+    def set_classes(self, classes: Mapping[str, float]) -> None:
+        """New weights hold for the next charge; what was charged stays charged."""
+        self.classes.update(classes)
+        for market in self.markets.values():
+            for name, weight in classes.items():
+                market.shares[name].weight = weight
+
+    def activate(self, flow: Flow, *, credit: float | None = 0.0) -> None:
+        """Put a flow's queues into their lines, after lifting it to the lines' virtual time less `credit`.
+
+        `credit` is in pool-seconds of one lane; None: not lifted, as for a retry that never ran.
+        """
+        flow.is_active = True
+        waiting = [queue for queue in flow.queues if queue.items]
+        if credit is not None and waiting:
+            floor = min(queue.line.v for queue in waiting) - credit / flow.tenant.weight
+            if floor > flow.vt:
+                flow.vt = floor
+        for queue in waiting:
+            queue.line.enter(queue)
+        self.wake(flow.share, is_lifted=credit is not None)
+
+    def wake(self, share: Share, *, is_lifted: bool = True) -> None:
+        """One more thing waits in this class."""
+        market = share.market
+        if not share.active and is_lifted and share.vt < market.v:
+            share.vt = market.v
+        if not market.active and is_lifted and market.vt < self.v:
+            market.vt = self.v
+        share.active += 1
+        market.active += 1
+
+    def rest(self, share: Share) -> None:
+        """One thing less waits in this class."""
+        share.active -= 1
+        share.market.active -= 1
+
+    def deactivate(self, flow: Flow) -> None:
+        """Take a flow out of its lines: it is empty, or at a cap of its tenant."""
+        if flow.is_active:
+            flow.is_active = False
+            for queue in flow.queues:
+                queue.line.leave(queue)
+            self.rest(flow.share)
+
+    def weigh(self, flow: Flow, weight: float) -> None:
+        """How much a waiting flow counts when markets share the slots; 0 when it does not wait."""
+        share = flow.share
+        change = weight - flow.weighs
+        flow.weighs = weight
+        share.weighs += change
+        self.weighs[share.name] += change
+
+    def charge(self, flow: Flow, cost: float) -> tuple[float, float, float]:
+        """Charge a start of `cost` pool-seconds. Returns what flow, class and market were charged, for `refund`."""
+        share = flow.share
+        market = share.market
+        if share.vt > market.v:
+            market.v = share.vt
+        if market.vt > self.v:
+            self.v = market.vt
+        if len(self.markets) > 1:
+            self._reweigh(market)
+        added = (cost / flow.tenant.weight, cost / share.weight, cost / market.weight)
+        flow.vt += added[0]
+        share.vt += added[1]
+        market.vt += added[2]
+        return added
+
+    def refund(self, flow: Flow, added: tuple[float, float, float]) -> None:
+        """Take a charge back in full."""
+        flow.vt -= added[0]
+        flow.share.vt -= added[1]
+        flow.share.market.vt -= added[2]
+        self._advance(flow)
+
+    def settle(self, flow: Flow, difference: float) -> None:
+        """Add actual minus predicted cost, in pool-seconds."""
+        share = flow.share
+        flow.vt += difference / flow.tenant.weight
+        share.vt += difference / share.weight
+        share.market.vt += difference / share.market.weight
+        if difference < 0:
+            self._advance(flow)
+
+    def _advance(self, flow: Flow) -> None:
+        """A flow's virtual time fell: its entries in the heaps are too late, enter it anew."""
+        if flow.is_active:
+            for queue in flow.queues:
+                if queue.items:
+                    queue.line.enter(queue)
+
+    def _reweigh(self, market: Market) -> None:
+        """A market weighs what waits in it: each class's weight, split over the markets its lanes wait in."""
+        weight = 0.0
+        for name, share in market.shares.items():
+            if share.weighs > 0:
+                weight += share.weight * share.weighs / self.weighs[name]
+        if weight > 0:
+            market.weight = weight

@@ -1,0 +1,156 @@
+"""Who holds what: slots, tenants' caps, pools and the open debits. Every debit is closed exactly once."""
+
+from collections.abc import Callable
+from itertools import count
+from math import inf
+
+from sidecar.models.profile import Limits
+from sidecar.request_handler.caps import Tenant
+from sidecar.request_handler.fair_share import FairShare, Flow
+from sidecar.request_handler.quota import SETUP_TOKENS, Pool
+from sidecar.request_handler.tickets import Grant, TenantCaps, Ticket
+
+RATIO_STEP = 0.2
+
+
+class Ledger:
+    """Debits over one `FairShare`. `open` are the grants whose call has not ended, by id."""
+
+    def __init__(
+        self,
+        share: FairShare,
+        *,
+        caps: Callable[[str], TenantCaps],
+        limits: Callable[[str], Limits],
+        epoch_offset: float,
+    ) -> None:
+        self.share = share
+        self.caps = caps
+        self.limits = limits
+        self.epoch_offset = epoch_offset
+        self.now = -inf
+        self.pools: dict[str, Pool] = {}
+        self.tenants: dict[str, Tenant] = {}
+        self.open: dict[int, Grant] = {}
+        self.slots = 0
+        self.slots_kept = 0
+        self.slots_used = 0
+        self.slots_used_by_others = 0
+        self.slots_wanted_by_turns = 0
+        self._ids = count(1)
+
+    def tenant(self, name: str) -> Tenant:
+        found = self.tenants.get(name)
+        if found is None:
+            found = self.tenants[name] = Tenant(name, self.caps(name), now=max(self.now, 0.0))
+        return found
+
+    def pool(self, key: str) -> Pool:
+        found = self.pools.get(key)
+        if found is None:
+            epoch = self.now + self.epoch_offset
+            found = self.pools[key] = Pool(key, self.limits(key), now=self.now, epoch=epoch)
+        return found
+
+    def set_slots(self, slots: int, *, kept_share: float) -> None:
+        """`slots` over all workers; a part of them is kept for class interactive, where there are enough."""
+        self.slots = slots
+        self.slots_kept = max(int(slots * kept_share), 1 if kept_share > 0 and slots >= 10 else 0)
+
+    def has_slot(self, job_class: str) -> bool:
+        if self.slots_used >= self.slots:
+            return False
+        return job_class == "interactive" or self.slots_used_by_others < self.slots - self.slots_kept
+
+    def take_slot(self, grant: Grant) -> None:
+        grant.holds_slot = True
+        self.slots_used += 1
+        if grant.ticket.lane.job_class != "interactive":
+            self.slots_used_by_others += 1
+        grant.flow.tenant.running += 1
+
+    def free_slot(self, grant: Grant) -> None:
+        if grant.holds_slot:
+            grant.holds_slot = False
+            self.slots_used -= 1
+            if grant.ticket.lane.job_class != "interactive":
+                self.slots_used_by_others -= 1
+            grant.flow.tenant.running -= 1
+
+    def debit(self, flow: Flow, ticket: Ticket, pool: Pool, *, turn: int, takes_slot: bool, now: float) -> Grant:
+        """Charge the start of a call to lane, class, market, tenant and pool, at the predicted cost."""
+        max_tokens = ticket.max_tokens
+        output = flow.ratio * max_tokens
+        tokens = pool.burndown * output
+        reserved = ticket.input_tokens + (max_tokens if max_tokens > tokens else tokens)
+        rates = pool.rates(slots=self.slots)
+        cost = max(
+            (ticket.input_tokens + tokens) * rates[0],
+            rates[1],
+            (output + SETUP_TOKENS) * pool.seconds_per_token * rates[2],
+        )
+        pool.reserve(reserved, now=now)
+        flow.tenant.reserve(reserved)
+        charged = self.share.charge(flow, cost)
+        flow.running += 1
+        grant = Grant(
+            next(self._ids),
+            ticket,
+            pool.key,
+            turn,
+            ticket.input_tokens,
+            max_tokens,
+            output,
+            reserved,
+            cost,
+            now,
+            True,
+            not takes_slot,
+            flow,
+            pool,
+            charged,
+            rates,
+        )
+        self.open[grant.id] = grant
+        if takes_slot:
+            self.take_slot(grant)
+        return grant
+
+    def settle(
+        self,
+        grant: Grant,
+        *,
+        input_tokens: int,
+        output_tokens: int,
+        cache_write_tokens: int,
+        seconds: float,
+        now: float,
+    ) -> bool:
+        """Close a debit at what was used. False when it was closed before."""
+        if self.open.pop(grant.id, None) is None:
+            return False
+        grant.is_open = False
+        flow: Flow = grant.flow
+        pool: Pool = grant.quota
+        tokens = input_tokens + cache_write_tokens + pool.burndown * output_tokens
+        rates = grant.rates
+        cost = max(tokens * rates[0], rates[1], seconds * rates[2])
+        pool.settle(grant.reserved, tokens, now=now)
+        pool.learn_seconds(output_tokens, seconds)
+        flow.tenant.settle(grant.reserved, tokens, now=now)
+        self.share.settle(flow, cost - grant.cost)
+        flow.running -= 1
+        flow.served += cost
+        flow.ratio += RATIO_STEP * (output_tokens / grant.max_tokens - flow.ratio)
+        return True
+
+    def undo(self, grant: Grant, *, now: float) -> bool:
+        """Close a debit as if it had never been. False when it was closed before."""
+        if self.open.pop(grant.id, None) is None:
+            return False
+        grant.is_open = False
+        grant.quota.undo(grant.reserved, now=now)
+        grant.flow.tenant.settle(grant.reserved, 0.0, now=now)
+        self.share.refund(grant.flow, grant.charged)
+        grant.flow.running -= 1
+        return True

@@ -1,0 +1,321 @@
+"""Quota pools: what Bedrock lets one account call of one model or profile in one region, and how it counts.
+
+Tokens are deducted at the start of a call (input + max_tokens) and corrected at its end (input + cache writes +
+burndown × output; cache reads are free); requests and concurrent calls are bounded beside them, tokens a day
+where the limits say so. A pool runs at 98 % of its quota with a burst of 15 s. Refusals teach: a 429 takes the
+rate × 0.9 at most once a second, sustained 503 × 0.5; both grow back by equal steps. A pool without a known quota
+starts modestly and grows while it is the limit. Times are monotonic seconds, except where they say epoch.
+Source: the Bedrock user guide's pages on token burndown and quotas.
+"""
+
+from collections.abc import Mapping
+from math import inf
+from typing import Any, Literal
+
+from sidecar.models.profile import Limits
+
+UTILISATION = 0.98
+BURST_S = 15.0
+START_TOKENS_PER_MINUTE = 30_000.0
+RECOVERY_PER_S = 0.1 / 60
+REGION_HOLD_S = 15.0
+REGION_ERRORS = 3
+REGION_WINDOW_S = 10.0
+MIN_FACTOR = 0.02
+MAX_RETRY_AFTER_S = 900.0
+NOT_READY_S = 5.0
+DAILY_PROBE_S = 3_600.0
+DAY_S = 86_400.0
+COLD_SECONDS_PER_TOKEN = 0.02
+SETUP_TOKENS = 50
+
+Throttle = Literal["quota", "region", "daily", "not_ready"]
+
+
+class Bucket:
+    """Tokens that flow in at `rate` a second up to `cap`. The level may be negative: a debt is paid by waiting."""
+
+    __slots__ = ("at", "cap", "level", "rate")
+
+    def __init__(self, rate: float, cap: float, *, now: float) -> None:
+        self.rate = rate
+        self.cap = cap
+        self.level = cap
+        self.at = now
+
+    def refill(self, now: float) -> None:
+        elapsed = now - self.at
+        if elapsed > 0:
+            self.at = now
+            self.add(self.rate * elapsed)
+
+    def add(self, amount: float) -> None:
+        """Put back, up to the cap; a level above it (after the cap fell) stays."""
+        level = self.level
+        if amount < 0 or level < self.cap:
+            level += amount
+            self.level = min(level, self.cap) if amount > 0 else level
+
+    def wait_s(self, amount: float) -> float:
+        """Seconds until `amount` is there, by the level of the last refill."""
+        missing = amount - self.level
+        if missing <= 0:
+            return 0.0
+        return missing / self.rate if self.rate > 0 else inf
+
+
+class Pool:
+    """One quota pool. `fits` asks, `reserve` debits, then exactly one of `settle` and `undo`."""
+
+    __slots__ = (
+        "burndown",
+        "closed_until",
+        "concurrency",
+        "day_ends",
+        "day_used",
+        "errors",
+        "factor",
+        "hold_until",
+        "in_flight",
+        "is_probing",
+        "key",
+        "learned",
+        "limited_at",
+        "limits",
+        "recovered_at",
+        "requests",
+        "seconds_per_token",
+        "slowed_at",
+        "throttles",
+        "tokens",
+        "used",
+        "wanted",
+    )
+
+    def __init__(self, key: str, limits: Limits, *, now: float, epoch: float = 0.0) -> None:
+        self.key = key
+        self.learned = START_TOKENS_PER_MINUTE
+        self.factor = 1.0
+        self.in_flight = 0
+        self.closed_until = self.hold_until = self.slowed_at = self.limited_at = -inf
+        self.recovered_at = now
+        self.errors: list[float] = []
+        self.is_probing = False
+        self.day_ends = now + DAY_S - epoch % DAY_S
+        self.day_used = 0.0
+        self.used = 0.0
+        self.wanted = 0.0
+        self.throttles = 0
+        self.seconds_per_token = COLD_SECONDS_PER_TOKEN
+        self.tokens = Bucket(0.0, 0.0, now=now)
+        self.requests: Bucket | None = None
+        self.set_limits(limits, now=now)
+        self.tokens.level = self.tokens.cap
+
+    def set_limits(self, limits: Limits, *, now: float) -> None:
+        """Take new limits; what is reserved stays reserved."""
+        self.limits = limits
+        self.burndown = limits.burndown
+        self.concurrency = limits.max_concurrency or inf
+        if limits.requests_per_minute is None:
+            self.requests = None
+        elif self.requests is None:
+            self.requests = Bucket(0.0, inf, now=now)
+            self.requests.level = max(1.0, limits.requests_per_minute * BURST_S / 60)
+        self._set_rates()
+
+    @property
+    def tokens_per_minute(self) -> float:
+        """The quota as configured, or as learned so far."""
+        return float(self.limits.tokens_per_minute or self.learned)
+
+    @property
+    def largest(self) -> float:
+        """No call may deduct more than this at its start; infinite while the quota is unknown."""
+        return float(self.limits.tokens_per_minute or inf)
+
+    def _set_rates(self) -> None:
+        rate = self.tokens_per_minute * UTILISATION * self.factor / 60
+        self.tokens.rate = rate
+        self.tokens.cap = max(rate * BURST_S, min(self.wanted, rate * 60), 1.0)
+        if self.requests is not None:
+            requests = (self.limits.requests_per_minute or 0) * UTILISATION * self.factor / 60
+            self.requests.rate = requests
+            self.requests.cap = max(requests * BURST_S, 1.0)
+
+    def rates(self, *, slots: int) -> tuple[float, float, float]:
+        """What a token, a request and a second in a slot cost, in pool-seconds.
+
+        A slot of this system is scarce like one of the pool's concurrent calls, so the smaller number counts.
+        """
+        per_request = 60 / self.limits.requests_per_minute if self.limits.requests_per_minute else 0.0
+        concurrency = min(self.concurrency, slots) or 1
+        return 60 / self.tokens_per_minute, per_request, 1 / concurrency
+
+    def need(self, *, input_tokens: int, max_tokens: int, predicted_output: float) -> float:
+        """Tokens to reserve: AWS deducts input + max_tokens, but the end can cost more than that."""
+        return input_tokens + max(max_tokens, self.burndown * predicted_output)
+
+    def fits(self, need: float, *, now: float) -> bool:
+        """Whether a call that reserves `need` tokens may start now. If not, the bucket fills up to it."""
+        if now < self.closed_until or self.in_flight >= (1 if self.is_probing else self.concurrency):
+            return False
+        if now > self.tokens.at:
+            self.refill(now)
+        tokens = self.tokens
+        need = min(need, max(tokens.rate * 60, 1.0))
+        if tokens.level < need - 1e-6:
+            self.limited_at = now
+            if need > tokens.cap:
+                self.wanted = need
+                tokens.cap = need
+            return False
+        per_day = self.limits.tokens_per_day
+        if per_day is not None and self.day_used + need > per_day:
+            return False
+        return self.requests is None or self.requests.level >= 1 - 1e-9
+
+    def wait_s(self, need: float, *, now: float) -> float:
+        """Seconds until `fits` can become true by itself; infinite when only an end of a call can help."""
+        if self.in_flight >= (1 if self.is_probing else self.concurrency):
+            return inf
+        self.refill(now)
+        wait = self.tokens.wait_s(min(need, max(self.tokens.rate * 60, 1.0)))
+        if self.requests is not None:
+            wait = max(wait, self.requests.wait_s(1.0))
+        per_day = self.limits.tokens_per_day
+        if per_day is not None and self.day_used + need > per_day:
+            wait = max(wait, self.day_ends - now)
+        return max(wait, self.closed_until - now, 0.0)
+
+    def refill(self, now: float) -> None:
+        """Let flow in what the time since the last call has brought."""
+        self._recover(now)
+        if now >= self.day_ends:
+            self.day_used = 0.0
+            self.day_ends += DAY_S * (1 + (now - self.day_ends) // DAY_S)
+        self.tokens.refill(now)
+        if self.requests is not None:
+            self.requests.refill(now)
+
+    def reserve(self, need: float, *, now: float) -> None:
+        """Debit the start of a call."""
+        tokens = self.tokens
+        if now > tokens.at:
+            self.refill(now)
+        tokens.level -= need
+        if self.wanted:
+            self.wanted = 0.0
+            tokens.cap = max(tokens.rate * BURST_S, 1.0)
+        if self.requests is not None:
+            self.requests.level -= 1
+        self.in_flight += 1
+        self.day_used += need
+
+    def settle(self, reserved: float, actual: float, *, now: float) -> None:
+        """Correct a debit at the end of its call, to what was used."""
+        self.in_flight -= 1
+        if now > self.tokens.at:
+            self.refill(now)
+        self.tokens.add(reserved - actual)
+        self.day_used += actual - reserved
+        self.used += actual
+
+    def undo(self, reserved: float, *, now: float) -> None:
+        """Take a debit back: the call was never made, or refused before it counted."""
+        self.in_flight -= 1
+        self.tokens.refill(now)
+        self.tokens.add(reserved)
+        self.day_used -= reserved
+        if self.requests is not None:
+            self.requests.add(1.0)
+
+    def learn_seconds(self, output_tokens: float, seconds: float) -> None:
+        """Remember how long answers take, for the prediction of time in a slot."""
+        seen = seconds / (output_tokens + SETUP_TOKENS)
+        self.seconds_per_token += 0.1 * (seen - self.seconds_per_token)
+
+    def throttled(self, kind: Throttle, *, now: float, retry_after: float | None) -> None:
+        """Learn from a refusal; `retry_after` is the other side's wish in seconds."""
+        self.throttles += 1
+        self.refill(now)
+        pause = min(retry_after or 0.0, MAX_RETRY_AFTER_S)
+        if kind == "daily":
+            pause = max(pause, min(self.day_ends - now, DAILY_PROBE_S))
+            self.is_probing = True
+        elif kind == "not_ready":
+            pause = pause or NOT_READY_S
+            self.is_probing = True
+        elif kind == "region":
+            self._region_refused(now)
+        elif now >= self.slowed_at + 1.0:
+            self.slowed_at = now
+            self._slow(0.9)
+        self.closed_until = max(self.closed_until, now + pause)
+
+    def _region_refused(self, now: float) -> None:
+        self.errors = [at for at in self.errors if at > now - REGION_WINDOW_S]
+        self.errors.append(now)
+        if len(self.errors) >= REGION_ERRORS and now >= self.hold_until:
+            self.errors.clear()
+            self.hold_until = now + REGION_HOLD_S
+            self._slow(0.5)
+
+    def _slow(self, by: float) -> None:
+        if self.limits.tokens_per_minute is None:
+            self.learned = max(self.learned * by, START_TOKENS_PER_MINUTE * MIN_FACTOR)
+        else:
+            self.factor = max(self.factor * by, MIN_FACTOR)
+        self._set_rates()
+        self.tokens.level = min(self.tokens.level, self.tokens.cap)
+
+    def _recover(self, now: float) -> None:
+        elapsed = now - self.recovered_at
+        self.recovered_at = now
+        if elapsed <= 0 or now < self.hold_until:
+            return
+        if self.limits.tokens_per_minute is None:
+            if now - self.limited_at <= 1.0:
+                self.learned += START_TOKENS_PER_MINUTE * min(elapsed, 1.0) / 60
+                self._set_rates()
+        elif self.factor < 1.0:
+            self.factor = min(1.0, self.factor + RECOVERY_PER_S * elapsed)
+            self._set_rates()
+
+    def succeeded(self, *, now: float) -> None:
+        """A call was answered: the region is well, and a probe has come back."""
+        if self.errors:
+            self.errors.clear()
+        if self.is_probing and now >= self.closed_until:
+            self.is_probing = False
+
+    def checkpoint(self, *, now: float) -> dict[str, Any]:
+        """What a successor has to know, JSON-able; times relative to `now`."""
+        self.refill(now)
+        return {
+            "level": self.tokens.level,
+            "requests": self.requests.level if self.requests else None,
+            "factor": self.factor,
+            "learned": self.learned,
+            "closed_s": max(0.0, self.closed_until - now),
+            "probing": self.is_probing,
+            "day_s": self.day_ends - now,
+            "day_used": self.day_used,
+            "seconds_per_token": self.seconds_per_token,
+        }
+
+    def restore(self, state: Mapping[str, Any], *, now: float, age_s: float) -> None:
+        """Take over a checkpoint that is `age_s` old: what flowed in since then counts."""
+        self.factor = float(state["factor"])
+        self.learned = float(state["learned"])
+        self.seconds_per_token = float(state["seconds_per_token"])
+        self.is_probing = bool(state["probing"])
+        self.closed_until = now + float(state["closed_s"]) - age_s
+        if float(state["day_s"]) > age_s:
+            self.day_used = float(state["day_used"])
+        self._set_rates()
+        self.tokens.level = min(float(state["level"]), self.tokens.cap)
+        self.tokens.at = self.recovered_at = now - age_s
+        if self.requests is not None and state["requests"] is not None:
+            self.requests.level = min(float(state["requests"]), self.requests.cap)
+            self.requests.at = now - age_s

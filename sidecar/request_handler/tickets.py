@@ -1,0 +1,75 @@
+"""What the scheduler holds and hands out: jobs that wait, debits that are open, and what bounds a tenant."""
+
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from sidecar.errors import ErrorCode
+from sidecar.ports import Lane
+
+BlockedBy = Literal["quota", "tenant", "slot"]
+
+
+class Ticket(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """One queued job in its lane's window: a reference, never the request itself.
+
+    `pools` are quota pools (`Route.pool`) in the order of preference; equal tuples should be one object.
+    `stored_at` and `deadline` are seconds since 1970. `max_tokens` bounds the output of the next model turn.
+    """
+
+    seq: int
+    lane: Lane
+    job_id: str
+    size: int
+    stored_at: float
+    input_tokens: int
+    max_tokens: int
+    pools: tuple[str, ...]
+    deadline: float | None = None
+
+
+class Grant(msgspec.Struct, gc=False, eq=False):
+    """Permission for one model call: a debit of slot, lane, class and quota, settled or undone exactly once.
+
+    `turn` counts a job's model turns from 1. `reserved` is in quota tokens, `cost` in pool-seconds, both
+    predictions. The fields after `is_open` belong to the scheduler.
+    """
+
+    id: int
+    ticket: Ticket
+    pool: str
+    turn: int
+    input_tokens: int
+    max_tokens: int
+    predicted_output: float
+    reserved: float
+    cost: float
+    granted_at: float
+    is_open: bool = True
+    holds_slot: bool = True
+    flow: Any = None
+    quota: Any = None
+    charged: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    rates: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
+class TenantCaps(NamedTuple):
+    """What bounds a tenant in the scheduler. None: not bounded."""
+
+    weight: float = 1.0
+    max_concurrency: int | None = None
+    tokens_per_minute: int | None = None
+
+
+class Dropped(NamedTuple):
+    """A queued job that can't run any more; the caller ends it with `code`."""
+
+    ticket: Ticket
+    code: ErrorCode
+
+
+class Blocked(NamedTuple):
+    """Why a lane's head does not run. `estimate_s` is None where nothing honest can be said."""
+
+    reason: BlockedBy
+    estimate_s: float | None = None
