@@ -1,0 +1,304 @@
+"""What to do about a failed call: again here, on to the next candidate, wait, or give up.
+
+The table is the documented one (`docs/models.md`, held against it by a test). Pure: time, chance and the health of
+pools come in as arguments.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from sidecar.errors import (
+    AccessDenied,
+    CallTimeout,
+    ContextOverflow,
+    DailyQuotaExhausted,
+    InvalidRequest,
+    ModelFailed,
+    ModelUnavailable,
+    SidecarError,
+    StreamInterrupted,
+    Temporary,
+    Throttled,
+)
+from sidecar.models.profile import Candidate
+
+FIRST_WAIT_S = 1.0
+MIN_WAIT_S = 0.25
+MAX_WAIT_S = 30.0
+
+Scope = Literal["none", "pool", "model", "window"]
+
+
+class Rule(NamedTuple):
+    """One row of the table.
+
+    `retries`: how often the same candidate is tried again at once, after each of `delays_s`. `moves`: whether
+    another candidate may help. `excludes`: what the failure rules out for the rest of this job. `waits`: whether
+    to wait and begin anew once all candidates were tried.
+    """
+
+    name: str
+    retries: int
+    delays_s: tuple[float, ...]
+    moves: bool
+    excludes: Scope
+    waits: bool
+    why: str
+
+
+class Failure(NamedTuple):
+    """A call that failed."""
+
+    candidate: Candidate
+    error: SidecarError
+
+
+class Retry(NamedTuple):
+    """The same candidate again after `delay_s`. `new_attempt`: text was streamed, so output begins anew."""
+
+    candidate: Candidate
+    delay_s: float
+    new_attempt: bool = False
+
+
+class Next(NamedTuple):
+    """Another candidate, now."""
+
+    candidate: Candidate
+    new_attempt: bool = False
+
+
+class Wait(NamedTuple):
+    """Nothing can be called at the moment: `candidate` after `delay_s`."""
+
+    candidate: Candidate
+    delay_s: float
+    reason: str
+    new_attempt: bool = False
+
+
+class Final(NamedTuple):
+    """The job fails with this error."""
+
+    error: SidecarError
+
+
+Decision = Retry | Next | Wait | Final
+
+_ROWS: tuple[tuple[type[SidecarError], Rule], ...] = (
+    (DailyQuotaExhausted, Rule("DailyQuotaExhausted", 0, (), True, "none", True,
+        "the pool is closed until the next UTC midnight")),
+    (Throttled, Rule("Throttled", 0, (), True, "none", True,
+        "the quota of this pool alone is used up; its limiter slows down")),
+    (ModelUnavailable, Rule("ModelUnavailable", 1, (0.2,), True, "none", True,
+        "one lost connection or 5xx is often the only one")),
+    (ModelFailed, Rule("ModelFailed", 1, (0.2,), True, "none", True,
+        "the model broke on this answer, not necessarily on the next")),
+    (StreamInterrupted, Rule("StreamInterrupted", 0, (), True, "none", True,
+        "the pool is suspect and tokens are spent")),
+    (CallTimeout, Rule("CallTimeout", 0, (), True, "none", True,
+        "waiting the same time again on the same pool seldom helps")),
+    (ContextOverflow, Rule("ContextOverflow", 0, (), True, "window", False,
+        "only a larger context window helps")),
+    (AccessDenied, Rule("AccessDenied", 0, (), True, "pool", False,
+        "another model or region may be allowed")),
+    (InvalidRequest, Rule("InvalidRequest", 0, (), False, "none", False,
+        "every model would refuse the same")),
+    (Temporary, Rule("other temporary errors", 0, (), True, "none", True,
+        "the unknown is treated as the model's trouble")),
+    (SidecarError, Rule("other permanent errors", 0, (), False, "none", False,
+        "would fail the same way elsewhere")),
+)  # fmt: skip
+MODEL_SPECIFIC = Rule(
+    "InvalidRequest, model-specific", 0, (), True, "model", False, "this model alone refuses: another may take it"
+)
+TABLE: tuple[Rule, ...] = (*(rule for _, rule in _ROWS[:9]), MODEL_SPECIFIC, *(rule for _, rule in _ROWS[9:]))
+
+# Words of Bedrock's ValidationException that blame the model or the way it was called, not the request.
+_MODEL_WORDS = (
+    "model identifier is invalid",
+    "on-demand throughput",
+    "doesn't support",
+    "does not support",
+    "not supported",
+    "end of its life",
+    "not available for this model",
+)
+
+
+def rule_of(error: SidecarError) -> Rule:
+    """The row that holds for `error`."""
+    if isinstance(error, InvalidRequest) and is_model_specific(error):
+        return MODEL_SPECIFIC
+    if isinstance(error, CallTimeout) and error.limit == "total":
+        return _ROWS[-1][1]
+    return next(rule for kind, rule in _ROWS if isinstance(error, kind))
+
+
+def is_model_specific(error: SidecarError) -> bool:
+    """Whether another model may accept what this one refused: said by the adapter, or by Bedrock's own words."""
+    said = error.details.get("model_specific")
+    if said is not None:
+        return bool(said)
+    message = error.message.lower()
+    return any(words in message for words in _MODEL_WORDS)
+
+
+def decide(
+    failures: Sequence[Failure],
+    candidates: Sequence[Candidate],
+    *,
+    now: float,
+    deadline: float | None,
+    text_streamed: bool,
+    on_interrupt: Literal["restart", "fail"],
+    retry_at: Callable[[str], float],
+    jitter: float = 0.5,
+) -> Decision:
+    """What follows the last of `failures` (all of this job, in order).
+
+    `retry_at(pool)`: when the pool's breaker lets a call through; now or earlier when it is closed. `deadline`:
+    seconds since 1970 when the job's time is over. `jitter`: a random number from 0 to 1, spreads the delays.
+    """
+    last = failures[-1]
+    rule = rule_of(last.error)
+    if not rule.moves:
+        return Final(last.error)
+    if text_streamed and on_interrupt == "fail":
+        return Final(_interrupted(last.error))
+    retry = _retry(failures, rule, text_streamed=text_streamed, jitter=jitter)
+    is_open = retry_at(last.candidate.route.pool) > now
+    if retry is not None and not is_open and _has_time(retry.delay_s, now, deadline):
+        return retry
+    usable = [c for c in candidates if not _is_ruled_out(c, failures)]
+    fresh = _untried(usable, failures, now=now, retry_at=retry_at)
+    if fresh is not None:
+        return Next(fresh, new_attempt=text_streamed)
+    return _wait(
+        failures, usable, now=now, deadline=deadline, new_attempt=text_streamed, retry_at=retry_at, jitter=jitter
+    )
+
+
+def _retry(failures: Sequence[Failure], rule: Rule, *, text_streamed: bool, jitter: float) -> Retry | None:
+    if not rule.retries:
+        return None
+    pool = failures[-1].candidate.route.pool
+    done = sum(1 for f in failures if f.candidate.route.pool == pool) - 1
+    if done >= rule.retries:
+        return None
+    return Retry(failures[-1].candidate, _spread(rule.delays_s[done], jitter), new_attempt=text_streamed)
+
+
+def _is_ruled_out(candidate: Candidate, failures: Sequence[Failure]) -> bool:
+    return any(_rules_out(f, candidate) for f in failures)
+
+
+def _rules_out(failure: Failure, candidate: Candidate) -> bool:
+    scope = rule_of(failure.error).excludes
+    if scope == "pool":
+        return candidate.route.pool == failure.candidate.route.pool
+    if scope == "model":
+        return candidate.profile.model_id == failure.candidate.profile.model_id
+    if scope == "window":
+        return candidate.profile.context_tokens <= failure.candidate.profile.context_tokens
+    return False
+
+
+def _untried(
+    usable: Sequence[Candidate], failures: Sequence[Failure], *, now: float, retry_at: Callable[[str], float]
+) -> Candidate | None:
+    """The first candidate that has not been called yet and can be now."""
+    tried = {f.candidate.route.pool for f in failures}
+    return next((c for c in usable if c.route.pool not in tried and retry_at(c.route.pool) <= now), None)
+
+
+def _counts(failures: Sequence[Failure]) -> Mapping[str, int]:
+    counts: dict[str, int] = {}
+    for failure in failures:
+        pool = failure.candidate.route.pool
+        counts[pool] = counts.get(pool, 0) + 1
+    return counts
+
+
+def _wait(
+    failures: Sequence[Failure],
+    usable: Sequence[Candidate],
+    *,
+    now: float,
+    deadline: float | None,
+    new_attempt: bool,
+    retry_at: Callable[[str], float],
+    jitter: float,
+) -> Decision:
+    """Wait for the first pool that may recover, with delays that grow by each round over all of them."""
+    hopeful = [c for c in usable if _may_recover(c, failures)]
+    if not hopeful:
+        return Final(_most_telling(failures))
+    counts = _counts(failures)
+
+    def due(candidate: Candidate) -> tuple[float, int]:
+        pool = candidate.route.pool
+        count = counts.get(pool, 0)
+        return (max(retry_at(pool), now + _backoff(count), _asked_at(pool, failures, now)), count)
+
+    chosen = min(hopeful, key=due)
+    delay_s = _within(due(chosen)[0] - now, now=now, deadline=deadline)
+    if delay_s is None or _is_spent(chosen, failures, deadline):
+        return Final(failures[-1].error)
+    reason = f"every candidate failed, the last with {failures[-1].error.code}"
+    return Wait(chosen, _spread(delay_s, jitter), reason, new_attempt)
+
+
+def _within(delay_s: float, *, now: float, deadline: float | None) -> float | None:
+    """`delay_s`, or half of the time left where that is less; None when too little is left to try again."""
+    if deadline is None or now + delay_s * 1.25 < deadline:
+        return delay_s
+    half_s = (deadline - now) / 2
+    return half_s if half_s >= MIN_WAIT_S else None
+
+
+def _is_spent(candidate: Candidate, failures: Sequence[Failure], deadline: float | None) -> bool:
+    """Whether the pool is known to stay closed beyond the deadline: a day's quota comes back at its end."""
+    mine = [f.error for f in failures if f.candidate.route.pool == candidate.route.pool]
+    return deadline is not None and bool(mine) and isinstance(mine[-1], DailyQuotaExhausted)
+
+
+def _most_telling(failures: Sequence[Failure]) -> SidecarError:
+    """Of errors that are all for good: that the input is too long says more than that a stand-in was refused."""
+    overflow = (f.error for f in failures if isinstance(f.error, ContextOverflow))
+    return next(overflow, failures[-1].error)
+
+
+def _may_recover(candidate: Candidate, failures: Sequence[Failure]) -> bool:
+    mine = [f for f in failures if f.candidate.route.pool == candidate.route.pool]
+    return not mine or rule_of(mine[-1].error).waits
+
+
+def _asked_at(pool: str, failures: Sequence[Failure], now: float) -> float:
+    """When the provider asked to be called again, going by its last word on this pool."""
+    for failure in reversed(failures):
+        if failure.candidate.route.pool == pool:
+            error = failure.error
+            return now + (error.retry_after or 0.0) if isinstance(error, Temporary) else now
+    return now
+
+
+def _backoff(count: int) -> float:
+    return min(MAX_WAIT_S, FIRST_WAIT_S * 2.0 ** min(max(count - 1, 0), 10))
+
+
+def _spread(seconds: float, jitter: float) -> float:
+    """`seconds` and up to a quarter more, so that jobs that failed together do not come back together."""
+    return max(0.0, seconds) * (1.0 + 0.25 * jitter)
+
+
+def _has_time(delay_s: float, now: float, deadline: float | None) -> bool:
+    return deadline is None or now + delay_s < deadline
+
+
+def _interrupted(cause: SidecarError) -> SidecarError:
+    if isinstance(cause, StreamInterrupted):
+        return cause
+    return StreamInterrupted(
+        f"the answer broke off after text had been streamed: {cause.message}", details={"cause": cause.code}
+    )

@@ -1,0 +1,147 @@
+"""Circuit breakers and measured speed, one of each for a pool: pure, `now` comes in as an argument.
+
+A breaker is closed, open until a time, or half-open: past that time one probe may go through. A probe is a lease,
+so that one whose outcome is never told cannot hold the breaker for ever. What throttles is the quota's matter and
+leaves breakers alone; a used-up daily quota opens one until the next UTC midnight.
+"""
+
+from typing import Literal, NamedTuple
+
+from sidecar.errors import (
+    AccessDenied,
+    CallTimeout,
+    DailyQuotaExhausted,
+    ModelFailed,
+    ModelUnavailable,
+    SidecarError,
+    StreamInterrupted,
+)
+
+CONSECUTIVE_FAILURES = 3
+ERROR_RATE = 0.5
+MIN_SAMPLES = 8
+FIRST_OPEN_S = 5.0
+MAX_OPEN_S = 300.0
+DENIED_S = 300.0
+PROBE_LEASE_S = 60.0
+DAY_S = 86_400.0
+_RATE_WEIGHT = 0.15
+_SPEED_WEIGHT = 0.2
+
+Phase = Literal["closed", "open", "half_open", "denied"]
+
+
+class Breaker(NamedTuple):
+    """`until`: when an open breaker lets a probe through. `probe_until`: a probe is under way until then."""
+
+    failures: int = 0
+    samples: int = 0
+    error_rate: float = 0.0
+    times_opened: int = 0
+    until: float = 0.0
+    probe_until: float = 0.0
+    is_denied: bool = False
+    reason: str = ""
+
+
+class Speed(NamedTuple):
+    """Moving averages; None until measured."""
+
+    first_token_s: float | None = None
+    tokens_per_s: float | None = None
+
+
+CLOSED = Breaker()
+
+
+def is_failure(error: SidecarError) -> bool:
+    """Whether the error speaks against the pool, rather than the request, the quota or the caller's clock."""
+    if isinstance(error, CallTimeout):
+        return error.limit != "total"
+    return isinstance(error, ModelUnavailable | ModelFailed | StreamInterrupted)
+
+
+def phase(breaker: Breaker, now: float) -> Phase:
+    if breaker.until == 0.0:
+        return "closed"
+    if breaker.is_denied:
+        return "denied" if now < breaker.until else "closed"
+    return "open" if now < breaker.until or now < breaker.probe_until else "half_open"
+
+
+def retry_at(breaker: Breaker, now: float) -> float:
+    """When a call may be tried; `now` where it may at once."""
+    if phase(breaker, now) != "open":
+        return now
+    return max(breaker.until, breaker.probe_until)
+
+
+def probing(breaker: Breaker, now: float) -> Breaker:
+    """The breaker after a call was begun; takes the one probe of a half-open breaker."""
+    if phase(breaker, now) != "half_open":
+        return breaker
+    return breaker._replace(probe_until=now + PROBE_LEASE_S)
+
+
+def succeeded(breaker: Breaker, now: float) -> Breaker:
+    """A success closes the breaker, except the one of a daily quota that another call found used up."""
+    if breaker.until > now and not breaker.is_denied and breaker.probe_until == 0.0:
+        return breaker
+    return Breaker(samples=min(breaker.samples + 1, MIN_SAMPLES), error_rate=_decayed(breaker, 0.0))
+
+
+def failed(breaker: Breaker, error: SidecarError, now: float) -> Breaker:
+    """The breaker after `error`."""
+    if isinstance(error, DailyQuotaExhausted):
+        return breaker._replace(until=next_utc_midnight(now), probe_until=0.0, reason="daily quota used up")
+    if isinstance(error, AccessDenied):
+        return breaker._replace(until=now + DENIED_S, probe_until=0.0, is_denied=True, reason=error.code)
+    if not is_failure(error):
+        return breaker._replace(probe_until=0.0)
+    counted = breaker._replace(
+        failures=breaker.failures + 1,
+        samples=min(breaker.samples + 1, MIN_SAMPLES),
+        error_rate=_decayed(breaker, 1.0),
+        probe_until=0.0,
+    )
+    return _opened(counted, error, now) if _is_due(breaker, counted, now) else counted
+
+
+def _is_due(before: Breaker, counted: Breaker, now: float) -> bool:
+    if before.until > now and not before.is_denied:
+        return False
+    was_probe = before.until > 0.0 and not before.is_denied
+    is_often = counted.samples >= MIN_SAMPLES and counted.error_rate > ERROR_RATE
+    return was_probe or is_often or counted.failures >= CONSECUTIVE_FAILURES
+
+
+def _opened(breaker: Breaker, error: SidecarError, now: float) -> Breaker:
+    open_s = min(MAX_OPEN_S, FIRST_OPEN_S * 2.0 ** min(breaker.times_opened, 10))
+    return breaker._replace(
+        failures=0,
+        times_opened=breaker.times_opened + 1,
+        until=now + open_s,
+        is_denied=False,
+        reason=error.code,
+    )
+
+
+def _decayed(breaker: Breaker, outcome: float) -> float:
+    return breaker.error_rate + _RATE_WEIGHT * (outcome - breaker.error_rate)
+
+
+def next_utc_midnight(now: float) -> float:
+    return (now // DAY_S + 1) * DAY_S
+
+
+def measured(speed: Speed, *, first_token_s: float | None, tokens_per_s: float | None) -> Speed:
+    return Speed(
+        first_token_s=_average(speed.first_token_s, first_token_s),
+        tokens_per_s=_average(speed.tokens_per_s, tokens_per_s),
+    )
+
+
+def _average(before: float | None, sample: float | None) -> float | None:
+    if sample is None:
+        return before
+    return sample if before is None else before + _SPEED_WEIGHT * (sample - before)

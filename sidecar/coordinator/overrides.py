@@ -1,0 +1,92 @@
+"""The user's `[models.<alias>]` over the catalogue, and cautious profiles for models it does not know."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import msgspec
+
+from sidecar.coordinator.ids import ModelRef
+from sidecar.models.profile import Capability, Family, Limits, ModelProfile, Price, Route, Traits
+from sidecar.settings import ModelPolicy
+
+_LIMIT_FIELDS = ("tokens_per_minute", "requests_per_minute", "tokens_per_day", "max_concurrency", "burndown")
+_PLAIN_FIELDS = ("quality", "kinds", "family", "context_tokens", "max_output_tokens", "fallback")
+
+CAUTIOUS_LIMITS = Limits(tokens_per_minute=50_000, requests_per_minute=10, burndown=5.0)
+
+# An unknown Claude is most likely a newer one, so it gets what the newest known take.
+_CAUTIOUS_TRAITS: dict[Family, Traits] = {
+    "claude": Traits(
+        sampling="none",
+        reasoning="adaptive",
+        replays_reasoning=True,
+        forced_tool="no",
+        prefill=False,
+        schema="native",
+        cache_points=("system", "messages", "tools"),
+        cache_min_tokens=4096,
+    ),
+    "nova": Traits(top_k=True, prefill=False, cache_points=(), hyphens_in_tool_names=False),
+    "other": Traits(forced_tool="no", prefill=False, schema="none"),
+}
+_CAUTIOUS_CAPABILITIES: dict[Family, tuple[Capability, ...]] = {
+    "claude": ("documents", "images", "streaming", "structured_output", "tools"),
+    "nova": ("streaming", "structured_output", "tools"),
+    "other": ("streaming",),
+}
+
+
+def with_policy(profile: ModelProfile, policy: ModelPolicy, *, alias: str) -> ModelProfile:
+    """`profile` with what the user's entry sets; everything else stays."""
+    changes: dict[str, Any] = {"alias": alias}
+    changes |= {f: v for f in _PLAIN_FIELDS if (v := getattr(policy, f)) is not None}
+    if policy.capabilities is not None:
+        changes["capabilities"] = cast(tuple[Capability, ...], tuple(sorted(policy.capabilities)))
+    price = _price(policy, profile.prices[0] if profile.prices else None)
+    if price is not None:
+        changes["prices"] = (price,)
+        changes["routes"] = tuple(msgspec.structs.replace(r, price_factor=1.0) for r in profile.routes)
+    limits = {f: v for f in _LIMIT_FIELDS if (v := getattr(policy, f)) is not None}
+    if limits:
+        routes: tuple[Route, ...] = changes.get("routes", profile.routes)
+        changes["routes"] = tuple(
+            msgspec.structs.replace(r, limits=msgspec.structs.replace(r.limits, **limits)) for r in routes
+        )
+    return msgspec.structs.replace(profile, sources=profile.sources | {"user": f"models.{alias}"}, **changes)
+
+
+def generic_profile(alias: str, ref: ModelRef, policy: ModelPolicy, *, regions: Sequence[str]) -> ModelProfile:
+    """A model that the catalogue does not know, asked as plainly as can be."""
+    family = policy.family or guess_family(ref.base or ref.invoke_id)
+    routes = tuple(Route(region=r, invoke_id=ref.invoke_id, limits=CAUTIOUS_LIMITS) for r in regions)
+    plain = ModelProfile(
+        alias=alias,
+        model_id=ref.base or ref.invoke_id,
+        family=family,
+        name=alias,
+        context_tokens=policy.context_tokens or 32_000,
+        max_output_tokens=policy.max_output_tokens or 4_096,
+        capabilities=_CAUTIOUS_CAPABILITIES[family],
+        traits=_CAUTIOUS_TRAITS[family],
+        routes=routes,
+        sources={"facts": "cautious default: the catalogue does not know this model"},
+    )
+    return with_policy(plain, policy, alias=alias)
+
+
+def guess_family(model_id: str) -> Family:
+    if "claude" in model_id:
+        return "claude"
+    return "nova" if "nova" in model_id else "other"
+
+
+def _price(policy: ModelPolicy, known: Price | None) -> Price | None:
+    """The user's price, filled up from the known one; None when the user gave no price or only half of one."""
+    fields = {f: getattr(policy, f"price_{f}") for f in ("input", "output", "cache_read", "cache_write")}
+    if all(value is None for value in fields.values()):
+        return None
+    if known is not None:
+        fields = {f: getattr(known, f) if value is None else value for f, value in fields.items()}
+    if fields["input"] is None or fields["output"] is None:
+        return None
+    return Price(**fields)

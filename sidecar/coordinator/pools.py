@@ -1,0 +1,78 @@
+"""The memory of the coordinator: each pool's breaker and speed, and where prompt caches are warm."""
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+from sidecar.coordinator import health
+from sidecar.coordinator.health import CLOSED, Breaker, Phase, Speed
+from sidecar.errors import SidecarError
+
+WARM_S = 300.0
+MAX_WARM = 10_000
+
+
+class Success(NamedTuple):
+    """A call that worked, with what was measured of it."""
+
+    first_token_s: float | None = None
+    tokens_per_s: float | None = None
+
+
+Observation = Success | SidecarError
+
+
+class Pools:
+    """Mutable, bounded: pools by the catalogue, warm caches by `MAX_WARM`. Survives a reload of the policy."""
+
+    def __init__(self) -> None:
+        self._breakers: dict[str, Breaker] = {}
+        self._speeds: dict[str, Speed] = {}
+        self._warm: OrderedDict[str, tuple[str, float]] = OrderedDict()
+
+    def begin(self, pool: str, *, now: float) -> bool:
+        """Whether a call may go; takes a half-open breaker's probe."""
+        breaker = self._breakers.get(pool, CLOSED)
+        if health.phase(breaker, now) == "open":
+            return False
+        self._breakers[pool] = health.probing(breaker, now)
+        return True
+
+    def observe(self, pool: str, outcome: Observation, *, now: float) -> None:
+        breaker = self._breakers.get(pool, CLOSED)
+        if isinstance(outcome, SidecarError):
+            self._breakers[pool] = health.failed(breaker, outcome, now)
+            return
+        self._breakers[pool] = health.succeeded(breaker, now)
+        self._speeds[pool] = health.measured(
+            self.speed(pool), first_token_s=outcome.first_token_s, tokens_per_s=outcome.tokens_per_s
+        )
+
+    def warm(self, affinity: str, pool: str, *, now: float) -> None:
+        """Remember where the prompts of `affinity` are cached now."""
+        self._warm[affinity] = (pool, now + WARM_S)
+        self._warm.move_to_end(affinity)
+        if len(self._warm) > MAX_WARM:
+            self._warm.popitem(last=False)
+
+    def warm_pool(self, affinity: str | None, *, now: float) -> str | None:
+        if affinity is None or affinity not in self._warm:
+            return None
+        pool, until = self._warm[affinity]
+        return pool if now < until else None
+
+    def speed(self, pool: str) -> Speed:
+        return self._speeds.get(pool, Speed())
+
+    def phase(self, pool: str, now: float) -> Phase:
+        breaker = self._breakers.get(pool)
+        return "closed" if breaker is None else health.phase(breaker, now)
+
+    def retry_at(self, pool: str, now: float) -> float:
+        return health.retry_at(self._breakers.get(pool, CLOSED), now)
+
+    def reason(self, pool: str) -> str:
+        return self._breakers.get(pool, CLOSED).reason
+
+    def phases(self, now: float) -> dict[str, Phase]:
+        """Of every pool that was ever called."""
+        return {pool: health.phase(breaker, now) for pool, breaker in sorted(self._breakers.items())}

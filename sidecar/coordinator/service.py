@@ -1,0 +1,359 @@
+"""The coordinator: one object that knows the models, their health and their prices, and picks among them.
+
+Everything it decides is pure in `catalogue`, `select`, `fallback`, `health` and `cost`; what it holds is the state
+they need: breakers, measured speed, warm caches. Synchronous, without I/O, for one event loop.
+"""
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import NamedTuple
+
+from sidecar.coordinator import cost, fallback, select
+from sidecar.coordinator.catalogue import Catalogue, ModelRow, Resolved
+from sidecar.coordinator.fallback import Decision, Failure
+from sidecar.coordinator.health import Phase, Speed
+from sidecar.coordinator.pools import Observation, Pools, Success
+from sidecar.coordinator.select import Entry, Refusal, Search
+from sidecar.errors import ErrorCode, Permanent, SidecarError
+from sidecar.models.api import ModelInfo
+from sidecar.models.event import Rejected
+from sidecar.models.profile import Candidate, ModelProfile
+from sidecar.models.request import JobRequest
+from sidecar.models.result import Usage
+from sidecar.settings import BedrockSettings, Policy, TenantPolicy
+
+MAX_CANDIDATES = 16
+MAX_STAND_INS = 4
+MAX_STAND_IN_PRICE = 2.0
+MAX_NAMES = 4096
+
+_CODE_OF_STAGE: dict[str, ErrorCode] = {
+    "unknown": "unknown_model",
+    "tenant": "tenant_denied",
+    "lifecycle": "unknown_model",
+    "region": "unknown_model",
+    "capability": "invalid_request",
+    "context": "context_overflow",
+    "output": "invalid_request",
+    "budget": "budget_exceeded",
+}
+
+
+class Selection(NamedTuple):
+    """Candidates in the order to be tried, at least one; those passed over; why the first is first.
+
+    `reserve`: further candidates whose breakers are open; `decide` may come to them, nobody should start with one.
+    `wait_s` is above 0 when every candidate's breaker is open: wait so long before the first is called.
+    `warnings` belong into the job's result.
+    """
+
+    candidates: tuple[Candidate, ...]
+    rejected: tuple[Rejected, ...]
+    reason: str
+    wait_s: float = 0.0
+    warnings: tuple[str, ...] = ()
+    reserve: tuple[Candidate, ...] = ()
+
+
+class Coordinator:
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        bedrock: BedrockSettings,
+        default_max_tokens: int = 4096,
+        rows: Iterable[ModelRow] | None = None,
+    ) -> None:
+        """Raises StartupError when `[models]` cannot be used. `rows` replace the shipped data (tests)."""
+        self._bedrock = bedrock
+        self._default_max_tokens = default_max_tokens
+        self._rows = None if rows is None else tuple(rows)
+        self._pools = Pools()
+        self.apply(policy)
+
+    def apply(self, policy: Policy) -> None:
+        """Take a new policy over. Raises StartupError, and keeps the old one, when it cannot be used."""
+        catalogue = Catalogue(policy=policy, regions=self._bedrock.regions, rows=self._rows)
+        self._catalogue = catalogue
+        self._allowed: dict[tuple[str, ...], frozenset[str]] = {}
+        self._entries: dict[str, tuple[Entry, ...]] = {}
+        self._auto = tuple(e for p in catalogue.profiles if p.kinds for e in self._entries_of(p.alias, p))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the configuration made us guess, for the log at start."""
+        return self._catalogue.warnings
+
+    def candidates(
+        self,
+        request: JobRequest,
+        *,
+        tenant: TenantPolicy,
+        input_tokens: int,
+        job_class: str,
+        now: float,
+        affinity: str | None = None,
+        headroom: Mapping[str, float] | None = None,
+    ) -> Selection:
+        """Who can serve the request, in the order to be tried.
+
+        `affinity`: whatever shares a prompt prefix (conversation, tenant and template); its warm cache is
+        preferred for five minutes. `headroom`: pool to the free share of its quota, 0 to 1.
+        Raises Permanent with code unknown_model, tenant_denied, invalid_request, context_overflow or
+        budget_exceeded when nothing can ever serve it; the message says what to change.
+        """
+        search = Search(
+            select.wish_of(request, input_tokens=input_tokens, default_max_tokens=self._default_max_tokens),
+            allowed=self._allowed_by(tenant),
+            headroom=headroom,
+            warm_pool=self._pools.warm_pool(affinity, now=now),
+        )
+        if request.models:
+            reason, warnings = self._search_named(request, search)
+        else:
+            quality = search.wish.quality
+            search.add_best(self._auto, max_models=MAX_CANDIDATES, quality=quality)
+            reason, warnings = f"best score for kind {search.wish.kind}, quality {quality}", ()
+        if not search.found:
+            raise _nothing_serves(request, search.refusals)
+        return self._by_health(search, reason=reason, warnings=warnings, now=now)
+
+    def begin(self, candidate: Candidate, *, now: float) -> bool:
+        """Call right before a model is called. False: its breaker is open, or its one probe is under way."""
+        return self._pools.begin(candidate.route.pool, now=now)
+
+    def observe(
+        self, candidate: Candidate, outcome: Observation, *, now: float, affinity: str | None = None
+    ) -> None:
+        """Learn from a call that has ended. `affinity`: as given to `candidates`; its prompt cache is warm now."""
+        pool = candidate.route.pool
+        before = self._pools.speed(pool)
+        self._pools.observe(pool, outcome, now=now)
+        if isinstance(outcome, Success):
+            self._relearn(pool, before)
+            if affinity is not None:
+                self._pools.warm(affinity, pool, now=now)
+
+    def decide(
+        self,
+        error: SidecarError,
+        *,
+        candidate: Candidate,
+        tried: Sequence[Failure],
+        selection: Selection,
+        text_streamed: bool,
+        request: JobRequest,
+        now: float,
+        deadline: float | None = None,
+        jitter: float | None = None,
+    ) -> Decision:
+        """What follows the failure of `candidate`, after `observe` was told of it.
+
+        `tried`: this job's earlier failures, in order. `deadline`: end of the job's time, seconds since 1970.
+        `jitter`: 0 to 1, a random one by default. See `fallback` and `docs/models.md`.
+        """
+        return fallback.decide(
+            (*tried, Failure(candidate, error)),
+            (*selection.candidates, *selection.reserve),
+            now=now,
+            deadline=deadline,
+            text_streamed=text_streamed,
+            on_interrupt=request.on_interrupt,
+            retry_at=lambda pool: self._pools.retry_at(pool, now),
+            jitter=random.random() if jitter is None else jitter,  # noqa: S311 (spreads delays, guards nothing)
+        )
+
+    def price(
+        self, candidate: Candidate, usage: Usage, *, cache_ttl: str = "5m", service_tier: str = "default"
+    ) -> float | None:
+        """US dollars for this usage; None where no price is known. `cache_ttl`: the longest one asked for."""
+        return cost.cost_usd(candidate, usage, cache_ttl=cache_ttl, service_tier=service_tier)
+
+    def estimate_cost(
+        self,
+        candidate: Candidate,
+        *,
+        input_tokens: int,
+        max_tokens: int,
+        cache_ttl: str | None = "5m",
+        service_tier: str = "default",
+    ) -> float | None:
+        """The most a call can cost, in US dollars; None where no price is known. `cache_ttl` None: no caching."""
+        return cost.upper_bound_usd(
+            candidate,
+            input_tokens=input_tokens,
+            max_tokens=max_tokens,
+            cache_ttl=cache_ttl,
+            service_tier=service_tier,
+        )
+
+    def affordable_output_tokens(
+        self, candidate: Candidate, *, input_tokens: int, left_usd: float, service_tier: str = "default"
+    ) -> int | None:
+        """How long an answer may get before `left_usd` could be passed; 0: not at all; None: no price known."""
+        return cost.affordable_output_tokens(
+            candidate, input_tokens=input_tokens, left_usd=left_usd, service_tier=service_tier
+        )
+
+    def service_tier(
+        self, candidate: Candidate, request: JobRequest, *, job_class: str, deadline: float | None, now: float
+    ) -> str:
+        """The tier to ask Bedrock for: the request's own, or by class and time left where the model has tiers."""
+        return select.service_tier(
+            candidate.profile, asked=request.service_tier, job_class=job_class, deadline=deadline, now=now
+        )
+
+    def models(self, tenant: TenantPolicy, *, now: float) -> tuple[ModelInfo, ...]:
+        """The catalogue as this tenant may use it, by alias."""
+        allowed = self._allowed_by(tenant)
+        return tuple(self._info(profile, allowed, now) for profile in self._catalogue.profiles)
+
+    def health(self, now: float) -> dict[str, Phase]:
+        """Pool to `closed`, `half_open`, `open` or `denied`, of every pool that was ever called."""
+        return self._pools.phases(now)
+
+    def profile(self, name: str) -> ModelProfile | None:
+        """The model of an alias, Bedrock id, profile or ARN; None when unknown."""
+        found = self._catalogue.resolve(name)
+        return found.profile if found else None
+
+    def _search_named(self, request: JobRequest, search: Search) -> tuple[str, tuple[str, ...]]:
+        warnings: list[str] = []
+        resolved: Resolved | None = None
+        for name in request.models:
+            resolved = self._add_named(name, search)
+            warnings.extend(resolved.warnings if resolved else ())
+        if not isinstance(request.model, str) or resolved is None:
+            return "named by the request", tuple(warnings)
+        profile = resolved.profile
+        if profile.fallback is not None:
+            for alias in profile.fallback:
+                self._add_named(alias, search)
+        elif search.found and not resolved.is_exact:
+            price = search.found[0].blended_price
+            search.add_best(
+                self._auto,
+                max_models=MAX_STAND_INS,
+                quality=request.task.quality if request.task else profile.quality,
+                max_price=None if price is None else price * MAX_STAND_IN_PRICE,
+            )
+        return "named by the request", tuple(warnings)
+
+    def _add_named(self, name: str, search: Search) -> Resolved | None:
+        resolved = self._catalogue.resolve(name)
+        if resolved is None:
+            search.refuse("unknown", name, self._unknown(name))
+            return None
+        entries = self._entries_of(name, resolved.profile)
+        if not entries:
+            search.refuse("region", name, f"not in the configured regions {', '.join(self._bedrock.regions)}")
+        search.add_named(entries)
+        return resolved
+
+    def _unknown(self, name: str) -> str:
+        near = get_close_matches(name, self._catalogue.names, n=3, cutoff=0.5)
+        hint = f"; near: {', '.join(near)}" if near else ""
+        return f"not in the catalogue (name it in [models] to use it){hint}"
+
+    def _by_health(self, search: Search, *, reason: str, warnings: tuple[str, ...], now: float) -> Selection:
+        rejected = [r.rejected for r in search.refusals]
+        found = search.found[:MAX_CANDIDATES]
+        phases = [self._pools.phase(e.pool, now) for e in found]
+        usable = [e for e, phase in zip(found, phases, strict=True) if phase in _CALLABLE]
+        reserve = [e for e, phase in zip(found, phases, strict=True) if phase not in _CALLABLE]
+        wait_s = 0.0
+        if not usable:
+            usable, reserve = sorted(reserve, key=lambda e: self._pools.retry_at(e.pool, now)), []
+            wait_s = self._pools.retry_at(usable[0].pool, now) - now
+        rejected += [Rejected(model=e.pool, reason=f"unhealthy: {self._pools.reason(e.pool)}") for e in reserve]
+        if usable[0].pool == search.warm_pool:
+            reason += "; its prompt cache is warm"
+        return Selection(
+            candidates=tuple(e.candidate for e in usable),
+            rejected=tuple(rejected),
+            reason=reason,
+            wait_s=wait_s,
+            warnings=warnings,
+            reserve=tuple(e.candidate for e in reserve),
+        )
+
+    def _entries_of(self, name: str, profile: ModelProfile) -> tuple[Entry, ...]:
+        if name not in self._entries:
+            if len(self._entries) >= MAX_NAMES:
+                self._entries.clear()
+            self._entries[name] = self._make_entries(profile)
+        return self._entries[name]
+
+    def _make_entries(self, profile: ModelProfile) -> tuple[Entry, ...]:
+        also = self._catalogue.also_of(profile.alias)
+        made = []
+        for route in profile.routes:
+            names = frozenset({profile.alias, profile.model_id, route.invoke_id, *also})
+            entry = Entry(profile, Candidate(profile=profile, route=route), names)
+            entry.learn(self._pools.speed(entry.pool))
+            made.append(entry)
+        return tuple(made)
+
+    def _relearn(self, pool: str, before: Speed) -> None:
+        after = self._pools.speed(pool)
+        if select.speed_score(before) != select.speed_score(after):
+            for entry in self._auto:
+                if entry.pool == pool:
+                    entry.learn(after)
+
+    def _allowed_by(self, tenant: TenantPolicy) -> frozenset[str] | None:
+        if tenant.models is None:
+            return None
+        if tenant.models not in self._allowed:
+            self._allowed[tenant.models] = frozenset(tenant.models)
+        return self._allowed[tenant.models]
+
+    def _info(self, profile: ModelProfile, allowed: frozenset[str] | None, now: float) -> ModelInfo:
+        entries = self._entries_of(profile.alias, profile)
+        phases = [self._pools.phase(e.pool, now) for e in entries]
+        price = profile.prices[0] if profile.prices else None
+        factor = profile.routes[0].price_factor if profile.routes else 1.0
+        return ModelInfo(
+            alias=profile.alias,
+            model_id=profile.routes[0].invoke_id if profile.routes else profile.model_id,
+            family=profile.family,
+            name=profile.name,
+            quality=profile.quality,
+            context_tokens=profile.context_tokens,
+            max_output_tokens=profile.max_output_tokens,
+            capabilities=profile.capabilities,
+            lifecycle=profile.lifecycle,
+            regions=tuple(route.region for route in profile.routes),
+            price_input_usd_per_mtok=None if price is None else price.input * factor,
+            price_output_usd_per_mtok=None if price is None else price.output * factor,
+            health=min(phases, key=_PHASE_ORDER.index) if phases else "unknown",
+            unusable=self._why_unusable(profile, entries, allowed),
+        )
+
+    def _why_unusable(
+        self, profile: ModelProfile, entries: Sequence[Entry], allowed: frozenset[str] | None
+    ) -> str | None:
+        if not entries:
+            return f"not in the configured regions {', '.join(self._bedrock.regions)}"
+        if allowed is not None and allowed.isdisjoint(entries[0].names):
+            return "not among the models this tenant may use"
+        return "end of life" if profile.lifecycle == "end_of_life" else None
+
+
+_CALLABLE = ("closed", "half_open")
+_PHASE_ORDER: tuple[str, ...] = ("closed", "half_open", "denied", "open")
+
+
+def _nothing_serves(request: JobRequest, refusals: Sequence[Refusal]) -> Permanent:
+    """The error of the candidate that came furthest, with everybody's reasons."""
+    if not refusals:
+        return Permanent("no model is configured for automatic choice: name one", code="unknown_model")
+    furthest = max(refusals, key=lambda r: select.STAGES.index(r.stage))
+    lead = "none of the named models" if request.models else "no model"
+    shown = "; ".join(f"{r.model}: {r.reason}" for r in refusals[:8])
+    return Permanent(
+        f"{lead} can serve this request: {shown}",
+        code=_CODE_OF_STAGE[furthest.stage],
+        details={"rejected": [{"model": r.model, "reason": r.reason} for r in refusals]},
+    )
