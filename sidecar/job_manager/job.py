@@ -23,13 +23,11 @@ class OwnedJob:
         self,
         *,
         request: JobRequest,
-        request_seq: int,
         metadata: dict[str, Any],
         record: Record,
         clock: Clock,
     ) -> None:
         self.request = request
-        self.request_seq = request_seq
         self.metadata = metadata
         self.record = record
         self.scope = JobScope()

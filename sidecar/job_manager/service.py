@@ -71,9 +71,7 @@ class JobManager:
         of (None: whatever is found may be taken over).
         """
         record = self._record(stored, job, known)
-        owned = OwnedJob(
-            request=request, request_seq=stored.seq, metadata=request.metadata, record=record, clock=self._clock
-        )
+        owned = OwnedJob(request=request, metadata=request.metadata, record=record, clock=self._clock)
         self._live[owned.key] = owned
         marked = asyncio.get_running_loop().create_task(self._is_cancelled(*owned.key))
         try:

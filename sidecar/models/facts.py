@@ -8,10 +8,12 @@ from sidecar.models.result import Attempt, Child, StopReason, Timings, Usage, Us
 class RunFacts(msgspec.Struct, kw_only=True):
     """Gathered while a job runs; the one mutable value here, owned by the task that runs the job.
 
-    `text` holds what was streamed of the attempt that counts, in pieces. `cost_usd` is None as soon as one
+    `text` holds what was streamed of the attempt that counts, in pieces; `has_streamed` says
+    whether any delta of it went out. `cost_usd` is None as soon as one
     call's price is not known.
     """
 
+    input_estimate: int = 0
     model: str | None = None
     model_id: str | None = None
     usage: Usage = Usage()
@@ -21,6 +23,7 @@ class RunFacts(msgspec.Struct, kw_only=True):
     children: list[Child] = msgspec.field(default_factory=list)
     warnings: list[str] = msgspec.field(default_factory=list)
     text: list[str] = msgspec.field(default_factory=list)
+    has_streamed: bool = False
     stop_reason: StopReason | None = None
     queued_ms: int = 0
     first_token_ms: int | None = None

@@ -1,0 +1,169 @@
+"""Reads requests from the stream into the scheduler's windows, a few of each lane at a time."""
+
+import asyncio
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable
+
+from sidecar.component import Tasks
+from sidecar.errors import BusUnavailable, SidecarError
+from sidecar.ports import Clock, Doorbell, Intake, StoredRequest
+from sidecar.request_handler.decode import Opened, open_request
+from sidecar.request_handler.lanes import Index, LaneIndex
+from sidecar.request_handler.schedule import Scheduler
+from sidecar.request_handler.tickets import Ticket
+
+log = logging.getLogger(__name__)
+
+FILLS_AT_ONCE = 32
+MOST_CACHED_BYTES = 64 * 1024 * 1024
+FIRST_DELAY_S = 0.1
+LONGEST_DELAY_S = 5.0
+
+Admit = Callable[[Opened], Ticket]
+Refuse = Callable[[Opened, SidecarError], Awaitable[None]]
+
+
+class Reader:
+    """Fills the scheduler's windows. Doorbells are hints; `reconcile` and `check` hold them against the stream.
+
+    `admit` decides on each request that is read, `refuse` ends those that it does not let in, `on_filled` is
+    called when something was queued. What waits in a window is in `waiting`, by (tenant, job).
+    """
+
+    def __init__(
+        self,
+        *,
+        intake: Intake,
+        scheduler: Scheduler,
+        clock: Clock,
+        tasks: Tasks,
+        admit: Admit,
+        refuse: Refuse,
+        on_filled: Callable[[], None],
+    ) -> None:
+        self._intake = intake
+        self._scheduler = scheduler
+        self._clock = clock
+        self._tasks = tasks
+        self._admit = admit
+        self._refuse = refuse
+        self._on_filled = on_filled
+        self._index = Index()
+        self._opened: OrderedDict[int, Opened] = OrderedDict()
+        self._cached_bytes = 0
+        self._fills = asyncio.Semaphore(FILLS_AT_ONCE)
+        self.waiting: dict[tuple[str, str], Ticket] = {}
+        self.unrecorded: deque[Ticket] = deque()
+        self.is_open = True
+
+    def on_doorbell(self, doorbell: Doorbell) -> None:
+        lane = self._index.ring(doorbell)
+        if lane is not None:
+            self._fill(lane)
+
+    async def reconcile(self) -> None:
+        """Read every lane that holds more than is known of it."""
+        for lane in self._index.reconcile(await self._intake.backlog()):
+            self._fill(lane)
+
+    async def check(self) -> bool:
+        """Whether the doorbells keep up with the stream; if not, it is time to reconcile."""
+        return await self._intake.last_seq() <= self._index.highest_seq
+
+    def left(self, ticket: Ticket) -> None:
+        """The job does not wait any more: there may be room for the next of its lane."""
+        self.waiting.pop((ticket.lane.tenant, ticket.job_id), None)
+        self._fill(self._index.lane(ticket.lane))
+
+    def forget(self, ticket: Ticket) -> None:
+        """The request is gone from the stream, or somebody else's concern."""
+        self._index.forget(ticket.seq)
+        self._drop(ticket.seq)
+        self._fill(self._index.lane(ticket.lane))
+
+    def peek(self, ticket: Ticket) -> Opened | None:
+        """The request of a waiting ticket, if it is in memory."""
+        return self._opened.get(ticket.seq)
+
+    async def open(self, ticket: Ticket) -> Opened | None:
+        """The request of a ticket, from memory or from the stream; None when it is gone."""
+        opened = self._drop(ticket.seq)
+        delay_s = FIRST_DELAY_S
+        while opened is None:
+            try:
+                stored = await self._intake.get(ticket.seq)
+            except BusUnavailable:
+                await self._clock.sleep(delay_s)
+                delay_s = min(delay_s * 2, LONGEST_DELAY_S)
+                continue
+            return open_request(stored) if stored is not None else None
+        return opened
+
+    def _fill(self, lane: LaneIndex) -> None:
+        if self.is_open and lane.has_more and not lane.is_filling and self._scheduler.room(lane.lane) > 0:
+            lane.is_filling = True
+            self._tasks.spawn(self._fill_lane(lane))
+
+    async def _fill_lane(self, lane: LaneIndex) -> None:
+        delay_s = FIRST_DELAY_S
+        try:
+            async with self._fills:
+                while lane.has_more and (room := self._scheduler.room(lane.lane)) > 0:
+                    try:
+                        await self._fill_once(lane, room)
+                        delay_s = FIRST_DELAY_S
+                    except BusUnavailable as e:
+                        log.warning("reading requests failed", extra={"lane": lane.lane, "error": e.message})
+                        lane.has_more = True
+                        await self._clock.sleep(delay_s)
+                        delay_s = min(delay_s * 2, LONGEST_DELAY_S)
+        finally:
+            lane.is_filling = False
+
+    async def _fill_once(self, lane: LaneIndex, room: int) -> None:
+        # Cleared before the read: a doorbell that rings meanwhile sets it again.
+        lane.has_more = False
+        batch = await self._intake.read(lane.lane, after_seq=lane.read_seq, limit=room)
+        if len(batch) >= room:
+            lane.has_more = True
+        refused = [refusal for stored in batch if (refusal := self._take(lane, stored)) is not None]
+        self._on_filled()
+        if refused:
+            await asyncio.gather(*(self._end_refused(opened, error) for opened, error in refused))
+
+    def _take(self, lane: LaneIndex, stored: StoredRequest) -> tuple[Opened, SidecarError] | None:
+        """Queue one request. What is refused is handed back with the reason."""
+        if not self._index.track(lane, stored.seq):
+            return None
+        opened = open_request(stored)
+        if opened.refusal is not None:
+            return opened, opened.refusal
+        try:
+            ticket = self._admit(opened)
+        except SidecarError as e:
+            return opened, e
+        self._keep(opened)
+        self.waiting[(ticket.lane.tenant, ticket.job_id)] = ticket
+        self.unrecorded.append(ticket)
+        self._scheduler.push(ticket, now=self._clock.monotonic())
+        return None
+
+    async def _end_refused(self, opened: Opened, error: SidecarError) -> None:
+        try:
+            await self._refuse(opened, error)
+        finally:
+            self._index.forget(opened.stored.seq)
+
+    def _keep(self, opened: Opened) -> None:
+        """Remember the request until it runs; past the bound the newest go, and are read again in time."""
+        self._opened[opened.stored.seq] = opened
+        self._cached_bytes += len(opened.stored.payload)
+        while self._cached_bytes > MOST_CACHED_BYTES:
+            self._drop(next(reversed(self._opened)))
+
+    def _drop(self, seq: int) -> Opened | None:
+        opened = self._opened.pop(seq, None)
+        if opened is not None:
+            self._cached_bytes -= len(opened.stored.payload)
+        return opened
