@@ -11,7 +11,7 @@ import logging
 import re
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -147,7 +147,7 @@ class Mux:
         *,
         headers: Mapping[str, str] | None = None,
         idle_timeout_s: float | None = None,
-    ) -> AsyncIterator[Message]:
+    ) -> AsyncGenerator[Message, None]:
         """All replies as they come, without end: the caller stops at its own end marker, best within
         `contextlib.aclosing`. Raises like `request`, the timeout being the longest pause between two replies.
         """
