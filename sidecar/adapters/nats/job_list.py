@@ -1,0 +1,133 @@
+"""Listing a tenant's jobs, newest first, from a stream that can only be read forward.
+
+A job's place is the sequence of its first document (written with expected sequence 0), which never changes: pages
+neither repeat nor skip a job, however the jobs move on meanwhile. The stream is walked back in windows. A window
+is measured before it is read (one message and a count), halved while it holds much and widened while it holds
+nothing, so that a page costs about as much as the tenant wrote in the time it covers, and a dozen requests in a
+stream of many millions where the tenant wrote little.
+
+A job is listed as long as its first document is kept: `retention.state_s` from its creation.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from sidecar.adapters.nats.direct import Found, StreamReader
+from sidecar.errors import InvalidRequest
+from sidecar.models import codec
+from sidecar.models.api import JobsPage
+from sidecar.models.job import JobState, State
+
+log = logging.getLogger(__name__)
+
+_FIRST_WRITE = b"\r\nNats-Expected-Last-Subject-Sequence: 0"
+_NARROWEST = 2_048
+_WIDEST = 1 << 24
+_AT_ONCE = 4_000
+_AT_MOST = 20_000
+_DOCUMENTS = 256
+
+
+class _Window(NamedTuple):
+    """Sequences [start, before) and how many messages of the tenant are there; `width` was tried for it."""
+
+    start: int
+    before: int
+    size: int
+    width: int
+
+
+async def list_jobs(
+    reader: StreamReader, pattern: str, *, state: State | None, limit: int, cursor: str | None
+) -> JobsPage:
+    """A page of the jobs whose documents fit `pattern`, those in `state` now if one is given.
+
+    No call reads more than some 20,000 documents: a filter that fits little then gives a short page, with a
+    cursor. Raises InvalidRequest for a cursor that is none.
+    """
+    contents = await reader.contents()
+    before = min(_position(cursor), contents.last_seq + 1)
+    jobs: list[JobState] = []
+    width, looked_at = _NARROWEST, 0
+    while before > contents.first_seq and looked_at < _AT_MOST:
+        window = await _measure(reader, pattern, before, width, contents.first_seq)
+        if window.size:
+            born = await _born(reader, pattern, window)
+            looked_at += window.size
+            taken, before, is_full = await _newest(reader, born, state, limit - len(jobs), window.start)
+            jobs += taken
+            if is_full:
+                return JobsPage(jobs=tuple(jobs), cursor=str(before))
+        before = window.start
+        width = min(window.width * (8 if window.size < limit else 2), _WIDEST)
+    return JobsPage(jobs=tuple(jobs), cursor=str(before) if before > contents.first_seq else None)
+
+
+async def _measure(reader: StreamReader, pattern: str, before: int, width: int, first_seq: int) -> _Window:
+    """The widest window up to `before`, of `width` or halves of it, that is worth reading at once."""
+    beyond, _ = await reader.count(pattern, seq=before)
+    while True:
+        start = max(first_seq, before - width)
+        total, _ = await reader.count(pattern, seq=start)
+        count = max(0, total - beyond)
+        if count <= _AT_ONCE or width <= _NARROWEST:
+            return _Window(start, before, count, width)
+        width //= 2
+
+
+async def _born(reader: StreamReader, pattern: str, window: _Window) -> list[Found]:
+    """The first documents in a window, oldest first."""
+    born: list[Found] = []
+    async for item in reader.scan(pattern, seq=window.start):
+        if item.seq >= window.before:
+            break
+        if _is_first(item):
+            born.append(item._replace(payload=b""))
+    return born
+
+
+async def _newest(
+    reader: StreamReader, born: Sequence[Found], state: State | None, limit: int, start: int
+) -> tuple[list[JobState], int, bool]:
+    """Up to `limit` of the jobs born, newest first; where to go on; and whether there are more than `limit`."""
+    jobs: list[JobState] = []
+    before = start
+    for end in range(len(born), 0, -_DOCUMENTS):
+        part = born[max(0, end - _DOCUMENTS) : end]
+        now = await reader.last_of(item.subject for item in part)
+        for item in reversed(part):
+            document = _document(now.get(item.subject))
+            if document is None or (state is not None and document.state != state):
+                continue
+            if len(jobs) == limit:
+                return jobs, before, True
+            jobs.append(msgspec.structs.replace(document, result=None))
+            before = item.seq
+    return jobs, start, False
+
+
+def _position(cursor: str | None) -> int:
+    if cursor is None:
+        return 1 << 63
+    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) < 20):
+        raise InvalidRequest("is not the cursor of an earlier page: leave it out to start anew", path="cursor")
+    return int(cursor)
+
+
+def _is_first(item: Found) -> bool:
+    block = item.own_headers
+    at = block.find(_FIRST_WRITE)
+    return at >= 0 and block[at + len(_FIRST_WRITE) :][:2] in (b"", b"\r\n")
+
+
+def _document(found: Found | None) -> JobState | None:
+    if found is None or found.is_tombstone:
+        return None
+    try:
+        return codec.decode_state(found.payload)
+    except InvalidRequest as e:
+        log.warning("%s holds no state document: %s", found.subject, e.message)
+        return None

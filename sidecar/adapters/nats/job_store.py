@@ -1,0 +1,84 @@
+"""State documents in the KV bucket `LLM_JOB`, marks of cancellation in `LLM_CANCEL`."""
+
+from collections.abc import Callable
+
+from sidecar.adapters.nats.direct import TOMBSTONE, StreamReader
+from sidecar.adapters.nats.job_list import list_jobs
+from sidecar.adapters.nats.message import Message
+from sidecar.adapters.nats.mux import Mux
+from sidecar.errors import BusRefused, InvalidRequest
+from sidecar.models import codec
+from sidecar.models.api import JobsPage
+from sidecar.models.job import JobState, State
+from sidecar.models.subjects import CANCEL_BUCKET, JOB_BUCKET, is_name
+from sidecar.ports import Stored
+
+EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+_STATES = f"$KV.{JOB_BUCKET}."
+_MARKS = f"$KV.{CANCEL_BUCKET}."
+
+
+class NatsJobStore:
+    """`JobStore` over JetStream's key-value layout, written by compare-and-set.
+
+    `is_replicated`: whether the streams have more than one replica. Then `get` and `is_cancelled` ask the leader,
+    else a direct get is as true; one request either way, so a 404 is final and never asked a second time.
+
+    A write whose answer was lost (BusUnavailable) may have happened: `get` tells, by comparing the document.
+
+    `list` is described in `job_list`.
+    """
+
+    def __init__(self, mux: Mux, *, is_replicated: bool = False) -> None:
+        self._mux = mux
+        self._states = StreamReader(mux, f"KV_{JOB_BUCKET}", is_replicated=is_replicated)
+        self._marks = StreamReader(mux, f"KV_{CANCEL_BUCKET}", is_replicated=is_replicated)
+
+    async def get(self, tenant: str, job: str) -> Stored | None:
+        found = await self._states.last(_key(_STATES, tenant, job))
+        if found is None or found.is_tombstone:
+            return None
+        try:
+            return Stored(codec.decode_state(found.payload), found.seq)
+        except InvalidRequest as e:
+            raise BusRefused(f"the state document of {tenant}.{job} is not one: {e.message}") from e
+
+    async def create(self, state: JobState) -> int:
+        return await self._write(state, 0)
+
+    async def update(self, state: JobState, *, revision: int) -> int:
+        return await self._write(state, revision)
+
+    async def list(
+        self, tenant: str, *, state: State | None = None, limit: int = 100, cursor: str | None = None
+    ) -> JobsPage:
+        if not is_name(tenant):
+            raise InvalidRequest(f"{tenant!r} does not name a tenant")
+        return await list_jobs(self._states, f"{_STATES}{tenant}.*", state=state, limit=limit, cursor=cursor)
+
+    async def mark_cancelled(self, tenant: str, job: str, *, reason: str | None = None) -> None:
+        await self._mux.store(_key(_MARKS, tenant, job), (reason or "").encode())
+
+    async def is_cancelled(self, tenant: str, job: str) -> bool:
+        found = await self._marks.last(_key(_MARKS, tenant, job))
+        return found is not None and not found.is_tombstone
+
+    async def listen_cancelled(self, on_mark: Callable[[str, str], None]) -> None:
+        def hear(message: Message) -> None:
+            tenant, _, job = message.subject.removeprefix(_MARKS).partition(".")
+            if TOMBSTONE not in message.raw_headers:
+                on_mark(tenant, job)
+
+        await self._mux.subscribe(f"{_MARKS}*.*", hear)
+
+    async def _write(self, state: JobState, revision: int) -> int:
+        subject = _key(_STATES, state.tenant, state.job)
+        ack = await self._mux.store(subject, codec.encode(state), headers={EXPECTED: str(revision)})
+        return ack.seq
+
+
+def _key(root: str, tenant: str, job: str) -> str:
+    """Raises InvalidRequest for what would address other keys, such as a wildcard."""
+    if not (is_name(tenant) and is_name(job)):
+        raise InvalidRequest(f"{tenant!r} and {job!r} do not name a job")
+    return f"{root}{tenant}.{job}"

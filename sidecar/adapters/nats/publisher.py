@@ -1,0 +1,98 @@
+"""Events of jobs: stored under `log`, fenced by the revision of the job's state, republished as `job`."""
+
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from sidecar.adapters.nats.direct import Found, StreamReader
+from sidecar.adapters.nats.job_store import EXPECTED
+from sidecar.adapters.nats.mux import Mux
+from sidecar.adapters.nats.result_waiter import NatsResultWaiter, ResultWatch
+from sidecar.errors import Conflict, InvalidRequest
+from sidecar.models import codec
+from sidecar.models.event import Event
+from sidecar.models.subjects import JOB_BUCKET, JOB_STREAM, Subjects, is_name
+from sidecar.ports import StoredEvent
+
+_EXPECTED_OF = f"{EXPECTED}-Subject"
+_TTL = "Nats-TTL"
+
+
+class _Place(msgspec.Struct, frozen=True):
+    """Where an event stands in its job: the same place twice is the same event."""
+
+    attempt: int
+    n: int
+
+
+_decode_place = msgspec.json.Decoder(_Place).decode
+
+
+class NatsPublisher:
+    """`Publisher` over JetStream. `events_s` is how long events are kept, in whole seconds.
+
+    Every event costs one message and one acknowledgement. Nothing is retried here: after BusUnavailable the
+    event may or may not be stored, so the owner publishes the same event again, with the same `n`. A repeated
+    ordinary event may then stand twice (`replay` gives the first only); a repeated result is refused by the
+    server, so `publish_result` is False both for another's result and for one's own whose answer was lost.
+
+    `replay` reads in batches of 1,000, at more than one replica with a last look at the leader, so that it
+    lacks nothing that was stored before it was called.
+    """
+
+    def __init__(self, mux: Mux, subjects: Subjects, *, events_s: int, is_replicated: bool = False) -> None:
+        self._mux = mux
+        self._subjects = subjects
+        self._ttl = str(events_s)
+        self._reader = StreamReader(mux, JOB_STREAM, is_replicated=is_replicated)
+        self._is_replicated = is_replicated
+        self._watch = ResultWatch(mux, self._reader)
+        self._fence_root = f"$KV.{JOB_BUCKET}."
+
+    async def publish(self, event: Event, *, fence: int) -> None:
+        headers = {
+            EXPECTED: str(fence),
+            _EXPECTED_OF: f"{self._fence_root}{event.tenant}.{event.job}",
+            _TTL: self._ttl,
+        }
+        subject = self._subjects.log(event.tenant, event.job, event.type)
+        await self._mux.store(subject, codec.encode(event), headers=headers)
+
+    async def publish_result(self, event: Event) -> bool:
+        headers = {EXPECTED: "0", _TTL: self._ttl}
+        subject = self._subjects.log(event.tenant, event.job, event.type)
+        try:
+            await self._mux.store(subject, codec.encode(event), headers=headers)
+        except Conflict:
+            return False
+        return True
+
+    async def replay(self, tenant: str, job: str) -> AsyncIterator[StoredEvent]:
+        seen: set[_Place] = set()
+        async for item in self._stored(self._log(tenant, job, ">")):
+            place = _decode_place(item.payload)
+            if place not in seen:
+                seen.add(place)
+                yield StoredEvent(item.subject.rpartition(".")[2], item.payload)
+
+    async def wait_result(self, tenant: str, job: str) -> NatsResultWaiter:
+        stored_as = self._log(tenant, job, "result")
+        return await self._watch.open(self._subjects.event(tenant, job, "result"), stored_as=stored_as)
+
+    async def _stored(self, pattern: str) -> AsyncIterator[Found]:
+        newest = await self._reader.newest(pattern) if self._is_replicated else None
+        seq = 1
+        async for item in self._reader.scan(pattern, seq=seq):
+            seq = item.seq + 1
+            yield item
+        while newest is not None and seq <= newest.seq:
+            item_or_none = await self._reader.next(pattern, seq=seq)
+            if item_or_none is None:
+                return
+            seq = item_or_none.seq + 1
+            yield item_or_none
+
+    def _log(self, tenant: str, job: str, kind: str) -> str:
+        if not (is_name(tenant) and is_name(job)):
+            raise InvalidRequest(f"{tenant!r} and {job!r} do not name a job")
+        return self._subjects.log(tenant, job, kind)
