@@ -17,12 +17,12 @@ import msgspec
 
 from sidecar.models.profile import Limits
 from sidecar.ports import Lane
+from sidecar.request_handler.backlog import CREDIT_S, Backlog
 from sidecar.request_handler.caps import Tenant
 from sidecar.request_handler.fair_share import FairShare, Flow, Line, Pools, Queue, Share
 from sidecar.request_handler.ledger import Ledger
 from sidecar.request_handler.quota import Pool, Throttle
 from sidecar.request_handler.tickets import Blocked, Dropped, Grant, TenantCaps, Ticket
-from sidecar.request_handler.backlog import CREDIT_S, Backlog
 
 
 class Turn:

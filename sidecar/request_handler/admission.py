@@ -1,0 +1,130 @@
+"""What is refused at once, with the code and the numbers that tell the caller what to change. Pure.
+
+Each check raises what the job ends with, or returns. `admit` is all of them in the order of their cost.
+"""
+
+from collections.abc import Iterable, Mapping
+from math import inf
+
+import msgspec
+
+from sidecar.errors import Permanent, Temporary
+from sidecar.models.profile import Limits
+from sidecar.settings import TenantPolicy
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job asks for. Tokens are estimates; `max_tokens` is the bound of one answer.
+
+    `pools` are the quota pools it may run on. `deadline` and `now` are seconds since 1970. `queued` counts the
+    jobs of its lane that are queued or running, without this one. `wait_s` is its own backlog at the fair rate;
+    None where nothing is known.
+    """
+
+    tenant: str
+    input_tokens: int
+    max_tokens: int
+    pools: Mapping[str, Limits]
+    queued: int
+    now: float
+    deadline: float | None = None
+    wait_s: float | None = None
+
+
+def admit(asked: Asked, *, policy: TenantPolicy) -> None:
+    """Raise the first reason why the job can't be queued: Permanent, or Temporary for a full queue."""
+    check_tenant(asked.tenant, policy=policy)
+    check_deadline(asked)
+    check_queue(asked, policy=policy)
+    check_size(asked, policy=policy)
+
+
+def check_tenant(tenant: str, *, policy: TenantPolicy) -> None:
+    """Raise `tenant_denied` where the policy lets the tenant do nothing."""
+    if policy.deny:
+        raise Permanent(
+            f"tenant {tenant} is not allowed to use this sidecar: the operator has to add [tenants.{tenant}]",
+            code="tenant_denied",
+        )
+
+
+def check_names(tenant: str, kind: str, names: Iterable[str], *, allowed: Iterable[str] | None) -> None:
+    """Raise `tenant_denied` for models or tools (`kind`) that are not on the tenant's list; no list allows all."""
+    if allowed is None:
+        return
+    usable = frozenset(allowed)
+    denied = [name for name in names if name not in usable]
+    if denied:
+        raise Permanent(
+            f"tenant {tenant} may not use {kind} {', '.join(denied)}",
+            code="tenant_denied",
+            details={"denied": denied, "allowed": sorted(usable)},
+        )
+
+
+def check_queue(asked: Asked, *, policy: TenantPolicy) -> None:
+    """Raise `queue_full` where the lane holds as many jobs as the tenant may have."""
+    if asked.queued >= policy.max_queue:
+        raise Temporary(
+            f"{asked.queued} jobs are queued or running, tenant {asked.tenant} may have {policy.max_queue}"
+            " of one class: wait for results before you send more",
+            code="queue_full",
+            details={"queued": asked.queued, "max_queue": policy.max_queue},
+        )
+
+
+def check_size(asked: Asked, *, policy: TenantPolicy) -> None:
+    """Raise `quota_exceeded` for a job that could never start: larger than a minute's quota everywhere."""
+    needed = asked.input_tokens + asked.max_tokens
+    quotas = {pool: limits.tokens_per_minute for pool, limits in asked.pools.items()}
+    largest = max((inf if quota is None else quota for quota in quotas.values()), default=inf)
+    if needed > largest:
+        raise Permanent(
+            f"the job needs {needed} tokens (input about {asked.input_tokens}, max_tokens {asked.max_tokens}),"
+            f" the largest quota is {largest:.0f} a minute: shorten the input or lower max_tokens",
+            code="quota_exceeded",
+            details={
+                "needed_tokens": needed,
+                "input_tokens": asked.input_tokens,
+                "max_tokens": asked.max_tokens,
+                "tokens_per_minute": quotas,
+            },
+        )
+    if policy.tokens_per_minute is not None and needed > policy.tokens_per_minute:
+        raise Permanent(
+            f"the job needs {needed} tokens, tenant {asked.tenant} may use {policy.tokens_per_minute} a minute:"
+            " shorten the input or lower max_tokens",
+            code="quota_exceeded",
+            details={"needed_tokens": needed, "tenant_tokens_per_minute": policy.tokens_per_minute},
+        )
+
+
+def check_deadline(asked: Asked) -> None:
+    """Raise `deadline_exceeded` for a deadline that has passed, or that the lane's own backlog will overshoot."""
+    if asked.deadline is None:
+        return
+    left_s = asked.deadline - asked.now
+    if left_s <= 0:
+        raise Permanent(
+            f"the deadline passed {-left_s:.1f} s ago",
+            code="deadline_exceeded",
+            details={"late_s": round(-left_s, 3)},
+        )
+    if asked.wait_s is not None and asked.wait_s > left_s:
+        raise Permanent(
+            f"the deadline is in {left_s:.1f} s, but the tenant's own {asked.queued} jobs ahead take about"
+            f" {asked.wait_s:.0f} s at its fair share: send it later, or with a later deadline",
+            code="deadline_exceeded",
+            details={"left_s": round(left_s, 3), "wait_s": round(asked.wait_s, 3), "queued": asked.queued},
+        )
+
+
+def bound_max_tokens(wanted: int | None, *, default: int, model_max: int, tenant_max: int | None) -> int:
+    """How many tokens an answer may have: what was asked (or the default), within the model's and tenant's bounds.
+
+    Never unset: Bedrock would reserve the model's maximum.
+    """
+    bounds = [wanted or default, model_max]
+    if tenant_max is not None:
+        bounds.append(tenant_max)
+    return max(1, min(bounds))
