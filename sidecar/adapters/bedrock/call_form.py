@@ -1,0 +1,21 @@
+"""What an encoder hands to a transport, and what the decoder must know of it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A call in Converse form: `params` are boto3's keyword arguments but for `modelId`; binary is `bytes`.
+
+    `tool_names` turns names on the wire into those of the call. `output_tool` is the tool by which the answer's
+    schema is enforced; its input is the answer. `takes_tools` is False where tools are sent only because the
+    history holds tool blocks.
+    """
+
+    params: dict[str, Any]
+    tool_names: dict[str, str] = field(default_factory=dict)
+    output_tool: str | None = None
+    takes_tools: bool = True
+    splits_thinking: bool = False
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,168 @@
+"""AWS credentials by botocore's own chain, loaded and refreshed off the event loop.
+
+botocore blocks while it asks a metadata service, STS or SSO. Here one thread does that for everybody: callers
+get what is valid at once, a refresh near expiry runs beside them, and only expired keys make them wait.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sidecar.adapters.bedrock.sigv4 import Keys
+from sidecar.errors import AccessDenied, ModelUnavailable, SidecarError
+
+if TYPE_CHECKING:
+    from botocore.session import Session
+
+log = logging.getLogger(__name__)
+
+CHECK_EVERY_S = 5.0
+_MANDATORY_S = 60
+_REMEDY = "give credentials: AWS_BEARER_TOKEN_BEDROCK, AWS_ACCESS_KEY_ID, a profile, or a role of the pod"
+
+
+class Bearer(NamedTuple):
+    """A Bedrock API key; wins over access keys."""
+
+    token: str
+
+
+Auth = Keys | Bearer
+
+# An endpoint on this machine, such as the emulator, checks no signature but wants to see one.
+LOCAL_KEYS = Keys("local", "local")
+
+
+class CredentialSource:
+    """Hands out `Auth` for signing. `is_local`: the endpoint is on this machine, so missing keys do no harm.
+
+    `clock` is a monotonic clock in seconds.
+    """
+
+    def __init__(
+        self, open_session: Callable[[], "Session"], *, is_local: bool, clock: Callable[[], float]
+    ) -> None:
+        self._open_session = open_session
+        self._is_local = is_local
+        self._clock = clock
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="aws-credentials")
+        self._chain: Any = None
+        self._auth: Auth | None = None
+        self._check_at = 0.0
+        self._refreshing: asyncio.Task[Auth] | None = None
+
+    async def get(self) -> Auth:
+        """Valid credentials, from memory in all but the first call and after expiry.
+
+        Raises AccessDenied when there are none, ModelUnavailable when their source did not answer.
+        """
+        auth = self._auth
+        now = self._clock()
+        if auth is not None and now < self._check_at:
+            return auth
+        self._check_at = now + CHECK_EVERY_S
+        if auth is not None and not self._is_due():
+            return auth
+        if auth is None or self._is_expired():
+            return await asyncio.shield(self._refresh())
+        self._refresh()
+        return auth
+
+    def invalidate(self) -> None:
+        """Forget what the provider called expired, so that the next call asks the chain again."""
+        if isinstance(self._auth, Keys) and self._auth is not LOCAL_KEYS:
+            self._auth = None
+            self._chain = None
+
+    async def close(self) -> None:
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _is_due(self) -> bool:
+        is_needed = getattr(self._chain, "refresh_needed", None)
+        return bool(is_needed()) if is_needed else False
+
+    def _is_expired(self) -> bool:
+        is_needed = getattr(self._chain, "refresh_needed", None)
+        return bool(is_needed(_MANDATORY_S)) if is_needed else False
+
+    def _refresh(self) -> "asyncio.Task[Auth]":
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.get_running_loop().create_task(self._load(), name="aws-credentials")
+            self._refreshing.add_done_callback(_report)
+        return self._refreshing
+
+    async def _load(self) -> Auth:
+        loop = asyncio.get_running_loop()
+        auth = await loop.run_in_executor(self._executor, self._load_blocking)
+        self._auth = auth
+        self._check_at = self._clock() + CHECK_EVERY_S
+        return auth
+
+    def _load_blocking(self) -> Auth:
+        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.utils import get_token_from_environment
+
+        try:
+            token = get_token_from_environment("bedrock")
+            if token:
+                return Bearer(token)
+            if self._chain is None:
+                self._chain = self._open_chain()
+            if self._chain is None:
+                return self._none_found()
+            frozen = self._chain.get_frozen_credentials()
+        except (BotoCoreError, ClientError, RuntimeError, OSError) as e:
+            raise credential_error(e) from e
+        return Keys(frozen.access_key, frozen.secret_key, frozen.token)
+
+    def _open_chain(self) -> Any:
+        session = self._open_session()
+        if self._is_local:
+            # The metadata service of a machine that is none answers after seconds, by a timeout.
+            session.get_component("credential_provider").remove("iam-role")
+        return session.get_credentials()
+
+    def _none_found(self) -> Auth:
+        if self._is_local:
+            return LOCAL_KEYS
+        raise AccessDenied(f"no AWS credentials were found: {_REMEDY}", details={"provider_code": "NoCredentials"})
+
+
+def _report(task: "asyncio.Task[Auth]") -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.warning("AWS credentials could not be refreshed: %s", error)
+
+
+_LASTING = frozenset(
+    {
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "ProfileNotFound",
+        "ConfigParseError",
+        "ConfigNotFound",
+        "InvalidConfigError",
+        "UnauthorizedSSOTokenError",
+        "SSOTokenLoadError",
+        "TokenRetrievalError",
+        "LoginRefreshRequired",
+        "LoginTokenLoadError",
+        "LoginInsufficientPermissions",
+        "InfiniteLoopConfigError",
+        "MissingDependencyException",
+    }
+)
+
+
+def credential_error(error: Exception) -> SidecarError:
+    """A failure of the credential chain: for somebody to mend, or of a source that may answer later."""
+    name = type(error).__name__
+    details = {"provider_code": name}
+    response = getattr(error, "response", None)
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) if isinstance(response, dict) else 0
+    if name in _LASTING or (400 <= status < 500 and status != 429):
+        return AccessDenied(f"AWS credentials cannot be had ({error}): {_REMEDY}", details=details)
+    return ModelUnavailable(f"the source of the AWS credentials did not answer ({error})", details=details)

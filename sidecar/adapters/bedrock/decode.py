@@ -1,0 +1,254 @@
+"""From Bedrock's blocks to neutral ones: shared by whole answers and streams. Pure."""
+
+from base64 import b64decode
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from sidecar.adapters.bedrock.call_form import Encoded
+from sidecar.adapters.bedrock.thinking import split_thinking
+from sidecar.adapters.bedrock.wire import ConverseResponse, WireUsage
+from sidecar.errors import ModelFailed
+from sidecar.models.call import ModelReply
+from sidecar.models.content import (
+    AnswerBlock,
+    ImageBlock,
+    OtherBlock,
+    ReasoningBlock,
+    Source,
+    TextBlock,
+    ToolUseBlock,
+)
+from sidecar.models.result import StopReason, Usage
+
+STOP_REASONS: dict[str, StopReason] = {
+    "end_turn": "end_turn",
+    "tool_use": "tool_use",
+    "max_tokens": "max_tokens",
+    "stop_sequence": "stop_sequence",
+    "guardrail_intervened": "guardrail",
+    "content_filtered": "content_filtered",
+    "malformed_model_output": "malformed_output",
+    "malformed_tool_use": "malformed_output",
+    "model_context_window_exceeded": "context_overflow",
+}
+# After these a tool's arguments may be cut, even where what there is of them reads as JSON.
+CUTTING_STOPS = frozenset(
+    {"max_tokens", "model_context_window_exceeded", "malformed_model_output", "malformed_tool_use"}
+)
+MIN_CHARS_A_TOKEN = 4
+
+_response_decoder = msgspec.json.Decoder(ConverseResponse)
+
+
+def decode_response(response: bytes | Mapping[str, Any], encoded: Encoded) -> ModelReply:
+    """A whole answer. Raises ModelFailed for what is none: empty, HTML, without a stop reason."""
+    try:
+        if isinstance(response, bytes):
+            parsed = _response_decoder.decode(response)
+        else:
+            parsed = msgspec.convert(response, ConverseResponse)
+    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        raise ModelFailed(
+            f"Bedrock answered with HTTP 200 but without an answer ({e})",
+            details={"provider_code": "empty_answer"},
+        ) from e
+    reader = BlockReader(encoded)
+    content = parsed.output.message.content
+    blocks: list[AnswerBlock] = []
+    for place, block in enumerate(content):
+        may_be_cut = parsed.stop_reason in CUTTING_STOPS and place == len(content) - 1
+        blocks.extend(reader.read(block, may_be_cut=may_be_cut))
+    return reader.reply(blocks, raw_stop=parsed.stop_reason, usage=parsed.usage, trace=parsed.trace)
+
+
+class BlockReader:
+    """Reads the blocks of one answer; keeps what must be said about them in `warnings`."""
+
+    def __init__(self, encoded: Encoded) -> None:
+        self._encoded = encoded
+        self._ids: set[str] = set()
+        self._answered_by_tool = False
+        self.warnings = list(encoded.warnings)
+
+    def read(self, block: Mapping[str, Any], *, may_be_cut: bool = False) -> Iterable[AnswerBlock]:
+        """The neutral form of one whole block; none for an empty text."""
+        text = block.get("text")
+        if isinstance(text, str):
+            return self.text(text)
+        reasoning = block.get("reasoningContent")
+        if isinstance(reasoning, Mapping):
+            return self._reasoning(reasoning, block)
+        use = block.get("toolUse")
+        if isinstance(use, Mapping):
+            return (self._tool_use(use, block, may_be_cut=may_be_cut),)
+        image = block.get("image")
+        if isinstance(image, Mapping):
+            return (self._image(image, block),)
+        if "toolResult" in block:
+            return (OtherBlock(value=dict(block)),)
+        kind = next(iter(block), "empty")
+        return (self.other(block, f"the answer holds a block of the unknown kind {kind!r}"),)
+
+    def text(self, text: str) -> Iterable[AnswerBlock]:
+        if not text:
+            return ()
+        if not self._encoded.splits_thinking:
+            return (TextBlock(text=text),)
+        return tuple(
+            ReasoningBlock(text=piece.text) if piece.is_reasoning else TextBlock(text=piece.text)
+            for piece in split_thinking(text)
+        )
+
+    def other(self, block: Mapping[str, Any], why: str) -> OtherBlock:
+        self.warnings.append(f"{why}; it is kept as it came")
+        return OtherBlock(value=dict(block))
+
+    def tool_use(self, *, use_id: str, name: str, arguments: Any, raw: Mapping[str, Any]) -> AnswerBlock:
+        """A tool call with whole arguments, or the block as it came where it must not run."""
+        if name == self._encoded.output_tool:
+            self._answered_by_tool = True
+            written = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
+            return TextBlock(text=written)
+        if not name or not isinstance(arguments, dict):
+            return self.other(raw, f"the call of tool {name!r} is not one")
+        if not self._encoded.takes_tools:
+            return self.other(raw, f"the model called {name!r} although tool_choice is none")
+        return ToolUseBlock(
+            id=self._unique(use_id or name), name=self._encoded.tool_names.get(name, name), input=arguments
+        )
+
+    def reply(
+        self,
+        blocks: list[AnswerBlock],
+        *,
+        raw_stop: str,
+        usage: WireUsage | None,
+        trace: Mapping[str, Any] | None,
+        first_token_ms: int | None = None,
+    ) -> ModelReply:
+        guardrail = (trace or {}).get("guardrail")
+        stop_reason = self._stop_reason(blocks, raw_stop, guardrail)
+        if usage is None:
+            self.warnings.append("Bedrock reported no usage; it is estimated")
+        return ModelReply(
+            content=ordered(blocks),
+            stop_reason=stop_reason,
+            raw_stop_reason=raw_stop,
+            usage=_usage(usage) if usage else estimate_usage(self._encoded.params, blocks),
+            usage_basis="observed" if usage else "estimated",
+            warnings=tuple(self.warnings),
+            guardrail_trace=guardrail,
+            first_token_ms=first_token_ms,
+        )
+
+    def _tool_use(self, use: Mapping[str, Any], block: Mapping[str, Any], *, may_be_cut: bool) -> AnswerBlock:
+        name = use.get("name") or ""
+        if use.get("type") == "server_tool_use":
+            return OtherBlock(value=dict(block))
+        if may_be_cut and name != self._encoded.output_tool:
+            return self.other(block, f"the arguments of tool {name!r} may be cut")
+        return self.tool_use(
+            use_id=use.get("toolUseId") or "", name=name, arguments=use.get("input", {}), raw=block
+        )
+
+    def _reasoning(self, reasoning: Mapping[str, Any], block: Mapping[str, Any]) -> Iterable[AnswerBlock]:
+        thought = reasoning.get("reasoningText")
+        if isinstance(thought, Mapping) and isinstance(thought.get("text"), str):
+            return (ReasoningBlock(text=thought["text"], signature=thought.get("signature")),)
+        redacted = reasoning.get("redactedContent")
+        if isinstance(redacted, str):
+            return (ReasoningBlock(redacted=b64decode(redacted)),)
+        if isinstance(redacted, bytes):
+            return (ReasoningBlock(redacted=redacted),)
+        return (self.other(block, "the answer holds reasoning of an unknown form"),)
+
+    def _image(self, image: Mapping[str, Any], block: Mapping[str, Any]) -> AnswerBlock:
+        data = (image.get("source") or {}).get("bytes")
+        if isinstance(data, str):
+            data = b64decode(data)
+        if data and image.get("format") in ("png", "jpeg", "gif", "webp"):
+            return ImageBlock(source=Source(data=data), format=image["format"])
+        return self.other(block, "the answer holds an image of an unknown form")
+
+    def _unique(self, use_id: str) -> str:
+        if use_id not in self._ids:
+            self._ids.add(use_id)
+            return use_id
+        copy = 2
+        while f"{use_id}-{copy}" in self._ids:
+            copy += 1
+        self.warnings.append(f"the tool use id {use_id!r} comes twice; the later one is now {use_id}-{copy}")
+        self._ids.add(f"{use_id}-{copy}")
+        return f"{use_id}-{copy}"
+
+    def _stop_reason(self, blocks: list[AnswerBlock], raw: str, guardrail: Any) -> StopReason:
+        has_calls = any(isinstance(block, ToolUseBlock) for block in blocks)
+        if raw == "tool_use" and not has_calls:
+            return "end_turn" if self._answered_by_tool else "other"
+        if raw == "guardrail_intervened" and _only_masked(guardrail):
+            self.warnings.append("a guardrail masked parts of the conversation; the answer is whole otherwise")
+            return "tool_use" if has_calls else "end_turn"
+        found = STOP_REASONS.get(raw)
+        if found is None:
+            self.warnings.append(f"the model stopped for the unknown reason {raw!r}")
+            return "other"
+        return found
+
+
+def ordered(blocks: list[AnswerBlock]) -> tuple[AnswerBlock, ...]:
+    """Reasoning first and tool calls last, where the answer had it otherwise.
+
+    Signed reasoning between texts stays where it is: its provider wants it back unmoved.
+    """
+    ranks = [_rank(block) for block in blocks]
+    if ranks == sorted(ranks) or (
+        all(b.signature or b.redacted for b in blocks if isinstance(b, ReasoningBlock)) and _calls_are_last(ranks)
+    ):
+        return tuple(blocks)
+    return tuple(sorted(blocks, key=_rank))
+
+
+def _rank(block: object) -> int:
+    if isinstance(block, ReasoningBlock):
+        return 0
+    return 2 if isinstance(block, ToolUseBlock) else 1
+
+
+def _calls_are_last(ranks: list[int]) -> bool:
+    return 2 not in ranks or all(rank == 2 for rank in ranks[ranks.index(2) :])
+
+
+def _usage(usage: WireUsage) -> Usage:
+    return Usage(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_read_tokens=usage.cache_read_input_tokens,
+        cache_write_tokens=usage.cache_write_input_tokens,
+    )
+
+
+def estimate_usage(params: Mapping[str, Any], blocks: Iterable[AnswerBlock]) -> Usage:
+    """Tokens by length, four characters each, for an answer that came without its bill."""
+    said = sum(len(msgspec.json.encode(block)) for block in blocks)
+    asked = len(msgspec.json.encode(params))
+    return Usage(input_tokens=asked // MIN_CHARS_A_TOKEN, output_tokens=said // MIN_CHARS_A_TOKEN)
+
+
+def _only_masked(guardrail: Any) -> bool:
+    """Whether the trace names masking and no blocking."""
+    actions = set(_actions(guardrail))
+    return "ANONYMIZED" in actions and "BLOCKED" not in actions
+
+
+def _actions(node: Any) -> Iterable[str]:
+    if isinstance(node, Mapping):
+        action = node.get("action")
+        if isinstance(action, str):
+            yield action
+        for child in node.values():
+            yield from _actions(child)
+    elif isinstance(node, list | tuple):
+        for child in node:
+            yield from _actions(child)

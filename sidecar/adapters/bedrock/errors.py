@@ -1,0 +1,197 @@
+"""What Bedrock's refusals mean here: one table for HTTP answers and for exceptions inside streams.
+
+An error is known by its type (`x-amzn-errortype`, `__type`, `:exception-type`), else by its HTTP status. Some
+validation errors are known by their message alone. `details` carry `provider_code`, `http_status`, `request_id`.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import msgspec
+
+from sidecar.errors import (
+    AccessDenied,
+    ContextOverflow,
+    DailyQuotaExhausted,
+    InvalidRequest,
+    ModelFailed,
+    ModelUnavailable,
+    Permanent,
+    SidecarError,
+    Temporary,
+    Throttled,
+)
+
+_ACCESS = "check the credentials, the IAM policy (bedrock:InvokeModel…) and model access in this region"
+
+# Type without "Exception", "Error" and "Fault", lower case.
+_BY_TYPE: dict[str, type[SidecarError]] = {
+    "throttling": Throttled,
+    "throttled": Throttled,
+    "toomanyrequests": Throttled,
+    "requestlimitexceeded": Throttled,
+    "servicequotaexceeded": Throttled,
+    "modelnotready": ModelUnavailable,
+    "serviceunavailable": ModelUnavailable,
+    "internalserver": ModelUnavailable,
+    "internalfailure": ModelUnavailable,
+    "internal": ModelUnavailable,
+    "modeltimeout": ModelFailed,
+    "model": ModelFailed,
+    "modelstream": ModelFailed,
+    "validation": InvalidRequest,
+    "serialization": InvalidRequest,
+    "accessdenied": AccessDenied,
+    "unauthorized": AccessDenied,
+    "notauthorized": AccessDenied,
+    "expiredtoken": AccessDenied,
+    "unrecognizedclient": AccessDenied,
+    "invalidclienttokenid": AccessDenied,
+    "invalidsignature": AccessDenied,
+    "signaturedoesnotmatch": AccessDenied,
+    "incompletesignature": AccessDenied,
+    "missingauthenticationtoken": AccessDenied,
+    "requestexpired": AccessDenied,
+    "optinrequired": AccessDenied,
+    "resourcenotfound": Permanent,
+}
+_BY_STATUS: dict[int, type[SidecarError]] = {
+    401: AccessDenied,
+    403: AccessDenied,
+    404: Permanent,
+    408: ModelFailed,
+    424: ModelFailed,
+    429: Throttled,
+}
+EXPIRED_TYPES = frozenset({"expiredtoken", "requestexpired", "unrecognizedclient", "invalidclienttokenid"})
+
+_CONTEXT_OVERFLOW = re.compile(
+    r"(input|prompt)( text)? is too long|too many input tokens|maximum context length"
+    r"|context (window|limit|length)"
+    r"|input tokens exceed|exceeds? the (maximum|max)( number of)?( input)? tokens?|exceeds the model's maximum"
+    r"|maximum (number of )?(input )?tokens? (of|allowed)|number of input tokens",
+    re.IGNORECASE,
+)
+_UNKNOWN_MODEL = re.compile(
+    r"model identifier is invalid|could not resolve the foundation model|end of its life"
+    r"|on-demand throughput isn.t|(model|inference profile) .*(not found|does not exist)"
+    r"|isn.t supported in this region",
+    re.IGNORECASE,
+)
+_PER_DAY = re.compile(r"(tokens|requests) per day|daily (token|request)", re.IGNORECASE)
+_SUFFIX = re.compile(r"(exception|error|fault)+$")
+
+
+def kind_of(error_type: str) -> str:
+    """`ThrottlingException:http://…` and `throttlingException` as `throttling`."""
+    name = error_type.rsplit("#", 1)[-1].split(":", 1)[0].strip().lower()
+    return _SUFFIX.sub("", name)
+
+
+def http_error(status: int, headers: Mapping[str, str], body: bytes) -> SidecarError:
+    """The error that an HTTP answer with a status of 300 or more stands for. Never raises."""
+    fields = _fields(body)
+    error_type = headers.get("x-amzn-errortype") or _text(fields, "__type") or _text(fields, "code") or ""
+    message = _text(fields, "message") or _text(fields, "Message") or ""
+    return provider_error(
+        error_type,
+        message,
+        status=status,
+        request_id=headers.get("x-amzn-requestid"),
+        retry_after=_retry_after(headers),
+    )
+
+
+def stream_error(error_type: str, payload: bytes | Mapping[str, Any], request_id: str | None) -> SidecarError:
+    """The error that an exception frame stands for; it has a type in lower case and no HTTP status."""
+    fields = _fields(payload) if isinstance(payload, bytes) else payload
+    message = _text(fields, "message") or _text(fields, "Message") or ""
+    error = provider_error(error_type, message, status=None, request_id=request_id)
+    for key in ("originalStatusCode", "originalMessage"):
+        if key in fields:
+            error.details[key] = fields[key]
+    return error
+
+
+def provider_error(
+    error_type: str,
+    message: str,
+    *,
+    status: int | None,
+    request_id: str | None = None,
+    retry_after: float | None = None,
+) -> SidecarError:
+    kind = kind_of(error_type)
+    found = _BY_TYPE.get(kind) or _by_status(status)
+    name = error_type.split(":", 1)[0].rsplit("#", 1)[-1] or (f"HTTP {status}" if status else "unknown error")
+    said = f"Bedrock: {message or 'no message'} ({name})"
+    error = _build(found, said, message, retry_after)
+    error.details["provider_code"] = name
+    if status is not None:
+        error.details["http_status"] = status
+    if request_id:
+        error.details["request_id"] = request_id
+    return error
+
+
+def _by_status(status: int | None) -> type[SidecarError]:
+    if status is None:
+        return ModelFailed
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    if 400 <= status < 500:
+        return InvalidRequest
+    return ModelUnavailable
+
+
+def _build(found: type[SidecarError], said: str, message: str, retry_after: float | None) -> SidecarError:
+    if issubclass(found, Throttled):
+        kind = DailyQuotaExhausted if _PER_DAY.search(message) else found
+        return kind(said, retry_after=retry_after)
+    if issubclass(found, Temporary):
+        return found(said, retry_after=retry_after)
+    if found is AccessDenied:
+        return AccessDenied(f"{said}; {_ACCESS}")
+    if found is InvalidRequest and _CONTEXT_OVERFLOW.search(message):
+        return ContextOverflow(said)
+    if found is Permanent or _UNKNOWN_MODEL.search(message):
+        return Permanent(said, code="unknown_model")
+    return InvalidRequest(said)
+
+
+def _fields(body: bytes) -> Mapping[str, Any]:
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _text(fields: Mapping[str, Any], key: str) -> str | None:
+    value = fields.get(key)
+    return value if isinstance(value, str) and value else None
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds; `x-amz-retry-after` is in milliseconds, `Retry-After` in seconds or an HTTP date."""
+    raw = headers.get("x-amz-retry-after")
+    if raw is not None and raw.strip().isdigit():
+        return int(raw) / 1000
+    raw = headers.get("retry-after")
+    if raw is None:
+        return None
+    try:
+        return max(0.0, float(raw))
+    except ValueError:
+        return _until(raw)
+
+
+def _until(http_date: str) -> float | None:
+    try:
+        moment = parsedate_to_datetime(http_date)
+    except ValueError:
+        return None
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())

@@ -1,0 +1,19 @@
+"""Which family encodes a call."""
+
+from sidecar.adapters.bedrock.call_form import Encoded
+from sidecar.adapters.bedrock.claude import ClaudeFamily
+from sidecar.adapters.bedrock.converse import ConverseFamily
+from sidecar.adapters.bedrock.nova import NovaFamily
+from sidecar.models.call import ModelCall
+from sidecar.models.profile import Family
+
+_FAMILIES: dict[Family, ConverseFamily] = {
+    "claude": ClaudeFamily(),
+    "nova": NovaFamily(),
+    "other": ConverseFamily(),
+}
+
+
+def encode_call(call: ModelCall, *, is_stream: bool) -> Encoded:
+    """Raises InvalidRequest, with its path, for what the model's family cannot take in any form."""
+    return _FAMILIES[call.candidate.profile.family].encode(call, is_stream=is_stream)

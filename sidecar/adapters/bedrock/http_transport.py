@@ -1,0 +1,232 @@
+"""Calls over aiohttp: no threads, and a cancelled call closes its socket at once."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+from typing import Any
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from sidecar.adapters.bedrock.credentials import Bearer, CredentialSource
+from sidecar.adapters.bedrock.endpoints import Endpoint, model_path, require_tls
+from sidecar.adapters.bedrock.errors import EXPIRED_TYPES, http_error, kind_of, stream_error
+from sidecar.adapters.bedrock.frames import Frame, FrameDecoder, FrameError
+from sidecar.adapters.bedrock.sigv4 import Signer
+from sidecar.adapters.bedrock.transport import (
+    EVENT_STREAM,
+    MAX_BODY_BYTES,
+    MAX_ERROR_BYTES,
+    BrokenStream,
+    EventReader,
+    Target,
+    not_a_stream,
+)
+from sidecar.adapters.bedrock.watchdog import call_timeout
+from sidecar.adapters.bedrock.wire import StreamEvent, decode_event
+from sidecar.errors import CallTimeout, ModelFailed, ModelUnavailable, SidecarError
+from sidecar.models.call import CallLimits
+
+KEEP_ALIVE_S = 60.0
+_KNOWN_PATHS = 1024
+# aiohttp wants larger bodies as files, so that it can write them in pieces.
+_LARGE_BODY_BYTES = 1024 * 1024
+_encoder = msgspec.json.Encoder()
+
+
+class HttpTransport:
+    """Calls through one connection pool for all regions. `endpoint_for` may wait for the rules to load."""
+
+    def __init__(
+        self,
+        *,
+        session: aiohttp.ClientSession,
+        credentials: CredentialSource,
+        endpoint_for: Callable[[str], Any],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._session = session
+        self._credentials = credentials
+        self._endpoint_for = endpoint_for
+        self._now = now
+        self._signers: dict[str, tuple[Endpoint, Signer]] = {}
+        self._urls: dict[tuple[str, str, str], tuple[str, URL]] = {}
+
+    async def converse(self, target: Target, params: Mapping[str, Any], limits: CallLimits) -> bytes:
+        try:
+            async with asyncio.timeout(limits.total_s):
+                response = await self._post(target, "converse", params, limits)
+                try:
+                    body = await _whole_body(response, limits)
+                    response.release()
+                except BaseException:
+                    response.close()
+                    raise
+                return body
+        except TimeoutError as e:
+            raise call_timeout("total", limits.total_s) from e
+
+    async def open_stream(self, target: Target, params: Mapping[str, Any], limits: CallLimits) -> EventReader:
+        nearest = min((limits.first_token_s, "first_token"), (limits.total_s, "total"))
+        try:
+            async with asyncio.timeout(nearest[0]):
+                response = await self._post(target, "converse-stream", params, limits)
+        except TimeoutError as e:
+            raise call_timeout(nearest[1], nearest[0]) from e
+        if response.content_type != EVENT_STREAM:
+            response.close()
+            raise not_a_stream(response.content_type, response.headers.get("x-amzn-requestid"))
+        return _HttpReader(response)
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def _post(
+        self, target: Target, verb: str, params: Mapping[str, Any], limits: CallLimits
+    ) -> aiohttp.ClientResponse:
+        """The response with status 200; its body has not been read."""
+        body = _encoder.encode(params)
+        endpoint, signer = await self._signer(target.region)
+        path, url = self._url(endpoint, target.invoke_id, verb)
+        headers = await self._headers(endpoint, signer, path, body)
+        try:
+            response = await self._session.post(
+                url,
+                data=body if len(body) < _LARGE_BODY_BYTES else BytesIO(body),
+                headers=headers,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_s),
+            )
+            if response.status == 200:
+                return response
+            async with response:
+                said = await response.content.read(MAX_ERROR_BYTES)
+        except (aiohttp.ClientError, OSError) as e:
+            raise _connection_error(e, limits) from e
+        refusal = http_error(response.status, response.headers, said)
+        if kind_of(refusal.details["provider_code"]) in EXPIRED_TYPES:
+            self._credentials.invalidate()
+        raise refusal
+
+    async def _signer(self, region: str) -> tuple[Endpoint, Signer]:
+        known = self._signers.get(region)
+        if known is None:
+            endpoint: Endpoint = await self._endpoint_for(region)
+            known = self._signers[region] = (endpoint, Signer(region=region, host=endpoint.host))
+        return known
+
+    def _url(self, endpoint: Endpoint, invoke_id: str, verb: str) -> tuple[str, URL]:
+        key = (endpoint.base, invoke_id, verb)
+        known = self._urls.get(key)
+        if known is None:
+            if len(self._urls) >= _KNOWN_PATHS:
+                self._urls.clear()
+            path = model_path(invoke_id, verb)
+            known = self._urls[key] = (endpoint.prefix + path, URL(endpoint.base + path, encoded=True))
+        return known
+
+    async def _headers(self, endpoint: Endpoint, signer: Signer, path: str, body: bytes) -> dict[str, str]:
+        auth = await self._credentials.get()
+        if isinstance(auth, Bearer):
+            require_tls(endpoint)
+            return {"Content-Type": "application/json", "Authorization": f"Bearer {auth.token}"}
+        return signer.headers(path, body, auth, now=self._now())
+
+
+class _HttpReader:
+    """The events of one response."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self._content = response.content
+        self._decoder = FrameDecoder()
+        self._request_id = response.headers.get("x-amzn-requestid")
+        self._pending: Exception | None = None
+
+    async def read(self) -> Sequence[StreamEvent]:
+        if self._pending is not None:
+            raise self._pending
+        events: list[StreamEvent] = []
+        while not events:
+            try:
+                data = await self._content.readany()
+            except (aiohttp.ClientError, OSError) as e:
+                raise BrokenStream(f"{type(e).__name__}: {e}", request_id=self._request_id) from e
+            if not data:
+                if not self._decoder.is_between_frames:
+                    raise BrokenStream("it ended inside a frame", request_id=self._request_id)
+                break
+            self._decode(data, events)
+        return events
+
+    def _decode(self, data: bytes, events: list[StreamEvent]) -> None:
+        """Raises only what comes before any event of `data`; other trouble waits for the next read."""
+        try:
+            for frame in self._decoder.feed(data):
+                events.append(self._event(frame))
+        except (FrameError, msgspec.DecodeError, UnicodeDecodeError, SidecarError) as e:
+            self._pending = self._translate(e)
+            if not events:
+                raise self._pending from e
+
+    def _translate(self, error: Exception) -> Exception:
+        if isinstance(error, SidecarError):
+            return error
+        why = str(error) if isinstance(error, FrameError) else f"an event is not what its type says ({error})"
+        return BrokenStream(why, is_garbled=True, request_id=self._request_id)
+
+    def fail(self, error: CallTimeout) -> None:
+        self._content.set_exception(error)
+
+    async def close(self) -> None:
+        if self._content.is_eof():
+            self._response.release()
+        else:
+            self._response.close()
+
+    def _event(self, frame: Frame) -> StreamEvent:
+        headers = frame.headers
+        message_type = headers.get(":message-type")
+        if message_type == "event":
+            return decode_event(str(headers.get(":event-type", "")), frame.payload)
+        if message_type == "exception":
+            raise stream_error(str(headers.get(":exception-type", "")), frame.payload, self._request_id)
+        raise stream_error(
+            str(headers.get(":error-code", "")), {"message": headers.get(":error-message", "")}, self._request_id
+        )
+
+
+async def _whole_body(response: aiohttp.ClientResponse, limits: CallLimits) -> bytes:
+    """The body of a whole answer; `idle_s` holds between its pieces."""
+    pieces: list[bytes] = []
+    size = 0
+    content = response.content
+    try:
+        while True:
+            if content.is_eof():
+                data = await content.readany()
+            else:
+                async with asyncio.timeout(limits.idle_s):
+                    data = await content.readany()
+            if not data:
+                return b"".join(pieces)
+            pieces.append(data)
+            size += len(data)
+            if size > MAX_BODY_BYTES:
+                raise ModelFailed(f"Bedrock's answer is larger than {MAX_BODY_BYTES} bytes")
+    except TimeoutError as e:
+        raise call_timeout("idle", limits.idle_s) from e
+    except (aiohttp.ClientError, OSError) as e:
+        raise _connection_error(e, limits) from e
+
+
+def _connection_error(error: Exception, limits: CallLimits) -> SidecarError:
+    """Trouble before there was any answer."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return call_timeout("connect", limits.connect_s)
+    name = type(error).__name__
+    reason = "its certificate is not trusted" if isinstance(error, ssl.SSLCertVerificationError) else str(error)
+    return ModelUnavailable(f"Bedrock could not be reached ({name}: {reason})", details={"provider_code": name})

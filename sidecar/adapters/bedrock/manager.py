@@ -1,0 +1,181 @@
+"""The Bedrock adapter's front: port `ModelClient` over one of two transports."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from sidecar.adapters.bedrock.credentials import CredentialSource
+from sidecar.adapters.bedrock.decode import decode_response
+from sidecar.adapters.bedrock.endpoints import Endpoint, is_loopback, parse_endpoint, resolve_blocking
+from sidecar.adapters.bedrock.families import encode_call
+from sidecar.adapters.bedrock.stream import Assembler
+from sidecar.adapters.bedrock.transport import BrokenStream, Target, Transport
+from sidecar.adapters.bedrock.watchdog import Watchdog
+from sidecar.errors import CallTimeout, ModelFailed, StartupError
+from sidecar.models.call import CallLimits, ModelCall, ModelDelta, ModelReply
+from sidecar.settings import BedrockSettings
+
+if TYPE_CHECKING:
+    from botocore.session import Session
+
+log = logging.getLogger(__name__)
+
+# After the answer's end only its bill is outstanding, and then only the end of the stream.
+BILL_GRACE_S = 10.0
+END_GRACE_S = 0.25
+
+
+class BedrockManager:
+    """Calls models in any region. `start` before the first call; `monotonic` is seconds that never go back."""
+
+    def __init__(self, settings: BedrockSettings, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._monotonic = monotonic
+        self._transport: Transport | None = None
+        self._credentials: CredentialSource | None = None
+        self._endpoints: dict[str, asyncio.Task[Endpoint]] = {}
+        self._session: Session | None = None
+
+    async def start(self) -> None:
+        """Open the transport. Asks nobody anything yet. Raises StartupError for a malformed endpoint URL."""
+        url = self._settings.endpoint_url
+        if url is not None:
+            try:
+                parse_endpoint(url)
+            except ValueError as e:
+                raise StartupError(f"bedrock.endpoint_url: {e}") from e
+        self._credentials = CredentialSource(
+            self._open_session, is_local=url is not None and is_loopback(url), clock=self._monotonic
+        )
+        self._transport = await self._open_transport(self._credentials)
+
+    async def close(self) -> None:
+        """Close connections and threads. Calls under way fail."""
+        for lookup in self._endpoints.values():
+            lookup.cancel()
+        self._endpoints.clear()
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.close()
+        if self._credentials is not None:
+            await self._credentials.close()
+
+    async def converse(self, call: ModelCall) -> ModelReply:
+        """A whole answer in one piece. Raises the typed errors of a call.
+
+        Bedrock says nothing before an answer is whole, so `first_token_s` cannot hold here: `total_s` does.
+        """
+        encoded = encode_call(call, is_stream=False)
+        target = Target(call.candidate.route.region, call.candidate.route.invoke_id)
+        response = await self._open().converse(target, encoded.params, self._limits(call))
+        return decode_response(response, encoded)
+
+    async def stream(self, call: ModelCall) -> AsyncIterator[ModelDelta | ModelReply]:
+        """Deltas as they come, then the reply. Raises the typed errors of a call.
+
+        An answer is complete with messageStop; when its usage does not follow, it is estimated, with a warning.
+        """
+        encoded = encode_call(call, is_stream=True)
+        limits = self._limits(call)
+        target = Target(call.candidate.route.region, call.candidate.route.invoke_id)
+        started = self._monotonic()
+        reader = await self._open().open_stream(target, encoded.params, limits)
+        watchdog = Watchdog(
+            limits,
+            reader.fail,
+            elapsed_s=self._monotonic() - started,
+            idle_counts=call.candidate.profile.traits.tool_streaming or not call.tools,
+        )
+        assembler = Assembler(encoded)
+        first_token_ms: int | None = None
+        trouble: str | None = None
+        try:
+            while True:
+                try:
+                    events = await reader.read()
+                except (BrokenStream, CallTimeout) as e:
+                    trouble = _after_the_end(e, assembler)
+                    break
+                if not events:
+                    break
+                watchdog.paused()
+                for event in events:
+                    for delta in assembler.feed(event):
+                        yield delta
+                if first_token_ms is None and assembler.has_content:
+                    first_token_ms = round((self._monotonic() - started) * 1000)
+                    watchdog.has_content()
+                if assembler.is_stopped:
+                    watchdog.limit_idle(END_GRACE_S if assembler.is_complete else BILL_GRACE_S)
+                watchdog.waiting()
+            if not assembler.is_stopped:
+                raise _unfinished(assembler)
+            yield assembler.finish(first_token_ms=first_token_ms, trouble=trouble)
+        finally:
+            watchdog.stop()
+            await reader.close()
+
+    def _open(self) -> Transport:
+        if self._transport is None:
+            raise ModelFailed("the Bedrock client is closed")
+        return self._transport
+
+    def _limits(self, call: ModelCall) -> CallLimits:
+        return call.limits
+
+    async def _open_transport(self, credentials: CredentialSource) -> Transport:
+        import aiohttp
+
+        from sidecar.adapters.bedrock.http_transport import KEEP_ALIVE_S, HttpTransport
+
+        connector = aiohttp.TCPConnector(
+            limit=self._settings.max_connections, keepalive_timeout=KEEP_ALIVE_S, enable_cleanup_closed=False
+        )
+        session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("User-Agent", "Accept-Encoding", "Accept"),
+            auto_decompress=False,
+        )
+        return HttpTransport(session=session, credentials=credentials, endpoint_for=self._endpoint)
+
+    def _open_session(self) -> "Session":
+        """botocore's session; blocks, so never on the event loop."""
+        import botocore.session
+
+        if self._session is None:
+            self._session = botocore.session.Session(profile=self._settings.profile)
+        return self._session
+
+    async def _endpoint(self, region: str) -> Endpoint:
+        """A region's endpoint; looked up once, in a thread, however many ask."""
+        if self._settings.endpoint_url is not None:
+            return parse_endpoint(self._settings.endpoint_url)
+        lookup = self._endpoints.get(region)
+        if lookup is None or (lookup.done() and (lookup.cancelled() or lookup.exception() is not None)):
+            lookup = asyncio.create_task(
+                asyncio.to_thread(partial(self._resolve, region)), name=f"bedrock-endpoint-{region}"
+            )
+            self._endpoints[region] = lookup
+        return await asyncio.shield(lookup)
+
+    def _resolve(self, region: str) -> Endpoint:
+        return resolve_blocking(self._open_session(), region)
+
+
+def _after_the_end(error: BrokenStream | CallTimeout, assembler: Assembler) -> str | None:
+    """What to say of trouble after messageStop; before it, the trouble is raised."""
+    if assembler.is_complete:
+        return None
+    if assembler.is_stopped:
+        return str(error)
+    if isinstance(error, BrokenStream):
+        raise error.to_error(has_content=assembler.has_content) from error
+    raise error
+
+
+def _unfinished(assembler: Assembler) -> Exception:
+    return BrokenStream("it ended before messageStop", is_garbled=True).to_error(has_content=assembler.has_content)

@@ -1,0 +1,208 @@
+"""A streamed answer: events in, deltas and at last the whole reply out. Pure; the transports feed it."""
+
+from typing import Any
+
+import msgspec
+
+from sidecar.adapters.bedrock.call_form import Encoded
+from sidecar.adapters.bedrock.decode import CUTTING_STOPS, BlockReader
+from sidecar.adapters.bedrock.thinking import Piece, ThinkingSplitter
+from sidecar.adapters.bedrock.wire import (
+    AnyDelta,
+    BlockDelta,
+    BlockStart,
+    BlockStop,
+    MessageStop,
+    Metadata,
+    ReasoningDelta,
+    StreamEvent,
+    ToolUseStart,
+    UnknownEvent,
+)
+from sidecar.errors import StreamInterrupted
+from sidecar.models.call import ModelDelta, ModelReply
+from sidecar.models.content import AnswerBlock, OtherBlock, ReasoningBlock, TextBlock
+
+
+class _Block:
+    """What has come of one content block."""
+
+    __slots__ = ("pieces", "redacted", "signature", "splitter", "start", "thoughts", "tool", "unknown")
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+        self.thoughts: list[str] = []
+        self.signature: str | None = None
+        self.redacted = b""
+        self.tool: ToolUseStart | None = None
+        self.start: dict[str, Any] = {}
+        self.unknown: list[dict[str, Any]] = []
+        self.splitter: ThinkingSplitter | None = None
+
+
+class Assembler:
+    """Puts one streamed answer together.
+
+    `has_content` turns true with the first piece of content, `is_stopped` with messageStop, `is_complete` when
+    the usage has come too. An answer is whole once it is stopped: what comes after is only the bill.
+    """
+
+    def __init__(self, encoded: Encoded) -> None:
+        self._encoded = encoded
+        self._reader = BlockReader(encoded)
+        self._blocks: dict[int, _Block] = {}
+        self._raw_stop: str | None = None
+        self._metadata: Metadata | None = None
+        self._unknown_events: set[str] = set()
+        self._shift = 0
+        self.has_content = False
+
+    @property
+    def is_stopped(self) -> bool:
+        return self._raw_stop is not None
+
+    @property
+    def is_complete(self) -> bool:
+        return self._raw_stop is not None and self._metadata is not None
+
+    def feed(self, event: StreamEvent) -> list[ModelDelta]:
+        """The deltas that an event brings; one with neither text nor reasoning is a sign of life."""
+        if isinstance(event, BlockDelta):
+            return self._delta(event)
+        if isinstance(event, BlockStart):
+            return self._start(event)
+        if isinstance(event, MessageStop):
+            self._raw_stop = event.stop_reason
+        elif isinstance(event, Metadata):
+            self._metadata = event
+        elif isinstance(event, BlockStop):
+            return self._stop_block(event.content_block_index)
+        elif isinstance(event, AnyDelta):
+            self._block(event.content_block_index).unknown.append(event.delta)
+            self.has_content = True
+        elif isinstance(event, UnknownEvent):
+            self._unknown_events.add(event.kind)
+        return []
+
+    def finish(self, *, first_token_ms: int | None = None, trouble: str | None = None) -> ModelReply:
+        """The whole reply. `trouble` is what went wrong after messageStop.
+
+        Raises StreamInterrupted when the answer has not been stopped.
+        """
+        if self._raw_stop is None:
+            raise StreamInterrupted("the stream ended before messageStop: the answer is not whole")
+        if trouble:
+            self._reader.warnings.append(f"after the answer's end: {trouble}")
+        for kind in sorted(self._unknown_events):
+            self._reader.warnings.append(f"events of the unknown kind {kind!r} were ignored")
+        blocks: list[AnswerBlock] = []
+        for index in sorted(self._blocks):
+            is_last = index == max(self._blocks)
+            blocks.extend(self._finish_block(self._blocks[index], is_last=is_last))
+        metadata = self._metadata or Metadata()
+        return self._reader.reply(
+            blocks,
+            raw_stop=self._raw_stop,
+            usage=metadata.usage,
+            trace=metadata.trace,
+            first_token_ms=first_token_ms,
+        )
+
+    def _block(self, index: int) -> _Block:
+        block = self._blocks.get(index)
+        if block is None:
+            block = self._blocks[index] = _Block()
+            if self._encoded.splits_thinking:
+                block.splitter = ThinkingSplitter()
+        return block
+
+    def _start(self, event: BlockStart) -> list[ModelDelta]:
+        block = self._block(event.content_block_index)
+        block.start = event.start
+        self.has_content = True
+        use = event.start.get("toolUse")
+        if isinstance(use, dict):
+            block.tool = msgspec.convert(use, ToolUseStart, strict=False)
+        return [ModelDelta(index=event.content_block_index + self._shift)]
+
+    def _stop_block(self, index: int) -> list[ModelDelta]:
+        block = self._blocks.get(index)
+        if block is None or block.splitter is None:
+            return []
+        return self._split(block, index, block.splitter.flush())
+
+    def _delta(self, event: BlockDelta) -> list[ModelDelta]:
+        delta, index = event.delta, event.content_block_index
+        block = self._block(index)
+        self.has_content = True
+        if delta.text is not None:
+            return self._text(block, index, delta.text)
+        if delta.tool_use is not None:
+            block.pieces.append(delta.tool_use.input)
+            is_answer = block.tool is not None and block.tool.name == self._encoded.output_tool
+            return [
+                ModelDelta(index=index + self._shift, text=(delta.tool_use.input or None) if is_answer else None)
+            ]
+        if delta.reasoning_content is not None:
+            return self._reasoning(block, index, delta.reasoning_content)
+        return [ModelDelta(index=index + self._shift)]
+
+    def _text(self, block: _Block, index: int, text: str) -> list[ModelDelta]:
+        if block.splitter is None:
+            block.pieces.append(text)
+            return [ModelDelta(index=index + self._shift, text=text or None)]
+        return self._split(block, index, block.splitter.feed(text)) or [ModelDelta(index=index + self._shift)]
+
+    def _split(self, block: _Block, index: int, pieces: list[Piece]) -> list[ModelDelta]:
+        deltas = []
+        for piece in pieces:
+            if piece.is_reasoning:
+                block.thoughts.append(piece.text)
+                deltas.append(ModelDelta(index=index + self._shift, reasoning=piece.text))
+                continue
+            if block.thoughts and not block.pieces:
+                self._shift += 1
+            block.pieces.append(piece.text)
+            deltas.append(ModelDelta(index=index + self._shift, text=piece.text))
+        return deltas
+
+    def _reasoning(self, block: _Block, index: int, delta: ReasoningDelta) -> list[ModelDelta]:
+        if delta.signature:
+            block.signature = (block.signature or "") + delta.signature
+        if delta.redacted_content:
+            block.redacted += delta.redacted_content
+        if delta.text:
+            block.thoughts.append(delta.text)
+        return [ModelDelta(index=index + self._shift, reasoning=delta.text or None)]
+
+    def _finish_block(self, block: _Block, *, is_last: bool) -> list[AnswerBlock]:
+        if block.tool is not None:
+            return [self._tool_use(block, block.tool, is_last=is_last)]
+        found: list[AnswerBlock] = []
+        if block.redacted:
+            found.append(ReasoningBlock(redacted=block.redacted))
+        if block.splitter is not None:
+            self._split(block, 0, block.splitter.flush())
+        if block.thoughts or block.signature:
+            found.append(ReasoningBlock(text="".join(block.thoughts), signature=block.signature))
+        if text := "".join(block.pieces):
+            found.append(TextBlock(text=text))
+        if block.unknown or (block.start and not found):
+            found.extend(self._reader.read({**block.start, "deltas": block.unknown}))
+        return found
+
+    def _tool_use(self, block: _Block, tool: ToolUseStart, *, is_last: bool) -> AnswerBlock:
+        written = "".join(block.pieces)
+        raw = {"toolUse": {"toolUseId": tool.tool_use_id, "name": tool.name, "input": written}}
+        if tool.type == "server_tool_use":
+            raw["toolUse"]["type"] = tool.type
+            return OtherBlock(value=raw)
+        if tool.name == self._encoded.output_tool:
+            return self._reader.tool_use(use_id=tool.tool_use_id, name=tool.name, arguments=written, raw=raw)
+        if not written and not (is_last and self._raw_stop in CUTTING_STOPS):
+            written = "{}"
+        try:
+            arguments = msgspec.json.decode(written)
+        except msgspec.DecodeError:
+            return self._reader.other(raw, f"the arguments of tool {tool.name!r} are cut or not JSON")
+        return self._reader.tool_use(use_id=tool.tool_use_id, name=tool.name, arguments=arguments, raw=raw)

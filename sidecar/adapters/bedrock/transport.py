@@ -1,0 +1,77 @@
+"""What both transports offer the manager, and how trouble on the way is told apart."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from sidecar.adapters.bedrock.wire import StreamEvent
+from sidecar.errors import CallTimeout, ModelFailed, ModelUnavailable, StreamInterrupted, Temporary
+from sidecar.models.call import CallLimits
+
+MAX_BODY_BYTES = 32 * 1024 * 1024
+MAX_ERROR_BYTES = 64 * 1024
+EVENT_STREAM = "application/vnd.amazon.eventstream"
+
+
+class Target(NamedTuple):
+    region: str
+    invoke_id: str
+
+
+class BrokenStream(Exception):
+    """A stream broke off; what that means depends on how far the answer had come.
+
+    `is_garbled`: what came is not an event stream, as against one that was cut.
+    """
+
+    def __init__(self, message: str, *, is_garbled: bool = False, request_id: str | None = None) -> None:
+        super().__init__(message)
+        self.is_garbled = is_garbled
+        self.request_id = request_id
+
+    def to_error(self, *, has_content: bool) -> Temporary:
+        details = {"request_id": self.request_id} if self.request_id else None
+        if has_content:
+            return StreamInterrupted(f"Bedrock's answer broke off: {self}", details=details)
+        kind = ModelFailed if self.is_garbled else ModelUnavailable
+        return kind(f"Bedrock's answer broke off before it began: {self}", details=details)
+
+
+class EventReader(Protocol):
+    """One open stream."""
+
+    async def read(self) -> Sequence[StreamEvent]:
+        """The events that have come since; waits for one. Empty at the end.
+
+        Raises BrokenStream, the typed error of an exception frame, or what `fail` was given.
+        """
+        ...
+
+    def fail(self, error: CallTimeout) -> None:
+        """Make the read that waits, or the next one, raise `error`."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the connection: back to the pool when the stream was read to its end, else closed."""
+        ...
+
+
+class Transport(Protocol):
+    async def converse(
+        self, target: Target, params: Mapping[str, Any], limits: CallLimits
+    ) -> bytes | Mapping[str, Any]:
+        """The body of an answer with status 200, as JSON or parsed. Raises the typed errors of a call."""
+        ...
+
+    async def open_stream(self, target: Target, params: Mapping[str, Any], limits: CallLimits) -> EventReader:
+        """A stream whose status 200 has come. Raises the typed errors of a call."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+def not_a_stream(content_type: str, request_id: str | None) -> ModelFailed:
+    details = {"provider_code": "not_a_stream", "request_id": request_id}
+    return ModelFailed(
+        f"Bedrock answered with HTTP 200 and {content_type or 'no content type'} in place of an event stream",
+        details={key: value for key, value in details.items() if value},
+    )

@@ -1,0 +1,138 @@
+"""Bedrock's own messages, as far as they are read here; fields not named are ignored, the padding `p` among them.
+
+JSON carries binary as base64 and botocore hands out bytes: msgspec takes both for a field of type `bytes`.
+"""
+
+from typing import Any, ClassVar
+
+import msgspec
+
+
+class _Wire(msgspec.Struct, rename="camel", gc=False):
+    pass
+
+
+class WireUsage(_Wire):
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cache_write_input_tokens: int = 0
+
+
+class WireMessage(_Wire):
+    content: list[dict[str, Any]]
+
+
+class WireOutput(_Wire):
+    message: WireMessage
+
+
+class ConverseResponse(_Wire):
+    """The fields without a default are those without which an answer is none."""
+
+    output: WireOutput
+    stop_reason: str
+    usage: WireUsage | None = None
+    trace: dict[str, Any] | None = None
+
+
+class ToolUseStart(_Wire):
+    tool_use_id: str = ""
+    name: str = ""
+    type: str | None = None
+
+
+class BlockStart(_Wire):
+    event: ClassVar[str] = "contentBlockStart"
+    start: dict[str, Any] = {}
+    content_block_index: int = 0
+
+
+class ToolUseDelta(_Wire):
+    input: str = ""
+
+
+class ReasoningDelta(_Wire):
+    text: str | None = None
+    signature: str | None = None
+    redacted_content: bytes | None = None
+
+
+class Delta(_Wire):
+    text: str | None = None
+    tool_use: ToolUseDelta | None = None
+    reasoning_content: ReasoningDelta | None = None
+
+
+class BlockDelta(_Wire):
+    event: ClassVar[str] = "contentBlockDelta"
+    delta: Delta
+    content_block_index: int = 0
+
+
+class BlockStop(_Wire):
+    event: ClassVar[str] = "contentBlockStop"
+    content_block_index: int = 0
+
+
+class MessageStart(_Wire):
+    event: ClassVar[str] = "messageStart"
+    role: str = "assistant"
+
+
+class MessageStop(_Wire):
+    event: ClassVar[str] = "messageStop"
+    stop_reason: str
+
+
+class Metadata(_Wire):
+    event: ClassVar[str] = "metadata"
+    usage: WireUsage | None = None
+    trace: dict[str, Any] | None = None
+
+
+class AnyDelta(_Wire):
+    """A delta once more, in full: for kinds that `Delta` does not know."""
+
+    delta: dict[str, Any] = {}
+    content_block_index: int = 0
+
+
+class UnknownEvent(msgspec.Struct):
+    kind: str
+
+
+StreamEvent = BlockDelta | BlockStart | BlockStop | MessageStart | MessageStop | Metadata | AnyDelta | UnknownEvent
+
+EVENT_TYPES: dict[str, type[StreamEvent]] = {
+    kind.event: kind for kind in (BlockDelta, BlockStart, BlockStop, MessageStart, MessageStop, Metadata)
+}
+
+_decoders = {name: msgspec.json.Decoder(kind) for name, kind in EVENT_TYPES.items()}
+_any_delta_decoder = msgspec.json.Decoder(AnyDelta)
+
+
+def decode_event(kind: str, payload: bytes) -> StreamEvent:
+    """An event frame's payload. Raises msgspec.DecodeError for one that is not what its type says."""
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        return UnknownEvent(kind)
+    event = decoder.decode(payload)
+    if isinstance(event, BlockDelta) and _is_unknown(event.delta):
+        return _any_delta_decoder.decode(payload)
+    return event
+
+
+def convert_event(kind: str, parsed: Any) -> StreamEvent:
+    """An event as botocore parsed it. Raises msgspec.ValidationError like `decode_event`."""
+    found = EVENT_TYPES.get(kind)
+    if found is None:
+        return UnknownEvent(kind)
+    event = msgspec.convert(parsed, found)
+    if isinstance(event, BlockDelta) and _is_unknown(event.delta):
+        return msgspec.convert(parsed, AnyDelta)
+    return event
+
+
+def _is_unknown(delta: Delta) -> bool:
+    return delta.text is None and delta.tool_use is None and delta.reasoning_content is None
