@@ -7,8 +7,11 @@ import msgspec
 
 from sidecar.adapters.memory.bus import Hint, MemoryBus
 from sidecar.adapters.memory.faults import Operation
+from sidecar.errors import InvalidRequest
+from sidecar.models import codec
 from sidecar.models.api import JobsPage
 from sidecar.models.job import JobState, State
+from sidecar.models.subjects import is_name
 from sidecar.ports import Stored
 
 T = TypeVar("T")
@@ -27,9 +30,10 @@ class MemoryJobStore:
 
     async def get(self, tenant: str, job: str) -> Stored | None:
         def find() -> Stored | None:
-            entry = self._bus.jobs.last(f"{_STATES}{tenant}.{job}")
-            return Stored(msgspec.json.decode(entry.payload, type=JobState), entry.seq) if entry else None
+            entry = self._bus.jobs.last(subject)
+            return Stored(codec.decode_state(entry.payload), entry.seq) if entry else None
 
+        subject = _key(_STATES, tenant, job)
         return await self._perform("get", tenant, job, find)
 
     async def create(self, state: JobState) -> int:
@@ -41,20 +45,23 @@ class MemoryJobStore:
     async def list(
         self, tenant: str, *, state: State | None = None, limit: int = 100, cursor: str | None = None
     ) -> JobsPage:
-        return await self._perform("list", tenant, "*", lambda: self._page(tenant, state, limit, cursor))
+        if not is_name(tenant):
+            raise InvalidRequest(f"{tenant!r} does not name a tenant")
+        before = _position(cursor)
+        return await self._perform("list", tenant, "*", lambda: self._page(tenant, state, limit, before))
 
     async def mark_cancelled(self, tenant: str, job: str, *, reason: str | None = None) -> None:
+        subject = _key(_MARKS, tenant, job)
+
         def mark() -> None:
-            subject = f"{_MARKS}{tenant}.{job}"
             ack = self._bus.marks.store(subject, (reason or "").encode(), {})
             self._bus.tell(Hint(subject, b"", {}, ack.seq))
 
         await self._perform("mark_cancelled", tenant, job, mark)
 
     async def is_cancelled(self, tenant: str, job: str) -> bool:
-        return await self._perform(
-            "is_cancelled", tenant, job, lambda: self._bus.marks.last(f"{_MARKS}{tenant}.{job}") is not None
-        )
+        subject = _key(_MARKS, tenant, job)
+        return await self._perform("is_cancelled", tenant, job, lambda: self._bus.marks.last(subject) is not None)
 
     async def listen_cancelled(self, on_mark: Callable[[str, str], None]) -> None:
         def hear(hint: Hint) -> None:
@@ -64,29 +71,43 @@ class MemoryJobStore:
         self._bus.listen(self._replica, f"{_MARKS}*.*", hear)
 
     async def _write(self, name: str, state: JobState, expected: int) -> int:
-        payload = msgspec.json.encode(state)
+        payload = codec.encode(state)
         headers = {_FIRST: str(expected)}
-        subject = f"{_STATES}{state.tenant}.{state.job}"
+        subject = _key(_STATES, state.tenant, state.job)
 
         def store() -> int:
             return self._bus.jobs.store(subject, payload, headers, expected=expected).seq
 
         return await self._perform(name, state.tenant, state.job, store)
 
-    def _page(self, tenant: str, state: State | None, limit: int, cursor: str | None) -> JobsPage:
-        before = int(cursor) if cursor is not None else self._bus.jobs.last_seq + 1
+    def _page(self, tenant: str, state: State | None, limit: int, before: int) -> JobsPage:
         found: list[JobState] = []
         for entry in reversed(list(self._bus.jobs.find(f"{_STATES}{tenant}.*"))):
             if entry.seq >= before or entry.headers.get(_FIRST) != "0":
                 continue
+            last = self._bus.jobs.last(entry.subject)
+            document = codec.decode_state(last.payload if last else entry.payload)
+            if state is not None and document.state != state:
+                continue
             if len(found) == limit:
                 return JobsPage(jobs=tuple(found), cursor=str(before))
+            found.append(msgspec.structs.replace(document, result=None))
             before = entry.seq
-            last = self._bus.jobs.last(entry.subject)
-            document = msgspec.json.decode(last.payload if last else entry.payload, type=JobState)
-            if state is None or document.state == state:
-                found.append(msgspec.structs.replace(document, result=None))
         return JobsPage(jobs=tuple(found))
 
     async def _perform(self, name: str, tenant: str, job: str, effect: Callable[[], T]) -> T:
         return await self._bus.perform(Operation(self._replica, f"jobs.{name}", f"{tenant}.{job}"), effect)
+
+
+def _key(root: str, tenant: str, job: str) -> str:
+    if not (is_name(tenant) and is_name(job)):
+        raise InvalidRequest(f"{tenant!r} and {job!r} do not name a job")
+    return f"{root}{tenant}.{job}"
+
+
+def _position(cursor: str | None) -> int:
+    if cursor is None:
+        return 1 << 63
+    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) < 20):
+        raise InvalidRequest("is not the cursor of an earlier page: leave it out to start anew", path="cursor")
+    return int(cursor)

@@ -7,8 +7,10 @@ import msgspec
 
 from sidecar.adapters.memory.bus import Hint, MemoryBus
 from sidecar.adapters.memory.faults import Operation
-from sidecar.errors import BusUnavailable, Conflict
+from sidecar.errors import BusUnavailable, Conflict, InvalidRequest
+from sidecar.models import codec
 from sidecar.models.event import Event
+from sidecar.models.subjects import is_name
 from sidecar.ports import StoredEvent
 
 
@@ -46,6 +48,7 @@ class MemoryPublisher:
         return True
 
     async def replay(self, tenant: str, job: str) -> AsyncIterator[StoredEvent]:
+        _check(tenant, job)
         pattern = self._bus.subjects.log(tenant, job, ">")
         found = await self._bus.perform(
             Operation(self._replica, "events.replay", pattern), lambda: list(self._bus.jobs.find(pattern))
@@ -58,11 +61,12 @@ class MemoryPublisher:
                 yield StoredEvent(entry.subject.rpartition(".")[2], entry.payload)
 
     async def wait_result(self, tenant: str, job: str) -> "MemoryResultWaiter":
+        _check(tenant, job)
         return MemoryResultWaiter(self._bus, self._replica, self._bus.subjects.event(tenant, job, "result"))
 
     async def _store(self, event: Event, expected: int, expected_subject: str | None) -> None:
         subject = self._bus.subjects.log(event.tenant, event.job, event.type)
-        payload, headers = msgspec.json.encode(event), dict[str, str]()
+        payload, headers = codec.encode(event), dict[str, str]()
 
         def store() -> None:
             ack = self._bus.jobs.store(
@@ -93,8 +97,12 @@ class MemoryResultWaiter:
 
     async def close(self) -> None:
         self._stop()
-        self._heard.cancel()
 
     def _hear(self, hint: Hint) -> None:
         if not self._heard.done():
             self._heard.set_result(hint.payload)
+
+
+def _check(tenant: str, job: str) -> None:
+    if not (is_name(tenant) and is_name(job)):
+        raise InvalidRequest(f"{tenant!r} and {job!r} do not name a job")

@@ -1,0 +1,108 @@
+"""Requests that were given up: stream `LLM_DEAD`."""
+
+import builtins
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sidecar.adapters.nats.direct import Found, StreamReader
+from sidecar.adapters.nats.mux import Mux
+from sidecar.errors import BusRefused, InvalidRequest
+from sidecar.models import codec
+from sidecar.models.base import epoch, rfc3339
+from sidecar.models.dead_letter import DeadNote
+from sidecar.models.subjects import DEAD_STREAM, Subjects, is_name
+from sidecar.ports import DeadLetter, Lane, StoredRequest
+
+log = logging.getLogger(__name__)
+
+_NOTE = "Llm-Dead"
+
+
+class NatsDeadLetters:
+    """`DeadLetters` over JetStream: the payload and headers as they came, the rest in the header `Llm-Dead`.
+
+    Headers that JetStream would act on (`Nats-…`) are left out. So a dead letter can be sent again as it is, with
+    any client, to the subject it came from. `list` leaves out, with a warning, what somebody else put there.
+    """
+
+    def __init__(self, mux: Mux, subjects: Subjects, *, is_replicated: bool = False) -> None:
+        self._mux = mux
+        self._subjects = subjects
+        self._reader = StreamReader(mux, DEAD_STREAM, is_replicated=is_replicated)
+
+    async def put(
+        self, job: str, request: StoredRequest, *, reason: str, history: Sequence[Mapping[str, Any]] = ()
+    ) -> int:
+        subject = self._subject(request.lane.tenant, job)
+        there = await self._reader.last(subject)
+        if there is not None and self._is_of(there, request):
+            return there.seq
+        note = DeadNote(
+            request_seq=request.seq,
+            job_class=request.lane.job_class,
+            stored=rfc3339(request.stored_at),
+            reason=reason,
+            history=tuple(dict(entry) for entry in history),
+        )
+        try:
+            return await self._store(subject, request, note.encoded())
+        except BusRefused as e:
+            if e.code != "payload_too_large" or not history:
+                raise
+            return await self._store(subject, request, note.without_history().encoded())
+
+    async def list(
+        self, tenant: str | None = None, *, after_seq: int = 0, limit: int = 100
+    ) -> Sequence[DeadLetter]:
+        pattern = self._subjects.dead("*", "*") if tenant is None else self._subject(tenant, None)
+        found: builtins.list[Found] = []
+        has_more = True
+        while has_more and len(found) < limit:
+            part, has_more = await self._reader.batch(pattern, seq=after_seq + 1, limit=limit - len(found))
+            found += part
+            after_seq = found[-1].seq if found else after_seq
+        return [letter for item in found if (letter := self._readable(item)) is not None]
+
+    async def get(self, tenant: str, job: str) -> DeadLetter | None:
+        found = await self._reader.last(self._subject(tenant, job))
+        return self._letter(found) if found else None
+
+    async def purge(self, tenant: str, job: str) -> None:
+        await self._mux.api(f"STREAM.PURGE.{DEAD_STREAM}", {"filter": self._subject(tenant, job)})
+
+    async def _store(self, subject: str, request: StoredRequest, note: str) -> int:
+        headers = {k: v for k, v in request.headers.items() if not k.lower().startswith("nats-")}
+        headers |= {_NOTE: note, "Nats-Msg-Id": f"dead:{subject}:{request.seq}"}
+        return (await self._mux.store(subject, request.payload, headers=headers)).seq
+
+    def _is_of(self, found: Found, request: StoredRequest) -> bool:
+        letter = self._readable(found)
+        return letter is not None and letter.request.seq == request.seq
+
+    def _readable(self, found: Found) -> DeadLetter | None:
+        try:
+            return self._letter(found)
+        except BusRefused as e:
+            log.warning("%s", e.message)
+            return None
+
+    def _letter(self, found: Found) -> DeadLetter:
+        note = _note(found)
+        tenant, job = found.subject.split(".")[-2:]
+        headers = {k: v for k, v in found.headers.items() if k not in (_NOTE, "Nats-Msg-Id")}
+        lane = Lane(tenant, note.job_class)
+        request = StoredRequest(note.request_seq, lane, found.payload, headers, epoch(note.stored))
+        return DeadLetter(found.seq, job, request, note.reason, note.history, found.stored_at)
+
+    def _subject(self, tenant: str, job: str | None) -> str:
+        if not is_name(tenant) or not (job is None or is_name(job)):
+            raise InvalidRequest(f"{tenant!r} and {job!r} do not name a job")
+        return self._subjects.dead(tenant, job or "*")
+
+
+def _note(found: Found) -> DeadNote:
+    try:
+        return codec.decode(found.headers.get(_NOTE, "").encode(), DeadNote)
+    except InvalidRequest as e:
+        raise BusRefused(f"{found.subject} at {found.seq} is no dead letter: {e.message}") from e
