@@ -51,6 +51,13 @@ class Speed(NamedTuple):
     tokens_per_s: float | None = None
 
 
+class Success(NamedTuple):
+    """A call that worked, with what was measured of it."""
+
+    first_token_s: float | None = None
+    tokens_per_s: float | None = None
+
+
 CLOSED = Breaker()
 
 

@@ -1,21 +1,13 @@
 """The memory of the coordinator: each pool's breaker and speed, and where prompt caches are warm."""
 
 from collections import OrderedDict
-from typing import NamedTuple
 
 from sidecar.coordinator import health
-from sidecar.coordinator.health import CLOSED, Breaker, Phase, Speed
+from sidecar.coordinator.health import CLOSED, Breaker, Phase, Speed, Success
 from sidecar.errors import SidecarError
 
 WARM_S = 300.0
 MAX_WARM = 10_000
-
-
-class Success(NamedTuple):
-    """A call that worked, with what was measured of it."""
-
-    first_token_s: float | None = None
-    tokens_per_s: float | None = None
 
 
 Observation = Success | SidecarError

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from sidecar.coordinator import cost, fallback, select
 from sidecar.coordinator.catalogue import Catalogue, ModelRow, Resolved
 from sidecar.coordinator.fallback import Decision, Failure
-from sidecar.coordinator.health import Phase, Speed
-from sidecar.coordinator.pools import Observation, Pools, Success
+from sidecar.coordinator.health import Phase, Speed, Success
+from sidecar.coordinator.pools import Observation, Pools
 from sidecar.coordinator.select import Entry, Refusal, Search
 from sidecar.errors import ErrorCode, Permanent, SidecarError
 from sidecar.models.api import ModelInfo
