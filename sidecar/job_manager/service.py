@@ -5,13 +5,14 @@ import logging
 from collections import Counter
 from typing import Any
 
-from sidecar.errors import Conflict
+from sidecar.errors import BusUnavailable, Conflict
 from sidecar.job_manager import transitions
 from sidecar.job_manager.claiming import Claim, crash_loop, judge
 from sidecar.job_manager.ending import Ending
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.persist import Record, keep_trying
 from sidecar.job_manager.progress import Progress
+from sidecar.models.event import Event, Status
 from sidecar.models.job import JobState
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
@@ -131,6 +132,29 @@ class JobManager:
         elif verdict is Claim.DROP:
             log.info("a second request with a known job id was dropped", extra={"job": state.job, "seq": seq})
             await self._ending.delete(seq)
+
+    async def record_queued(self, stored: StoredRequest, *, job: str, metadata: dict[str, Any]) -> Stored | None:
+        """Write that a job waits, and say so. None when that failed or the job is known: the claim will see."""
+        state = transitions.queued(stored, job=job, now=self._clock.now())
+        try:
+            revision = await self._store.create(state)
+        except (Conflict, BusUnavailable):
+            return None
+        event = Event(
+            job=job,
+            tenant=state.tenant,
+            type="status",
+            attempt=state.attempt,
+            n=1,
+            time=state.updated,
+            metadata=metadata,
+            data=Status(state="queued"),
+        )
+        try:
+            await self._publisher.publish(event, fence=revision)
+        except (Conflict, BusUnavailable) as e:
+            log.debug("a queued event was not stored", extra={"job": job, "error": e.message})
+        return Stored(state, revision)
 
     async def end(self, owned: OwnedJob, result: Result) -> None:
         """Commit the result, then say it, then delete the request. Raises Conflict when the job was lost."""

@@ -22,9 +22,7 @@ def digest(text: str) -> str:
 
 
 def error_info(error: SidecarError) -> ErrorInfo:
-    return ErrorInfo(
-        code=error.code, message=error.message, retryable=error.is_retryable, details=error.details
-    )
+    return ErrorInfo(code=error.code, message=error.message, retryable=error.is_retryable, details=error.details)
 
 
 def answered(reply: ModelReply, facts: RunFacts) -> Result:

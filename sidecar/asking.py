@@ -1,0 +1,160 @@
+"""What a job asks for: where it can run, what it will take of the quota, and how the model is asked."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from sidecar.calling import fitting
+from sidecar.coordinator.service import Coordinator, Selection
+from sidecar.errors import InvalidRequest, Permanent, SidecarError
+from sidecar.models.call import CallLimits, ModelCall, ToolSpec
+from sidecar.models.facts import RunFacts
+from sidecar.models.profile import Candidate
+from sidecar.models.request import InlineTool, JobRequest, Params
+from sidecar.ports import Clock
+from sidecar.request_handler.decode import Opened
+from sidecar.request_handler.estimate import estimate_input_tokens
+from sidecar.request_handler.tickets import Ticket
+from sidecar.settings import BedrockSettings, JobsSettings, Policy, TenantPolicy
+
+MOST_REMEMBERED = 20_000
+
+
+class Asker:
+    """Turns requests into tickets for the scheduler and calls for the models."""
+
+    def __init__(
+        self,
+        *,
+        coordinator: Coordinator,
+        clock: Clock,
+        jobs: JobsSettings,
+        bedrock: BedrockSettings,
+        policy: Callable[[], Policy],
+    ) -> None:
+        self._coordinator = coordinator
+        self._clock = clock
+        self._jobs = jobs
+        self._bedrock = bedrock
+        self._policy = policy
+        self._selections: OrderedDict[int, tuple[Selection, int]] = OrderedDict()
+
+    def ticket(self, opened: Opened) -> Ticket:
+        """Raises SidecarError with the refusal of a job that cannot run."""
+        request, stored = _request_of(opened), opened.stored
+        tenant = self._policy().tenant(stored.lane.tenant)
+        if tenant.deny:
+            raise Permanent(f"tenant {stored.lane.tenant!r} may not submit jobs", code="tenant_denied")
+        if stored.lane.job_class not in tenant.classes:
+            raise Permanent(
+                f"tenant {stored.lane.tenant!r} may not use class {stored.lane.job_class!r}", code="tenant_denied"
+            )
+        _refuse_what_is_not_here(request)
+        selection, tokens = self._select(opened, request, tenant)
+        self._selections[stored.seq] = (selection, tokens)
+        if len(self._selections) > MOST_REMEMBERED:
+            self._selections.popitem(last=False)
+        return Ticket(
+            seq=stored.seq,
+            lane=stored.lane,
+            job_id=opened.job,
+            size=len(stored.payload),
+            stored_at=stored.stored_at,
+            input_tokens=tokens,
+            max_tokens=self._max_tokens(request, tenant),
+            pools=tuple(candidate.route.pool for candidate in selection.candidates),
+            deadline=request.deadline.timestamp() if request.deadline else None,
+        )
+
+    def call(self, opened: Opened, *, pool: str, deadline: float, facts: RunFacts) -> tuple[ModelCall, Selection]:
+        """The model call of a granted job, aimed at the candidate of the granted pool."""
+        request, lane = _request_of(opened), opened.stored.lane
+        tenant = self._policy().tenant(lane.tenant)
+        found = self._selections.pop(opened.stored.seq, None)
+        selection, facts.input_estimate = found or self._select(opened, request, tenant)
+        facts.warn(*selection.warnings)
+        candidate = _candidate_of(selection, pool)
+        params = self._params(request, tenant, candidate, facts)
+        call = ModelCall(
+            candidate=candidate,
+            messages=request.messages or (),
+            system=request.system,
+            params=params,
+            tools=tuple(_spec(tool) for tool in request.tools if isinstance(tool, InlineTool)),
+            tool_choice=request.tool_choice,
+            output_schema=request.output.schema if request.output else None,
+            reasoning=request.reasoning,
+            cache=request.cache,
+            service_tier=request.service_tier,
+            guardrail=request.guardrail,
+            request_metadata={"tenant": lane.tenant, "job": opened.job},
+            limits=self._limits(request, deadline),
+        )
+        return call, selection
+
+    def _select(self, opened: Opened, request: JobRequest, tenant: TenantPolicy) -> tuple[Selection, int]:
+        tokens = estimate_input_tokens(request)
+        selection = self._coordinator.candidates(
+            request,
+            tenant=tenant,
+            input_tokens=tokens,
+            job_class=opened.stored.lane.job_class,
+            now=self._clock.now(),
+            affinity=opened.stored.lane.tenant,
+        )
+        return selection, tokens
+
+    def _max_tokens(self, request: JobRequest, tenant: TenantPolicy) -> int:
+        asked = request.params.max_tokens or self._jobs.max_tokens
+        return min(asked, tenant.max_tokens) if tenant.max_tokens else asked
+
+    def _params(self, request: JobRequest, tenant: TenantPolicy, candidate: Candidate, facts: RunFacts) -> Params:
+        allowed = self._max_tokens(request, tenant)
+        asked = request.params.max_tokens
+        if asked is not None and allowed < asked:
+            facts.warn(f"max_tokens was lowered from {asked} to {allowed}, the most this tenant may ask for")
+        params = request.params
+        params = Params(
+            max_tokens=allowed,
+            temperature=params.temperature,
+            top_p=params.top_p,
+            top_k=params.top_k,
+            stop=params.stop,
+        )
+        return fitting(params, candidate.profile, facts)
+
+    def _limits(self, request: JobRequest, deadline: float) -> CallLimits:
+        left_s = max(0.001, deadline - self._clock.now())
+        return CallLimits(
+            connect_s=self._bedrock.connect_timeout_s,
+            first_token_s=request.first_token_timeout_s or self._jobs.first_token_timeout_s,
+            idle_s=request.idle_timeout_s or self._jobs.idle_timeout_s,
+            total_s=left_s,
+        )
+
+
+def _request_of(opened: Opened) -> JobRequest:
+    if opened.request is None:
+        raise SidecarError(f"job {opened.job} has no request")
+    return opened.request
+
+
+def _candidate_of(selection: Selection, pool: str) -> Candidate:
+    for candidate in (*selection.candidates, *selection.reserve):
+        if candidate.route.pool == pool:
+            return candidate
+    return selection.candidates[0]
+
+
+def _spec(tool: InlineTool) -> ToolSpec:
+    return ToolSpec(name=tool.name, description=tool.description, input_schema=tool.input_schema)
+
+
+def _refuse_what_is_not_here(request: JobRequest) -> None:
+    """Names that stand for nothing are refused rather than ignored."""
+    for at, tool in enumerate(request.tools):
+        if isinstance(tool, str):
+            raise Permanent(f"no live tool fits {tool!r}", code="unknown_tool", details={"path": f"tools[{at}]"})
+    if request.filters:
+        raise InvalidRequest(f"no filter named {request.filters[0]!r} is configured", path="filters[0]")
+    if request.prompt is not None:
+        raise InvalidRequest(f"no prompt template named {request.prompt.name!r} is stored", path="prompt.name")

@@ -1,0 +1,122 @@
+"""The way of a job, in order. Start reading here.
+
+    request ──read──▶ admit ──scheduler──▶ claim ──▶ answer ──▶ format ──▶ end
+                        └──▶ refuse                    └─ model calls, fallback, deltas
+
+`RequestHandler` reads the queue and asks the scheduler; what is granted comes here. Each step is one part's work;
+the parts do not know each other, and meet in this file.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sidecar.asking import Asker
+from sidecar.calling import Caller, Share
+from sidecar.errors import CallTimeout, Conflict, JobCancelled, Permanent, SidecarError
+from sidecar.job_manager.job import OwnedJob
+from sidecar.job_manager.service import JobManager
+from sidecar.models.base import epoch
+from sidecar.models.facts import RunFacts
+from sidecar.models.result import Result
+from sidecar.ports import Clock, Stored
+from sidecar.request_handler.decode import Opened
+from sidecar.request_handler.tickets import Ticket
+from sidecar.response_formatter import formatter, structured
+from sidecar.settings import JobsSettings
+
+log = logging.getLogger(__name__)
+
+
+class Pipeline:
+    """Takes jobs through the parts. Knows the order and nothing else."""
+
+    def __init__(
+        self, *, asker: Asker, jobs: JobManager, caller: Caller, clock: Clock, settings: JobsSettings
+    ) -> None:
+        self._asker = asker
+        self._jobs = jobs
+        self._caller = caller
+        self._clock = clock
+        self._settings = settings
+
+    def admit(self, opened: Opened) -> Ticket:
+        """Before the queue: can this job run at all, and where? Raises SidecarError with the refusal."""
+        return self._asker.ticket(opened)
+
+    async def refuse(self, opened: Opened, error: SidecarError, *, known: Stored | None = None) -> None:
+        """The end of a job that never runs: refused, expired or cancelled while it was queued."""
+        state = "rejected" if not _is_late(error) else formatter.state_of(error)
+        facts = RunFacts(queued_ms=self._since(opened.stored.stored_at))
+        facts.total_ms = facts.queued_ms
+        result = formatter.stopped(error, facts, state=state)
+        await self._jobs.refuse(
+            opened.stored, job=opened.job, result=result, metadata=opened.metadata, known=known
+        )
+
+    async def record_queued(self, opened: Opened) -> Stored | None:
+        """The document of a job that has to wait."""
+        return await self._jobs.record_queued(opened.stored, job=opened.job, metadata=opened.metadata)
+
+    async def run(self, opened: Opened, share: Share, *, known: Stored | None) -> None:
+        """A granted job, from the claim to its end."""
+        request = opened.request
+        if request is None:
+            raise SidecarError(f"job {opened.job} was granted without a request")
+        job = await self._jobs.claim(opened.stored, request, job=opened.job, known=known)
+        if job is None:
+            return
+        facts = RunFacts(queued_ms=self._since(opened.stored.stored_at))
+        try:
+            result = await self._result(job, opened, share, facts)
+            await self._jobs.end(job, result)
+        except Conflict as e:
+            log.warning("lost a job to another owner", extra={"job": opened.job, "error": e.message})
+        finally:
+            await self._jobs.release(job)
+
+    async def _result(self, job: OwnedJob, opened: Opened, share: Share, facts: RunFacts) -> Result:
+        """The job's one result, whatever happens on the way to it."""
+        try:
+            async with job.scope:
+                with self._time_limits(job) as deadline:
+                    call, selection = self._asker.call(opened, pool=share.pool, deadline=deadline, facts=facts)
+                    reply = await self._caller.answer(
+                        job, call, selection=selection, share=share, facts=facts, deadline=deadline
+                    )
+            facts.total_ms = self._since(opened.stored.stored_at)
+            return structured.checked(formatter.answered(reply, facts), job.request.output)
+        except Conflict:
+            raise
+        except SidecarError as e:
+            facts.total_ms = self._since(opened.stored.stored_at)
+            return formatter.stopped(e, facts)
+        except Exception:
+            log.exception("a job met an error of our own", extra={"job": opened.job})
+            facts.total_ms = self._since(opened.stored.stored_at)
+            return formatter.stopped(SidecarError("the sidecar failed; its log says how"), facts)
+
+    @contextmanager
+    def _time_limits(self, job: OwnedJob) -> Iterator[float]:
+        """Stop the job when its time is over. Yields that moment, in seconds since 1970."""
+        now = self._clock.now()
+        timeout_s = job.request.timeout_s or self._settings.timeout_s
+        started = epoch(job.state.started) if job.state.started else now
+        ends_at = started + timeout_s
+        over: SidecarError = CallTimeout(f"the job did not end within {timeout_s:g} s", limit="total")
+        deadline = job.request.deadline
+        if deadline is not None and deadline.timestamp() < ends_at:
+            ends_at = deadline.timestamp()
+            over = Permanent("the deadline passed while the job ran", code="deadline_exceeded")
+        timer = self._clock.call_later(max(0.0, ends_at - now), lambda: job.scope.stop(over))
+        try:
+            yield ends_at
+        finally:
+            timer.cancel()
+
+    def _since(self, epoch_s: float) -> int:
+        return max(0, round((self._clock.now() - epoch_s) * 1000))
+
+
+def _is_late(error: SidecarError) -> bool:
+    return isinstance(error, JobCancelled) or error.code == "deadline_exceeded"
