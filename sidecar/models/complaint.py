@@ -102,7 +102,7 @@ def _unknown(place: Place, found: re.Match[str]) -> tuple[str, str]:
     field, known = found[1], place.fields()
     near = difflib.get_close_matches(field[:64], known, n=1, cutoff=0.6)
     remedy = f"did you mean {near[0]!r}?" if near else f"known here: {_listed(known)}"
-    step = field if _PLAIN_NAME.fullmatch(field) else f"[{json.dumps(_cut(field))}]"
+    step = field if _PLAIN_NAME.fullmatch(field) else f"[{json.dumps(field[:_QUOTE_CHARS])}]"
     return f"unknown field {_cut(field)!r}: {remedy}", step
 
 
