@@ -24,7 +24,7 @@ _WORDS = (
     "so that no tenant ever has to stand behind a flood that somebody else has caused today because order is kept "
     "by cost rather than by count and what one call does not use is handed back before the next one is admitted "
     "to the model whose answer arrives in pieces that are small enough to read as they come and large enough to "
-    "be worth the trip across the wire from one end of the bus to the other where a patient listener collects them "
+    "be worth the trip across the wire from one end of the bus to the other where a listener collects them "
 )
 _CORPUS = _WORDS * 40
 _SIGNATURE = "RXJ1"
@@ -33,7 +33,10 @@ _encode_json = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the answer depends on. `text` is the user's last text without directives."""
+    """What the answer depends on. `text` is the user's last text without directives.
+
+    `thinks_in_text`: reasoning is written into the text, as Nova 1 does. `tool_type` is the `type` of tool calls.
+    """
 
     text: str
     digest: bytes
@@ -43,6 +46,8 @@ class Prompt:
     schema: Any = None
     stop_sequences: Sequence[str] = ()
     max_tokens: int = 4_096
+    thinks_in_text: bool = False
+    tool_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,11 @@ def make_tool_id(digest: bytes, index: int) -> str:
     return "tooluse_" + "".join(letters)
 
 
+def sign_reasoning(text: str) -> str:
+    """The signature of a reasoning text, by which a changed replay is known."""
+    return _SIGNATURE + blake2b(text.encode(), digest_size=24).hexdigest()
+
+
 def compose(prompt: Prompt, behaviour: Behaviour) -> Answer:
     """The answer, cut at `max_tokens` and at the first stop sequence."""
     if behaviour.guardrail == "block":
@@ -86,7 +96,7 @@ def compose(prompt: Prompt, behaviour: Behaviour) -> Answer:
     if behaviour.text is not None or not calls:
         _add_text(builder, prompt, behaviour)
     for index, call in enumerate(calls):
-        builder.add_tool(call, call.id or make_tool_id(prompt.digest, index))
+        builder.add_tool(call, call.id or make_tool_id(prompt.digest, index), prompt.tool_type)
     stop = behaviour.stop or builder.stop or ("tool_use" if calls else "end_turn")
     if behaviour.guardrail == "mask":
         stop = "guardrail_intervened"
@@ -112,7 +122,7 @@ class _Builder:
         self.used += tokens
         return text
 
-    def add_tool(self, call: ToolCall, tool_id: str) -> None:
+    def add_tool(self, call: ToolCall, tool_id: str, tool_type: str | None) -> None:
         if self.stop == "max_tokens":
             return
         block = {"toolUseId": tool_id, "name": call.name, "input": call.arguments}
@@ -126,6 +136,8 @@ class _Builder:
             self.raw_arguments[len(self.blocks)] = arguments
         self.left -= cost
         self.used += cost
+        if tool_type:
+            block["type"] = tool_type
         self.blocks.append({"toolUse": block})
 
 
@@ -134,12 +146,15 @@ def _add_reasoning(builder: _Builder, prompt: Prompt, behaviour: Behaviour) -> N
     if wanted is None:
         return
     text = wanted if isinstance(wanted, str) else make_text("reasoning:" + prompt.text, int(wanted))
+    if prompt.thinks_in_text:
+        builder.blocks.append({"text": builder.take(f"<thinking>{text}</thinking>\n")})
+        return
     text = builder.take(text)
     if behaviour.redacted:
         builder.blocks.append({"reasoningContent": {"redactedContent": _SIGNATURE + prompt.digest.hex()}})
         return
-    signature = _SIGNATURE + prompt.digest.hex()
-    builder.blocks.append({"reasoningContent": {"reasoningText": {"text": text, "signature": signature}}})
+    signed = {"text": text, "signature": sign_reasoning(text)}
+    builder.blocks.append({"reasoningContent": {"reasoningText": signed}})
 
 
 def _add_text(builder: _Builder, prompt: Prompt, behaviour: Behaviour) -> None:

@@ -17,7 +17,7 @@ _SCOPE_REGION = re.compile(r"Credential=[^/]+/\d{8}/([a-z0-9-]+)/")
 
 
 class AuthPolicy(NamedTuple):
-    """`secrets` maps access key ids to secret keys. With neither secrets nor tokens, anything presented is accepted."""
+    """`secrets` maps access key ids to secret keys. Without secrets and tokens, anything presented will do."""
 
     is_required: bool = False
     secrets: Mapping[str, str] | None = None

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -14,6 +14,7 @@ from sidecar.emulator.grammar import Behaviour, Circumstances, GrammarError, Ste
 from sidecar.emulator.traits import ModelTraits
 
 UNNAMED_TENANT = ""
+DEFAULT_REASONING_TOKENS = 16
 TENANT_KEYS = ("tenant", "tenant_id", "tenantId")
 
 
@@ -68,9 +69,11 @@ def read_max_tokens(body: Mapping[str, Any], traits: ModelTraits) -> int:
 
 
 def make_answer(
-    raw: bytes, body: Mapping[str, Any], question: Question, behaviour: Behaviour, *, max_tokens: int
+    raw: bytes, body: Mapping[str, Any], question: Question, behaviour: Behaviour, *, traits: ModelTraits
 ) -> Answer:
     """Compose the answer; the digest of the body makes its tool ids."""
+    if behaviour.reasoning is None and wants_reasoning(body):
+        behaviour = replace(behaviour, reasoning=DEFAULT_REASONING_TOKENS)
     tool_config = body.get("toolConfig") or {}
     prompt = Prompt(
         text=question.user_text,
@@ -80,12 +83,22 @@ def make_answer(
         tool_choice=tool_config.get("toolChoice"),
         schema=_read_schema(body),
         stop_sequences=(body.get("inferenceConfig") or {}).get("stopSequences") or (),
-        max_tokens=max_tokens,
+        max_tokens=read_max_tokens(body, traits),
+        thinks_in_text=traits.is_nova and traits.version < (2, 0),
+        tool_type="tool_use" if traits.is_claude else None,
     )
     answer = compose(prompt, behaviour)
     if any(fault.kind == "duplicate_tool_ids" for fault in behaviour.faults):
         _share_tool_id(answer)
     return answer
+
+
+def wants_reasoning(body: Mapping[str, Any]) -> bool:
+    """Whether the request switches reasoning on, in Claude's words or in Nova's."""
+    fields = body.get("additionalModelRequestFields") or {}
+    claude = fields.get("thinking") or fields.get("reasoning_config") or {}
+    nova = fields.get("reasoningConfig") or {}
+    return claude.get("type") in ("enabled", "adaptive") or nova.get("type") == "enabled"
 
 
 def make_usage(input_tokens: int, output_tokens: int, cache: CacheUse | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A small control plane on the same port: foundation models and inference profiles, as the `bedrock` service lists them."""
+"""A small control plane on the same port: foundation models and inference profiles, as `bedrock` lists them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

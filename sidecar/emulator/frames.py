@@ -56,7 +56,7 @@ def encode_event(event_type: str, payload: dict[str, Any]) -> bytes:
 
 
 def encode_exception(exception_type: str, message: str, **members: Any) -> bytes:
-    """A frame of `:message-type` exception; `exception_type` as in the service model, e.g. `throttlingException`."""
+    """A frame of `:message-type` exception; the type as in the service model, e.g. `throttlingException`."""
     headers = _encode_headers(
         {":exception-type": exception_type, ":content-type": "application/json", ":message-type": "exception"}
     )

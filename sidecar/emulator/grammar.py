@@ -1,20 +1,21 @@
 """The one grammar in which behaviour is scripted.
 
 It stands in the last text of the user (`[[tokens=50 tps=200]] Tell me a story`), in the `behave` strings of a
-scenario, and in the bodies of the control endpoint. A bracket holds words, `key=value` or a bare `key` for true. A
-value is a bare word, a JSON string, a JSON object or a JSON array. Brackets apply in order, later ones override.
-A bracket that does not begin with a key below is ordinary text; a wrong word after a right key is refused with 400.
+scenario, and in the bodies of the control endpoint. A bracket holds words: `key=value`, or a bare `key` for true.
+A value is a bare word, a JSON string, a JSON object or a JSON array. Brackets apply in order, later ones override.
+A bracket that does not begin with a key of this table is ordinary text; one that does, and goes on with a word
+that nobody knows, is refused with 400.
 
 Answer
     text="..."            the answer
     echo                  answer with the user's text, without brackets
     tokens=50             length of the answer, in tokens of four characters
     reasoning="..." | 40  a reasoning block first, given or of so many tokens; `redacted` makes it unreadable
-    tool=name input={}    a tool call; each bracket with `tool` is one more call of the same turn. `id=` sets its id,
-                          `raw="{\\"q\\":"` sends arguments that are no JSON, turn=2 calls in the second turn, turn=0 in
-                          every turn. Tools are called only where the request offers some
+    tool=name input={}    a tool call; each bracket with `tool` is one more call of the same turn. `id=` sets its
+                          id, `raw="{"` sends arguments that are no JSON; turn=2 calls in the second turn, turn=0
+                          in every turn. Tools are called only where the request offers some
     stop=content_filtered the stop reason, whatever the answer
-    guardrail=block|mask  the guardrail intervenes: with its own message, or by masking words of the answer
+    guardrail=block|mask  the guardrail intervenes: with its own message, or by masking a word of the answer
     citations             the text comes as a citations block
     cache_read=, cache_write=   token counts in the usage
 
@@ -27,16 +28,16 @@ Pace
 
 Fault, one for each bracket with `fault`
     fault=kind            an exception or a broken transfer, see `EXCEPTION_FAULTS` and `WIRE_FAULTS`
-    at=3 | mid | stop | end | headers   before the event with this number (from 0), in the middle, after messageStop,
-                          after the last event. Without `at`, exceptions come as an HTTP status
+    at=3|mid|stop|end|headers   before the event with this number (from 0), in the middle, after messageStop, after
+                          the last event, before the headers. Without `at`, exceptions come as an HTTP status
     s=60                  seconds of a stall (default 3600)
     bytes=65536           size of a huge frame, or of a slow drip's pieces
     retry_after=2         adds `Retry-After`
     message="..."         instead of the usual message
 
 Conditions of a bracket
-    model=nova-lite       only where the model id contains it; region=us-west-2, tenant=acme: only where equal
-    operation=converse    or converse-stream
+    model=nova-lite       only where the model id contains it
+    region=us-west-2, tenant=acme, operation=converse-stream    only where equal
     turn=2                only in the turn with this number: 1 + answers with tool calls since the user's text
     times=2               only the first two times that this prompt arrives
     after=1               not the first time that this prompt arrives
@@ -95,6 +96,7 @@ _TOOL_KEYS = ("tool", "input", "id", "raw")
 _FAULT_KEYS = ("fault", "at", "s", "bytes", "retry_after", "message")
 KEYS = _BOOLEAN | _INTEGER | _NUMBER | _STRING | {"reasoning", "input", "at"}
 
+_PLACES = ("mid", "stop", "end", "headers")
 _WORD = re.compile(r"\s*([a-z_]+)")
 _BARE = re.compile(r"(?:(?!\]\])\S)+")
 _raw_decode = json.JSONDecoder().raw_decode
@@ -233,21 +235,27 @@ def _parse_value(text: str, position: int) -> tuple[Any, int]:
 
 
 def _convert(key: str, value: Any) -> Any:
-    try:
-        if key in _BOOLEAN:
-            return value is True or value == "true"
-        if key in _INTEGER:
-            return int(value)
-        if key in _NUMBER:
-            return float(value)
-    except (TypeError, ValueError) as e:
-        raise GrammarError(f"{key} wants a number, not {value!r}") from e
-    if key == "reasoning" and isinstance(value, str) and value.isdecimal():
-        return int(value)
-    if key == "input" and not isinstance(value, dict):
-        raise GrammarError("input wants a JSON object")
-    if key in _STRING and not isinstance(value, str):
+    if key in _BOOLEAN:
+        return value is True or value == "true"
+    if key in _INTEGER or key in _NUMBER:
+        try:
+            return int(value) if key in _INTEGER else float(value)
+        except (TypeError, ValueError) as e:
+            raise GrammarError(f"{key} wants a number, not {value!r}") from e
+    if key == "input":
+        if not isinstance(value, dict):
+            raise GrammarError("input wants a JSON object")
+        return value
+    if not isinstance(value, str):
         raise GrammarError(f"{key} wants a text, not {value!r}")
+    return _convert_text(key, value)
+
+
+def _convert_text(key: str, value: str) -> str | int:
+    if key == "reasoning" and value.isdecimal():
+        return int(value)
+    if key == "at" and value not in _PLACES and not value.isdecimal():
+        raise GrammarError(f"at wants a number or one of {', '.join(_PLACES)}")
     if key == "fault" and value not in EXCEPTION_FAULTS and value not in WIRE_FAULTS:
         raise GrammarError(f"unknown fault {value!r}")
     return value

@@ -59,7 +59,7 @@ def find_body_fault(faults: Sequence[Fault]) -> bytes | None:
 
 
 def plan_reply(body: bytes, faults: Sequence[Fault]) -> list[Step]:
-    """Steps for a plain reply. Where the plan ends with `close` or `reset`, the announced length is `len(body)`."""
+    """Steps for a plain reply. One that ends with `close` or `reset` announces all of `body`, yet sends half."""
     middle = len(body) // 2
     for fault in faults:
         match fault.kind:

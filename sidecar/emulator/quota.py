@@ -1,8 +1,8 @@
 """The service's quotas: one pool per model and region, by the rules that AWS documents.
 
 At the start of a call, input + maxTokens are taken from the tokens a minute. At its end, that is given back and
-input + cache writes + burndown x output is taken; cache reads are free. Requests a minute, calls at once and tokens
-a day are optional limits beside it. A pool refills evenly and holds at most `burst_s` seconds of its quota.
+input + cache writes + burndown x output is taken; cache reads are free. Requests a minute, calls at once and
+tokens a day are optional limits beside it. A pool refills evenly and holds `burst_s` seconds of its quota.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ _DAY_S = 86_400.0
 
 
 class QuotaRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Limits of every model and region that the globs match, each pair having a pool of its own. None: no limit."""
+    """Limits of each model and region that the globs match, every pair with a pool of its own. None: no limit."""
 
     model: str = "*"
     region: str = "*"

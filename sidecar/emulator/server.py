@@ -23,8 +23,8 @@ _BACKLOG = 1_024
 class Emulator:
     """A local Bedrock on loopback, for use with `async with` or `start` and `stop`.
 
-    `scenario` is a `Scenario`, its mapping, or the path of its file. `port` 0 takes a free one; `url` is known after
-    `start`. `profiles` maps application inference profiles to model ids. `auth` decides whom to let in.
+    `scenario` is a `Scenario`, its mapping, or the path of its file. `port` 0 takes a free one; `url` is known
+    after `start`. `profiles` maps application inference profiles to model ids. `auth` decides whom to let in.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ async def serve(
     auth: AuthPolicy | None = None,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Run an emulator until cancelled; `on_ready` is given its url. Raises ValueError for a bad scenario, OSError."""
+    """Run an emulator until cancelled; `on_ready` is given its url. Raises ValueError (scenario), OSError."""
     emulator = Emulator(host=host, port=port, scenario=scenario_path, auth=auth)
     await emulator.start()
     try:

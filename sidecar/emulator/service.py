@@ -8,16 +8,18 @@ from typing import Any
 import msgspec
 
 from sidecar.emulator import call as calls
-from sidecar.emulator import events, guardrail, plan, validation
+from sidecar.emulator import events, guardrail, plan
 from sidecar.emulator.answer import Answer
 from sidecar.emulator.cache import CacheUse, PromptCache
 from sidecar.emulator.exceptions import INVALID_MODEL, Refusal
-from sidecar.emulator.grammar import Behaviour, Fault
+from sidecar.emulator.grammar import EXCEPTION_FAULTS, Behaviour, Fault
 from sidecar.emulator.journal import CallRecord, Journal
+from sidecar.emulator.quirks import check_quirks
 from sidecar.emulator.quota import QuotaRule, Quotas, Reservation
 from sidecar.emulator.scenario import Scenario, Script
 from sidecar.emulator.tokens import count_input
 from sidecar.emulator.traits import ModelTraits, strip_profile, traits_of
+from sidecar.emulator.validation import check_body
 
 UNKNOWN_MODEL_MARK = "does-not-exist"
 _decode_json = msgspec.json.Decoder().decode
@@ -92,20 +94,21 @@ class BedrockService:
         question = calls.read_question(body)
         record.tenant = question.tenant
         record.input_tokens = count_input(body)
-        validation.check(body, traits, input_tokens=record.input_tokens)
+        check_body(body)
+        check_quirks(body, traits, input_tokens=record.input_tokens)
         now = calls.make_circumstances(
             question, model_id=record.model_id, region=record.region, operation=record.operation
         )
         behaviour = self.script.decide(now, directives=question.steps, prompt=question.user_text)
         for fault in behaviour.faults:
-            if fault.kind in plan.EXCEPTION_FAULTS and plan.is_before_headers(fault, is_stream=is_stream):
+            if fault.kind in EXCEPTION_FAULTS and plan.is_before_headers(fault, is_stream=is_stream):
                 raise plan.refusal_of(fault)
         max_tokens = calls.read_max_tokens(body, traits)
         reservation = self.quotas.reserve(
             traits.base_id, record.region, tokens=record.input_tokens + max_tokens, tenant=record.tenant
         )
         prepared = Prepared(record, behaviour, behaviour.faults, is_stream, reservation=reservation)
-        self._answer(prepared, body, question, traits, max_tokens)
+        self._answer(prepared, body, question, traits)
         return prepared
 
     def close(self, prepared: Prepared, *, is_aborted: bool) -> None:
@@ -144,10 +147,9 @@ class BedrockService:
         body: Mapping[str, Any],
         question: calls.Question,
         traits: ModelTraits,
-        max_tokens: int,
     ) -> None:
         record, behaviour = prepared.record, prepared.behaviour
-        answer = calls.make_answer(record.body, body, question, behaviour, max_tokens=max_tokens)
+        answer = calls.make_answer(record.body, body, question, behaviour, traits=traits)
         cache = self._use_cache(body, record, traits, behaviour)
         fresh = record.input_tokens - (cache.read_tokens + cache.write_tokens if cache else 0)
         record.input_tokens = max(fresh, 0)

@@ -13,6 +13,8 @@ _NOVA = re.compile(r"nova-(?:(\d)-)?(?:micro|lite|pro|premier|omni)")
 DEFAULT_CONTEXT_TOKENS = 200_000
 _NOVA_CONTEXT = {"micro": 128_000, "premier": 1_000_000, "nova-2": 1_000_000}
 
+_NOVA_OUTPUT = {"nova-2": 65_535, "premier": 32_000}
+
 
 class ModelTraits(NamedTuple):
     """`version` is (major, minor), (0, 0) where the id does not say; tokens are token counts."""
@@ -48,10 +50,11 @@ def traits_of(model_id: str) -> ModelTraits:
     if "claude" in base_id:
         match = old or new
         version = (int(match[1]), int(match[2] or 0)) if match else (0, 0)
-        output = 64_000 if version >= (3, 7) else 8_192
+        output = 128_000 if version >= (4, 6) else 64_000 if version >= (3, 7) else 8_192
         return ModelTraits(base_id, "claude", version, DEFAULT_CONTEXT_TOKENS, output)
     nova = _NOVA.search(base_id)
     if nova:
         context = next((tokens for part, tokens in _NOVA_CONTEXT.items() if part in base_id), 300_000)
-        return ModelTraits(base_id, "nova", (int(nova[1] or 1), 0), context, 10_000)
+        output = next((tokens for part, tokens in _NOVA_OUTPUT.items() if part in base_id), 10_000)
+        return ModelTraits(base_id, "nova", (int(nova[1] or 1), 0), context, output)
     return ModelTraits(base_id, "other", (0, 0), 128_000, 8_192)
