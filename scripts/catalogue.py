@@ -186,7 +186,7 @@ def _alias(model_id: str) -> str:
     """`anthropic.claude-haiku-4-5-20251001-v1:0` as `claude-haiku-4-5`; a version above 1 stays."""
     name = model_id.split(".", 1)[1]
     name = re.sub(r":\d+$", "", name)
-    name = re.sub(r"-v1$|-v0$|-1$(?<=gpt-oss-120b-1|.gpt-oss-20b-1)", "", name)
+    name = re.sub(r"-v[01]$", "", name)
     return re.sub(r"-20\d{6}(?=$|-v\d$)", "", name)
 
 
