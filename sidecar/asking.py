@@ -10,9 +10,12 @@ from sidecar.models.call import CallLimits, ModelCall, ToolSpec
 from sidecar.models.facts import RunFacts
 from sidecar.models.profile import Candidate
 from sidecar.models.request import InlineTool, JobRequest, Params
-from sidecar.ports import Clock
+from sidecar.ports import Clock, Lane
+from sidecar.request_handler import admission
+from sidecar.request_handler.admission import Asked
+from sidecar.request_handler.classification import classify
 from sidecar.request_handler.decode import Opened
-from sidecar.request_handler.estimate import estimate_input_tokens
+from sidecar.request_handler.estimate import request_tokens
 from sidecar.request_handler.tickets import Ticket
 from sidecar.settings import BedrockSettings, JobsSettings, Policy, TenantPolicy
 
@@ -30,26 +33,37 @@ class Asker:
         jobs: JobsSettings,
         bedrock: BedrockSettings,
         policy: Callable[[], Policy],
+        queued: Callable[[Lane], int],
     ) -> None:
+        """`policy` is asked each time, so that a reload holds at once; `queued` counts a lane's jobs."""
         self._coordinator = coordinator
         self._clock = clock
         self._jobs = jobs
         self._bedrock = bedrock
         self._policy = policy
+        self._queued = queued
         self._selections: OrderedDict[int, tuple[Selection, int]] = OrderedDict()
 
     def ticket(self, opened: Opened) -> Ticket:
         """Raises SidecarError with the refusal of a job that cannot run."""
         request, stored = _request_of(opened), opened.stored
-        tenant = self._policy().tenant(stored.lane.tenant)
-        if tenant.deny:
-            raise Permanent(f"tenant {stored.lane.tenant!r} may not submit jobs", code="tenant_denied")
-        if stored.lane.job_class not in tenant.classes:
-            raise Permanent(
-                f"tenant {stored.lane.tenant!r} may not use class {stored.lane.job_class!r}", code="tenant_denied"
-            )
+        name, job_class = stored.lane
+        tenant = self._policy().tenant(name)
+        admission.check_tenant(name, policy=tenant)
+        classify(name, job_class, allowed=tenant.classes)
         _refuse_what_is_not_here(request)
         selection, tokens = self._select(opened, request, tenant)
+        max_tokens = self._max_tokens(request, tenant)
+        asked = Asked(
+            tenant=name,
+            input_tokens=tokens,
+            max_tokens=max_tokens,
+            pools={candidate.route.pool: candidate.route.limits for candidate in selection.candidates},
+            queued=self._queued(stored.lane),
+            now=self._clock.now(),
+            deadline=request.deadline.timestamp() if request.deadline else None,
+        )
+        admission.admit(asked, policy=tenant)
         self._selections[stored.seq] = (selection, tokens)
         if len(self._selections) > MOST_REMEMBERED:
             self._selections.popitem(last=False)
@@ -60,9 +74,9 @@ class Asker:
             size=len(stored.payload),
             stored_at=stored.stored_at,
             input_tokens=tokens,
-            max_tokens=self._max_tokens(request, tenant),
-            pools=tuple(candidate.route.pool for candidate in selection.candidates),
-            deadline=request.deadline.timestamp() if request.deadline else None,
+            max_tokens=max_tokens,
+            pools=tuple(asked.pools),
+            deadline=asked.deadline,
         )
 
     def call(self, opened: Opened, *, pool: str, deadline: float, facts: RunFacts) -> tuple[ModelCall, Selection]:
@@ -92,7 +106,7 @@ class Asker:
         return call, selection
 
     def _select(self, opened: Opened, request: JobRequest, tenant: TenantPolicy) -> tuple[Selection, int]:
-        tokens = estimate_input_tokens(request)
+        tokens = request_tokens(request)
         selection = self._coordinator.candidates(
             request,
             tenant=tenant,

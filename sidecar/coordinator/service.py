@@ -18,7 +18,7 @@ from sidecar.coordinator.select import Entry, Refusal, Search
 from sidecar.errors import ErrorCode, Permanent, SidecarError
 from sidecar.models.api import ModelInfo
 from sidecar.models.event import Rejected
-from sidecar.models.profile import Candidate, ModelProfile
+from sidecar.models.profile import Candidate, Limits, ModelProfile
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Usage
 from sidecar.settings import BedrockSettings, Policy, TenantPolicy
@@ -212,6 +212,12 @@ class Coordinator:
     def health(self, now: float) -> dict[str, Phase]:
         """Pool to `closed`, `half_open`, `open` or `denied`, of every pool that was ever called."""
         return self._pools.phases(now)
+
+    def limits(self, pool: str) -> Limits:
+        """The quota of a pool (`Route.pool`), as configured; all unknown for a pool of no known model."""
+        profile = self.profile(pool.rpartition("@")[0])
+        routes = profile.routes if profile else ()
+        return next((route.limits for route in routes if route.pool == pool), Limits())
 
     def profile(self, name: str) -> ModelProfile | None:
         """The model of an alias, Bedrock id, profile or ARN; None when unknown."""

@@ -45,17 +45,17 @@ class JobManager:
         self._live: dict[tuple[str, str], OwnedJob] = {}
         self.counts: Counter[str] = Counter()
 
-    async def start(self) -> None:
-        await self._store.listen_cancelled(self._on_cancel_mark)
-
     @property
     def live(self) -> tuple[OwnedJob, ...]:
         return tuple(self._live.values())
 
-    def _on_cancel_mark(self, tenant: str, job: str) -> None:
+    def cancel(self, tenant: str, job: str) -> bool:
+        """Stop a job that runs here. False when it does not."""
         owned = self._live.get((tenant, job))
-        if owned is not None:
-            owned.cancel()
+        if owned is None:
+            return False
+        owned.cancel()
+        return True
 
     async def claim(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from sidecar.component import Tasks
 from sidecar.errors import BusUnavailable, SidecarError
-from sidecar.ports import Clock, Doorbell, Intake, StoredRequest
+from sidecar.ports import Clock, Doorbell, Intake, Lane, StoredRequest
 from sidecar.request_handler.decode import Opened, open_request
 from sidecar.request_handler.lanes import Index, LaneIndex
 from sidecar.request_handler.schedule import Scheduler
@@ -70,6 +70,10 @@ class Reader:
     async def check(self) -> bool:
         """Whether the doorbells keep up with the stream; if not, it is time to reconcile."""
         return await self._intake.last_seq() <= self._index.highest_seq
+
+    def jobs_of(self, lane: Lane) -> int:
+        """How many of a lane's requests are in memory and not ended."""
+        return self._index.lane(lane).tracked
 
     def left(self, ticket: Ticket) -> None:
         """The job does not wait any more: there may be room for the next of its lane."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from sidecar.component import Tasks, logged
 from sidecar.errors import JobCancelled, Permanent, SidecarError
-from sidecar.ports import Cancellable, Clock, Intake, Stored
+from sidecar.ports import Cancellable, Clock, Intake, Lane, Stored
 from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.reader import Reader
 from sidecar.request_handler.reservation import Reservation
@@ -111,6 +111,10 @@ class RequestHandler:
     @property
     def running(self) -> int:
         return len(self._jobs)
+
+    def jobs_of(self, lane: Lane) -> int:
+        """How many jobs of a lane are in memory: waiting in its window, or running."""
+        return self._reader.jobs_of(lane)
 
     def kick(self) -> None:
         """Something changed that may let a job run: ask the scheduler, once for all changes of this moment."""

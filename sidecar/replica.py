@@ -1,0 +1,153 @@
+"""One replica: the parts, put together over ports. `app` gives it real adapters, tests give it the twins."""
+
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+from sidecar.asking import Asker
+from sidecar.calling import Caller
+from sidecar.component import Tasks
+from sidecar.coordinator.service import Coordinator
+from sidecar.errors import InvalidRequest
+from sidecar.job_manager.queries import Queries
+from sidecar.job_manager.service import JobManager
+from sidecar.models.api import ModelsPage
+from sidecar.models.codec import encode
+from sidecar.models.profile import Limits
+from sidecar.models.subjects import is_name
+from sidecar.pipeline import Pipeline
+from sidecar.ports import (
+    Clock,
+    Endpoint,
+    Endpoints,
+    Intake,
+    JobStore,
+    ModelClient,
+    Publisher,
+    Query,
+    Reply,
+)
+from sidecar.request_handler.schedule import Scheduler
+from sidecar.request_handler.service import RequestHandler
+from sidecar.request_handler.tickets import TenantCaps
+from sidecar.settings import Policy, Settings
+
+log = logging.getLogger(__name__)
+
+
+class Ports(NamedTuple):
+    """What a replica needs of the world."""
+
+    intake: Intake
+    store: JobStore
+    publisher: Publisher
+    endpoints: Endpoints
+    models: ModelClient
+    clock: Clock
+
+
+class Replica:
+    """The parts of one process, in the order in which they start and drain."""
+
+    def __init__(
+        self, settings: Settings, ports: Ports, *, name: str, on_crash: Callable[[BaseException], None]
+    ) -> None:
+        self._settings = settings
+        self._ports = ports
+        self._policy = settings.policy
+        self._background = Tasks(on_crash)
+        self.name = name
+        self.coordinator = Coordinator(
+            policy=self._policy, bedrock=settings.bedrock, default_max_tokens=settings.jobs.max_tokens
+        )
+        self.scheduler = self._scheduler()
+        self.jobs = JobManager(
+            store=ports.store,
+            publisher=ports.publisher,
+            intake=ports.intake,
+            clock=ports.clock,
+            owner=name,
+            max_attempts=settings.jobs.max_attempts,
+            gather_s=settings.jobs.delta_ms / 1000,
+        )
+        self.queries = Queries(store=ports.store, publisher=ports.publisher, intake=ports.intake)
+        self.requests = RequestHandler(
+            intake=ports.intake,
+            scheduler=self.scheduler,
+            work=self._pipeline(),
+            clock=ports.clock,
+            on_crash=on_crash,
+            reconcile_s=settings.scheduler.reconcile_s,
+            check_s=settings.scheduler.check_s,
+        )
+
+    def _scheduler(self) -> Scheduler:
+        scheduler = self._settings.scheduler
+        return Scheduler(
+            classes={name: policy.weight for name, policy in self._policy.classes.items()},
+            slots=scheduler.slots,
+            tenants=self._caps,
+            limits=self._limits,
+            interactive_reserve=scheduler.interactive_reserve,
+            window=scheduler.window,
+        )
+
+    def _pipeline(self) -> Pipeline:
+        ports, settings = self._ports, self._settings
+        asker = Asker(
+            coordinator=self.coordinator,
+            clock=ports.clock,
+            jobs=settings.jobs,
+            bedrock=settings.bedrock,
+            policy=lambda: self._policy,
+            queued=lambda lane: self.requests.jobs_of(lane),
+        )
+        caller = Caller(coordinator=self.coordinator, models=ports.models, clock=ports.clock)
+        return Pipeline(asker=asker, jobs=self.jobs, caller=caller, clock=ports.clock, settings=settings.jobs)
+
+    def _caps(self, tenant: str) -> TenantCaps:
+        policy = self._policy.tenant(tenant)
+        return TenantCaps(policy.weight, policy.max_concurrency, policy.tokens_per_minute)
+
+    def _limits(self, pool: str) -> Limits:
+        return self.coordinator.limits(pool)
+
+    async def start(self) -> None:
+        """Hear cancellations before jobs, answer before working: nothing falls between."""
+        await self._ports.store.listen_cancelled(self._on_cancel_mark)
+        await self._ports.endpoints.serve(
+            (*self.queries.endpoints(), Endpoint("models", "models.*", self._models))
+        )
+        await self.requests.start()
+
+    async def drain(self, *, grace_s: float) -> None:
+        """Take no new grants, let what runs finish for `grace_s`, stop the rest, say the last words."""
+        await self.requests.drain()
+        if not await self.requests.finish(grace_s):
+            log.warning("jobs were cut off by the end of the grace period", extra={"jobs": self.requests.running})
+        await self.requests.stop()
+        await self._ports.endpoints.stop()
+        await self._background.cancel()
+
+    def apply(self, policy: Policy) -> None:
+        """Take a new policy over while running. Raises StartupError, and keeps the old one, if it is of no use."""
+        self.coordinator.apply(policy)
+        self._policy = policy
+        self.scheduler.set_policy(
+            classes={name: policy.weight for name, policy in policy.classes.items()},
+            tenants=self._caps,
+            limits=self._limits,
+            now=self._ports.clock.monotonic(),
+        )
+        self.requests.kick()
+
+    def _on_cancel_mark(self, tenant: str, job: str) -> None:
+        if not self.jobs.cancel(tenant, job):
+            self.requests.cancel(tenant, job)
+
+    async def _models(self, query: Query) -> Reply:
+        """The catalogue as the tenant may use it."""
+        if len(query.tokens) != 1 or not is_name(query.tokens[0]):
+            raise InvalidRequest("use 1 to 64 of A-Z a-z 0-9 _ -", path="subject.tenant")
+        tenant = self._policy.tenant(query.tokens[0])
+        return Reply(encode(ModelsPage(models=self.coordinator.models(tenant, now=self._ports.clock.now()))))
