@@ -60,8 +60,8 @@ def render(catalogue: CatalogueFile) -> bytes:
 
 def differences(old: CatalogueFile, new: CatalogueFile) -> Iterator[str]:
     """One line for each model that is new, gone, or differs, with the fields that do."""
-    before = {row.model_id: msgspec.to_builtins(row) for row in old.models}
-    after = {row.model_id: msgspec.to_builtins(row) for row in new.models}
+    before = {row.model_id: _plain(row) for row in old.models}
+    after = {row.model_id: _plain(row) for row in new.models}
     for model_id in sorted(before.keys() | after.keys()):
         if model_id not in before:
             yield f"+ {model_id}"
@@ -74,6 +74,11 @@ def differences(old: CatalogueFile, new: CatalogueFile) -> Iterator[str]:
             yield f"~ {model_id}: " + "; ".join(changes)
     if old.sources != new.sources:
         yield f"~ sources: {_short(old.sources)} -> {_short(new.sources)}"
+
+
+def _plain(row: ModelRow) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(row))
+    return found
 
 
 def _short(value: Any) -> str:
@@ -153,8 +158,12 @@ def _capabilities(merged: dict[str, Any], facts: dict[str, Any], context_tokens:
 def _inference(model_id: str, facts: dict[str, Any], own: dict[str, Any]) -> dict[str, list[str]]:
     """Profile prefix (empty: on demand) to the regions it can be called from."""
     found: dict[str, list[str]] = {}
+    other_endpoint = facts.get("mantle_supported_regions", ())
     for region, kinds in sorted(facts.get("inference_types", {}).items()):
         for kind in sorted(kinds):
+            if kind == "ON_DEMAND" and len(kinds) > 1 and region in other_endpoint:
+                # Listed for the bedrock-mantle endpoint; on bedrock-runtime such a model wants its profile.
+                continue
             found.setdefault("" if kind == "ON_DEMAND" else kind.lower(), []).append(region)
     for extra in own.get("inference", []):
         regions = found.setdefault(extra["profile"], [])

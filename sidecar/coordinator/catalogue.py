@@ -39,7 +39,7 @@ class InferenceRow(Open, frozen=True, kw_only=True):
     price_factor: float = 1.0
 
 
-class ModelRow(Open, frozen=True, kw_only=True, omit_defaults=True):
+class ModelRow(Open, frozen=True, kw_only=True):
     """A model as the data file has it: a `ModelProfile` before regions are chosen."""
 
     alias: str

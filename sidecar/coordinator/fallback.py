@@ -15,6 +15,7 @@ from sidecar.errors import (
     InvalidRequest,
     ModelFailed,
     ModelUnavailable,
+    Permanent,
     SidecarError,
     StreamInterrupted,
     Temporary,
@@ -32,18 +33,17 @@ Scope = Literal["none", "pool", "model", "window"]
 class Rule(NamedTuple):
     """One row of the table.
 
-    `retries`: how often the same candidate is tried again at once, after each of `delays_s`. `moves`: whether
-    another candidate may help. `excludes`: what the failure rules out for the rest of this job. `waits`: whether
-    to wait and begin anew once all candidates were tried.
+    `delays_s`: the same candidate is tried again after each of them. `moves`: whether another candidate may
+    help; a rule that does not is final. `excludes`: what the failure rules out for the rest of this job. `waits`:
+    whether to wait and begin anew once all candidates were tried.
     """
 
     name: str
-    retries: int
-    delays_s: tuple[float, ...]
-    moves: bool
-    excludes: Scope
-    waits: bool
-    why: str
+    delays_s: tuple[float, ...] = ()
+    moves: bool = False
+    excludes: Scope = "none"
+    waits: bool = False
+    why: str = ""
 
 
 class Failure(NamedTuple):
@@ -85,34 +85,60 @@ class Final(NamedTuple):
 
 Decision = Retry | Next | Wait | Final
 
-_ROWS: tuple[tuple[type[SidecarError], Rule], ...] = (
-    (DailyQuotaExhausted, Rule("DailyQuotaExhausted", 0, (), True, "none", True,
-        "the pool is closed until the next UTC midnight")),
-    (Throttled, Rule("Throttled", 0, (), True, "none", True,
-        "the quota of this pool alone is used up; its limiter slows down")),
-    (ModelUnavailable, Rule("ModelUnavailable", 1, (0.2,), True, "none", True,
-        "one lost connection or 5xx is often the only one")),
-    (ModelFailed, Rule("ModelFailed", 1, (0.2,), True, "none", True,
-        "the model broke on this answer, not necessarily on the next")),
-    (StreamInterrupted, Rule("StreamInterrupted", 0, (), True, "none", True,
-        "the pool is suspect and tokens are spent")),
-    (CallTimeout, Rule("CallTimeout", 0, (), True, "none", True,
-        "waiting the same time again on the same pool seldom helps")),
-    (ContextOverflow, Rule("ContextOverflow", 0, (), True, "window", False,
-        "only a larger context window helps")),
-    (AccessDenied, Rule("AccessDenied", 0, (), True, "pool", False,
-        "another model or region may be allowed")),
-    (InvalidRequest, Rule("InvalidRequest", 0, (), False, "none", False,
-        "every model would refuse the same")),
-    (Temporary, Rule("other temporary errors", 0, (), True, "none", True,
-        "the unknown is treated as the model's trouble")),
-    (SidecarError, Rule("other permanent errors", 0, (), False, "none", False,
-        "would fail the same way elsewhere")),
-)  # fmt: skip
-MODEL_SPECIFIC = Rule(
-    "InvalidRequest, model-specific", 0, (), True, "model", False, "this model alone refuses: another may take it"
+# Order matters: the first class that fits holds, so special ones come first.
+_BY_CLASS: tuple[tuple[type[SidecarError], Rule], ...] = (
+    (
+        DailyQuotaExhausted,
+        Rule(
+            "DailyQuotaExhausted", moves=True, waits=True, why="the pool stays closed until the next UTC midnight"
+        ),
+    ),
+    (Throttled, Rule("Throttled", moves=True, waits=True, why="only this pool's quota is used up")),
+    (
+        ModelUnavailable,
+        Rule(
+            "ModelUnavailable",
+            delays_s=(0.2,),
+            moves=True,
+            waits=True,
+            why="a lost connection is often the only one",
+        ),
+    ),
+    (
+        ModelFailed,
+        Rule(
+            "ModelFailed",
+            delays_s=(0.2,),
+            moves=True,
+            waits=True,
+            why="broke on this answer, maybe not on the next",
+        ),
+    ),
+    (
+        StreamInterrupted,
+        Rule("StreamInterrupted", moves=True, waits=True, why="the pool is suspect, and tokens are spent"),
+    ),
+    (
+        CallTimeout,
+        Rule("CallTimeout", moves=True, waits=True, why="the same wait on the same pool seldom helps"),
+    ),
+    (ContextOverflow, Rule("ContextOverflow", moves=True, excludes="window", why="only a larger window helps")),
+    (
+        AccessDenied,
+        Rule("AccessDenied", moves=True, excludes="pool", why="another model or region may be allowed"),
+    ),
+    (InvalidRequest, Rule("InvalidRequest", why="every model would refuse the same")),
+    (Temporary, Rule("other temporary errors", moves=True, waits=True, why="unknown trouble is taken as passing")),
+    (SidecarError, Rule("other permanent errors", why="would fail the same way elsewhere")),
 )
-TABLE: tuple[Rule, ...] = (*(rule for _, rule in _ROWS[:9]), MODEL_SPECIFIC, *(rule for _, rule in _ROWS[9:]))
+OVERALL_TIMEOUT = Rule("CallTimeout, total", why="the job's own time is over")
+UNKNOWN_MODEL = Rule(
+    "unknown_model", moves=True, excludes="pool", why="this model is not in this region; the next one may be"
+)
+MODEL_SPECIFIC = Rule(
+    "InvalidRequest, model-specific", moves=True, excludes="model", why="this model alone refuses"
+)
+TABLE: tuple[Rule, ...] = (*(rule for _, rule in _BY_CLASS), OVERALL_TIMEOUT, UNKNOWN_MODEL, MODEL_SPECIFIC)
 
 # Words of Bedrock's ValidationException that blame the model or the way it was called, not the request.
 _MODEL_WORDS = (
@@ -131,8 +157,10 @@ def rule_of(error: SidecarError) -> Rule:
     if isinstance(error, InvalidRequest) and is_model_specific(error):
         return MODEL_SPECIFIC
     if isinstance(error, CallTimeout) and error.limit == "total":
-        return _ROWS[-1][1]
-    return next(rule for kind, rule in _ROWS if isinstance(error, kind))
+        return OVERALL_TIMEOUT
+    if isinstance(error, Permanent) and error.code == "unknown_model":
+        return UNKNOWN_MODEL
+    return next(rule for kind, rule in _BY_CLASS if isinstance(error, kind))
 
 
 def is_model_specific(error: SidecarError) -> bool:
@@ -180,11 +208,9 @@ def decide(
 
 
 def _retry(failures: Sequence[Failure], rule: Rule, *, text_streamed: bool, jitter: float) -> Retry | None:
-    if not rule.retries:
-        return None
     pool = failures[-1].candidate.route.pool
     done = sum(1 for f in failures if f.candidate.route.pool == pool) - 1
-    if done >= rule.retries:
+    if done >= len(rule.delays_s):
         return None
     return Retry(failures[-1].candidate, _spread(rule.delays_s[done], jitter), new_attempt=text_streamed)
 
@@ -243,7 +269,8 @@ def _wait(
 
     chosen = min(hopeful, key=due)
     delay_s = _within(due(chosen)[0] - now, now=now, deadline=deadline)
-    if delay_s is None or _is_spent(chosen, failures, deadline):
+    is_spent = deadline is not None and retry_at(chosen.route.pool) >= deadline and _is_daily(chosen, failures)
+    if delay_s is None or is_spent:
         return Final(failures[-1].error)
     reason = f"every candidate failed, the last with {failures[-1].error.code}"
     return Wait(chosen, _spread(delay_s, jitter), reason, new_attempt)
@@ -257,10 +284,10 @@ def _within(delay_s: float, *, now: float, deadline: float | None) -> float | No
     return half_s if half_s >= MIN_WAIT_S else None
 
 
-def _is_spent(candidate: Candidate, failures: Sequence[Failure], deadline: float | None) -> bool:
-    """Whether the pool is known to stay closed beyond the deadline: a day's quota comes back at its end."""
+def _is_daily(candidate: Candidate, failures: Sequence[Failure]) -> bool:
+    """Whether the pool is closed until midnight: unlike a breaker's pause, nothing shortens that."""
     mine = [f.error for f in failures if f.candidate.route.pool == candidate.route.pool]
-    return deadline is not None and bool(mine) and isinstance(mine[-1], DailyQuotaExhausted)
+    return bool(mine) and isinstance(mine[-1], DailyQuotaExhausted)
 
 
 def _most_telling(failures: Sequence[Failure]) -> SidecarError:

@@ -101,7 +101,7 @@ def failed(breaker: Breaker, error: SidecarError, now: float) -> Breaker:
     """The breaker after `error`."""
     if isinstance(error, DailyQuotaExhausted):
         return breaker._replace(until=next_utc_midnight(now), probe_until=0.0, reason="daily quota used up")
-    if isinstance(error, AccessDenied):
+    if isinstance(error, AccessDenied) or error.code == "unknown_model":
         return breaker._replace(until=now + DENIED_S, probe_until=0.0, is_denied=True, reason=error.code)
     if not is_failure(error):
         return breaker._replace(probe_until=0.0)

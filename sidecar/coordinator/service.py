@@ -13,6 +13,7 @@ from sidecar.coordinator import cost, fallback, select
 from sidecar.coordinator.catalogue import Catalogue, ModelRow, Resolved
 from sidecar.coordinator.fallback import Decision, Failure
 from sidecar.coordinator.health import Phase, Speed, Success
+from sidecar.coordinator.listing import model_info, no_region, why_unusable
 from sidecar.coordinator.pools import Observation, Pools
 from sidecar.coordinator.select import Entry, Refusal, Search
 from sidecar.errors import ErrorCode, Permanent, SidecarError
@@ -253,7 +254,7 @@ class Coordinator:
             return None
         entries = self._entries_of(name, resolved.profile)
         if not entries:
-            search.refuse("region", name, f"not in the configured regions {', '.join(self._bedrock.regions)}")
+            search.refuse("region", name, no_region(self._bedrock.regions))
         search.add_named(entries)
         return resolved
 
@@ -317,38 +318,16 @@ class Coordinator:
 
     def _info(self, profile: ModelProfile, allowed: frozenset[str] | None, now: float) -> ModelInfo:
         entries = self._entries_of(profile.alias, profile)
-        phases = [self._pools.phase(e.pool, now) for e in entries]
-        price = profile.prices[0] if profile.prices else None
-        factor = profile.routes[0].price_factor if profile.routes else 1.0
-        return ModelInfo(
-            alias=profile.alias,
-            model_id=profile.routes[0].invoke_id if profile.routes else profile.model_id,
-            family=profile.family,
-            name=profile.name,
-            quality=profile.quality,
-            context_tokens=profile.context_tokens,
-            max_output_tokens=profile.max_output_tokens,
-            capabilities=profile.capabilities,
-            lifecycle=profile.lifecycle,
-            regions=tuple(route.region for route in profile.routes),
-            price_input_usd_per_mtok=None if price is None else price.input * factor,
-            price_output_usd_per_mtok=None if price is None else price.output * factor,
-            health=min(phases, key=_PHASE_ORDER.index) if phases else "unknown",
-            unusable=self._why_unusable(profile, entries, allowed),
+        why = why_unusable(
+            profile,
+            names=entries[0].names if entries else (),
+            allowed=allowed,
+            regions=self._bedrock.regions,
         )
-
-    def _why_unusable(
-        self, profile: ModelProfile, entries: Sequence[Entry], allowed: frozenset[str] | None
-    ) -> str | None:
-        if not entries:
-            return f"not in the configured regions {', '.join(self._bedrock.regions)}"
-        if allowed is not None and allowed.isdisjoint(entries[0].names):
-            return "not among the models this tenant may use"
-        return "end of life" if profile.lifecycle == "end_of_life" else None
+        return model_info(profile, phases=[self._pools.phase(e.pool, now) for e in entries], unusable=why)
 
 
 _CALLABLE = ("closed", "half_open")
-_PHASE_ORDER: tuple[str, ...] = ("closed", "half_open", "denied", "open")
 
 
 def _nothing_serves(request: JobRequest, refusals: Sequence[Refusal]) -> Permanent:
