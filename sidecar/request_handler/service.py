@@ -69,6 +69,7 @@ class RequestHandler:
         self._clock = clock
         self._reconcile_s = reconcile_s
         self._check_s = check_s
+        self._on_crash = on_crash
         self._duties = Tasks(on_crash)
         self._jobs = Tasks(on_crash)
         self._reader = Reader(
@@ -120,7 +121,7 @@ class RequestHandler:
         """Something changed that may let a job run: ask the scheduler, once for all changes of this moment."""
         if not self._is_kicked and self._is_open:
             self._is_kicked = True
-            asyncio.get_running_loop().call_soon(self._dispatch)
+            asyncio.get_running_loop().call_soon(self._on_kick)
 
     def cancel(self, tenant: str, job: str) -> bool:
         """Take a waiting job out of its window and end it. False when it does not wait here."""
@@ -130,13 +131,18 @@ class RequestHandler:
         self._jobs.spawn(self._end_unrun(ticket, JobCancelled("the job was cancelled while it was queued")))
         return True
 
-    def _dispatch(self) -> None:
+    def _on_kick(self) -> None:
         self._is_kicked = False
-        if not self._is_open:
-            return
+        if self._is_open:
+            try:
+                self._dispatch()
+            except Exception as e:
+                log.exception("dispatch failed")
+                self._on_crash(e)
+
+    def _dispatch(self) -> None:
         now = self._clock.monotonic()
-        self._scheduler.epoch_offset = self._clock.now() - now
-        for dropped in self._scheduler.take_dropped(now=now):
+        for dropped in self._scheduler.expire(now=now, epoch=self._clock.now()):
             self._reader.left(dropped.ticket)
             error = Permanent(_DROPPED.get(dropped.code, "the job cannot run"), code=dropped.code)
             self._jobs.spawn(self._end_unrun(dropped.ticket, error))

@@ -1,0 +1,157 @@
+"""The composition root: the one place that names adapters and parts together."""
+
+import asyncio
+import logging
+import os
+import re
+import socket
+from contextlib import AsyncExitStack
+from typing import Any
+
+import msgspec
+
+from sidecar import __version__
+from sidecar.adapters.bedrock.manager import BedrockManager
+from sidecar.adapters.http.admin import AdminServer, Page, Route
+from sidecar.adapters.nats.connection import Connection
+from sidecar.adapters.nats.intake import NatsIntake
+from sidecar.adapters.nats.job_store import NatsJobStore
+from sidecar.adapters.nats.micro import NatsEndpoints
+from sidecar.adapters.nats.mux import Mux
+from sidecar.adapters.nats.provision import ensure
+from sidecar.adapters.nats.publisher import NatsPublisher
+from sidecar.component import Lifecycle, Phase, SystemClock
+from sidecar.models.subjects import Subjects
+from sidecar.replica import Ports, Replica
+from sidecar.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def replica_name(settings: Settings) -> str:
+    """This process's name among the replicas: the setting, or host name and process id."""
+    host = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:48]
+    return settings.name or f"{host}-{os.getpid()}"
+
+
+class App:
+    """A whole process. `start`, then `wait` until somebody asks for the end or it cannot go on, then `stop`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.lifecycle = Lifecycle()
+        self.name = replica_name(settings)
+        self.replica: Replica | None = None
+        self.admin: AdminServer | None = None
+        self._closing = AsyncExitStack()
+
+    async def start(self) -> None:
+        """Raises StartupError when the process cannot run as configured. Waits while NATS is away."""
+        self.lifecycle.enter(Phase.STARTING)
+        if self.settings.admin.enabled:
+            await self._start_admin()
+        mux = await self._connect()
+        await ensure(mux, self.settings)
+        models = BedrockManager(self.settings.bedrock)
+        await models.start()
+        self._closing.push_async_callback(models.close)
+        self.replica = Replica(
+            self.settings, self._ports(mux, models), name=self.name, on_crash=self.lifecycle.fail
+        )
+        for warning in self.replica.coordinator.warnings:
+            log.warning("model configuration", extra={"warning": warning})
+        await self.replica.start()
+        self.lifecycle.enter(Phase.RUNNING)
+
+    async def _connect(self) -> Mux:
+        connection = Connection(self.settings.nats, name=f"llm-sidecar {self.name}")
+        connection.on_state(self._on_nats_state)
+        await connection.start()
+        self._closing.push_async_callback(connection.close)
+        mux = Mux(connection, timeout_s=self.settings.nats.request_timeout_s)
+        await mux.start()
+        self._closing.push_async_callback(mux.close)
+        return mux
+
+    def _on_nats_state(self, state: Any) -> None:
+        self.lifecycle.health.set("nats", None if state == "connected" else f"NATS is {state}")
+
+    def _ports(self, mux: Mux, models: BedrockManager) -> Ports:
+        subjects = Subjects(self.settings.nats.prefix)
+        is_replicated = self.settings.nats.replicas > 1
+        return Ports(
+            intake=NatsIntake(mux, subjects, is_replicated=is_replicated),
+            store=NatsJobStore(mux, is_replicated=is_replicated),
+            publisher=NatsPublisher(
+                mux, subjects, events_s=self.settings.retention.events_s, is_replicated=is_replicated
+            ),
+            endpoints=NatsEndpoints(mux, subjects),
+            models=models,
+            clock=SystemClock(),
+        )
+
+    async def wait(self) -> None:
+        """Until a drain was asked for, or the process cannot go on (`lifecycle.failure`)."""
+        await self.lifecycle.wait_for_drain()
+
+    async def stop(self) -> None:
+        """Drain within the grace period, or at once when hurried, and close everything."""
+        if self.lifecycle.phase in (Phase.RUNNING, Phase.STARTING):
+            self.lifecycle.enter(Phase.DRAINING)
+        if self.replica is not None:
+            drain = asyncio.create_task(self.replica.drain(grace_s=self.settings.jobs.drain_s))
+            hurry = asyncio.create_task(self.lifecycle.wait_for_hurry())
+            await asyncio.wait({drain, hurry}, return_when=asyncio.FIRST_COMPLETED)
+            hurry.cancel()
+            if not drain.done():
+                await self.replica.drain(grace_s=0)
+            await drain
+        await self._closing.aclose()
+        self.lifecycle.enter(Phase.STOPPED)
+
+    async def _start_admin(self) -> None:
+        routes = {
+            "/startupz": Route(self._startupz),
+            "/livez": Route(self._livez),
+            "/readyz": Route(self._readyz),
+            "/info": Route(self._info),
+            "/drain": Route(self._drain, ("GET", "POST")),
+        }
+        self.admin = AdminServer(routes, host=self.settings.admin.host, port=self.settings.admin.port)
+        await self.admin.start()
+        self._closing.push_async_callback(self.admin.close)
+
+    async def _livez(self) -> Page:
+        # That this is answered is the proof: the event loop turns.
+        return _page({"status": "alive"})
+
+    async def _startupz(self) -> Page:
+        started = self.lifecycle.phase not in (Phase.CREATED, Phase.STARTING)
+        return _page({"phase": self.lifecycle.phase.value}, 200 if started else 503)
+
+    async def _readyz(self) -> Page:
+        health = self.lifecycle.health
+        status = "degraded" if health.is_degraded else "ready"
+        if not self.lifecycle.is_ready:
+            return _page({"status": self.lifecycle.phase.value}, 503)
+        return _page({"status": status, "reasons": health.reasons})
+
+    async def _info(self) -> Page:
+        running = self.replica.requests.running if self.replica else 0
+        return _page(
+            {
+                "name": self.name,
+                "version": __version__,
+                "phase": self.lifecycle.phase.value,
+                "degraded": self.lifecycle.health.reasons,
+                "running": running,
+            }
+        )
+
+    async def _drain(self) -> Page:
+        self.lifecycle.request_drain()
+        return _page({"status": "draining"})
+
+
+def _page(body: dict[str, Any], status: int = 200) -> Page:
+    return Page(msgspec.json.encode(body), status)

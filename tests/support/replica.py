@@ -1,0 +1,96 @@
+"""A replica on the in-memory twins, and a client's few moves, for tests of the way of a job."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from sidecar.adapters.memory.bus import MemoryBus
+from sidecar.adapters.memory.clock import MemoryClock
+from sidecar.adapters.memory.endpoints import MemoryEndpoints
+from sidecar.adapters.memory.intake import MemoryIntake
+from sidecar.adapters.memory.job_store import MemoryJobStore
+from sidecar.adapters.memory.model import ScriptedModel
+from sidecar.adapters.memory.publisher import MemoryPublisher
+from sidecar.models.codec import decode_event
+from sidecar.models.event import Event
+from sidecar.models.result import Result
+from sidecar.ports import Lane, Reply, Stored
+from sidecar.replica import Ports, Replica
+from sidecar.settings import Settings
+
+MODEL = "claude-sonnet-4-5"
+
+
+class Bench:
+    """One bus, one clock, one scripted model, and the replicas started on them."""
+
+    def __init__(self, model: ScriptedModel, clock: MemoryClock, bus: MemoryBus) -> None:
+        self.model = model
+        self.clock = clock
+        self.bus = bus
+        self.crashes: list[BaseException] = []
+        self.replicas: list[Replica] = []
+
+    async def replica(self, name: str = "one", **settings: Any) -> Replica:
+        intake = MemoryIntake(self.bus, replica=name)
+        ports = Ports(
+            intake=intake,
+            store=MemoryJobStore(self.bus, replica=name),
+            publisher=MemoryPublisher(self.bus, replica=name),
+            endpoints=MemoryEndpoints(self.bus, replica=name),
+            models=self.model,
+            clock=self.clock,
+        )
+        replica = Replica(Settings(**settings), ports, name=name, on_crash=self.crashes.append)
+        await replica.start()
+        await self.clock.settle()
+        self.replicas.append(replica)
+        return replica
+
+    async def submit(
+        self, request: Any = None, *, tenant: str = "acme", job_class: str = "standard", job: str | None = None, **more: Any
+    ) -> str:
+        """Publish a request. Returns the job's id."""
+        headers = {"Llm-Job-Id": job} if job else {}
+        if request is None:
+            request = {"messages": [{"role": "user", "content": "hello"}], "model": MODEL, **more}
+        payload = request if isinstance(request, bytes) else msgspec.json.encode(request)
+        seq = await MemoryIntake(self.bus, replica="client").submit(Lane(tenant, job_class), payload, headers)
+        return job or f"s{seq}"
+
+    async def ask(self, verb: str, *tokens: str, payload: bytes = b"", headers: Mapping[str, str] | None = None) -> Reply:
+        subject = self.bus.subjects.endpoint(verb, *tokens)
+        return await self.clock.run(self.bus.request(subject, payload, headers or {}))
+
+    async def events(self, job: str, *, tenant: str = "acme") -> list[Event]:
+        publisher = MemoryPublisher(self.bus, replica="client")
+        return [decode_event(e.payload) async for e in publisher.replay(tenant, job)]
+
+    async def stored(self, job: str, *, tenant: str = "acme") -> Stored | None:
+        return await MemoryJobStore(self.bus, replica="client").get(tenant, job)
+
+    async def result(self, job: str, *, tenant: str = "acme", limit_s: float = 3600.0) -> Result:
+        """Let time pass until the job has its result."""
+        async def wait() -> Result:
+            while True:
+                events = await self.events(job, tenant=tenant)
+                if events and isinstance(data := events[-1].data, Result):
+                    return data
+                await self.clock.sleep(0.05)
+
+        return await self.clock.run(wait(), limit_s=limit_s)
+
+
+@asynccontextmanager
+async def bench(model: ScriptedModel | None = None) -> AsyncIterator[Bench]:
+    clock = model._clock if model is not None else MemoryClock()
+    assert isinstance(clock, MemoryClock)
+    made = Bench(model or ScriptedModel(clock), clock, MemoryBus(clock))
+    try:
+        yield made
+    finally:
+        for replica in made.replicas:
+            await replica.drain(grace_s=0)
+        assert not made.crashes
