@@ -7,43 +7,19 @@ pools come in as arguments.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from sidecar.coordinator.rules import Rule, rule_of
 from sidecar.errors import (
-    AccessDenied,
-    CallTimeout,
     ContextOverflow,
     DailyQuotaExhausted,
-    InvalidRequest,
-    ModelFailed,
-    ModelUnavailable,
-    Permanent,
     SidecarError,
     StreamInterrupted,
     Temporary,
-    Throttled,
 )
 from sidecar.models.profile import Candidate
 
 FIRST_WAIT_S = 1.0
 MIN_WAIT_S = 0.25
 MAX_WAIT_S = 30.0
-
-Scope = Literal["none", "pool", "model", "window"]
-
-
-class Rule(NamedTuple):
-    """One row of the table.
-
-    `delays_s`: the same candidate is tried again after each of them. `moves`: whether another candidate may
-    help; a rule that does not is final. `excludes`: what the failure rules out for the rest of this job. `waits`:
-    whether to wait and begin anew once all candidates were tried.
-    """
-
-    name: str
-    delays_s: tuple[float, ...] = ()
-    moves: bool = False
-    excludes: Scope = "none"
-    waits: bool = False
-    why: str = ""
 
 
 class Failure(NamedTuple):
@@ -84,92 +60,6 @@ class Final(NamedTuple):
 
 
 Decision = Retry | Next | Wait | Final
-
-# Order matters: the first class that fits holds, so special ones come first.
-_BY_CLASS: tuple[tuple[type[SidecarError], Rule], ...] = (
-    (
-        DailyQuotaExhausted,
-        Rule(
-            "DailyQuotaExhausted", moves=True, waits=True, why="the pool stays closed until the next UTC midnight"
-        ),
-    ),
-    (Throttled, Rule("Throttled", moves=True, waits=True, why="only this pool's quota is used up")),
-    (
-        ModelUnavailable,
-        Rule(
-            "ModelUnavailable",
-            delays_s=(0.2,),
-            moves=True,
-            waits=True,
-            why="a lost connection is often the only one",
-        ),
-    ),
-    (
-        ModelFailed,
-        Rule(
-            "ModelFailed",
-            delays_s=(0.2,),
-            moves=True,
-            waits=True,
-            why="broke on this answer, maybe not on the next",
-        ),
-    ),
-    (
-        StreamInterrupted,
-        Rule("StreamInterrupted", moves=True, waits=True, why="the pool is suspect, and tokens are spent"),
-    ),
-    (
-        CallTimeout,
-        Rule("CallTimeout", moves=True, waits=True, why="the same wait on the same pool seldom helps"),
-    ),
-    (ContextOverflow, Rule("ContextOverflow", moves=True, excludes="window", why="only a larger window helps")),
-    (
-        AccessDenied,
-        Rule("AccessDenied", moves=True, excludes="pool", why="another model or region may be allowed"),
-    ),
-    (InvalidRequest, Rule("InvalidRequest", why="every model would refuse the same")),
-    (Temporary, Rule("other temporary errors", moves=True, waits=True, why="unknown trouble is taken as passing")),
-    (SidecarError, Rule("other permanent errors", why="would fail the same way elsewhere")),
-)
-OVERALL_TIMEOUT = Rule("CallTimeout, total", why="the job's own time is over")
-UNKNOWN_MODEL = Rule(
-    "unknown_model", moves=True, excludes="pool", why="this model is not in this region; the next one may be"
-)
-MODEL_SPECIFIC = Rule(
-    "InvalidRequest, model-specific", moves=True, excludes="model", why="this model alone refuses"
-)
-TABLE: tuple[Rule, ...] = (*(rule for _, rule in _BY_CLASS), OVERALL_TIMEOUT, UNKNOWN_MODEL, MODEL_SPECIFIC)
-
-# Words of Bedrock's ValidationException that blame the model or the way it was called, not the request.
-_MODEL_WORDS = (
-    "model identifier is invalid",
-    "on-demand throughput",
-    "doesn't support",
-    "does not support",
-    "not supported",
-    "end of its life",
-    "not available for this model",
-)
-
-
-def rule_of(error: SidecarError) -> Rule:
-    """The row that holds for `error`."""
-    if isinstance(error, InvalidRequest) and is_model_specific(error):
-        return MODEL_SPECIFIC
-    if isinstance(error, CallTimeout) and error.limit == "total":
-        return OVERALL_TIMEOUT
-    if isinstance(error, Permanent) and error.code == "unknown_model":
-        return UNKNOWN_MODEL
-    return next(rule for kind, rule in _BY_CLASS if isinstance(error, kind))
-
-
-def is_model_specific(error: SidecarError) -> bool:
-    """Whether another model may accept what this one refused: said by the adapter, or by Bedrock's own words."""
-    said = error.details.get("model_specific")
-    if said is not None:
-        return bool(said)
-    message = error.message.lower()
-    return any(words in message for words in _MODEL_WORDS)
 
 
 def decide(

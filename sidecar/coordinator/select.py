@@ -1,41 +1,15 @@
-"""Which models can serve a request, and in which order: hard filters, then a score. Pure and deterministic.
+"""Which models can serve a request, and in which order: hard filters, then the shelf's order. Deterministic."""
 
-Everything that does not depend on the request is computed once, in `Entry`; a selection over 60 candidates is
-then a few comparisons each.
-"""
-
-from collections.abc import Callable, Iterable, Mapping
-from math import log10
-from operator import itemgetter
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from sidecar.coordinator import cost
-from sidecar.coordinator.health import Speed
+from sidecar.coordinator.entry import CAPABILITY_BITS, Entry, Shelf, mask, names_of
 from sidecar.models.content import DocumentBlock, ImageBlock, ToolResultBlock, ToolUseBlock
 from sidecar.models.event import Rejected
-from sidecar.models.profile import Candidate, ModelProfile
+from sidecar.models.profile import ModelProfile
 from sidecar.models.request import JobRequest, TaskKind
 
-CAPABILITY_BITS: dict[str, int] = {
-    "tools": 1,
-    "images": 2,
-    "documents": 4,
-    "reasoning": 8,
-    "structured_output": 16,
-    "long_context": 32,
-}
-QUALITY_INDEX: dict[str, int] = {"fast": 0, "balanced": 1, "best": 2}
-KINDS: tuple[TaskKind, ...] = ("chat", "code", "extract", "summarize", "classify", "reason")
 MIN_ANSWER_TOKENS = 64
-
-# Score: what each property is worth at most. Quality and kind outweigh what was measured, so that noise does not
-# move a conversation between models; a warm cache outweighs noise too.
-QUALITY_WORTH = 4.0
-KIND_WORTH = 2.0
-WARM_WORTH = 1.0
-HEADROOM_WORTH = 1.0
-PRICE_WORTH: dict[str, float] = {"fast": 1.0, "balanced": 0.8, "best": 0.3}
-SPEED_WORTH: dict[str, float] = {"fast": 1.0, "balanced": 0.5, "best": 0.25}
 
 Stage = Literal["unknown", "tenant", "lifecycle", "region", "capability", "context", "output", "budget", "health"]
 STAGES: tuple[Stage, ...] = (
@@ -74,52 +48,6 @@ class Wish(NamedTuple):
     quality: str
     answer_tokens: int
     caches: bool = True
-
-
-class Entry:
-    """A candidate with what selection needs of it, precomputed."""
-
-    __slots__ = (
-        "alias",
-        "blended_price",
-        "candidate",
-        "capabilities",
-        "context_tokens",
-        "max_output_tokens",
-        "names",
-        "pool",
-        "profile",
-        "speed_score",
-        "static",
-    )
-
-    def __init__(self, profile: ModelProfile, candidate: Candidate, names: frozenset[str]) -> None:
-        self.profile = profile
-        self.candidate = candidate
-        self.names = names
-        self.alias = profile.alias
-        self.pool = candidate.route.pool
-        self.capabilities = mask(profile.capabilities)
-        self.context_tokens = profile.context_tokens
-        self.max_output_tokens = profile.max_output_tokens
-        self.blended_price = _blended_price(candidate)
-        self.static = {(k, q): _static_score(candidate, k, q) for k in KINDS for q in QUALITY_INDEX}
-        self.speed_score = 0.0
-
-    def learn(self, speed: Speed) -> None:
-        """Take over what was measured; 0 is average, 1 very fast, -1 very slow."""
-        self.speed_score = speed_score(speed)
-
-
-def mask(capabilities: Iterable[str]) -> int:
-    bits = 0
-    for name in capabilities:
-        bits |= CAPABILITY_BITS.get(name, 0)
-    return bits
-
-
-def names_of(bits: int) -> str:
-    return ", ".join(name for name, bit in CAPABILITY_BITS.items() if bits & bit)
 
 
 def needs_of(request: JobRequest) -> int:
@@ -170,11 +98,10 @@ def wish_of(request: JobRequest, *, input_tokens: int, default_max_tokens: int) 
 
 def refusal(entry: Entry, wish: Wish, *, allowed: frozenset[str] | None, is_named: bool) -> Refusal | None:
     """Why `entry` cannot serve `wish`, None when it can. `is_named`: the request asked for this very model."""
-    profile = entry.profile
     if allowed is not None and allowed.isdisjoint(entry.names):
         return Refusal("tenant", entry.alias, "not among the models this tenant may use")
-    if profile.lifecycle != "active" and (profile.lifecycle == "end_of_life" or not is_named):
-        return Refusal("lifecycle", entry.alias, _LIFECYCLE_REASON[profile.lifecycle])
+    if entry.lifecycle != "active" and (entry.lifecycle == "end_of_life" or not is_named):
+        return Refusal("lifecycle", entry.alias, _LIFECYCLE_REASON[entry.lifecycle])
     missing = wish.needs & ~entry.capabilities
     if missing:
         return Refusal("capability", entry.alias, f"cannot do {names_of(missing)}")
@@ -192,31 +119,16 @@ _LIFECYCLE_REASON = {
 
 
 def _over_budget(entry: Entry, wish: Wish, budget_usd: float) -> Refusal | None:
-    bound = cost.upper_bound_usd(
-        entry.candidate,
+    bound = entry.upper_bound_usd(
         input_tokens=wish.input_tokens,
         max_tokens=min(wish.answer_tokens, entry.max_output_tokens),
-        cache_ttl="5m" if wish.caches else None,
+        caches=wish.caches,
     )
     if bound is None:
         return Refusal("budget", entry.alias, "no price is known, so max_cost_usd cannot be kept")
     if bound > budget_usd:
         return Refusal("budget", entry.alias, f"may cost {bound:.6f} USD, above max_cost_usd")
     return None
-
-
-def score(
-    entry: Entry,
-    wish: Wish,
-    *,
-    headroom: Mapping[str, float] | None = None,
-    warm_pool: str | None = None,
-) -> float:
-    """Higher is better. `headroom`: pool to free share of its quota, 0 to 1."""
-    total = entry.static[wish.kind, wish.quality] + SPEED_WORTH[wish.quality] * entry.speed_score
-    if headroom is not None:
-        total += HEADROOM_WORTH * headroom.get(entry.pool, 1.0)
-    return total + WARM_WORTH if entry.pool == warm_pool else total
 
 
 class Search:
@@ -237,91 +149,54 @@ class Search:
         self.found: list[Entry] = []
         self.refusals: list[Refusal] = []
         self._seen: set[str] = set()
+        self._refused: set[str] = set()
 
     def refuse(self, stage: Stage, model: str, reason: str) -> None:
         self.refusals.append(Refusal(stage, model, reason))
 
     def add_named(self, entries: Iterable[Entry]) -> None:
         """Those of `entries` that can serve, in their own order."""
-        for entry in self._passing(entries, is_named=True):
-            self._take(entry)
+        for entry in entries:
+            if entry.pool not in self._seen and self._can_serve(entry, is_named=True):
+                self._take(entry)
 
     def add_best(
-        self, entries: Iterable[Entry], *, max_models: int, quality: str, max_price: float | None = None
+        self,
+        shelf: Shelf,
+        *,
+        max_models: int,
+        max_candidates: int,
+        quality: str,
+        max_price: float | None = None,
     ) -> None:
-        """Those of `entries` that can serve, best score first, of at most `max_models` models.
+        """The best of the shelf that can serve, until there are enough of them.
 
         `max_price`: leave out what is dearer (as `Entry.blended_price`) or has no price.
         """
-        wish = self.wish._replace(quality=quality)
-        scored = [
-            (-round(score(e, wish, headroom=self.headroom, warm_pool=self.warm_pool), 6), e.alias, i, e)
-            for i, e in enumerate(self._passing(entries, is_named=False))
-            if max_price is None or (e.blended_price is not None and e.blended_price <= max_price)
-        ]
-        scored.sort(key=_RANK)
         models: set[str] = set()
-        for _, alias, _, entry in scored:
-            if alias in models or len(models) < max_models:
-                models.add(alias)
+        order = shelf.order(self.wish.kind, quality, headroom=self.headroom, warm_pool=self.warm_pool)
+        for place in order:
+            entry = place[3]
+            if len(self.found) >= max_candidates:
+                return
+            if entry.pool in self._seen or (len(models) >= max_models and entry.alias not in models):
+                continue
+            if max_price is not None and (entry.blended_price is None or entry.blended_price > max_price):
+                continue
+            if self._can_serve(entry, is_named=False):
+                models.add(entry.alias)
                 self._take(entry)
 
-    def _passing(self, entries: Iterable[Entry], *, is_named: bool) -> list[Entry]:
-        passing: list[Entry] = []
-        refused: set[str] = set()
-        for entry in entries:
-            if entry.alias in refused:
-                continue
-            why = refusal(entry, self.wish, allowed=self.allowed, is_named=is_named)
-            if why is None:
-                passing.append(entry)
-            elif entry.pool not in self._seen:
-                refused.add(entry.alias)
-                self.refusals.append(why)
-        return passing
+    def _can_serve(self, entry: Entry, *, is_named: bool) -> bool:
+        why = refusal(entry, self.wish, allowed=self.allowed, is_named=is_named)
+        if why is not None and entry.alias not in self._refused:
+            self._refused.add(entry.alias)
+            self.refusals.append(why)
+        return why is None
 
     def _take(self, entry: Entry) -> None:
-        if entry.pool not in self._seen:
-            self._seen.add(entry.pool)
-            self.found.append(entry)
-
-
-_RANK: Callable[[tuple[float, str, int, Entry]], tuple[float, str, int]] = itemgetter(0, 1, 2)
-
-
-def _static_score(candidate: Candidate, kind: TaskKind, quality: str) -> float:
-    profile = candidate.profile
-    distance = QUALITY_INDEX[profile.quality] - QUALITY_INDEX[quality]
-    # Too weak is worse than too strong: the answer suffers, not the bill.
-    fit = {0: 1.0, 1: 0.6, 2: 0.2, -1: 0.3, -2: 0.0}[distance]
-    suits = KIND_WORTH if kind in profile.kinds else 0.0
-    return QUALITY_WORTH * fit + suits + PRICE_WORTH[quality] * _cheapness(candidate)
-
-
-def _blended_price(candidate: Candidate) -> float | None:
-    """US dollars for a million tokens, three parts input and one output."""
-    if not candidate.profile.prices:
-        return None
-    price = candidate.profile.prices[0]
-    return (3 * price.input + price.output) / 4 * candidate.route.price_factor
-
-
-def _cheapness(candidate: Candidate) -> float:
-    """1 for 0.1 USD a million tokens, 0 for 10 USD; unknown counts as dear."""
-    blended = _blended_price(candidate)
-    if blended is None:
-        return -0.5
-    return max(-0.5, min(1.5, (1.0 - log10(max(blended, 1e-3))) / 2))
-
-
-def speed_score(speed: Speed) -> float:
-    """Against a first token after a second and 60 tokens a second, a factor of ten being worth one."""
-    total = 0.0
-    if speed.first_token_s is not None:
-        total -= 0.5 * log10(max(speed.first_token_s, 0.01))
-    if speed.tokens_per_s is not None:
-        total += 0.5 * log10(max(speed.tokens_per_s, 0.1) / 60.0)
-    return max(-1.0, min(1.0, round(total, 1)))
+        self._seen.add(entry.pool)
+        self.found.append(entry)
 
 
 def service_tier(

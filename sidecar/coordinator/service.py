@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 from sidecar.coordinator import cost, fallback, select
 from sidecar.coordinator.catalogue import Catalogue, ModelRow, Resolved
+from sidecar.coordinator.entry import Entry, Shelf, speed_score
 from sidecar.coordinator.fallback import Decision, Failure
-from sidecar.coordinator.health import Phase, Speed, Success
+from sidecar.coordinator.health import Phase, Success
 from sidecar.coordinator.listing import model_info, no_region, why_unusable
 from sidecar.coordinator.pools import Observation, Pools
-from sidecar.coordinator.select import Entry, Refusal, Search
+from sidecar.coordinator.select import Refusal, Search
 from sidecar.errors import ErrorCode, Permanent, SidecarError
 from sidecar.models.api import ModelInfo
 from sidecar.models.event import Rejected
@@ -79,7 +80,7 @@ class Coordinator:
         self._catalogue = catalogue
         self._allowed: dict[tuple[str, ...], frozenset[str]] = {}
         self._entries: dict[str, tuple[Entry, ...]] = {}
-        self._auto = tuple(e for p in catalogue.profiles if p.kinds for e in self._entries_of(p.alias, p))
+        self._shelf = Shelf(e for p in catalogue.profiles if p.kinds for e in self._entries_of(p.alias, p))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -114,7 +115,7 @@ class Coordinator:
             reason, warnings = self._search_named(request, search)
         else:
             quality = search.wish.quality
-            search.add_best(self._auto, max_models=MAX_CANDIDATES, quality=quality)
+            search.add_best(self._shelf, max_models=MAX_CANDIDATES, max_candidates=MAX_CANDIDATES, quality=quality)
             reason, warnings = f"best score for kind {search.wish.kind}, quality {quality}", ()
         if not search.found:
             raise _nothing_serves(request, search.refusals)
@@ -129,10 +130,9 @@ class Coordinator:
     ) -> None:
         """Learn from a call that has ended. `affinity`: as given to `candidates`; its prompt cache is warm now."""
         pool = candidate.route.pool
-        before = self._pools.speed(pool)
         self._pools.observe(pool, outcome, now=now)
         if isinstance(outcome, Success):
-            self._relearn(pool, before)
+            self._shelf.learn(pool, self._pools.speed(pool))
             if affinity is not None:
                 self._pools.warm(affinity, pool, now=now)
 
@@ -240,8 +240,9 @@ class Coordinator:
         elif search.found and not resolved.is_exact:
             price = search.found[0].blended_price
             search.add_best(
-                self._auto,
+                self._shelf,
                 max_models=MAX_STAND_INS,
+                max_candidates=MAX_CANDIDATES,
                 quality=request.task.quality if request.task else profile.quality,
                 max_price=None if price is None else price * MAX_STAND_IN_PRICE,
             )
@@ -298,16 +299,9 @@ class Coordinator:
         for route in profile.routes:
             names = frozenset({profile.alias, profile.model_id, route.invoke_id, *also})
             entry = Entry(profile, Candidate(profile=profile, route=route), names)
-            entry.learn(self._pools.speed(entry.pool))
+            entry.speed_score = speed_score(self._pools.speed(entry.pool))
             made.append(entry)
         return tuple(made)
-
-    def _relearn(self, pool: str, before: Speed) -> None:
-        after = self._pools.speed(pool)
-        if select.speed_score(before) != select.speed_score(after):
-            for entry in self._auto:
-                if entry.pool == pool:
-                    entry.learn(after)
 
     def _allowed_by(self, tenant: TenantPolicy) -> frozenset[str] | None:
         if tenant.models is None:
