@@ -18,6 +18,7 @@ from sidecar.emulator.traits import strip_profile
 
 _MINUTE_S = 60.0
 _DAY_S = 86_400.0
+_ROUNDING = 1e-6
 
 
 class QuotaRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,7 +52,7 @@ class _Bucket:
         self.refilled_at = now
 
     def has(self, amount: float) -> bool:
-        return self.level >= amount
+        return self.level >= amount - _ROUNDING
 
 
 @dataclass(slots=True)
@@ -172,8 +173,8 @@ class Pool:
 def _make_bucket(per_minute: float | None, burst_s: float, now: float) -> _Bucket | None:
     if per_minute is None:
         return None
-    per_second = per_minute / _MINUTE_S
-    return _Bucket(per_second, per_second * burst_s, per_second * burst_s, now)
+    capacity = per_minute * burst_s / _MINUTE_S
+    return _Bucket(per_minute / _MINUTE_S, capacity, capacity, now)
 
 
 class Quotas:

@@ -95,7 +95,10 @@ def make_scenario(data: Any) -> Scenario:
     scenario = msgspec.convert(data, Scenario)
     for rule in scenario.rule:
         parse_behave(rule.behave)
-        _compile(rule.prompt)
+        try:
+            _compile(rule.prompt)
+        except re.error as e:
+            raise ValueError(f"prompt {rule.prompt!r} is no regular expression: {e}") from e
     if scenario.default:
         parse_behave(scenario.default)
     return scenario
