@@ -105,6 +105,22 @@ def http_error(status: int, headers: Mapping[str, str], body: bytes) -> SidecarE
     )
 
 
+def http_error_from(response: Mapping[str, Any]) -> SidecarError:
+    """The same for an error that botocore parsed (`ClientError.response`)."""
+    metadata = response.get("ResponseMetadata", {})
+    said = response.get("Error", {})
+    code = str(said.get("Code", ""))
+    headers = metadata.get("HTTPHeaders", {})
+    return provider_error(
+        # botocore puts the status where there was no type.
+        "" if code.isdigit() or code == "Unknown" else code,
+        str(said.get("Message") or ""),
+        status=metadata.get("HTTPStatusCode"),
+        request_id=metadata.get("RequestId"),
+        retry_after=_retry_after(headers),
+    )
+
+
 def stream_error(error_type: str, payload: bytes | Mapping[str, Any], request_id: str | None) -> SidecarError:
     """The error that an exception frame stands for; it has a type in lower case and no HTTP status."""
     fields = _fields(payload) if isinstance(payload, bytes) else payload

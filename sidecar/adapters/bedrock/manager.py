@@ -127,6 +127,8 @@ class BedrockManager:
         return call.limits
 
     async def _open_transport(self, credentials: CredentialSource) -> Transport:
+        if self._settings.transport == "boto3":
+            return await asyncio.to_thread(self._open_boto3, credentials)
         import aiohttp
 
         from sidecar.adapters.bedrock.http_transport import KEEP_ALIVE_S, HttpTransport
@@ -141,6 +143,16 @@ class BedrockManager:
             auto_decompress=False,
         )
         return HttpTransport(session=session, credentials=credentials, endpoint_for=self._endpoint)
+
+    def _open_boto3(self, credentials: CredentialSource) -> Transport:
+        from sidecar.adapters.bedrock.boto3_transport import Boto3Transport
+
+        return Boto3Transport(
+            open_session=self._open_session,
+            credentials=credentials,
+            endpoint_url=self._settings.endpoint_url,
+            max_connections=self._settings.max_connections,
+        )
 
     def _open_session(self) -> "Session":
         """botocore's session; blocks, so never on the event loop."""
