@@ -1,0 +1,237 @@
+"""The client's connection: requests with typed errors, feeds that outlive it, a new one when it ends for good.
+
+nats-py reconnects by itself after a lost connection, but closes for good on rotated passwords, expired JWTs and
+some protocol errors; then a new connection is made here and every feed subscribes again, marked dirty.
+"""
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+from typing import Any
+
+import nats.aio.client
+from nats import errors as nats_errors
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from sidecar.client.errors import SERVICE_ERROR_CODE, from_reply
+from sidecar.client.faults import FOREIGN, translate
+from sidecar.client.feed import Feed, Message
+from sidecar.errors import AccessDenied, BusUnavailable, SidecarError
+from sidecar.models.subjects import HEADER_END
+
+log = logging.getLogger(__name__)
+
+_DENIED = re.compile(r'permissions violation for (?P<what>publish|subscription) to "(?P<subject>[^"]+)"', re.I)
+_NO_RESPONDERS = "503"
+_MANY_LIMIT_BYTES = 1024 * 1024 * 1024
+_MANY_LIMIT_MESSAGES = 1_000_000
+_MAX_PAUSE_S = 10.0
+_CLOSE_TIMEOUT_S = 2.0
+
+
+class Bus:
+    """Not for applications: `SidecarClient` owns one. All methods are safe to cancel at each await."""
+
+    def __init__(self, servers: Sequence[str], *, connect_timeout_s: float, options: Mapping[str, Any]) -> None:
+        self._servers = list(servers)
+        self._connect_timeout_s = connect_timeout_s
+        self._options = dict(options)
+        self._nc = nats.aio.client.Client()
+        self._feeds: dict[Feed, Subscription | None] = {}
+        self._denied: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_closing = False
+
+    async def connect(self) -> None:
+        """Raises BusUnavailable when no server answers in time, AccessDenied when it does not let us in."""
+        self._nc = await self._new_connection()
+
+    async def close(self) -> None:
+        """Idempotent. Whoever still reads a feed gets BusUnavailable."""
+        self._is_closing = True
+        for feed in list(self._feeds):
+            feed.fail(BusUnavailable("the client was closed"))
+        self._feeds.clear()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if not self._nc.is_closed:
+            with contextlib.suppress(*FOREIGN):
+                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                    await self._nc.flush(timeout=1)
+            await self._nc.close()
+
+    @property
+    def max_payload(self) -> int:
+        """The server's limit in bytes, headers included."""
+        return self._nc.max_payload
+
+    async def request(
+        self, subject: str, payload: bytes, *, timeout_s: float, headers: dict[str, str] | None = None
+    ) -> Msg:
+        """One try. Raises BusUnavailable, BusRefused, AccessDenied, or the error that the reply carries."""
+        try:
+            reply = await self._nc.request(subject, payload, timeout=timeout_s, headers=headers)
+        except FOREIGN as e:
+            raise self._explain(e, subject) from e
+        return self._checked(reply)
+
+    async def request_many(
+        self, subject: str, payload: bytes, *, idle_timeout_s: float
+    ) -> AsyncGenerator[Msg, None]:
+        """Replies until the one with header `Llm-End`. `idle_timeout_s` runs between two of them."""
+        inbox = self._nc.new_inbox()
+        try:
+            subscription = await self._nc.subscribe(
+                inbox, pending_msgs_limit=_MANY_LIMIT_MESSAGES, pending_bytes_limit=_MANY_LIMIT_BYTES
+            )
+            try:
+                await self._nc.publish(subject, payload, reply=inbox)
+                while True:
+                    reply = self._checked(await subscription.next_msg(timeout=idle_timeout_s))
+                    if (reply.headers or {}).get(HEADER_END):
+                        return
+                    yield reply
+            finally:
+                with contextlib.suppress(*FOREIGN):
+                    await subscription.unsubscribe()
+        except FOREIGN as e:
+            raise self._explain(e, subject) from e
+
+    async def subscribe(self, subject: str, *, is_dirty: bool) -> Feed:
+        """A feed of `subject`. `is_dirty`: the reader is to replay first."""
+        feed = Feed(self, subject, is_dirty=is_dirty)
+        self._feeds[feed] = None
+        # Shielded: cancelled in the middle, nats-py would keep a subscription that nobody holds. What is
+        # attached for a feed that is gone is undone by `_attach` itself.
+        attaching = self._spawn(self._attach(feed))
+        try:
+            await asyncio.shield(attaching)
+        except FOREIGN as e:
+            self._feeds.pop(feed, None)
+            raise self._explain(e, subject) from e
+        except asyncio.CancelledError:
+            self._spawn(self.unsubscribe(feed))
+            raise
+        return feed
+
+    async def unsubscribe(self, feed: Feed) -> None:
+        subscription = self._feeds.pop(feed, None)
+        if subscription is not None:
+            with contextlib.suppress(*FOREIGN):
+                await subscription.unsubscribe()
+
+    async def _attach(self, feed: Feed) -> None:
+        async def deliver(message: Msg) -> None:
+            received = Message(message.subject, message.data)
+            feed.push(received)
+            if received.is_result:
+                # Not here and now: to unsubscribe cancels the task that this callback runs in.
+                self._spawn(self.unsubscribe(feed))
+
+        subscription = await self._nc.subscribe(feed.subject, cb=deliver)
+        if feed in self._feeds:
+            self._feeds[feed] = subscription
+        else:
+            await subscription.unsubscribe()
+
+    def _checked(self, reply: Msg) -> Msg:
+        headers = reply.headers or {}
+        if headers.get("Status") == _NO_RESPONDERS:
+            raise nats_errors.NoRespondersError
+        if SERVICE_ERROR_CODE in headers:
+            raise from_reply(headers, reply.data)
+        return reply
+
+    def _explain(self, error: BaseException, subject: str) -> SidecarError:
+        if isinstance(error, asyncio.TimeoutError) and subject.lower() in self._denied:
+            return AccessDenied(f"NATS does not let these credentials publish to {subject}")
+        return translate(error, subject)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _new_connection(self) -> nats.aio.client.Client:
+        """Tries each server once. Raises the last one's error."""
+        failure: SidecarError = BusUnavailable("no NATS server is named")
+        for i in range(len(self._servers)):
+            servers = self._servers[i:] + self._servers[:i]
+            try:
+                return await self._dial(servers)
+            except FOREIGN as e:
+                failure = translate(e, _without_secrets(servers[0]))
+                failure.__cause__ = e
+        raise failure
+
+    async def _dial(self, servers: list[str]) -> nats.aio.client.Client:
+        """One try of the first server; the others are for later reconnects."""
+        connection = nats.aio.client.Client()
+
+        async def on_reconnected() -> None:
+            self._denied.clear()
+            for feed in list(self._feeds):
+                feed.mark_dirty()
+
+        async def on_closed() -> None:
+            if not self._is_closing and connection is self._nc:
+                self._spawn(self._rebuild())
+
+        # Without reconnects until it stands: nats-py's own retries of a first connection leak sockets.
+        options = {**self._options, "allow_reconnect": False, "dont_randomize": True}
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                await connection.connect(
+                    servers=servers,
+                    error_cb=self._on_error,
+                    reconnected_cb=on_reconnected,
+                    closed_cb=on_closed,
+                    **options,
+                )
+        except BaseException:
+            await connection.close()
+            raise
+        connection.options["allow_reconnect"] = self._options.get("allow_reconnect", True)
+        connection.options["dont_randomize"] = self._options.get("dont_randomize", False)
+        return connection
+
+    async def _on_error(self, error: Exception) -> None:
+        denied = _DENIED.search(str(error))
+        if denied is not None and denied["what"].lower() == "publish":
+            self._denied.add(denied["subject"].lower())
+        elif denied is not None:
+            for feed in list(self._feeds):
+                if feed.subject.lower() == denied["subject"].lower():
+                    feed.fail(AccessDenied(f"NATS does not let these credentials subscribe to {feed.subject}"))
+        elif isinstance(error, nats_errors.SlowConsumerError):
+            for feed, subscription in list(self._feeds.items()):
+                if subscription is error.sub:
+                    feed.mark_dirty()
+        else:
+            log.debug("nats: %s", error)
+
+    async def _rebuild(self) -> None:
+        pause_s = 0.5
+        while not self._is_closing:
+            try:
+                self._nc = await self._new_connection()
+                for feed in list(self._feeds):
+                    await self._attach(feed)
+                    feed.mark_dirty()
+            except (SidecarError, *FOREIGN) as e:
+                log.warning("the connection to NATS ended and cannot be made anew yet: %s", e)
+            else:
+                return
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, _MAX_PAUSE_S)
+
+
+def _without_secrets(server: str) -> str:
+    """A server's URL without user, password and token."""
+    scheme, separator, rest = server.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"

@@ -1,0 +1,257 @@
+"""The client: submits jobs, follows them, asks the sidecar's endpoints."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar, Unpack
+
+import msgspec
+
+from sidecar.client.bus import Bus
+from sidecar.client.feed import Feed
+from sidecar.client.job import Job
+from sidecar.client.order import START, Place
+from sidecar.client.publish import publish_request
+from sidecar.client.requests import Request, RequestFields, build_request
+from sidecar.client.results import JobResult, decode_event
+from sidecar.errors import BusUnavailable, InvalidRequest, Permanent, Temporary
+from sidecar.models.api import CancelReply, CancelRequest, JobsPage, JobsRequest, ModelInfo, ModelsPage
+from sidecar.models.base import JobClass
+from sidecar.models.codec import encode
+from sidecar.models.event import Event
+from sidecar.models.job import JobState, State
+from sidecar.models.subjects import HEADER_JOB_ID, Subjects, is_name
+
+DEFAULT_SERVER = "nats://127.0.0.1:4222"
+_PAGE = 1000
+_RETRY_PAUSE_S = 0.2
+_MSG_ID = "Nats-Msg-Id"
+T = TypeVar("T")
+
+
+class SidecarClient:
+    """A tenant's door to the sidecar, over one NATS connection.
+
+    ```python
+    async with await SidecarClient.connect("nats://localhost:4222", tenant="acme") as client:
+        job = await client.submit("What is JetStream?", stream=True)
+        async for piece in job.text():
+            print(piece, end="")
+        print((await job.result()).usage)
+    ```
+    Belongs to the event loop it was made in. Every method may be cancelled at any await: a request that was
+    sent may have been stored, and submitting it again under the same job id is safe.
+    """
+
+    def __init__(self, bus: Bus, *, tenant: str, prefix: str = "llm", request_timeout_s: float = 5.0) -> None:
+        if not is_name(tenant):
+            raise InvalidRequest(f"tenant {tenant!r}: 1 to 64 of A-Z a-z 0-9 _ -", path="tenant")
+        self.bus = bus
+        self.tenant = tenant
+        self.subjects = Subjects(prefix)
+        self.request_timeout_s = request_timeout_s
+        self._is_closed = False
+
+    @classmethod
+    async def connect(
+        cls,
+        servers: str | Sequence[str] = DEFAULT_SERVER,
+        *,
+        tenant: str,
+        prefix: str = "llm",
+        creds: str | Path | None = None,
+        connect_timeout_s: float = 5.0,
+        request_timeout_s: float = 5.0,
+        **options: Any,
+    ) -> "SidecarClient":
+        """A connected client. `servers` are URLs, a sequence or comma separated; `creds` a credentials file.
+
+        `request_timeout_s` bounds each question to the sidecar (not the jobs). `options` go to nats-py's
+        `connect` as they are (`user`, `password`, `token`, `nkeys_seed`, `tls`, `name`, …). The inbox prefix
+        is `_INBOX_<tenant>` unless given as `inbox_prefix`, as the sidecar's permission templates have it.
+
+        Raises BusUnavailable when no server answers within `connect_timeout_s`, AccessDenied when it does not
+        take the credentials, InvalidRequest for a tenant that is no name. Later, a lost connection is made
+        anew for as long as it takes.
+        """
+        nats_options: dict[str, Any] = {
+            "name": f"sidecar-client {tenant}",
+            "inbox_prefix": f"_INBOX_{tenant}",
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": 0.5,
+            "ping_interval": 20,
+            "max_outstanding_pings": 2,
+            **options,
+        }
+        if creds is not None:
+            nats_options["user_credentials"] = str(creds)
+        urls = servers.split(",") if isinstance(servers, str) else servers
+        bus = Bus([u.strip() for u in urls], connect_timeout_s=connect_timeout_s, options=nats_options)
+        client = cls(bus, tenant=tenant, prefix=prefix, request_timeout_s=request_timeout_s)
+        await bus.connect()
+        return client
+
+    async def close(self) -> None:
+        """Close the connection; jobs go on without it. Idempotent."""
+        self._is_closed = True
+        await self.bus.close()
+
+    @property
+    def is_closed(self) -> bool:
+        return self._is_closed
+
+    async def __aenter__(self) -> "SidecarClient":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def submit(
+        self,
+        request: Request | None = None,
+        *,
+        job_class: JobClass = "interactive",
+        job_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        ack_timeout_s: float = 30.0,
+        follow: bool = True,
+        **fields: Unpack[RequestFields],
+    ) -> Job:
+        """Hand in a job and return once it is stored durably: from then on it ends in exactly one result.
+
+        `request` is a prompt, messages, or a whole request as `JobRequest` or dict; `fields` are laid over it.
+        `job_id` makes the call repeatable: a job that exists is never run again, the handle then shows the
+        one that exists. `headers` are sent along (`traceparent`). `follow=False` opens no subscription, for
+        jobs whose events this process will not read soon.
+
+        Tries again, under the same id, until `ack_timeout_s` is over. Raises InvalidRequest that names the
+        field, QueueFull, Permanent (`payload_too_large`), AccessDenied, BusUnavailable when no
+        acknowledgement came (the job may be stored nevertheless).
+        """
+        payload = encode(build_request(request, fields))
+        job_id = uuid.uuid4().hex if job_id is None else self._job_name(job_id)
+        self._check_size(payload)
+        feed = await self._open_feed(job_id) if follow else None
+        try:
+            ack = await publish_request(
+                self.bus,
+                self.subjects.request(self.tenant, job_class),
+                payload,
+                headers={**(headers or {}), HEADER_JOB_ID: job_id, _MSG_ID: f"{self.tenant}:{job_id}"},
+                timeout_s=ack_timeout_s,
+            )
+        except BaseException:
+            if feed is not None:
+                await feed.close()
+            raise
+        if feed is not None and ack.duplicate:
+            feed.mark_dirty()
+        return Job(self, job_id, sequence=ack.seq, feed=feed)
+
+    async def ask(
+        self,
+        request: Request | None = None,
+        *,
+        job_class: JobClass = "interactive",
+        job_id: str | None = None,
+        wait_s: float | None = None,
+        **fields: Unpack[RequestFields],
+    ) -> JobResult:
+        """Submit and wait for the result, durably: a reconnect in between loses nothing.
+
+        Raises what `submit` raises, and CallTimeout when there is no result after `wait_s` (the job goes on).
+        """
+        job = await self.submit(request, job_class=job_class, job_id=job_id, **fields)
+        return await job.result(timeout_s=wait_s)
+
+    def job(self, job_id: str) -> Job:
+        """A handle on a job of this tenant, whoever submitted it. Raises InvalidRequest for an id that is none."""
+        return Job(self, self._job_name(job_id))
+
+    async def get(self, job_id: str) -> JobState:
+        """A job's state document, with its result once there is one. Raises UnknownJob, BusUnavailable."""
+        subject = self.subjects.endpoint("get", self.tenant, self._job_name(job_id))
+        return await self._ask_endpoint(subject, b"", JobState)
+
+    async def cancel(
+        self, job_id: str, *, reason: str | None = None, timeout_s: float | None = None
+    ) -> CancelReply:
+        """Cancel a job in any state; see `Job.cancel`."""
+        subject = self.subjects.endpoint("cancel", self.tenant, self._job_name(job_id))
+        payload = msgspec.json.encode(CancelRequest(reason=reason))
+        return await self._ask_endpoint(subject, payload, CancelReply, timeout_s=timeout_s)
+
+    async def jobs(
+        self, *, state: State | None = None, limit: int | None = None
+    ) -> AsyncGenerator[JobState, None]:
+        """The tenant's jobs, newest first and without results, page by page; at most `limit`."""
+        subject = self.subjects.endpoint("jobs", self.tenant)
+        cursor: str | None = None
+        left = limit
+        while left is None or left > 0:
+            page_size = _PAGE if left is None else min(left, _PAGE)
+            request = JobsRequest(state=state, limit=page_size, cursor=cursor)
+            page = await self._ask_endpoint(subject, msgspec.json.encode(request), JobsPage)
+            for job in page.jobs:
+                yield job
+            left = None if left is None else left - len(page.jobs)
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    async def models(self) -> tuple[ModelInfo, ...]:
+        """The catalogue as this tenant may use it. Raises BusUnavailable."""
+        page = await self._ask_endpoint(self.subjects.endpoint("models", self.tenant), b"", ModelsPage)
+        return page.models
+
+    async def replay(self, job_id: str, *, after: Place = START) -> AsyncGenerator[Event, None]:
+        """What is stored of a job's events after `after`, in order, and no more; `Job.events` also follows.
+
+        Raises UnknownJob, BusUnavailable.
+        """
+        async for payload in self.job(job_id).replay(Place(*after)):
+            _, event = decode_event(payload)
+            if event is not None:
+                yield event
+
+    async def _open_feed(self, job_id: str) -> Feed:
+        return await self.bus.subscribe(self.subjects.event(self.tenant, job_id, "*"), is_dirty=False)
+
+    async def _ask_endpoint(
+        self, subject: str, payload: bytes, kind: type[T], *, timeout_s: float | None = None
+    ) -> T:
+        """One question, asked again while the bus is in trouble; all of them may be repeated."""
+        if self._is_closed:
+            raise BusUnavailable("the client was closed")
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + (self.request_timeout_s if timeout_s is None else timeout_s)
+        while True:
+            try:
+                remaining_s = max(deadline - loop.time(), 0.01)
+                reply = await self.bus.request(subject, payload, timeout_s=remaining_s)
+                return msgspec.json.decode(reply.data, type=kind)
+            except msgspec.MsgspecError as e:
+                raise Permanent(f"the reply on {subject} cannot be read ({e}): update the client") from e
+            except Temporary:
+                if loop.time() + _RETRY_PAUSE_S >= deadline:
+                    raise
+            await asyncio.sleep(_RETRY_PAUSE_S)
+
+    def _job_name(self, job_id: str) -> str:
+        if not is_name(job_id):
+            raise InvalidRequest(f"job id {job_id!r}: 1 to 64 of A-Z a-z 0-9 _ -", path="job_id")
+        return job_id
+
+    def _check_size(self, payload: bytes) -> None:
+        limit = self.bus.max_payload
+        if len(payload) > limit:
+            raise Permanent(
+                f"the request has {len(payload)} bytes, the server takes {limit}: put images and documents into "
+                f"the object store bucket LLM_BLOB_{self.tenant} and name them as {{'object': …}}",
+                code="payload_too_large",
+                details={"bytes": len(payload), "limit_bytes": limit},
+            )

@@ -1,0 +1,89 @@
+"""One subscription's messages in a bounded buffer that knows when it may have missed something."""
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from sidecar.errors import SidecarError
+
+if TYPE_CHECKING:
+    from sidecar.client.bus import Bus
+
+MAX_MESSAGES = 4096
+MAX_BYTES = 8 * 1024 * 1024
+
+
+class Message(NamedTuple):
+    subject: str
+    payload: bytes
+
+    @property
+    def is_result(self) -> bool:
+        return self.subject.endswith(".result")
+
+
+class Feed:
+    """Messages as they come, for one reader.
+
+    Whoever opens a feed may read it late or never: past its bounds the buffer is emptied and the feed is marked
+    dirty, since all that it held is stored and can be replayed. It is also dirty after a reconnect, and when the
+    NATS client reports dropped messages. A result is the last message of its job: the subscription ends with it.
+    """
+
+    def __init__(self, bus: "Bus", subject: str, *, is_dirty: bool) -> None:
+        self.subject = subject
+        self._bus = bus
+        self._messages: deque[Message] = deque()
+        self._bytes = 0
+        self._news = asyncio.Event()
+        self._error: SidecarError | None = None
+        self._is_dirty = is_dirty
+
+    async def next(self, timeout_s: float) -> Message | None:
+        """The next message; None when `timeout_s` is over or the feed has become dirty.
+
+        Raises what ended the feed: AccessDenied, BusRefused, BusUnavailable.
+        """
+        if not self._messages and not self._is_dirty and self._error is None:
+            self._news.clear()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._news.wait()
+            except TimeoutError:
+                return None
+        if self._is_dirty:
+            return None
+        if self._messages:
+            message = self._messages.popleft()
+            self._bytes -= len(message.payload)
+            return message
+        if self._error is not None:
+            raise self._error
+        return None
+
+    def take_dirty(self) -> bool:
+        """Whether something may have been missed since the last call; the caller is to replay then."""
+        was_dirty, self._is_dirty = self._is_dirty, False
+        return was_dirty
+
+    def push(self, message: Message) -> None:
+        if len(self._messages) >= MAX_MESSAGES or self._bytes + len(message.payload) > MAX_BYTES:
+            self._messages.clear()
+            self._bytes = 0
+            self.mark_dirty()
+        else:
+            self._messages.append(message)
+            self._bytes += len(message.payload)
+            self._news.set()
+
+    def mark_dirty(self) -> None:
+        self._is_dirty = True
+        self._news.set()
+
+    def fail(self, error: SidecarError) -> None:
+        self._error = error
+        self._news.set()
+
+    async def close(self) -> None:
+        """Ends the subscription. Never raises for a connection that is away."""
+        await self._bus.unsubscribe(self)
