@@ -19,6 +19,7 @@ from sidecar.models.typepath import Place, locate
 
 _QUOTE_CHARS = 40
 _LIST_ITEMS = 24
+_PATH_CHARS = 512
 _WITH_PATH = re.compile(r"(?s)(?P<text>.*?)(?: - at `(?:key in `?)?(?P<path>\$[\w.\[\]]*)`+)?\Z")
 _PLAIN_NAME = re.compile(r"[\w-]{1,64}", re.ASCII)
 _KINDS = {
@@ -186,4 +187,4 @@ def _join(*parts: str) -> str:
     path = ""
     for part in parts:
         path += f".{part}" if path and part and not part.startswith("[") else part
-    return path
+    return path[:_PATH_CHARS]

@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import inspect
 
 _STEP = re.compile(r"\.(\w+)|\[(\d+)\]|\[\.\.\.\]")
+_NAME_CHARS = 64
 _KIND_TYPES: tuple[tuple[type[Any] | tuple[type[Any], ...], tuple[type[inspect.Type], ...]], ...] = (
     (bool, (inspect.BoolType,)),
     (int, (inspect.IntType, inspect.FloatType)),
@@ -65,10 +66,17 @@ def locate(kind: Any, value: Any, dotted: str) -> Place:
     parent: inspect.Type | None = None
     path, name, description = "", "the message", _description(node)
     for step in _STEP.finditer(dotted):
-        parent, (node, value, word) = node, _step(step, node, value)
+        parent = node
+        if _is_free_form(node):
+            word, value = _to_infinity(value)
+            node = None
+        else:
+            node, value, word = _step(step, node, value)
         path += word if word.startswith("[") or not path else f".{word}"
-        name = f"{word!r}" if not word.startswith("[") else f"'{path}'"
+        name = f"{word!r}" if not word.startswith("[") else f"'{path[:_NAME_CHARS]}'"
         description = _description(node)
+        if node is None:
+            break
     return Place(path=path, name=name, node=node, parent=parent, value=value, description=description)
 
 
@@ -84,7 +92,7 @@ def _step(step: re.Match[str], node: inspect.Type | None, value: Any) -> tuple[i
     if isinstance(value, dict):
         for key, inner in value.items():
             if not _fits(value_type, inner):
-                return value_type, inner, f"[{json.dumps(key[:64])}]"
+                return value_type, inner, f"[{json.dumps(key[:_NAME_CHARS])}]"
     return value_type, None, "[…]"
 
 
@@ -131,25 +139,38 @@ def _description(node: inspect.Type | None) -> str | None:
     return None
 
 
-def _fits(node: inspect.Type | None, value: Any) -> bool:
-    """Whether `value` can be what `node` asks for; for any type, whether its numbers are within range."""
+def _is_free_form(node: inspect.Type | None) -> bool:
+    """Any JSON, or an object of such: all that the decoder can find wrong in it is a number out of range."""
     members = tuple(_members(node))
-    if not members or any(isinstance(t, inspect.AnyType) for t in members):
-        return not _has_infinity(value)
+    return any(
+        isinstance(t, inspect.AnyType) or (isinstance(t, inspect.DictType) and _is_free_form(t.value_type))
+        for t in members
+    )
+
+
+def _fits(node: inspect.Type | None, value: Any) -> bool:
+    """Whether `value` can be what `node` asks for."""
     if isinstance(value, float) and math.isinf(value):
         return False
     wanted = next((types for kind, types in _KIND_TYPES if isinstance(value, kind)), ())
-    return any(isinstance(t, wanted) for t in members)
+    return any(isinstance(t, wanted) for t in _members(node))
 
 
-def _has_infinity(value: Any) -> bool:
-    waiting = [value]
+def _to_infinity(value: Any) -> tuple[str, Any]:
+    """The way to the first number that is out of range, and that number. One walk, however deep it lies."""
+    waiting: list[tuple[Any, Any, str]] = [(value, None, "")]
     while waiting:
-        item = waiting.pop()
+        place = waiting.pop()
+        item = place[0]
         if isinstance(item, float) and math.isinf(item):
-            return True
+            steps: list[str] = []
+            at: Any = place
+            while at is not None:
+                steps.append(at[2])
+                at = at[1]
+            return "".join(reversed(steps)) or "[…]", item
         if isinstance(item, dict):
-            waiting.extend(item.values())
+            waiting.extend((v, place, f"[{json.dumps(k[:_NAME_CHARS])}]") for k, v in reversed(item.items()))
         elif isinstance(item, list):
-            waiting.extend(item)
-    return False
+            waiting.extend((v, place, f"[{i}]") for i, v in reversed(list(enumerate(item))))
+    return "[…]", None

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "sidecar"
 PARTS = ("request_handler", "coordinator", "job_manager", "response_formatter", "tool_registry", "cluster")
+WIRE = {"msgspec", "typing_extensions"}  # msgspec loads the second where it is installed
 FOREIGN = {
     "nats": ("adapters/nats", "client"),
     "boto3": ("adapters/bedrock",),
@@ -46,11 +47,11 @@ def test_importing_the_package_loads_nothing_foreign() -> None:
 
 
 def test_models_and_ports_need_msgspec_alone() -> None:
-    assert loaded_by("import sidecar.models.codec, sidecar.ports") == {"msgspec"}
+    assert loaded_by("import sidecar.models.codec, sidecar.ports") <= WIRE
 
 
 def test_the_schemas_need_msgspec_alone() -> None:
-    assert loaded_by("import sidecar.schema; sidecar.schema.render()") == {"msgspec"}
+    assert loaded_by("import sidecar.schema; sidecar.schema.render()") <= WIRE
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -164,6 +164,13 @@ def test_the_last_of_repeated_keys_counts() -> None:
     assert decode_request(payload).system == "last"
 
 
+def test_a_number_out_of_range_is_found_in_one_walk_however_deep_it_lies() -> None:
+    deep = b'{"a":' * 900 + b'{"wide":[' + b"1," * 300_000 + b"1e999]}" + b"}" * 900
+    error = refusal(b'{"messages":[{"role":"user","content":"a"}],"output":{"schema":' + deep + b"}}")
+    assert error.path.startswith('output.schema["a"]["a"]')
+    assert len(error.path) == 512
+
+
 def test_a_huge_payload_without_end_is_refused_in_linear_time() -> None:
     assert "not JSON" in refusal(b'{"system":"' + b"\\\\" * 2_000_000).message
 
