@@ -3,7 +3,7 @@
 Also what leaves a window by itself: tickets whose deadline passed, and retries that may not go on yet.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from heapq import heappop, heappush
 from itertools import count
 from math import inf
@@ -41,7 +41,6 @@ class Backlog:
         self.lanes: dict[Lane, LaneState] = {}
         self.queued = 0
         self.dropped: list[Dropped] = []
-        self._grown = 0
         self._tenant = tenant
         self._sets: dict[tuple[str, ...], Pools] = {}
         self._delayed: list[tuple[float, int, Ticket]] = []
@@ -58,7 +57,7 @@ class Backlog:
         flow = state.flows.get(market)
         if flow is None:
             share = self.share.market(market).shares[lane.job_class]
-            flow = state.flows[market] = Flow(lane, state.tenant, share)
+            flow = state.flows[market] = Flow(lane, share, tenant=state.tenant, window=state)
         return flow
 
     def lane(self, lane: Lane) -> LaneState:
@@ -75,8 +74,11 @@ class Backlog:
             found = self._sets[pools] = frozenset(pools)
         return found
 
-    def room(self, lane: Lane, *, is_blocked: Callable[[Queue], bool]) -> int:
-        """How many more tickets the lane may hand over. Where its heads are blocked it grows, within a bound."""
+    def room(self, lane: Lane, *, held: Container[str]) -> int:
+        """How many more tickets the lane may hand over. While all its jobs wait for `held` pools it may grow.
+
+        The growth of all lanes together is bounded, so memory is, too.
+        """
         state = self.lanes.get(lane)
         if state is None:
             return self.size
@@ -84,14 +86,14 @@ class Backlog:
         if free > 0 or self.queued > self.size * len(self.lanes) + GROWTH_BUDGET:
             return max(free, 0)
         waiting = [queue for flow in state.flows.values() for queue in flow.queues if queue.items]
-        if waiting and all(is_blocked(queue) for queue in waiting):
+        if waiting and all(key in held for queue in waiting for key in queue.line.pools):
             return max(GROWN_WINDOW - state.queued, 0)
         return 0
 
     def push(self, ticket: Ticket, *, is_retry: bool = False, credit: float | None = 0.0) -> None:
         """Append a ticket to its lane's window, or put a retry at its head."""
         flow = self.flow(ticket.lane, ticket.pools[0])
-        state = self.lanes[ticket.lane]
+        state: LaneState = flow.window
         queue = self._queue(flow, self.pool_set(ticket.pools))
         if is_retry:
             queue.items.insert(0, ticket)
@@ -104,12 +106,13 @@ class Backlog:
         if flow.is_active:
             if len(queue.items) == 1:
                 queue.line.enter(queue)
-        elif flow not in flow.tenant.parked:
+        elif not flow.is_parked:
             self.activate(flow, credit=credit)
 
     def activate(self, flow: Flow, *, credit: float | None) -> None:
+        """Let a flow compete that has tickets; see `FairShare.activate` for `credit`."""
         self.share.activate(flow, credit=credit)
-        state = self.lanes[flow.lane]
+        state: LaneState = flow.window
         state.active += 1
         self._weigh(state)
 
@@ -117,7 +120,7 @@ class Backlog:
         """The flow is empty or parked."""
         if flow.is_active:
             self.share.deactivate(flow)
-            state = self.lanes[flow.lane]
+            state: LaneState = flow.window
             state.active -= 1
             self.share.weigh(flow, 0.0)
             self._weigh(state)
@@ -138,20 +141,38 @@ class Backlog:
         for queue in flow.queues:
             if queue.line.pools is pools or queue.line.pools == pools:
                 return queue
+        if len(flow.queues) > 3:
+            flow.queues = [queue for queue in flow.queues if queue.items]
         queue = Queue(flow, flow.share.line(pools))
         flow.queues.append(queue)
         return queue
 
     def took(self, flow: Flow) -> None:
         """A ticket left by dispatch."""
-        state = self.lanes[flow.lane]
-        state.queued -= 1
+        flow.window.queued -= 1
         self.queued -= 1
 
     def settle_down(self, flow: Flow) -> None:
         """After tickets left: a flow without any is idle."""
-        if not any(queue.items for queue in flow.queues):
-            self.deactivate(flow)
+        for queue in flow.queues:
+            if queue.items:
+                return
+        self.deactivate(flow)
+
+    def forget_idle(self, keep: int = 20_000) -> None:
+        """Drop lanes that have nothing and owe nothing; beyond `keep` lanes also their predictions. O(lanes)."""
+        surplus = len(self.lanes) - keep
+        if surplus <= 0:
+            return
+        for lane, state in list(self.lanes.items()):
+            if (
+                surplus > 0
+                and not state.queued
+                and not state.delayed
+                and all(map(_owes_nothing, state.flows.values()))
+            ):
+                del self.lanes[lane]
+                surplus -= 1
 
     def delay(self, ticket: Ticket, *, until: float) -> None:
         """Keep a retry aside until `until` (monotonic)."""
@@ -208,3 +229,8 @@ class Backlog:
         state.delayed -= 1
         self.queued -= 1
         return True
+
+
+def _owes_nothing(flow: Flow) -> bool:
+    floor = min((line.v for line in flow.share.lines.values()), default=0.0)
+    return not flow.running and flow.vt <= floor

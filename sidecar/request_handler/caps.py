@@ -25,10 +25,11 @@ class Tenant:
         self.set_caps(caps, now=now)
 
     @property
-    def is_bounded(self) -> bool:
-        return self.bucket is not None or self.running >= self.concurrency
+    def has_slot(self) -> bool:
+        return self.running < self.concurrency
 
     def set_caps(self, caps: TenantCaps, *, now: float) -> None:
+        """Take new bounds; what runs goes on."""
         self.weight = caps.weight
         self.concurrency = inf if caps.max_concurrency is None else caps.max_concurrency
         if caps.tokens_per_minute is None:
@@ -45,13 +46,14 @@ class Tenant:
         """Seconds until a job that reserves `need` tokens may start; infinite when one has to end first."""
         if self.running >= self.concurrency:
             return inf
-        if self.bucket is None:
+        bucket = self.bucket
+        if bucket is None:
             return 0.0
-        self.bucket.refill(now)
-        need = min(need, self.bucket.rate * 60)
-        if need > self.bucket.cap:
-            self.bucket.cap = need
-        return self.bucket.wait_s(need)
+        bucket.refill(now)
+        need = min(need, bucket.rate * 60)
+        if need > bucket.cap:
+            bucket.cap = need
+        return bucket.wait_s(need)
 
     def reserve(self, need: float) -> None:
         """Debit tokens; a later turn may run into debt, which the next queued job waits for."""
@@ -60,6 +62,7 @@ class Tenant:
             self.bucket.cap = self.bucket.rate * BURST_S
 
     def settle(self, reserved: float, actual: float, *, now: float) -> None:
+        """Correct a debit to what was used."""
         if self.bucket is not None:
             self.bucket.refill(now)
             self.bucket.add(reserved - actual)

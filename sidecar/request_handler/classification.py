@@ -1,7 +1,6 @@
 """Which class a job runs in: the subject says it, the tenant's policy bounds it. Pure."""
 
 from collections.abc import Collection
-from typing import cast
 
 from sidecar.errors import Permanent
 from sidecar.models.base import JOB_CLASSES, JobClass
@@ -25,4 +24,4 @@ def classify(tenant: str, named: str, *, allowed: Collection[JobClass]) -> JobCl
             code="tenant_denied",
             details={"class": named, "allowed": usable},
         )
-    return cast(JobClass, named)
+    return named

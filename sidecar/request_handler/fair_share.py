@@ -41,11 +41,25 @@ class Queue:
 class Flow:
     """A lane in one market. `vt` is its virtual time, `ratio` its expected output / max_tokens."""
 
-    __slots__ = ("is_active", "lane", "queues", "ratio", "running", "served", "share", "tenant", "vt", "weighs")
+    __slots__ = (
+        "is_active",
+        "is_parked",
+        "lane",
+        "queues",
+        "ratio",
+        "running",
+        "served",
+        "share",
+        "tenant",
+        "vt",
+        "weighs",
+        "window",
+    )
 
-    def __init__(self, lane: Lane, tenant: Any, share: "Share") -> None:
+    def __init__(self, lane: Lane, share: "Share", *, tenant: Any, window: Any) -> None:
         self.lane = lane
         self.tenant = tenant
+        self.window = window
         self.share = share
         self.queues: list[Queue] = []
         self.vt = 0.0
@@ -54,10 +68,7 @@ class Flow:
         self.running = 0
         self.weighs = 0.0
         self.is_active = False
-
-    @property
-    def queued(self) -> int:
-        return sum(len(queue.items) for queue in self.queues)
+        self.is_parked = False
 
 
 class Line:
@@ -101,20 +112,19 @@ class Line:
             heapify(self.heap)
             self.stale = 0
 
-    def pop_head(self, queue: Queue) -> Ticket:
-        """Take the first job of the head. The caller charges its flow before it asks for the next head."""
-        ticket = queue.items.pop(0)
-        if queue.flow.vt > self.v:
-            self.v = queue.flow.vt
-        if not queue.items:
+    def serve(self, vt: float) -> None:
+        """A head with this virtual time is the one in service, or the one that waits for its pool."""
+        if vt > self.v:
+            self.v = vt
+
+    def advance(self, queue: Queue) -> None:
+        """The head gave a job away and was charged: it goes behind those of equal virtual time, or leaves."""
+        if queue.items:
+            queue.order = order = next(_numbers)
+            heapreplace(self.heap, (queue.flow.vt, order, queue))
+        else:
             heappop(self.heap)
             queue.order = _NOT_IN_HEAP
-        return ticket
-
-    def rotate(self, queue: Queue) -> None:
-        """Re-enter a head that was just charged, behind those of equal virtual time."""
-        queue.order = next(_numbers)
-        heapreplace(self.heap, (queue.flow.vt, queue.order, queue))
 
 
 class Share:
@@ -140,6 +150,7 @@ class Share:
         return line
 
     def by_turn(self) -> Iterable[Line]:
+        """The lines that wait for something, the one with the least charged lane first."""
         lines = self.lines
         if len(lines) == 1:
             return lines.values()
@@ -151,18 +162,20 @@ class Share:
 class Market:
     """All jobs that prefer one pool. `v` is the last start of a class, what an idle class is lifted to."""
 
-    __slots__ = ("active", "key", "shares", "v", "vt", "weight")
+    __slots__ = ("active", "key", "order", "shares", "v", "vt", "weight")
 
     def __init__(self, key: str, classes: Mapping[str, float]) -> None:
         self.key = key
         self.shares = {name: Share(name, weight, self) for name, weight in classes.items()}
+        self.order = list(self.shares.values())
         self.vt = 0.0
         self.v = 0.0
         self.weight = 1.0
         self.active = 0
 
     def by_turn(self) -> list[Share]:
-        shares = [share for share in self.shares.values() if share.active]
+        """The classes that wait for something, the least charged first."""
+        shares = [share for share in self.order if share.active]
         if len(shares) > 1:
             shares.sort(key=_vt)
         return shares
@@ -191,6 +204,7 @@ class FairShare:
         return market
 
     def by_turn(self) -> Iterable[Market]:
+        """The markets that wait for something, the least charged first."""
         if len(self.markets) == 1:
             return self.markets.values()
         markets = [market for market in self.markets.values() if market.active]
@@ -200,9 +214,14 @@ class FairShare:
     def set_classes(self, classes: Mapping[str, float]) -> None:
         """New weights hold for the next charge; what was charged stays charged."""
         self.classes.update(classes)
-        for market in self.markets.values():
-            for name, weight in classes.items():
-                market.shares[name].weight = weight
+        for name, weight in classes.items():
+            self.weighs.setdefault(name, 0.0)
+            for market in self.markets.values():
+                if name in market.shares:
+                    market.shares[name].weight = weight
+                else:
+                    market.shares[name] = Share(name, weight, market)
+                    market.order = list(market.shares.values())
 
     def activate(self, flow: Flow, *, credit: float | None = 0.0) -> None:
         """Put a flow's queues into their lines, after lifting it to the lines' virtual time less `credit`.
@@ -251,7 +270,7 @@ class FairShare:
         self.weighs[share.name] += change
 
     def charge(self, flow: Flow, cost: float) -> tuple[float, float, float]:
-        """Charge a start of `cost` pool-seconds. Returns what flow, class and market were charged, for `refund`."""
+        """Charge a start of `cost` pool-seconds. Returns what was added to flow, class and market."""
         share = flow.share
         market = share.market
         if share.vt > market.v:

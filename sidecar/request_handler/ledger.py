@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from itertools import count
-from math import inf
 
 from sidecar.models.profile import Limits
 from sidecar.request_handler.caps import Tenant
@@ -14,7 +13,7 @@ RATIO_STEP = 0.2
 
 
 class Ledger:
-    """Debits over one `FairShare`. `open` are the grants whose call has not ended, by id."""
+    """Debits over one `FairShare`. `open` are the grants whose call has not ended, by id. `now`: the latest."""
 
     def __init__(
         self,
@@ -28,7 +27,7 @@ class Ledger:
         self.caps = caps
         self.limits = limits
         self.epoch_offset = epoch_offset
-        self.now = -inf
+        self.now = 0.0
         self.pools: dict[str, Pool] = {}
         self.tenants: dict[str, Tenant] = {}
         self.open: dict[int, Grant] = {}
@@ -36,16 +35,17 @@ class Ledger:
         self.slots_kept = 0
         self.slots_used = 0
         self.slots_used_by_others = 0
-        self.slots_wanted_by_turns = 0
         self._ids = count(1)
 
     def tenant(self, name: str) -> Tenant:
+        """The tenant's account, opened at its first sight."""
         found = self.tenants.get(name)
         if found is None:
-            found = self.tenants[name] = Tenant(name, self.caps(name), now=max(self.now, 0.0))
+            found = self.tenants[name] = Tenant(name, self.caps(name), now=self.now)
         return found
 
     def pool(self, key: str) -> Pool:
+        """The pool's account, opened at its first sight."""
         found = self.pools.get(key)
         if found is None:
             epoch = self.now + self.epoch_offset
@@ -70,74 +70,71 @@ class Ledger:
         grant.flow.tenant.running += 1
 
     def free_slot(self, grant: Grant) -> None:
-        if grant.holds_slot:
-            grant.holds_slot = False
-            self.slots_used -= 1
-            if grant.ticket.lane.job_class != "interactive":
-                self.slots_used_by_others -= 1
-            grant.flow.tenant.running -= 1
+        grant.holds_slot = False
+        self.slots_used -= 1
+        if grant.ticket.lane.job_class != "interactive":
+            self.slots_used_by_others -= 1
+        grant.flow.tenant.running -= 1
 
-    def debit(self, flow: Flow, ticket: Ticket, pool: Pool, *, turn: int, takes_slot: bool, now: float) -> Grant:
-        """Charge the start of a call to lane, class, market, tenant and pool, at the predicted cost."""
+    def debit(self, flow: Flow, ticket: Ticket, pool: Pool, now: float, previous: Grant | None = None) -> Grant:
+        """Charge the start of a call to lane, class, market, tenant and pool, at the predicted cost.
+
+        The slot of `previous`, the job's last call, is taken over where it still holds one.
+        """
         max_tokens = ticket.max_tokens
+        input_tokens = ticket.input_tokens
         output = flow.ratio * max_tokens
         tokens = pool.burndown * output
-        reserved = ticket.input_tokens + (max_tokens if max_tokens > tokens else tokens)
-        rates = pool.rates(slots=self.slots)
-        cost = max(
-            (ticket.input_tokens + tokens) * rates[0],
-            rates[1],
-            (output + SETUP_TOKENS) * pool.seconds_per_token * rates[2],
-        )
-        pool.reserve(reserved, now=now)
-        flow.tenant.reserve(reserved)
-        charged = self.share.charge(flow, cost)
+        reserved = input_tokens + (max_tokens if max_tokens > tokens else tokens)
+        prices = pool.prices(self.slots)
+        cost = (input_tokens + tokens) * prices[0]
+        if prices[1] > cost:
+            cost = prices[1]
+        in_slot = (output + SETUP_TOKENS) * pool.seconds_per_token * prices[2]
+        if in_slot > cost:
+            cost = in_slot
+        pool.reserve(reserved, now)
+        if flow.tenant.bucket is not None:
+            flow.tenant.reserve(reserved)
         flow.running += 1
-        grant = Grant(
-            next(self._ids),
-            ticket,
-            pool.key,
-            turn,
-            ticket.input_tokens,
-            max_tokens,
-            output,
-            reserved,
-            cost,
-            now,
-            True,
-            not takes_slot,
-            flow,
-            pool,
-            charged,
-            rates,
+        number = next(self._ids)
+        turn = 1 if previous is None else previous.turn + 1
+        charged = self.share.charge(flow, cost)
+        grant = self.open[number] = Grant(
+            number, ticket, pool.key, turn, input_tokens, max_tokens, output, reserved, cost, now, True, True
         )
-        self.open[grant.id] = grant
-        if takes_slot:
+        grant.flow = flow
+        grant.quota = pool
+        grant.charged = charged
+        grant.prices = prices
+        if previous is not None and previous.holds_slot:
+            previous.holds_slot = False
+        else:
             self.take_slot(grant)
         return grant
 
-    def settle(
-        self,
-        grant: Grant,
-        *,
-        input_tokens: int,
-        output_tokens: int,
-        cache_write_tokens: int,
-        seconds: float,
-        now: float,
-    ) -> bool:
+    def adopt(self, flow: Flow, ticket: Ticket, pool: Pool, now: float) -> Grant:
+        """Take over a running call. Its tokens were debited by the predecessor, so the bucket is left alone."""
+        level, requests = pool.tokens.level, pool.requests.level if pool.requests else 0.0
+        grant = self.debit(flow, ticket, pool, now)
+        pool.tokens.level = level
+        if pool.requests is not None:
+            pool.requests.level = requests
+        return grant
+
+    def settle(self, grant: Grant, *, quota_tokens: float, output_tokens: int, seconds: float, now: float) -> bool:
         """Close a debit at what was used. False when it was closed before."""
         if self.open.pop(grant.id, None) is None:
             return False
         grant.is_open = False
         flow: Flow = grant.flow
         pool: Pool = grant.quota
-        tokens = input_tokens + cache_write_tokens + pool.burndown * output_tokens
-        rates = grant.rates
-        cost = max(tokens * rates[0], rates[1], seconds * rates[2])
-        pool.settle(grant.reserved, tokens, now=now)
+        prices = grant.prices
+        cost = max(quota_tokens * prices[0], prices[1], seconds * prices[2])
+        pool.settle(grant.reserved, quota_tokens, now)
         pool.learn_seconds(output_tokens, seconds)
-        flow.tenant.settle(grant.reserved, tokens, now=now)
+        if flow.tenant.bucket is not None:
+            flow.tenant.settle(grant.reserved, quota_tokens, now=now)
         self.share.settle(flow, cost - grant.cost)
         flow.running -= 1
         flow.served += cost

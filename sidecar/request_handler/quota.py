@@ -68,6 +68,8 @@ class Pool:
     """One quota pool. `fits` asks, `reserve` debits, then exactly one of `settle` and `undo`."""
 
     __slots__ = (
+        "_prices",
+        "_slots",
         "burndown",
         "closed_until",
         "concurrency",
@@ -79,9 +81,13 @@ class Pool:
         "in_flight",
         "is_probing",
         "key",
+        "largest",
         "learned",
         "limited_at",
         "limits",
+        "minute_at",
+        "minute_before",
+        "minute_used",
         "recovered_at",
         "requests",
         "seconds_per_token",
@@ -94,6 +100,8 @@ class Pool:
 
     def __init__(self, key: str, limits: Limits, *, now: float, epoch: float = 0.0) -> None:
         self.key = key
+        self._prices: tuple[float, float, float] | None = None
+        self._slots = 0
         self.learned = START_TOKENS_PER_MINUTE
         self.factor = 1.0
         self.in_flight = 0
@@ -103,7 +111,8 @@ class Pool:
         self.is_probing = False
         self.day_ends = now + DAY_S - epoch % DAY_S
         self.day_used = 0.0
-        self.used = 0.0
+        self.used = self.minute_used = self.minute_before = 0.0
+        self.minute_at = now - now % 60
         self.wanted = 0.0
         self.throttles = 0
         self.seconds_per_token = COLD_SECONDS_PER_TOKEN
@@ -116,6 +125,7 @@ class Pool:
         """Take new limits; what is reserved stays reserved."""
         self.limits = limits
         self.burndown = limits.burndown
+        self.largest = float(limits.tokens_per_minute or inf)
         self.concurrency = limits.max_concurrency or inf
         if limits.requests_per_minute is None:
             self.requests = None
@@ -129,12 +139,8 @@ class Pool:
         """The quota as configured, or as learned so far."""
         return float(self.limits.tokens_per_minute or self.learned)
 
-    @property
-    def largest(self) -> float:
-        """No call may deduct more than this at its start; infinite while the quota is unknown."""
-        return float(self.limits.tokens_per_minute or inf)
-
     def _set_rates(self) -> None:
+        self._prices = None
         rate = self.tokens_per_minute * UTILISATION * self.factor / 60
         self.tokens.rate = rate
         self.tokens.cap = max(rate * BURST_S, min(self.wanted, rate * 60), 1.0)
@@ -143,20 +149,23 @@ class Pool:
             self.requests.rate = requests
             self.requests.cap = max(requests * BURST_S, 1.0)
 
-    def rates(self, *, slots: int) -> tuple[float, float, float]:
+    def prices(self, slots: int) -> tuple[float, float, float]:
         """What a token, a request and a second in a slot cost, in pool-seconds.
 
         A slot of this system is scarce like one of the pool's concurrent calls, so the smaller number counts.
         """
-        per_request = 60 / self.limits.requests_per_minute if self.limits.requests_per_minute else 0.0
-        concurrency = min(self.concurrency, slots) or 1
-        return 60 / self.tokens_per_minute, per_request, 1 / concurrency
+        if self._prices is None or self._slots != slots:
+            per_request = 60 / self.limits.requests_per_minute if self.limits.requests_per_minute else 0.0
+            concurrency = min(self.concurrency, slots) or 1
+            self._slots = slots
+            self._prices = (60 / self.tokens_per_minute, per_request, 1 / concurrency)
+        return self._prices
 
     def need(self, *, input_tokens: int, max_tokens: int, predicted_output: float) -> float:
         """Tokens to reserve: AWS deducts input + max_tokens, but the end can cost more than that."""
         return input_tokens + max(max_tokens, self.burndown * predicted_output)
 
-    def fits(self, need: float, *, now: float) -> bool:
+    def fits(self, need: float, now: float) -> bool:
         """Whether a call that reserves `need` tokens may start now. If not, the bucket fills up to it."""
         if now < self.closed_until or self.in_flight >= (1 if self.is_probing else self.concurrency):
             return False
@@ -198,7 +207,7 @@ class Pool:
         if self.requests is not None:
             self.requests.refill(now)
 
-    def reserve(self, need: float, *, now: float) -> None:
+    def reserve(self, need: float, now: float) -> None:
         """Debit the start of a call."""
         tokens = self.tokens
         if now > tokens.at:
@@ -212,7 +221,7 @@ class Pool:
         self.in_flight += 1
         self.day_used += need
 
-    def settle(self, reserved: float, actual: float, *, now: float) -> None:
+    def settle(self, reserved: float, actual: float, now: float) -> None:
         """Correct a debit at the end of its call, to what was used."""
         self.in_flight -= 1
         if now > self.tokens.at:
@@ -220,6 +229,20 @@ class Pool:
         self.tokens.add(reserved - actual)
         self.day_used += actual - reserved
         self.used += actual
+        if now >= self.minute_at + 60:
+            self._next_minute(now)
+        self.minute_used += actual
+
+    def _next_minute(self, now: float) -> None:
+        self.minute_before = self.minute_used if now < self.minute_at + 120 else 0.0
+        self.minute_used = 0.0
+        self.minute_at = now - now % 60
+
+    def used_per_minute(self, now: float) -> float:
+        """Tokens settled in the last minute; the older part of it as an average."""
+        if now >= self.minute_at + 60:
+            self._next_minute(now)
+        return self.minute_used + self.minute_before * (1 - (now - self.minute_at) / 60)
 
     def undo(self, reserved: float, *, now: float) -> None:
         """Take a debit back: the call was never made, or refused before it counted."""

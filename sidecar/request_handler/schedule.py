@@ -1,48 +1,32 @@
 """The scheduler: which queued job may make its next model call now, and on which quota pool.
 
 Pure: values in, values out; `now` is monotonic seconds and never goes back. It joins the hierarchy of
-`fair_share`, the `backlog` in memory, the pools of `quota` and the `ledger` of debits. `epoch_offset` turns
-monotonic into wall-clock seconds, for deadlines and quota days; `expire` keeps it current.
-
-A pass asks markets, classes and lines in the order of their virtual times. A head that no pool has room for
-holds its pools for the rest of the pass: nobody passes it there, while the buckets fill up to what it needs.
+`fair_share`, the `backlog` in memory, the `turns` of running jobs and the `ledger` of debits, over which
+`dispatch` looks for the next call. `epoch_offset`
+turns monotonic into wall-clock seconds, for deadlines and quota days; the owner keeps it current.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from heapq import heapify, heappop, heappush
-from itertools import count
+from collections.abc import Callable, Mapping
 from math import inf
+from typing import Any
 
 import msgspec
 
+from sidecar.errors import Permanent
 from sidecar.models.profile import Limits
 from sidecar.ports import Lane
-from sidecar.request_handler.backlog import CREDIT_S, Backlog
-from sidecar.request_handler.caps import Tenant
-from sidecar.request_handler.fair_share import FairShare, Flow, Line, Pools, Queue, Share
+from sidecar.request_handler import checkpoint, outlook
+from sidecar.request_handler.backlog import Backlog
+from sidecar.request_handler.dispatch import Dispatch
+from sidecar.request_handler.fair_share import FairShare
 from sidecar.request_handler.ledger import Ledger
-from sidecar.request_handler.quota import Pool, Throttle
+from sidecar.request_handler.quota import Throttle
 from sidecar.request_handler.tickets import Blocked, Dropped, Grant, TenantCaps, Ticket
-
-
-class Turn:
-    """A running job's next model call. It waits for quota, and for a slot where it gave its own back."""
-
-    __slots__ = ("flow", "number", "previous", "ticket")
-
-    def __init__(self, previous: Grant, ticket: Ticket, flow: Flow) -> None:
-        self.previous = previous
-        self.ticket = ticket
-        self.flow = flow
-        self.number = previous.turn + 1
-
-
-TurnKey = tuple[Pools, bool]
-TurnHeap = list[tuple[float, int, Turn]]
+from sidecar.request_handler.turns import Turn, Turns
 
 
 class Scheduler:
-    """See the module."""
+    """See the module. `now` is given to every method that depends on time."""
 
     def __init__(
         self,
@@ -58,24 +42,19 @@ class Scheduler:
         self.share = FairShare(classes)
         self.ledger = Ledger(self.share, caps=tenants, limits=limits, epoch_offset=epoch_offset)
         self.backlog = Backlog(self.share, self.ledger.tenant, size=window)
+        self.turns = Turns(self.share)
+        self.dispatch = Dispatch(self.share, backlog=self.backlog, turns=self.turns, ledger=self.ledger)
         self._interactive_reserve = interactive_reserve
-        self._held: dict[str, float] = {}
-        self._is_slot_short = False
-        self._wakes: list[tuple[float, int, Tenant]] = []
-        self._turns: dict[Share, dict[TurnKey, TurnHeap]] = {}
-        self._turn_count = 0
-        self._orders = count()
         self.set_slots(slots)
 
     @property
-    def queued(self) -> int:
-        """Tickets in all windows."""
-        return self.backlog.queued
+    def epoch_offset(self) -> float:
+        """Wall-clock minus monotonic seconds."""
+        return self.ledger.epoch_offset
 
-    @property
-    def open_grants(self) -> Mapping[int, Grant]:
-        """Debits that are neither settled nor undone, by id."""
-        return self.ledger.open
+    @epoch_offset.setter
+    def epoch_offset(self, seconds: float) -> None:
+        self.ledger.epoch_offset = seconds
 
     def set_slots(self, slots: int) -> None:
         """How many jobs may run at once over all workers; running ones are never taken back."""
@@ -89,26 +68,23 @@ class Scheduler:
         limits: Callable[[str], Limits],
         now: float,
     ) -> None:
-        """Take new weights, caps and quotas while running. O(lanes)."""
+        """Take new weights, caps and quotas while running. What was charged stays charged. O(lanes)."""
+        self.ledger.now = now
         self.share.set_classes(classes)
         self.ledger.caps = tenants
         self.ledger.limits = limits
         for name, tenant in self.ledger.tenants.items():
             tenant.set_caps(tenants(name), now=now)
-            self._unpark(tenant)
+            self.dispatch.unpark(tenant)
         for key, pool in self.ledger.pools.items():
             pool.set_limits(limits(key), now=now)
         self.backlog.reweigh()
 
-    # ── the backlog ────────────────────────────────────────────────────────────────────────────────────────
-
     def room(self, lane: Lane) -> int:
         """How many more tickets the lane's window takes: up to 16 (setting), to 64 while its heads are blocked."""
-        return self.backlog.room(lane, is_blocked=self._is_held)
-
-    def _is_held(self, queue: Queue) -> bool:
-        held = self._held
-        return bool(held) and len(held) < len(self.ledger.pools) and all(key in held for key in queue.line.pools)
+        return self.backlog.room(
+            lane, held=self.dispatch.held if len(self.dispatch.held) < len(self.ledger.pools) else {}
+        )
 
     def push(self, ticket: Ticket, *, now: float) -> None:
         """Append a ticket, oldest first, each once. Raises KeyError for a class that is not configured."""
@@ -120,7 +96,7 @@ class Scheduler:
         return self.backlog.remove(lane, seq)
 
     def requeue(self, grant: Grant, *, now: float, not_before: float | None = None) -> bool:
-        """Undo a grant and put its ticket back at the head of its lane, not lifted; at `not_before` if given."""
+        """Undo a grant, put its ticket back at the head of its lane, not lifted; at `not_before` if given."""
         if not self.undo(grant, now=now):
             return False
         if not_before is not None and not_before > now:
@@ -129,140 +105,15 @@ class Scheduler:
             self.backlog.push(grant.ticket, is_retry=True, credit=None)
         return True
 
-    def expire(self, *, now: float, epoch: float) -> list[Dropped]:
-        """Tickets that left without running since the last call: their deadline passed, or no pool can hold them.
-
-        `epoch` is the wall clock at `now`; it is remembered for deadlines until the next call.
-        """
-        self.ledger.epoch_offset = epoch - now
-        self.backlog.expire(epoch)
+    def take_dropped(self, *, now: float) -> list[Dropped]:
+        """Tickets that left without running since the last call: deadline passed, or no pool can hold them."""
+        self.backlog.expire(now + self.ledger.epoch_offset)
         dropped, self.backlog.dropped = self.backlog.dropped, []
         return dropped
 
-    # ── dispatch ───────────────────────────────────────────────────────────────────────────────────────────
-
     def grant(self, *, now: float) -> Grant | None:
         """The next call that may start, with everything debited; None when nothing may start now."""
-        ledger = self.ledger
-        ledger.now = now
-        if self._wakes or self.backlog.has_timers:
-            self._wake(now)
-        self._is_slot_short = False
-        if ledger.slots_used >= ledger.slots and not self._turn_count:
-            self._is_slot_short = self.backlog.queued > 0
-            self._held = {}
-            return None
-        held: dict[str, float] = {}
-        for market in self.share.by_turn():
-            for share in market.by_turn():
-                found = self._from_class(share, held, now)
-                if found is not None:
-                    return found
-        self._held = held
-        return None
-
-    def _wake(self, now: float) -> None:
-        while self._wakes and self._wakes[0][0] <= now:
-            tenant = heappop(self._wakes)[2]
-            tenant.wakes_at = inf
-            self._unpark(tenant)
-        self.backlog.wake(now)
-        self.backlog.expire(now + self.ledger.epoch_offset)
-
-    def _from_class(self, share: Share, held: dict[str, float], now: float) -> Grant | None:
-        has_slot = self.ledger.has_slot(share.name)
-        if self._turn_count and (heaps := self._turns.get(share)):
-            for key in list(heaps):
-                if has_slot or not key[1]:
-                    found = self._from_turns(heaps, key, held, now)
-                    if found is not None:
-                        return found
-        if not has_slot:
-            self._is_slot_short = True
-            return None
-        for line in share.by_turn():
-            found = self._from_line(line, held, now)
-            if found is not None:
-                return found
-        return None
-
-    def _from_line(self, line: Line, held: dict[str, float], now: float) -> Grant | None:
-        backlog = self.backlog
-        while (queue := line.head()) is not None:
-            flow = queue.flow
-            ticket = queue.items[0]
-            tenant: Tenant = flow.tenant
-            if tenant.is_bounded and self._park(flow, ticket, now):
-                continue
-            pool = self._choose(flow, ticket, held, now)
-            if pool is None:
-                if self._is_runnable(ticket):
-                    return None
-                backlog.remove(ticket.lane, ticket.seq)
-                backlog.drop(ticket, "quota_exceeded")
-                continue
-            line.pop_head(queue)
-            backlog.took(flow)
-            grant = self.ledger.debit(flow, ticket, pool, turn=1, takes_slot=True, now=now)
-            if queue.items:
-                line.rotate(queue)
-            else:
-                backlog.settle_down(flow)
-            return grant
-        return None
-
-    def _from_turns(
-        self, heaps: dict[TurnKey, TurnHeap], key: TurnKey, held: dict[str, float], now: float
-    ) -> Grant | None:
-        heap = heaps[key]
-        turn = heap[0][2]
-        pool = self._choose(turn.flow, turn.ticket, held, now)
-        if pool is None:
-            return None
-        self._drop_turn(heaps, key, 0)
-        return self.ledger.debit(turn.flow, turn.ticket, pool, turn=turn.number, takes_slot=key[1], now=now)
-
-    def _choose(self, flow: Flow, ticket: Ticket, held: dict[str, float], now: float) -> Pool | None:
-        """The first pool of the ticket's with room. Those without are held for it."""
-        pools = self.ledger.pools
-        output = flow.ratio * ticket.max_tokens
-        for key in ticket.pools:
-            if key in held:
-                continue
-            pool = pools.get(key) or self.ledger.pool(key)
-            tokens = pool.burndown * output
-            need = ticket.input_tokens + (ticket.max_tokens if ticket.max_tokens > tokens else tokens)
-            if pool.fits(need, now=now):
-                return pool
-            if ticket.input_tokens + ticket.max_tokens <= pool.largest:
-                held[key] = need
-        return None
-
-    def _is_runnable(self, ticket: Ticket) -> bool:
-        need = ticket.input_tokens + ticket.max_tokens
-        return any(need <= self.ledger.pool(key).largest for key in ticket.pools)
-
-    def _park(self, flow: Flow, ticket: Ticket, now: float) -> bool:
-        """Take a lane out whose tenant is at a cap. False when it is not."""
-        tenant: Tenant = flow.tenant
-        wait_s = tenant.wait_s(ticket.input_tokens + ticket.max_tokens, now=now)
-        if wait_s <= 0:
-            return False
-        self.backlog.deactivate(flow)
-        tenant.parked.append(flow)
-        if wait_s < inf and now + wait_s < tenant.wakes_at:
-            tenant.wakes_at = now + wait_s
-            heappush(self._wakes, (tenant.wakes_at, next(self._orders), tenant))
-        return True
-
-    def _unpark(self, tenant: Tenant) -> None:
-        if tenant.parked:
-            parked, tenant.parked = tenant.parked, []
-            for flow in parked:
-                if any(queue.items for queue in flow.queues):
-                    self.backlog.activate(flow, credit=CREDIT_S)
-
-    # ── the end of a call, and what may follow it ──────────────────────────────────────────────────────────
+        return self.dispatch.next(now)
 
     def settle(
         self,
@@ -278,19 +129,17 @@ class Scheduler:
     ) -> bool:
         """Close the debit of a call that was made, at what it used. False when it was closed before.
 
-        Cache reads are free. `keeps_slot`: the job goes on; follow with `next_turn`, `release_slot` or `finish`.
+        Tokens as in `Usage`; cache reads are free. `seconds` is the time in the slot. `keeps_slot`: the job goes
+        on; follow with `next_turn`, `release_slot` or `finish`.
         """
         self.ledger.now = now
+        tokens = input_tokens + cache_write_tokens + grant.quota.burndown * output_tokens
         closed = self.ledger.settle(
-            grant,
-            input_tokens=input_tokens,
-            output_tokens=output_tokens,
-            cache_write_tokens=cache_write_tokens,
-            seconds=seconds,
-            now=now,
+            grant, quota_tokens=tokens, output_tokens=output_tokens, seconds=seconds, now=now
         )
         if closed and not keeps_slot:
             self.release_slot(grant)
+        self.dispatch.unpark(grant.flow.tenant)
         return closed
 
     def undo(self, grant: Grant, *, now: float, keeps_slot: bool = False) -> bool:
@@ -299,21 +148,23 @@ class Scheduler:
         undone = self.ledger.undo(grant, now=now)
         if undone and not keeps_slot:
             self.release_slot(grant)
+        self.dispatch.unpark(grant.flow.tenant)
         return undone
 
     def release_slot(self, grant: Grant) -> None:
         """Give the slot back: the job waits for a tool or a child, or has ended. Idempotent."""
         if grant.holds_slot:
             self.ledger.free_slot(grant)
-            self._unpark(grant.flow.tenant)
+            self.dispatch.unpark(grant.flow.tenant)
 
     def next_turn(
         self, grant: Grant, *, pools: tuple[str, ...], input_tokens: int, max_tokens: int, now: float
     ) -> None:
-        """Ask for a running job's next call, after `settle` or `undo`.
+        """Ask for a running job's next call, after `settle` or `undo` of the last one, `grant`.
 
-        It comes from `grant` as a new Grant with the same job, `turn` + 1, before queued jobs of its class. It
-        takes over the slot, or takes one where it was released.
+        It comes from `grant()` as a new Grant of the same job with `turn` + 1, before queued jobs of its class.
+        It takes over the slot, or takes one where it was released. Raises ValueError while `grant` is open, and
+        Permanent (`quota_exceeded`) when no pool can ever hold the call.
         """
         self.ledger.now = now
         if grant.is_open:
@@ -321,12 +172,16 @@ class Scheduler:
         ticket = msgspec.structs.replace(
             grant.ticket, pools=pools, input_tokens=input_tokens, max_tokens=max_tokens
         )
+        if not self.dispatch.is_runnable(ticket):
+            raise Permanent(
+                f"the next turn needs {input_tokens + max_tokens} tokens, more than a minute's quota",
+                code="quota_exceeded",
+                details={"needed_tokens": input_tokens + max_tokens, "pools": list(pools)},
+            )
         flow = self.backlog.flow(ticket.lane, pools[0])
-        heaps = self._turns.setdefault(flow.share, {})
-        key = (self.backlog.pool_set(pools), not grant.holds_slot)
-        heappush(heaps.setdefault(key, []), (flow.vt, next(self._orders), Turn(grant, ticket, flow)))
-        self._turn_count += 1
-        self.share.wake(flow.share)
+        self.turns.add(
+            Turn(grant, ticket, flow), pools=self.backlog.pool_set(pools), needs_slot=not grant.holds_slot
+        )
 
     def switch(self, grant: Grant, *, pools: tuple[str, ...], now: float) -> bool:
         """Fall back to other pools: undo the first charge, ask for the call anew. False when it was closed."""
@@ -337,29 +192,9 @@ class Scheduler:
 
     def finish(self, grant: Grant, *, now: float) -> None:
         """End a job in any state: withdraw its waiting turn, undo an open debit, free the slot. Idempotent."""
+        self.turns.withdraw(grant)
         self.undo(grant, now=now)
         self.release_slot(grant)
-        for heaps in self._turns.values():
-            for key, heap in list(heaps.items()):
-                for at, entry in enumerate(heap):
-                    if entry[2].previous is grant:
-                        self._drop_turn(heaps, key, at)
-                        return
-
-    def _drop_turn(self, heaps: dict[TurnKey, TurnHeap], key: TurnKey, at: int) -> None:
-        heap = heaps[key]
-        turn = heap[at][2]
-        if at == 0:
-            heappop(heap)
-        else:
-            del heap[at]
-            heapify(heap)
-        if not heap:
-            del heaps[key]
-        self._turn_count -= 1
-        self.share.rest(turn.flow.share)
-
-    # ── what the pools teach ───────────────────────────────────────────────────────────────────────────────
 
     def throttled(
         self, pool: str, *, now: float, kind: Throttle = "quota", retry_after: float | None = None
@@ -373,39 +208,46 @@ class Scheduler:
         self.ledger.now = now
         self.ledger.pool(pool).succeeded(now=now)
 
-    # ── what the owner asks ────────────────────────────────────────────────────────────────────────────────
-
     def next_wake(self, *, now: float) -> float | None:
         """When something that is blocked may become grantable by itself (monotonic); None: only by an event."""
-        wakes = [self.backlog.next_wake(epoch_offset=self.ledger.epoch_offset)]
-        if self._wakes:
-            wakes.append(self._wakes[0][0])
-        wakes += [now + self.ledger.pool(key).wait_s(need, now=now) for key, need in self._held.items()]
-        soonest = min(wakes)
+        soonest = self.backlog.next_wake(epoch_offset=self.ledger.epoch_offset)
+        if self.dispatch.wakes:
+            soonest = min(soonest, self.dispatch.wakes[0][0])
+        for key, need in self.dispatch.held.items():
+            soonest = min(soonest, now + self.ledger.pool(key).wait_s(need, now=now))
         return None if soonest == inf else max(soonest, now)
 
     def blocked(self, lane: Lane, *, now: float) -> Blocked | None:
         """Why nothing of a lane runs further; None when it has nothing queued or is simply not next."""
-        state = self.backlog.lanes.get(lane)
-        if state is None or not state.queued:
-            return None
-        if any(flow in state.tenant.parked for flow in state.flows.values()):
-            wakes_at = state.tenant.wakes_at
-            return Blocked("tenant", None if wakes_at == inf else max(wakes_at - now, 0.0))
-        if not self.ledger.has_slot(lane.job_class):
-            return Blocked("slot")
-        waiting = [queue for flow in state.flows.values() for queue in flow.queues if queue.items]
-        if waiting and all(key in self._held for queue in waiting for key in queue.line.pools):
-            return Blocked("quota", self._quota_wait_s(waiting, now))
-        return None
+        return outlook.blocked(lane, backlog=self.backlog, ledger=self.ledger, held=self.dispatch.held, now=now)
 
-    def _quota_wait_s(self, waiting: Iterable[Queue], now: float) -> float | None:
-        """Only the head of a line knows how long the bucket needs; those behind it do not."""
-        waits = [
-            self.ledger.pool(key).wait_s(self._held[key], now=now)
-            for queue in waiting
-            if queue.line.head() is queue
-            for key in queue.line.pools
-        ]
-        soonest = min(waits, default=inf)
-        return None if soonest == inf else soonest
+    def wait_s(self, ticket: Ticket, *, ahead: int, now: float) -> float:
+        """How long a ticket of a lane with `ahead` jobs before it waits at most, at the lane's fair rate (s)."""
+        return outlook.wait_s(
+            ticket, ahead=ahead, backlog=self.backlog, ledger=self.ledger, held=self.dispatch.held, now=now
+        )
+
+    def stats(self, *, now: float, max_lanes: int = 100) -> dict[str, Any]:
+        """What operators ask: slots, pools, classes, and the lanes with most in hand. JSON-able. O(lanes)."""
+        return outlook.stats(
+            backlog=self.backlog,
+            ledger=self.ledger,
+            turns=self.turns.count,
+            held=self.dispatch.held,
+            now=now,
+            top=max_lanes,
+        )
+
+    def snapshot(self, *, now: float) -> dict[str, Any]:
+        """What a successor needs: virtual times, predictions, buckets. JSON-able. Forgets idle lanes. O(lanes)."""
+        return checkpoint.snapshot(self.backlog, self.ledger, now=now)
+
+    def restore(self, state: Mapping[str, Any], *, now: float) -> None:
+        """Go on from a predecessor's snapshot, before the first push. Raises ValueError for what is none."""
+        checkpoint.restore(state, self.backlog, self.ledger, now=now)
+
+    def adopt(self, ticket: Ticket, *, pool: str, now: float) -> Grant:
+        """Take over a call that a predecessor granted and that still runs: slot and charge, not the bucket."""
+        self.ledger.now = now
+        flow = self.backlog.flow(ticket.lane, ticket.pools[0])
+        return self.ledger.adopt(flow, ticket, self.ledger.pool(pool), now)

@@ -50,7 +50,7 @@ class Grant(msgspec.Struct, gc=False, eq=False):
     flow: Any = None
     quota: Any = None
     charged: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    rates: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    prices: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 class TenantCaps(NamedTuple):

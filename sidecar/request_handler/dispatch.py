@@ -1,0 +1,155 @@
+"""One dispatch decision: classes, then lanes, then pools; and the lanes that wait for a cap of their tenant.
+
+A pass asks markets, classes and lines in the order of their virtual times. A head that no pool has room for
+holds its pools for the rest of the pass: nobody passes it there, while the buckets fill up to what it needs.
+"""
+
+from heapq import heappop, heappush
+from itertools import count
+from math import inf
+
+from sidecar.request_handler.backlog import CREDIT_S, Backlog
+from sidecar.request_handler.caps import Tenant
+from sidecar.request_handler.fair_share import FairShare, Flow, Line, Share
+from sidecar.request_handler.ledger import Ledger
+from sidecar.request_handler.quota import Pool
+from sidecar.request_handler.tickets import Grant, Ticket
+from sidecar.request_handler.turns import Turns
+
+
+class Dispatch:
+    """See the module. `held` are the pools that heads waited for in the last pass, with the tokens they need.
+
+    `wakes` is a heap of when tenants' buckets hold what their parked lanes need.
+    """
+
+    def __init__(self, share: FairShare, *, backlog: Backlog, turns: Turns, ledger: Ledger) -> None:
+        self.share = share
+        self.backlog = backlog
+        self.turns = turns
+        self.ledger = ledger
+        self.held: dict[str, float] = {}
+        self.wakes: list[tuple[float, int, Tenant]] = []
+        self._numbers = count()
+
+    def next(self, now: float) -> Grant | None:
+        """The next call that may start, debited; None when nothing may start now."""
+        ledger = self.ledger
+        ledger.now = now
+        if self.wakes or self.backlog.has_timers:
+            self._wake(now)
+        held: dict[str, float] = {}
+        if ledger.slots_used < ledger.slots or self.turns.count:
+            for market in self.share.by_turn():
+                for share in market.by_turn():
+                    found = self._from_class(share, held, now)
+                    if found is not None:
+                        return found
+        self.held = held
+        return None
+
+    def _wake(self, now: float) -> None:
+        while self.wakes and self.wakes[0][0] <= now:
+            tenant = heappop(self.wakes)[2]
+            tenant.wakes_at = inf
+            self.unpark(tenant)
+        self.backlog.wake(now)
+        self.backlog.expire(now + self.ledger.epoch_offset)
+
+    def _from_class(self, share: Share, held: dict[str, float], now: float) -> Grant | None:
+        has_slot = self.ledger.has_slot(share.name)
+        if self.turns.count:
+            found = self._from_turns(share, held, now, has_slot=has_slot)
+            if found is not None:
+                return found
+        if has_slot:
+            for line in share.by_turn():
+                found = self._from_line(line, held, now)
+                if found is not None:
+                    return found
+        return None
+
+    def _from_line(self, line: Line, held: dict[str, float], now: float) -> Grant | None:
+        backlog = self.backlog
+        while (queue := line.head()) is not None:
+            flow = queue.flow
+            ticket = queue.items[0]
+            tenant: Tenant = flow.tenant
+            is_bounded = tenant.bucket is not None or tenant.running >= tenant.concurrency
+            if is_bounded and self._park(flow, ticket, now):
+                continue
+            pool = self._choose(flow, ticket, held, now)
+            if pool is None:
+                if self.is_runnable(ticket):
+                    line.serve(flow.vt)
+                    return None
+                backlog.remove(ticket.lane, ticket.seq)
+                backlog.drop(ticket, "quota_exceeded")
+                continue
+            del queue.items[0]
+            line.serve(flow.vt)
+            flow.window.queued -= 1
+            backlog.queued -= 1
+            grant = self.ledger.debit(flow, ticket, pool, now)
+            line.advance(queue)
+            if not queue.items:
+                backlog.settle_down(flow)
+            return grant
+        return None
+
+    def _from_turns(self, share: Share, held: dict[str, float], now: float, *, has_slot: bool) -> Grant | None:
+        for key in self.turns.keys(share, has_slot=has_slot):
+            turn = self.turns.head(share, key)
+            if turn is None:
+                continue
+            pool = self._choose(turn.flow, turn.ticket, held, now)
+            if pool is not None:
+                self.turns.remove(share, key, turn)
+                return self.ledger.debit(turn.flow, turn.ticket, pool, now, turn.previous)
+        return None
+
+    def _choose(self, flow: Flow, ticket: Ticket, held: dict[str, float], now: float) -> Pool | None:
+        """The first pool of the ticket's with room. Those without are held for it, unless they could never."""
+        pools = self.ledger.pools
+        max_tokens = ticket.max_tokens
+        output = flow.ratio * max_tokens
+        for key in ticket.pools:
+            if key in held:
+                continue
+            pool = pools.get(key) or self.ledger.pool(key)
+            if ticket.input_tokens + max_tokens > pool.largest:
+                continue
+            tokens = pool.burndown * output
+            need = ticket.input_tokens + (max_tokens if max_tokens > tokens else tokens)
+            if pool.fits(need, now):
+                return pool
+            held[key] = need
+        return None
+
+    def is_runnable(self, ticket: Ticket) -> bool:
+        """Whether any of its pools can ever hold the ticket."""
+        need = ticket.input_tokens + ticket.max_tokens
+        return any(need <= self.ledger.pool(key).largest for key in ticket.pools)
+
+    def _park(self, flow: Flow, ticket: Ticket, now: float) -> bool:
+        """Take a lane out whose tenant is at a cap. False when it is not."""
+        tenant: Tenant = flow.tenant
+        wait_s = tenant.wait_s(ticket.input_tokens + ticket.max_tokens, now=now)
+        if wait_s <= 0:
+            return False
+        self.backlog.deactivate(flow)
+        flow.is_parked = True
+        tenant.parked.append(flow)
+        if wait_s < inf and now + wait_s < tenant.wakes_at:
+            tenant.wakes_at = now + wait_s
+            heappush(self.wakes, (tenant.wakes_at, next(self._numbers), tenant))
+        return True
+
+    def unpark(self, tenant: Tenant) -> None:
+        """Let a tenant's parked lanes compete again; those still at a cap are parked when their turn comes."""
+        if tenant.parked:
+            parked, tenant.parked = tenant.parked, []
+            for flow in parked:
+                flow.is_parked = False
+                if any(queue.items for queue in flow.queues):
+                    self.backlog.activate(flow, credit=CREDIT_S)
