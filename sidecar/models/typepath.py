@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from msgspec import inspect
@@ -62,7 +63,7 @@ class Place:
 
 def locate(kind: Any, value: Any, dotted: str) -> Place:
     """The place that the decoder's path `dotted` names in a message of type `kind`."""
-    node: inspect.Type | None = inspect.type_info(kind)
+    node: inspect.Type | None = _type_info(kind)
     parent: inspect.Type | None = None
     path, name, description = "", "the message", _description(node)
     for step in _STEP.finditer(dotted):
@@ -78,6 +79,9 @@ def locate(kind: Any, value: Any, dotted: str) -> Place:
         if node is None:
             break
     return Place(path=path, name=name, node=node, parent=parent, value=value, description=description)
+
+
+_type_info = cache(inspect.type_info)
 
 
 def _step(step: re.Match[str], node: inspect.Type | None, value: Any) -> tuple[inspect.Type | None, Any, str]:
