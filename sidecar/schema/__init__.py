@@ -16,7 +16,7 @@ from sidecar.schema.catalog import BY_NAME, MESSAGES
 from sidecar.schema.jsonschema import build
 from sidecar.schema.yamltext import dump
 
-__all__ = ["check", "names", "render", "schema", "write"]
+__all__ = ["check", "endpoint_metadata", "names", "render", "schema", "write"]
 
 _GENERATED = "# Generated from the models by `./dev schema`; changes here are overwritten.\n"
 _FOLDERS = ("schemas/json", "schemas/examples")
@@ -31,6 +31,12 @@ def names() -> tuple[str, ...]:
 def schema(name: str) -> dict[str, Any]:
     """The JSON Schema of the message `name`; treat it as read-only. Raises KeyError for a name not known."""
     return build(BY_NAME[name])
+
+
+def endpoint_metadata(request: str | None, response: str | None) -> dict[str, str]:
+    """Metadata of a micro service's endpoint (ADR-32): the schemas of what goes in and comes back, by name."""
+    given = {"schema.request": request, "schema.response": response}
+    return {key: json.dumps(schema(name), ensure_ascii=False) for key, name in given.items() if name is not None}
 
 
 def render() -> dict[str, str]:

@@ -183,6 +183,13 @@ def test_notes_belong_to_fields_that_exist() -> None:
     assert set(NOTES) <= described
 
 
+def test_endpoints_carry_the_schemas_of_their_messages() -> None:
+    metadata = sidecar.schema.endpoint_metadata("request", "result")
+    assert json.loads(metadata["schema.request"]) == sidecar.schema.schema("request")
+    assert json.loads(metadata["schema.response"])["$id"] == "urn:nats-llm-sidecar:v1:result"
+    assert set(sidecar.schema.endpoint_metadata(None, "state")) == {"schema.response"}
+
+
 def test_yaml_text_reads_back_as_what_was_written() -> None:
     values = [
         "",
