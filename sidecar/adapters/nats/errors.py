@@ -46,6 +46,11 @@ _BY_ERR_CODE: dict[int, _Meaning] = {
     10118: _Meaning(BusUnavailable),  # stream is offline
     10194: _Meaning(BusUnavailable),  # stream is offline, with the reason
     10167: _Meaning(BusUnavailable),  # too many requests
+    10005: _Meaning(BusUnavailable),  # no suitable peers for placement: fewer servers up than replicas
+    10039: _Meaning(BusRefused),  # JetStream is not enabled for the account
+    10076: _Meaning(BusRefused),  # JetStream is not enabled
+    10052: _Meaning(BusRefused),  # a stream's update is not possible
+    10074: _Meaning(BusRefused),  # more than one replica needs a cluster
     10122: _Meaning(BusRefused, "invalid_request"),  # expected last sequence header refused
     10166: _Meaning(BusRefused, "invalid_request"),  # per-message TTL is disabled
     10165: _Meaning(BusRefused, "invalid_request"),  # invalid per-message TTL

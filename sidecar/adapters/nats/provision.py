@@ -1,0 +1,195 @@
+"""Make the streams be there, as `topology.py` describes them, or say why that cannot be."""
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from sidecar.adapters.nats.drift import Difference, Drift, compare, is_covered
+from sidecar.adapters.nats.errors import NotFound
+from sidecar.adapters.nats.mux import Mux
+from sidecar.adapters.nats.topology import StreamSpec, streams
+from sidecar.adapters.nats.watchdog import Backoff
+from sidecar.errors import BusRefused, BusUnavailable, StartupError
+from sidecar.settings import Settings
+
+log = logging.getLogger(__name__)
+
+OLDEST_SERVER = (2, 11)
+
+_NAME_IN_USE = 10058
+_OVERLAP = 10065
+_NOT_CLUSTERED = 10074
+_NO_JETSTREAM = {10039, 10076}
+_NO_ROOM = {10023, 10028, 10047}
+_SUBJECTS_REMEDY = (
+    "one account holds one prefix: use its prefix as nats.prefix, another account, or move the stream away"
+)
+
+
+async def ensure(mux: Mux, settings: Settings) -> None:
+    """Create the streams that are missing, bring others up to date where that loses nothing.
+
+    Idempotent, and right when several replicas do it at once. Waits while NATS is away. Raises StartupError,
+    with the remedy, for a server too old or without JetStream, and for a stream that conflicts; with
+    `nats.adopt` conflicts are logged instead and streams stay as they are.
+    """
+    check_version(mux.connection.server_version)
+    await _patiently("JetStream", lambda: _check_jetstream(mux))
+    for spec in streams(settings):
+        await _patiently(spec.name, lambda spec=spec: _ensure_one(mux, spec, adopt=settings.nats.adopt))  # type: ignore[misc]
+
+
+def check_version(version: str) -> None:
+    """Raises StartupError for a server older than this needs (per-message TTL came with 2.11)."""
+    found = re.match(r"v?(\d+)\.(\d+)", version)
+    if found is None or (int(found[1]), int(found[2])) < OLDEST_SERVER:
+        oldest = ".".join(map(str, OLDEST_SERVER))
+        raise StartupError(f"the NATS server is version {version or 'unknown'}: {oldest} or newer is needed")
+
+
+async def _patiently(what: str, step: Callable[[], Awaitable[None]]) -> None:
+    """Do `step`, again and again while NATS is away."""
+    backoff = Backoff(base_s=0.2)
+    while True:
+        try:
+            return await step()
+        except BusUnavailable as e:
+            wait_s = backoff.next_s()
+            if backoff.failures % 4 == 1:
+                log.warning("waiting for %s: %s", what, e)
+            await asyncio.sleep(wait_s)
+
+
+async def _check_jetstream(mux: Mux) -> None:
+    try:
+        await mux.api("INFO")
+    except BusRefused as e:
+        raise _no_jetstream(e) if e.details.get("err_code") in _NO_JETSTREAM else _denied(e) from e
+    except BusUnavailable as e:
+        is_nobody = e.details.get("status") == 503
+        if is_nobody and not mux.connection.server_info.get("jetstream"):
+            raise _no_jetstream(e) from e
+        raise
+
+
+def _no_jetstream(error: Exception) -> StartupError:
+    return StartupError(
+        f"JetStream is not enabled here ({error}): enable it in the server's configuration and for this account"
+    )
+
+
+def _denied(error: Exception) -> StartupError:
+    return StartupError(f"JetStream cannot be used: {error}")
+
+
+async def _ensure_one(mux: Mux, spec: StreamSpec, *, adopt: bool) -> None:
+    actual = await _info(mux, spec.name)
+    if actual is None:
+        actual = await _create(mux, spec)
+    drift = compare(spec, actual)
+    for difference in drift.kept:
+        log.info("stream %s: %s; the larger is kept", spec.name, difference)
+    if adopt:
+        _adopt(spec, actual, drift)
+        return
+    if drift.conflicts:
+        raise _conflict(spec, drift.conflicts)
+    if drift.changes:
+        await _update(mux, spec, actual, drift)
+
+
+async def _info(mux: Mux, name: str) -> dict[str, Any] | None:
+    try:
+        answer = await mux.api(f"STREAM.INFO.{name}")
+    except NotFound:
+        return None
+    config: dict[str, Any] = answer["config"]
+    return config
+
+
+async def _create(mux: Mux, spec: StreamSpec) -> dict[str, Any]:
+    """The new stream's configuration, or what another replica made of it in the same moment."""
+    try:
+        answer = await mux.api(f"STREAM.CREATE.{spec.name}", {"name": spec.name, **spec.config})
+    except BusRefused as e:
+        if e.details.get("err_code") != _NAME_IN_USE:
+            raise await _not_created(mux, spec, e) from e
+        actual = await _info(mux, spec.name)
+        if actual is None:
+            raise BusUnavailable(f"stream {spec.name} came and went") from e
+        return actual
+    except BusUnavailable as e:
+        if e.details.get("err_code") in _NO_ROOM:
+            raise await _not_created(mux, spec, e) from e
+        raise
+    log.info("stream %s created", spec.name)
+    config: dict[str, Any] = answer["config"]
+    return config
+
+
+async def _not_created(mux: Mux, spec: StreamSpec, error: BusRefused | BusUnavailable) -> StartupError:
+    text = f"stream {spec.name} cannot be created: {error}"
+    err_code = error.details.get("err_code")
+    if err_code == _OVERLAP:
+        others = await _holders(mux, spec)
+        return StartupError(
+            f"stream {spec.name} cannot be created: {', '.join(others) or 'another stream'} already takes "
+            f"subjects of {', '.join(spec.config['subjects'])}: {_SUBJECTS_REMEDY}"
+        )
+    if err_code == _NOT_CLUSTERED:
+        return StartupError(f"{text}: nats.replicas = {spec.config['num_replicas']} needs a cluster; set it to 1")
+    if err_code in _NO_ROOM:
+        return StartupError(
+            f"{text}: give JetStream more room, or lower retention.requests_bytes "
+            f"(this stream asks for {spec.config['max_bytes']} bytes)"
+        )
+    return StartupError(text)
+
+
+async def _holders(mux: Mux, spec: StreamSpec) -> list[str]:
+    names: set[str] = set()
+    for subject in spec.config["subjects"]:
+        answer = await mux.api("STREAM.NAMES", {"subject": subject})
+        names.update(answer.get("streams") or ())
+    return sorted(names)
+
+
+async def _update(mux: Mux, spec: StreamSpec, actual: dict[str, Any], drift: Drift) -> None:
+    try:
+        await mux.api(f"STREAM.UPDATE.{spec.name}", drift.updated(actual))
+    except BusRefused as e:
+        text = "; ".join(map(str, drift.changes))
+        raise StartupError(
+            f"stream {spec.name}: {text}, and NATS does not change that: {e.message}. {_remedy(spec)}"
+        ) from e
+    for change in drift.changes:
+        log.info("stream %s: %s; changed", spec.name, change)
+
+
+def _adopt(spec: StreamSpec, actual: dict[str, Any], drift: Drift) -> None:
+    """Take the stream as it is. Raises StartupError when it does not hold our subjects at all."""
+    have = actual.get("subjects") or ()
+    missing = [subject for subject in spec.config["subjects"] if not is_covered(subject, have)]
+    if missing:
+        raise StartupError(
+            f"stream {spec.name} does not hold {', '.join(missing)} but {', '.join(have) or 'nothing'}, "
+            f"and cannot be adopted: {_SUBJECTS_REMEDY}"
+        )
+    for difference in (*drift.conflicts, *drift.changes):
+        log.warning("stream %s: %s; adopted as it is", spec.name, difference)
+
+
+def _conflict(spec: StreamSpec, conflicts: list[Difference]) -> StartupError:
+    text = "; ".join(map(str, conflicts))
+    if any(conflict.field == "subjects" for conflict in conflicts):
+        return StartupError(f"stream {spec.name} conflicts: {text}. {_SUBJECTS_REMEDY.capitalize()}")
+    return StartupError(f"stream {spec.name} conflicts: {text}. {_remedy(spec)}")
+
+
+def _remedy(spec: StreamSpec) -> str:
+    return (
+        f"Change or remove it (`nats stream edit {spec.name}`, `nats stream rm {spec.name}`), or start with "
+        "--adopt to take it as it is"
+    )

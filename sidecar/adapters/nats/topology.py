@@ -1,0 +1,163 @@
+"""The streams and buckets of the product, as values; `provision.py` makes them so.
+
+Names are fixed by the protocol, so one JetStream account holds one prefix. Durations are nanoseconds, as in
+JetStream's API; -1 (for `max_age` and `subject_delete_marker_ttl` 0) means no limit.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sidecar.models.subjects import (
+    CONFIG_BUCKET,
+    DEAD_STREAM,
+    JOB_BUCKET,
+    PROMPT_BUCKET,
+    REQUEST_STREAM,
+    TOOL_BUCKET,
+    Subjects,
+)
+from sidecar.settings import Settings, TenantPolicy
+
+CANCEL_BUCKET = "LLM_CANCEL"
+"""Marks of cancellations, key `<tenant>.<job>`: outside the state key, so that they do not move its revision."""
+CONTROL_BUCKET = "LLM_CTL"
+"""The scheduler's lease and its checkpoints."""
+
+_EVENTS_PER_SUBJECT = 100_000
+_DEAD_AGE_S = 30 * 86_400
+_DEAD_BYTES = 1 << 30
+_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSpec:
+    """A stream as it has to be: `config` is JetStream's configuration, without what may be anything."""
+
+    name: str
+    config: Mapping[str, Any]
+
+
+def doorbell(subjects: Subjects, tenant: str = "*", job_class: str = "*") -> str:
+    """Where the server rings, headers only, for each request stored; the last tokens are tenant and class."""
+    return subjects.sys("doorbell", tenant, job_class)
+
+
+def dead(subjects: Subjects, tenant: str = "*", job_class: str = "*") -> str:
+    """Where a request goes that crashed too often."""
+    return subjects.endpoint("dead", tenant, job_class)
+
+
+def kv_subject(bucket: str, key: str) -> str:
+    return f"$KV.{bucket}.{key}"
+
+
+def kv_stream(bucket: str) -> str:
+    return f"KV_{bucket}"
+
+
+def streams(settings: Settings) -> tuple[StreamSpec, ...]:
+    """Every stream that the sidecar needs, under these settings."""
+    subjects = Subjects(settings.nats.prefix)
+    common = {"storage": settings.nats.storage, "num_replicas": settings.nats.replicas}
+    state_age = settings.retention.state_s * _NS
+    return (
+        _requests(settings, subjects, common),
+        _dead(subjects, common),
+        _jobs(subjects, common, max_age=state_age),
+        _bucket(CANCEL_BUCKET, "Marks of cancellations", common, max_age=state_age),
+        _bucket(CONTROL_BUCKET, "The scheduler's lease and checkpoints", common),
+        _bucket(TOOL_BUCKET, "Registered tools", common),
+        _bucket(CONFIG_BUCKET, "Policy that replaces the file's", common, history=10),
+        _bucket(PROMPT_BUCKET, "Prompt templates", common, history=10),
+    )
+
+
+def largest_queue(settings: Settings) -> int:
+    """The cap that the server enforces for every lane; smaller ones are enforced at admission."""
+    policies = [*settings.tenants.values(), settings.policy.tenant("default"), TenantPolicy()]
+    if "default" in settings.tenants:
+        policies.pop()
+    return max(policy.max_queue for policy in policies)
+
+
+def _requests(settings: Settings, subjects: Subjects, common: Mapping[str, Any]) -> StreamSpec:
+    """Headers by which a client could purge, schedule or expire others' requests stay off."""
+    source = subjects.request("*", "*")
+    config = {
+        "description": "Requests that wait or run; one is deleted when its job has ended",
+        "subjects": [source],
+        "retention": "limits",
+        "discard": "new",
+        "discard_new_per_subject": True,
+        "max_msgs_per_subject": largest_queue(settings),
+        "max_bytes": settings.retention.requests_bytes,
+        "max_msgs": -1,
+        "max_age": 0,
+        "allow_direct": True,
+        "republish": {
+            "src": source,
+            "dest": subjects.sys("doorbell", "{{wildcard(1)}}", "{{wildcard(2)}}"),
+            "headers_only": True,
+        },
+        "deny_delete": False,
+        "allow_rollup_hdrs": False,
+        "allow_msg_ttl": False,
+        "allow_msg_schedules": False,
+        "allow_atomic": False,
+        "allow_batched": False,
+        "allow_msg_counter": False,
+    }
+    return StreamSpec(REQUEST_STREAM, {**config, **common})
+
+
+def _dead(subjects: Subjects, common: Mapping[str, Any]) -> StreamSpec:
+    config = {
+        "description": "Requests given up after too many crashes",
+        "subjects": [dead(subjects)],
+        "retention": "limits",
+        "discard": "old",
+        "max_bytes": _DEAD_BYTES,
+        "max_age": _DEAD_AGE_S * _NS,
+        "allow_direct": True,
+        "deny_delete": False,
+    }
+    return StreamSpec(DEAD_STREAM, {**config, **common})
+
+
+def _jobs(subjects: Subjects, common: Mapping[str, Any], *, max_age: int) -> StreamSpec:
+    """State and events in one stream, so that a state's revision can fence events.
+
+    The limit per subject is far above a job's events, so that it never evicts one; without any limit nats-py
+    takes the bucket for none.
+    """
+    bucket = _bucket(
+        JOB_BUCKET, "Jobs: state documents and events", common, history=_EVENTS_PER_SUBJECT, max_age=max_age
+    )
+    log = subjects.endpoint("log", ">")
+    config = {
+        "subjects": [*bucket.config["subjects"], log],
+        "republish": {"src": log, "dest": subjects.endpoint("job", ">"), "headers_only": False},
+    }
+    return StreamSpec(bucket.name, {**bucket.config, **config})
+
+
+def _bucket(
+    bucket: str, description: str, common: Mapping[str, Any], *, history: int = 1, max_age: int = 0
+) -> StreamSpec:
+    """A KV bucket as every client library knows it, with TTL by message and without limit markers."""
+    config = {
+        "description": description,
+        "subjects": [kv_subject(bucket, ">")],
+        "retention": "limits",
+        "discard": "new",
+        "max_msgs_per_subject": history,
+        "max_msgs": -1,
+        "max_bytes": -1,
+        "max_age": max_age,
+        "allow_direct": True,
+        "allow_rollup_hdrs": True,
+        "allow_msg_ttl": True,
+        "subject_delete_marker_ttl": 0,
+    }
+    return StreamSpec(kv_stream(bucket), {**config, **common})

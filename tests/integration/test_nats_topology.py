@@ -1,0 +1,196 @@
+"""Streams against a real server: made, found again, brought up to date, refused."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from sidecar.adapters.nats.connection import Connection
+from sidecar.adapters.nats.embedded import NatsServer
+from sidecar.adapters.nats.mux import Mux
+from sidecar.adapters.nats.provision import ensure
+from sidecar.adapters.nats.topology import StreamSpec, doorbell, streams
+from sidecar.errors import BusRefused, StartupError
+from sidecar.models.subjects import Subjects
+from sidecar.settings import Settings, TenantPolicy
+from tests.support.nats_server import Access, no_environment, running
+
+pytestmark = pytest.mark.nats
+
+
+def settings(**nats: Any) -> Settings:
+    return Settings.model_validate({"nats": nats, "retention": {"requests_bytes": 1 << 24}})
+
+
+def spec(name: str, using: Settings) -> StreamSpec:
+    return next(stream for stream in streams(using) if stream.name == name)
+
+
+async def config(mux: Mux, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = (await mux.api(f"STREAM.INFO.{name}"))["config"]
+    return found
+
+
+async def edit(mux: Mux, name: str, **changes: Any) -> None:
+    await mux.api(f"STREAM.UPDATE.{name}", {**await config(mux, name), **changes})
+
+
+async def test_all_streams_are_made_and_found_again(nats_mux: Mux) -> None:
+    await ensure(nats_mux, settings())
+    before = {stream.name: await config(nats_mux, stream.name) for stream in streams(settings())}
+    await ensure(nats_mux, settings())
+    assert before == {stream.name: await config(nats_mux, stream.name) for stream in streams(settings())}
+    assert (await nats_mux.api("STREAM.NAMES"))["total"] == len(before) == 8
+
+
+async def test_two_replicas_may_start_at_the_same_time(nats_access: Access, nats_mux: Mux) -> None:
+    other = Connection(nats_access.settings(), environment=no_environment)
+    await other.start()
+    mux = Mux(other, timeout_s=20)
+    await mux.start()
+    await asyncio.gather(ensure(nats_mux, settings()), ensure(mux, settings()), ensure(mux, settings()))
+    assert (await mux.api("STREAM.NAMES"))["total"] == 8
+    await mux.close()
+    await other.close()
+
+
+async def test_a_stored_request_rings_the_doorbell_with_headers_only(nats_mux: Mux) -> None:
+    await ensure(nats_mux, settings())
+    heard: asyncio.Queue[Any] = asyncio.Queue()
+    await nats_mux.subscribe(doorbell(Subjects()), heard.put_nowait)
+    ack = await nats_mux.store("llm.v1.request.acme.batch", b'{"messages":[]}', headers={"Llm-Job-Id": "j1"})
+    bell = await asyncio.wait_for(heard.get(), 20)
+    assert bell.subject == doorbell(Subjects(), "acme", "batch")
+    assert bell.payload == b""
+    assert bell.headers["Nats-Sequence"] == str(ack.seq)
+    assert bell.headers["Nats-Msg-Size"] == "15"
+    assert bell.headers["Llm-Job-Id"] == "j1"
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "err_code"),
+    [
+        ("Nats-TTL", "10", 10166),
+        ("Nats-Rollup", "sub", 10111),
+        ("Nats-Schedule", "@at 2036-01-01T00:00:00Z", 10188),
+    ],
+)
+async def test_a_request_cannot_expire_purge_or_schedule_others(
+    nats_mux: Mux, header: str, value: str, err_code: int
+) -> None:
+    await ensure(nats_mux, settings())
+    with pytest.raises(BusRefused) as caught:
+        await nats_mux.store("llm.v1.request.acme.batch", b"{}", headers={header: value})
+    assert caught.value.details["err_code"] == err_code
+    assert caught.value.code == "invalid_request"
+
+
+async def test_a_full_lane_refuses_the_publish_and_leaves_others_alone(nats_mux: Mux) -> None:
+    small = settings().model_copy(update={"tenants": {"default": TenantPolicy(max_queue=2)}})
+    await ensure(nats_mux, small)
+    for _ in range(2):
+        await nats_mux.store("llm.v1.request.acme.batch", b"{}")
+    with pytest.raises(BusRefused) as caught:
+        await nats_mux.store("llm.v1.request.acme.batch", b"{}")
+    assert caught.value.code == "queue_full"
+    await nats_mux.store("llm.v1.request.other.batch", b"{}")
+
+
+async def test_an_event_is_fenced_by_the_state_and_republished(nats_mux: Mux) -> None:
+    await ensure(nats_mux, settings())
+    heard: asyncio.Queue[Any] = asyncio.Queue()
+    await nats_mux.subscribe("llm.v1.job.>", heard.put_nowait)
+    state = await nats_mux.store("$KV.LLM_JOB.acme.j1", b"{}", headers={"Nats-TTL": "60"})
+    fence = {
+        "Nats-Expected-Last-Subject-Sequence": str(state.seq),
+        "Nats-Expected-Last-Subject-Sequence-Subject": "$KV.LLM_JOB.acme.j1",
+    }
+    await nats_mux.store("llm.v1.log.acme.j1.delta", b"e", headers=fence)
+    event = await asyncio.wait_for(heard.get(), 20)
+    assert (event.subject, event.payload) == ("llm.v1.job.acme.j1.delta", b"e")
+
+
+async def test_the_bucket_works_with_an_ordinary_kv_client(nats_mux: Mux) -> None:
+    await ensure(nats_mux, settings())
+    js = nats_mux.connection.client.jetstream()
+    kv = await js.key_value("LLM_JOB")
+    revision = await kv.create("acme.j1", b"one")
+    await kv.update("acme.j1", b"two", revision)
+    entry = await kv.get("acme.j1")
+    assert entry.value == b"two"
+
+
+async def test_limits_that_are_too_small_are_raised_and_larger_ones_kept(nats_mux: Mux) -> None:
+    small = settings().model_copy(update={"tenants": {"default": TenantPolicy(max_queue=5)}})
+    await ensure(nats_mux, small)
+    await edit(nats_mux, "KV_LLM_JOB", max_age=1_000_000_000_000_000)
+    await ensure(nats_mux, settings())
+    assert (await config(nats_mux, "LLM_REQ"))["max_msgs_per_subject"] == 10_000
+    await ensure(nats_mux, small)
+    assert (await config(nats_mux, "LLM_REQ"))["max_msgs_per_subject"] == 10_000
+    assert (await config(nats_mux, "KV_LLM_JOB"))["max_age"] == 1_000_000_000_000_000
+
+
+async def test_switches_and_a_missing_republish_are_mended_in_place(nats_mux: Mux) -> None:
+    await ensure(nats_mux, settings())
+    before = await config(nats_mux, "LLM_REQ")
+    await edit(nats_mux, "LLM_REQ", republish=None, allow_direct=False, allow_rollup_hdrs=True)
+    await ensure(nats_mux, settings())
+    assert await config(nats_mux, "LLM_REQ") == before
+
+
+async def test_a_conflict_names_stream_field_both_values_and_the_remedy(nats_mux: Mux) -> None:
+    wrong = {**spec("LLM_REQ", settings()).config, "storage": "memory", "name": "LLM_REQ"}
+    await nats_mux.api("STREAM.CREATE.LLM_REQ", wrong)
+    with pytest.raises(StartupError) as caught:
+        await ensure(nats_mux, settings())
+    for part in ("LLM_REQ", "storage is 'memory', wanted 'file'", "--adopt"):
+        assert part in caught.value.message
+    await ensure(nats_mux, settings(adopt=True))
+    assert (await config(nats_mux, "LLM_REQ"))["storage"] == "memory"
+
+
+async def test_ttl_on_the_request_stream_is_a_conflict_since_it_cannot_be_turned_off(nats_mux: Mux) -> None:
+    wrong = {**spec("LLM_REQ", settings()).config, "allow_msg_ttl": True, "name": "LLM_REQ"}
+    await nats_mux.api("STREAM.CREATE.LLM_REQ", wrong)
+    with pytest.raises(StartupError, match="allow_msg_ttl is True, wanted False"):
+        await ensure(nats_mux, settings())
+
+
+async def test_a_second_prefix_in_the_same_account_is_refused_also_with_adopt(nats_mux: Mux) -> None:
+    await ensure(nats_mux, settings())
+    for adopt in (False, True):
+        with pytest.raises(StartupError, match=r"(?i)one account holds one prefix") as caught:
+            await ensure(nats_mux, settings(prefix="team.ai", adopt=adopt))
+        assert "team.ai.v1.request" in caught.value.message
+        assert "llm.v1.request" in caught.value.message
+
+
+async def test_a_foreign_stream_over_our_subjects_is_named(nats_mux: Mux) -> None:
+    await nats_mux.api("STREAM.CREATE.EVERYTHING", {"name": "EVERYTHING", "subjects": ["llm.>"]})
+    with pytest.raises(StartupError, match="EVERYTHING already takes subjects of llm"):
+        await ensure(nats_mux, settings())
+
+
+async def test_replicas_without_a_cluster_are_refused_with_the_setting(nats_mux: Mux) -> None:
+    with pytest.raises(StartupError, match=r"nats\.replicas = 3 needs a cluster"):
+        await ensure(nats_mux, settings(replicas=3))
+
+
+async def test_no_room_names_the_setting(nats_mux: Mux) -> None:
+    huge = Settings.model_validate({"retention": {"requests_bytes": 1 << 60}})
+    with pytest.raises(StartupError, match=r"retention\.requests_bytes"):
+        await ensure(nats_mux, huge)
+
+
+async def test_an_account_without_jetstream_stops_the_start() -> None:
+    with running(NatsServer(config="accounts { plain: { users: [{ user: p, password: p }] } }")) as server:
+        access = Access(server, server.url.replace("nats://", "nats://p:p@"))
+        connection = Connection(access.settings(), environment=no_environment)
+        await connection.start()
+        mux = Mux(connection)
+        await mux.start()
+        with pytest.raises(StartupError, match="JetStream is not enabled"):
+            await ensure(mux, settings())
+        await mux.close()
+        await connection.close()
