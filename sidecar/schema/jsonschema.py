@@ -85,7 +85,7 @@ def _tidy(value: Any, *, is_open: bool, key: str = "") -> Any:
 
     In what the sidecar says (`is_open`), unknown fields are for clients to ignore.
     """
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_tidy(item, is_open=is_open) for item in value]
     if not isinstance(value, dict):
         return value
