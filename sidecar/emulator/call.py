@@ -96,9 +96,8 @@ def make_answer(
 def wants_reasoning(body: Mapping[str, Any]) -> bool:
     """Whether the request switches reasoning on, in Claude's words or in Nova's."""
     fields = body.get("additionalModelRequestFields") or {}
-    claude = fields.get("thinking") or fields.get("reasoning_config") or {}
-    nova = fields.get("reasoningConfig") or {}
-    return claude.get("type") in ("enabled", "adaptive") or nova.get("type") == "enabled"
+    asked = (fields.get(key) for key in ("thinking", "reasoning_config", "reasoningConfig"))
+    return any(isinstance(a, Mapping) and a.get("type") in ("enabled", "adaptive") for a in asked)
 
 
 def make_usage(input_tokens: int, output_tokens: int, cache: CacheUse | None) -> dict[str, Any]:

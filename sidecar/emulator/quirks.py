@@ -70,6 +70,18 @@ def _blocks(body: Body, kind: str) -> Iterator[tuple[str, Any]]:
                 yield f"messages.{index}.content.{position}", block[kind]
 
 
+def _results_with(body: Body, kind: str) -> Iterator[tuple[str, Any]]:
+    """(path of the tool result, block) for every block of that kind inside a tool result."""
+    for path, result in _blocks(body, "toolResult"):
+        for block in result.get("content") or ():
+            if kind in block:
+                yield path, block[kind]
+
+
+def _is_in_s3(block: Body) -> bool:
+    return "s3Location" in (block.get("source") or {})
+
+
 def _thinking(body: Body) -> Mapping[str, Any]:
     fields = body.get("additionalModelRequestFields") or {}
     thinking = fields.get("thinking") or fields.get("reasoning_config") or {}
@@ -175,21 +187,17 @@ def _claude_tool_choice(body: Body, traits: ModelTraits) -> None:
 
 
 def _claude_media(body: Body, traits: ModelTraits) -> None:
-    for _ in _blocks(body, "video"):
+    for _ in (*_blocks(body, "video"), *_results_with(body, "video")):
         raise Refusal(
             "validation",
             "This model doesn't support the video content block that you provided. Update the content block and "
             "try again.",
         )
-    for kind in ("image", "document"):
-        for _, block in _blocks(body, kind):
-            if "s3Location" in (block.get("source") or {}):
-                raise Refusal(
-                    "validation", "This model doesn't support the s3Uri field. Remove s3Uri and try again."
-                )
-    results = {path.rpartition(".")[0] for path, _ in _blocks(body, "toolResult")}
-    for path, _ in _blocks(body, "document"):
-        if path.rpartition(".")[0] in results:
+    for _, image in (*_blocks(body, "image"), *_results_with(body, "image")):
+        if _is_in_s3(image):
+            raise Refusal("validation", "This model doesn't support the s3Uri field. Remove s3Uri and try again.")
+    for path, document in _blocks(body, "document"):
+        if _is_in_s3(document):
             _refuse(f"{path}.document.source.type: Field required")
 
 
@@ -214,12 +222,22 @@ def _nova_reasoning(body: Body, traits: ModelTraits) -> None:
         raise Refusal("validation", _MALFORMED.format(where))
 
 
-def _nova_documents(body: Body, traits: ModelTraits) -> None:
-    for path, result in _blocks(body, "toolResult"):
-        for content in result.get("content") or ():
-            if content.get("document", {}).get("format") in _OFFICE_FORMATS:
-                where = f"#/{path.replace('.', '/')}/toolResult: extraneous key [document] is not permitted"
-                raise Refusal("validation", _MALFORMED.format(where))
+def _nova_first_turn(body: Body, traits: ModelTraits) -> None:
+    messages: Sequence[Body] = body.get("messages") or [{"role": "user"}]
+    if messages[0].get("role") != "user":
+        raise Refusal(
+            "validation",
+            "A conversation must start with a user message. Try again with a conversation that starts with a user "
+            "message.",
+        )
+
+
+def _nova_results(body: Body, traits: ModelTraits) -> None:
+    documents = (path for path, d in _results_with(body, "document") if d.get("format") in _OFFICE_FORMATS)
+    videos = (path for path, video in _results_with(body, "video") if _is_in_s3(video))
+    for path in (*documents, *videos):
+        where = f"#/{path.replace('.', '/')}: extraneous key [toolResult] is not permitted"
+        raise Refusal("validation", _MALFORMED.format(where))
 
 
 _RULES: dict[str, tuple[Callable[[Body, ModelTraits], None], ...]] = {
@@ -231,5 +249,5 @@ _RULES: dict[str, tuple[Callable[[Body, ModelTraits], None], ...]] = {
         _claude_tool_choice,
         _claude_media,
     ),
-    "nova": (_nova_tools, _nova_reasoning, _nova_documents),
+    "nova": (_nova_first_turn, _nova_tools, _nova_reasoning, _nova_results),
 }

@@ -1,5 +1,6 @@
 """The way of a call through the emulator: identify, validate, script, quota, answer; then settle and record."""
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from sidecar.emulator.traits import ModelTraits, strip_profile, traits_of
 from sidecar.emulator.validation import check_body
 
 UNKNOWN_MODEL_MARK = "does-not-exist"
+_MODEL_ID = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+){0,3}(?::[a-z0-9-]+){0,2}")
 _decode_json = msgspec.json.Decoder().decode
 _encode_json = msgspec.json.Encoder().encode
 
@@ -83,7 +85,8 @@ class BedrockService:
         traits = traits_of(named or model_id)
         known = self.script.scenario.models
         is_known = traits.base_id in known or model_id in known or not known
-        if UNKNOWN_MODEL_MARK in model_id or not (named or is_known):
+        is_shaped = model_id.startswith("arn:") or _MODEL_ID.fullmatch(model_id) is not None
+        if UNKNOWN_MODEL_MARK in model_id or not is_shaped or not (named or is_known):
             raise Refusal("validation", INVALID_MODEL)
         return traits
 

@@ -32,7 +32,7 @@ def check_body(body: Mapping[str, Any]) -> None:
             _refuse("The toolConfig field must be defined when using toolUse and toolResult content blocks.")
         _check_tool_pairs(messages)
     for index, block in enumerate(body.get("system") or ()):
-        if "text" in block and not block["text"].strip():
+        if block.get("text") == "":
             _refuse_blank(f"SystemContentBlock object at system.{index}")
     _check_inference(body.get("inferenceConfig") or {})
     _check_tools(body.get("toolConfig") or {})
@@ -54,12 +54,9 @@ def _refuse_value(value: Any, where: str, constraint: str) -> NoReturn:
 
 
 def _check_order(messages: Sequence[Message]) -> None:
-    if not messages or messages[0].get("role") != "user":
-        _refuse(
-            "A conversation must start with a user message. Try again with a conversation that starts with a user "
-            "message."
-        )
-    expected = "user"
+    if not messages:
+        _refuse("A conversation must have at least one message.")
+    expected = messages[0].get("role")
     for message in messages:
         if message.get("role") != expected:
             _refuse(
@@ -81,7 +78,7 @@ def _check_content(index: int, message: Message) -> bool:
     documents: list[str] = []
     for position, block in enumerate(content):
         if "text" in block:
-            if not block["text"].strip():
+            if not block["text"]:
                 _refuse_blank(f"ContentBlock object at messages.{index}.content.{position}")
         elif "toolUse" in block or "toolResult" in block:
             has_tool_blocks = True
@@ -127,7 +124,9 @@ def _check_documents(index: int, names: Sequence[str], *, has_text: bool) -> Non
 
 
 def _ids(message: Message, kind: str) -> list[str]:
-    return [block[kind]["toolUseId"] for block in message.get("content") or () if kind in block]
+    """Ids in a message; not those of tools that the service runs itself, whose blocks share one answer."""
+    found = [block[kind] for block in message.get("content") or () if kind in block]
+    return [block["toolUseId"] for block in found if block.get("type") in (None, "tool_use")]
 
 
 def _check_tool_pairs(messages: Sequence[Message]) -> None:

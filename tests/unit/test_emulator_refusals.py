@@ -43,11 +43,10 @@ TALK = [user("hi"), assistant(use()), user(result())]
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ({"messages": []}, "must start with a user message"),
-        ({"messages": [assistant("hi")]}, "must start with a user message"),
+        ({"messages": []}, "must have at least one message"),
         ({"messages": [user("a"), user("b")]}, "must alternate between user and assistant"),
         ({"messages": [user()]}, "messages.0 is empty"),
-        ({"messages": [user("hi"), assistant("  "), user("a")]}, "messages.1.content.0 is blank"),
+        ({"messages": [user("hi"), assistant(""), user("a")]}, "messages.1.content.0 is blank"),
         ({"messages": [user("hi")], "system": [{"text": ""}]}, "system.0 is blank"),
         ({"messages": TALK}, "toolConfig field must be defined"),
         (
@@ -112,6 +111,7 @@ PREFILL = {"messages": [user("hi"), assistant("I say")]}
 REASONING = {"reasoningContent": {"reasoningText": {"text": "hm", "signature": sign_reasoning("hm")}}}
 CHANGED = {"reasoningContent": {"reasoningText": {"text": "ha", "signature": sign_reasoning("hm")}}}
 UNSIGNED = {"reasoningContent": {"reasoningText": {"text": "hm"}}}
+STORED = {"document": {"name": "a", "format": "pdf", "source": {"s3Location": {"uri": "s3://b/a.pdf"}}}}
 DOCUMENT = {"document": {"name": "a", "format": "pdf", "source": {"bytes": ""}}}
 
 
@@ -130,12 +130,17 @@ DOCUMENT = {"document": {"name": "a", "format": "pdf", "source": {"bytes": ""}}}
         (SONNET_4_5, {"messages": [user("hi"), assistant("I ")]}, "trailing whitespace"),
         (SONNET_4_5, {"messages": [user("a"), assistant(CHANGED), user("b")]}, "Invalid `signature`"),
         (SONNET_4_5, {"messages": [user("a"), assistant(UNSIGNED), user("b")]}, "signature: Field required"),
-        (SONNET_4_5, {"messages": [user("a"), assistant(use()), user(result(), DOCUMENT)]}, "Field required"),
+        (
+            SONNET_4_5,
+            {"messages": [user("a", STORED)]},
+            "messages.0.content.1.document.source.type: Field required",
+        ),
         (SONNET_4_5, {"messages": [user("a", {"video": {}})]}, "video content block"),
         (SONNET_4_5, {"messages": [user({"image": {"source": {"s3Location": {}}}})]}, "s3Uri"),
+        (NOVA_LITE, {"messages": [assistant("hi"), user("a")]}, "must start with a user message"),
         (NOVA_LITE, {"toolConfig": {"tools": [tool(), {"cachePoint": {"type": "default"}}]}}, "cachePoint"),
         (NOVA_LITE, {"messages": [user("a"), assistant(REASONING), user("b")]}, "reasoningContent"),
-        (NOVA_LITE, {"messages": [user({"toolResult": {"content": [DOCUMENT]}})]}, "document"),
+        (NOVA_LITE, {"messages": [user({"toolResult": {"content": [DOCUMENT]}})]}, "extraneous key .toolResult."),
         (SONNET_3_7, {"inferenceConfig": {"maxTokens": 64_001}}, "exceeds the model limit of 64000"),
     ],
 )
@@ -158,6 +163,8 @@ def test_hyphens_break_novas_tools() -> None:
         (NOVA_LITE, SAMPLING),
         (SONNET_4_5, {**BUDGET, "messages": [user("hi"), assistant(REASONING, use()), user(result())]}),
         (SONNET_4_5, PREFILL),
+        (SONNET_4_5, {"messages": [assistant("hi"), user("a")]}),
+        (SONNET_4_5, {"messages": [user("a"), assistant(use()), user(result(), "see", DOCUMENT)]}),
         (SONNET_4_5, FORCED),
         (NOVA_2, {"messages": [user("a"), assistant(REASONING), user("b")]}),
         (SONNET_4_5, {"toolConfig": {"tools": [tool("get-weather"), {"cachePoint": {"type": "default"}}]}}),
