@@ -57,7 +57,7 @@ class MemoryClock:
 
     async def settle(self) -> None:
         """Let everything run that can run without time passing."""
-        # How many callbacks wait is private to the loop, and unknown with uvloop: a number of rounds must do there.
+        # How many callbacks wait is private to the loop, and unknown with uvloop: rounds must do there.
         waiting: Sized | None = getattr(asyncio.get_running_loop(), "_ready", None)
         rounds = 0
         while rounds < _ROUNDS or waiting:

@@ -25,9 +25,10 @@ class MemoryPublisher:
     A second fenced event of a job while one is under way is refused with BusUnavailable, as at three replicas.
     """
 
-    def __init__(self, bus: MemoryBus, *, replica: str = "replica") -> None:
+    def __init__(self, bus: MemoryBus, *, replica: str = "replica", events_s: float | None = None) -> None:
         self._bus = bus
         self._replica = replica
+        self._events_s = bus.events_s if events_s is None else events_s
         self._under_way: set[tuple[str, str]] = set()
 
     async def publish(self, event: Event, *, fence: int) -> None:
@@ -75,7 +76,7 @@ class MemoryPublisher:
                 headers,
                 expected=expected,
                 expected_subject=expected_subject,
-                ttl_s=self._bus.events_s,
+                ttl_s=self._events_s,
             )
             self._tell(event, payload, headers, ack.seq)
 

@@ -93,6 +93,8 @@ class StreamReader:
 
     async def get(self, seq: int) -> Found | None:
         """The message with a sequence, also when it was just written."""
+        if seq < 1:
+            return None
         message = await self._mux.request(self._mux.api_subject(self._get), b'{"seq":%d}' % seq)
         found = self._single(message)
         if found is None and self._is_replicated:
@@ -164,6 +166,8 @@ class StreamReader:
 
     async def delete(self, seq: int) -> None:
         """Remove a message for good. No error when it is gone already."""
+        if seq < 1:
+            return
         try:
             await self._mux.api(f"STREAM.MSG.DELETE.{self._stream}", {"seq": seq, "no_erase": True})
         except NotFound:

@@ -1,0 +1,195 @@
+"""What every `JobStore` promises."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from sidecar.errors import Conflict, InvalidRequest
+from sidecar.models.job import JobState
+from tests.support.bus_world import World, job_state, result
+
+
+async def test_a_document_is_read_as_it_was_written(world: World) -> None:
+    created = await world.first.jobs.create(job_state())
+    running = job_state(state="running", attempt=1, owner="r1", model="nova-lite")
+    revision = await world.first.jobs.update(running, revision=created)
+    assert revision > created
+    found = await world.second.jobs.get("acme", "j1")
+    assert found is not None
+    assert (found.state, found.revision) == (running, revision)
+    ended = job_state(state="succeeded", attempt=1, result=result("the end"), result_n=3)
+    last = await world.second.jobs.update(ended, revision=revision)
+    found = await world.first.jobs.get("acme", "j1")
+    assert found is not None
+    assert (found.state, found.revision) == (ended, last)
+
+
+async def test_an_unknown_job_has_no_document(world: World) -> None:
+    await world.first.jobs.create(job_state())
+    assert await world.first.jobs.get("acme", "j2") is None
+    assert await world.first.jobs.get("other", "j1") is None
+
+
+async def test_a_job_is_created_once(world: World) -> None:
+    revision = await world.first.jobs.create(job_state())
+    with pytest.raises(Conflict):
+        await world.second.jobs.create(job_state(owner="somebody"))
+    found = await world.second.jobs.get("acme", "j1")
+    assert found is not None
+    assert (found.state.owner, found.revision) == (None, revision)
+    await world.first.jobs.create(job_state(tenant="other"))
+
+
+async def test_a_stale_revision_writes_nothing(world: World) -> None:
+    first = await world.first.jobs.create(job_state())
+    second = await world.first.jobs.update(job_state(state="running", owner="r1"), revision=first)
+    for stale in (first, second + 7, 0):
+        with pytest.raises(Conflict):
+            await world.second.jobs.update(job_state(state="running", owner="r2"), revision=stale)
+    found = await world.first.jobs.get("acme", "j1")
+    assert found is not None
+    assert (found.state.owner, found.revision) == ("r1", second)
+
+
+async def test_of_many_claims_at_once_exactly_one_wins(world: World) -> None:
+    revision = await world.first.jobs.create(job_state())
+    stores = [world.first.jobs, world.second.jobs] * 5
+
+    async def claim(i: int) -> str | None:
+        try:
+            await stores[i].update(job_state(state="running", owner=f"r{i}"), revision=revision)
+        except Conflict:
+            return None
+        return f"r{i}"
+
+    winners = [name for name in await asyncio.gather(*map(claim, range(10))) if name]
+    found = await world.first.jobs.get("acme", "j1")
+    assert found is not None
+    assert winners == [found.state.owner]
+
+
+async def test_a_mark_of_cancellation_is_seen_by_all_and_leaves_the_revision(world: World) -> None:
+    revision = await world.first.jobs.create(job_state())
+    assert not await world.first.jobs.is_cancelled("acme", "j1")
+    await world.first.jobs.mark_cancelled("acme", "j1", reason="no longer wanted")
+    await world.second.jobs.mark_cancelled("acme", "j1")
+    assert await world.first.jobs.is_cancelled("acme", "j1")
+    assert await world.second.jobs.is_cancelled("acme", "j1")
+    assert not await world.first.jobs.is_cancelled("acme", "j2")
+    assert not await world.first.jobs.is_cancelled("other", "j1")
+    await world.first.jobs.update(job_state(state="running"), revision=revision)
+
+
+async def test_a_mark_can_precede_its_job(world: World) -> None:
+    await world.first.jobs.mark_cancelled("acme", "later")
+    assert await world.second.jobs.is_cancelled("acme", "later")
+    await world.second.jobs.create(job_state("later"))
+
+
+async def test_marks_are_heard_by_every_replica(world: World) -> None:
+    heard: tuple[list[tuple[str, str]], list[tuple[str, str]]] = ([], [])
+    await world.first.jobs.listen_cancelled(lambda tenant, job: heard[0].append((tenant, job)))
+    await world.second.jobs.listen_cancelled(lambda tenant, job: heard[1].append((tenant, job)))
+    await world.first.jobs.mark_cancelled("acme", "j1")
+    await world.second.jobs.mark_cancelled("other", "j2")
+    await world.until(lambda: all(len(marks) == 2 for marks in heard))
+    assert sorted(heard[0]) == sorted(heard[1]) == [("acme", "j1"), ("other", "j2")]
+
+
+@pytest.mark.parametrize(
+    ("tenant", "job"), [("*", "j1"), ("acme", "*"), ("acme", ">"), ("", "j"), ("a.b", "c"), ("a b", "c")]
+)
+async def test_names_that_would_address_other_jobs_are_refused(world: World, tenant: str, job: str) -> None:
+    await world.first.jobs.create(job_state())
+    jobs = world.first.jobs
+    with pytest.raises(InvalidRequest):
+        await jobs.get(tenant, job)
+    with pytest.raises(InvalidRequest):
+        await jobs.create(job_state(job, tenant))
+    with pytest.raises(InvalidRequest):
+        await jobs.mark_cancelled(tenant, job)
+    with pytest.raises(InvalidRequest):
+        await jobs.is_cancelled(tenant, job)
+
+
+async def test_jobs_are_listed_newest_first_without_their_results(world: World) -> None:
+    jobs = world.first.jobs
+    revisions = [await jobs.create(job_state(f"j{i}")) for i in range(4)]
+    await jobs.create(job_state("foreign", "other"))
+    await jobs.update(job_state("j1", state="succeeded", result=result(), result_n=2), revision=revisions[1])
+    page = await world.second.jobs.list("acme")
+    assert [state.job for state in page.jobs] == ["j3", "j2", "j1", "j0"]
+    assert page.jobs[2] == job_state("j1", state="succeeded", result_n=2)
+    assert page.cursor is None
+    assert (await jobs.list("nobody")).jobs == ()
+
+
+async def test_a_list_can_be_narrowed_to_a_state(world: World) -> None:
+    jobs = world.first.jobs
+    for i in range(6):
+        revision = await jobs.create(job_state(f"j{i}"))
+        if i % 2:
+            await jobs.update(job_state(f"j{i}", state="running", owner="r1"), revision=revision)
+    page = await jobs.list("acme", state="running", limit=2)
+    assert [state.job for state in page.jobs] == ["j5", "j3"]
+    assert page.cursor is not None
+    page = await jobs.list("acme", state="running", limit=2, cursor=page.cursor)
+    assert [state.job for state in page.jobs] == ["j1"]
+    assert page.cursor is None
+    assert (await jobs.list("acme", state="failed")).jobs == ()
+
+
+async def test_pages_neither_repeat_nor_skip_while_jobs_move_on(world: World) -> None:
+    jobs = world.first.jobs
+    revisions = {f"j{i}": await jobs.create(job_state(f"j{i}")) for i in range(10)}
+    seen: list[str] = []
+    cursor: str | None = None
+    for _ in range(10):
+        page = await jobs.list("acme", limit=3, cursor=cursor)
+        assert len(page.jobs) <= 3
+        seen += [state.job for state in page.jobs]
+        for job in ("j0", "j5", "j9"):
+            moved = job_state(job, state="running", attempt=revisions[job])
+            revisions[job] = await jobs.update(moved, revision=revisions[job])
+        await jobs.create(job_state(f"new-{len(seen)}"))
+        cursor = page.cursor
+        if cursor is None:
+            break
+    assert seen == [f"j{i}" for i in reversed(range(10))]
+
+
+async def test_a_page_that_ends_with_the_last_job_has_no_cursor(world: World) -> None:
+    for i in range(3):
+        await world.first.jobs.create(job_state(f"j{i}"))
+    assert (await world.first.jobs.list("acme", limit=3)).cursor is None
+
+
+@pytest.mark.parametrize("cursor", ["", "abc", "-1", "1.5", "٣", "9" * 30])
+async def test_a_cursor_of_nobodys_is_refused(world: World, cursor: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        await world.first.jobs.list("acme", cursor=cursor)
+    assert refused.value.path == "cursor"
+
+
+async def test_a_list_reaches_back_over_what_other_tenants_wrote(world: World) -> None:
+    jobs = world.first.jobs
+    old: JobState = job_state("old")
+    await jobs.create(old)
+    for start in range(0, 6_000, 500):
+        others = (jobs.create(job_state(f"x{i}", "busy")) for i in range(start, start + 500))
+        await asyncio.gather(*others)
+    await jobs.create(job_state("new"))
+    page = await jobs.list("acme", limit=10)
+    assert [state.job for state in page.jobs] == ["new", "old"]
+    assert page.cursor is None
+    found: list[str] = []
+    cursor: str | None = None
+    while True:
+        page = await jobs.list("busy", limit=1_000, cursor=cursor)
+        found += [state.job for state in page.jobs]
+        cursor = page.cursor
+        if cursor is None:
+            break
+    assert len(found) == len(set(found)) == 6_000
+    assert msgspec.json.encode(page)

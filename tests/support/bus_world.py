@@ -1,0 +1,190 @@
+"""One world with storage in it, real or in memory: what the contract tests are run in."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sidecar.adapters.memory.bus import Hint, MemoryBus
+from sidecar.adapters.memory.checkpoints import MemoryCheckpoints
+from sidecar.adapters.memory.clock import MemoryClock
+from sidecar.adapters.memory.dead_letters import MemoryDeadLetters
+from sidecar.adapters.memory.intake import MemoryIntake
+from sidecar.adapters.memory.job_store import MemoryJobStore
+from sidecar.adapters.memory.leases import MemoryLeaseStore
+from sidecar.adapters.memory.publisher import MemoryPublisher
+from sidecar.adapters.nats.checkpoints import NatsCheckpoints
+from sidecar.adapters.nats.dead_letters import NatsDeadLetters
+from sidecar.adapters.nats.intake import NatsIntake
+from sidecar.adapters.nats.job_store import NatsJobStore
+from sidecar.adapters.nats.leases import NatsLeaseStore
+from sidecar.adapters.nats.mux import Mux
+from sidecar.adapters.nats.publisher import NatsPublisher
+from sidecar.models.event import Delta, Event, EventData, EventType, Status
+from sidecar.models.job import JobState
+from sidecar.models.result import Output, Result
+from sidecar.models.subjects import Subjects
+from sidecar.ports import Checkpoints, DeadLetters, Intake, JobStore, LeaseStore, Publisher
+from sidecar.settings import RetentionSettings, Settings, TenantPolicy
+
+MAX_QUEUE = 40
+EVENTS_S = 600
+BRIEF_S = 2
+PATIENCE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The ports of one replica."""
+
+    intake: Intake
+    jobs: JobStore
+    publisher: Publisher
+    leases: LeaseStore
+    dead: DeadLetters
+    checkpoints: Checkpoints
+
+
+class World(Protocol):
+    """`first` and `second` are two replicas on the same bus; `brief` keeps events for `BRIEF_S` only."""
+
+    first: Storage
+    second: Storage
+    brief: Publisher
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for hints to arrive; fails after a long time."""
+        ...
+
+    async def elapse(self, seconds: float) -> None: ...
+
+    async def store_request(self, subject: bytes, payload: bytes, headers: Mapping[str, str]) -> int:
+        """Store a request as a client could, on whatever subject the server takes."""
+        ...
+
+
+class MemoryWorld:
+    def __init__(self) -> None:
+        self.clock = MemoryClock()
+        self.bus = MemoryBus(self.clock, max_queue=MAX_QUEUE, events_s=EVENTS_S)
+        self.first, self.second = (self._storage(name) for name in ("first", "second"))
+        self.brief = MemoryPublisher(self.bus, events_s=BRIEF_S)
+
+    def _storage(self, replica: str) -> Storage:
+        return Storage(
+            MemoryIntake(self.bus, replica=replica),
+            MemoryJobStore(self.bus, replica=replica),
+            MemoryPublisher(self.bus, replica=replica),
+            MemoryLeaseStore(self.bus, replica=replica),
+            MemoryDeadLetters(self.bus, replica=replica),
+            MemoryCheckpoints(self.bus, replica=replica),
+        )
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        await self.clock.settle()
+        assert condition()
+
+    async def elapse(self, seconds: float) -> None:
+        await self.clock.advance(seconds)
+
+    async def store_request(self, subject: bytes, payload: bytes, headers: Mapping[str, str]) -> int:
+        name = subject.decode("utf-8", "replace")
+        ack = self.bus.requests.store(name, payload, headers)
+        self.bus.tell(Hint(name.replace(".request.", ".sys.doorbell.", 1), payload, headers, ack.seq))
+        return ack.seq
+
+
+class NatsWorld:
+    """`is_replicated` makes the adapters ask the leader, as with three replicas; one is enough to try it."""
+
+    def __init__(self, first: Mux, second: Mux, *, is_replicated: bool) -> None:
+        self.mux = first
+        self.first, self.second = (self._storage(mux, is_replicated) for mux in (first, second))
+        self.brief = NatsPublisher(first, Subjects(), events_s=BRIEF_S, is_replicated=is_replicated)
+
+    @staticmethod
+    def _storage(mux: Mux, is_replicated: bool) -> Storage:
+        subjects = Subjects()
+        return Storage(
+            NatsIntake(mux, subjects, is_replicated=is_replicated),
+            NatsJobStore(mux, is_replicated=is_replicated),
+            NatsPublisher(mux, subjects, events_s=EVENTS_S, is_replicated=is_replicated),
+            NatsLeaseStore(mux, is_replicated=is_replicated),
+            NatsDeadLetters(mux, subjects, is_replicated=is_replicated),
+            NatsCheckpoints(mux, is_replicated=is_replicated),
+        )
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():  # noqa: ASYNC110 - whatever a test asks for has no event
+                await asyncio.sleep(0.01)
+
+    async def elapse(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def store_request(self, subject: bytes, payload: bytes, headers: Mapping[str, str]) -> int:
+        # Sent by hand: the mux takes no subject that is not text.
+        before = await self.first.intake.last_seq()
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        block = f"NATS/1.0\r\n{lines}\r\n".encode()
+        size = b"%d %d" % (len(block), len(block) + len(payload))
+        self.mux.connection.send(b"HPUB %b %b\r\n%b%b\r\n" % (subject, size, block, payload))
+        for _ in range(int(PATIENCE_S / 0.01)):
+            if await self.first.intake.last_seq() > before:
+                break
+            await asyncio.sleep(0.01)
+        assert await self.first.intake.last_seq() == before + 1
+        return before + 1
+
+
+def bus_settings() -> Settings:
+    """Settings under which the streams are made for contract tests: small and short-lived."""
+    return Settings.model_construct(
+        **{
+            **Settings().model_dump(),
+            **{name: getattr(Settings(), name) for name in Settings.model_fields},
+            "tenants": {"default": TenantPolicy(max_queue=MAX_QUEUE)},
+            "retention": RetentionSettings(requests_bytes=1 << 27),
+        }
+    )
+
+
+def job_state(job: str = "j1", tenant: str = "acme", **more: Any) -> JobState:
+    fields: dict[str, Any] = {
+        "job_class": "batch",
+        "state": "queued",
+        "attempt": 0,
+        "owner": None,
+        "model": None,
+        "request_seq": 1,
+        "created": "2026-11-22T10:00:00.000Z",
+        "updated": "2026-11-22T10:00:00.000Z",
+    }
+    return JobState(job=job, tenant=tenant, **{**fields, **more})
+
+
+def event(
+    n: int = 1,
+    data: EventData | None = None,
+    *,
+    kind: EventType | None = None,
+    job: str = "j1",
+    tenant: str = "acme",
+    attempt: int = 1,
+) -> Event:
+    data = data or Delta(index=0, text=f"piece {n}")
+    kinds: dict[type[Any], EventType] = {Delta: "delta", Status: "status", Result: "result"}
+    return Event(
+        job=job,
+        tenant=tenant,
+        type=kind or kinds[type(data)],
+        attempt=attempt,
+        n=n,
+        time="2026-11-22T10:00:00.000Z",
+        metadata={},
+        data=data,
+    )
+
+
+def result(text: str = "done") -> Result:
+    return Result(state="succeeded", output=Output(text=text), stop_reason="end_turn")
