@@ -32,7 +32,11 @@ NOVA = Traits(
 
 
 def profile(
-    *, model_id: str = "us.example.model-v1:0", family: Family = "other", traits: Traits | None = None, **fields: Any
+    *,
+    model_id: str = "us.example.model-v1:0",
+    family: Family = "other",
+    traits: Traits | None = None,
+    **fields: Any,
 ) -> ModelProfile:
     route = Route(region="us-east-1", invoke_id=model_id)
     if traits is None:
@@ -56,13 +60,13 @@ def call(*messages: Message | str, of: ModelProfile | None = None, **fields: Any
 
 
 def limits(**seconds: float) -> CallLimits:
-    return msgspec.structs.replace(
-        CallLimits(connect_s=10, first_token_s=20, idle_s=20, total_s=30), **seconds
-    )
+    return msgspec.structs.replace(CallLimits(connect_s=10, first_token_s=20, idle_s=20, total_s=30), **seconds)
 
 
 @asynccontextmanager
-async def manager(endpoint_url: str | None, transport: Literal["aiohttp", "boto3"]) -> AsyncIterator[BedrockManager]:
+async def manager(
+    endpoint_url: str | None, transport: Literal["aiohttp", "boto3"]
+) -> AsyncIterator[BedrockManager]:
     opened = BedrockManager(BedrockSettings(endpoint_url=endpoint_url, transport=transport, max_connections=32))
     await opened.start()
     try:

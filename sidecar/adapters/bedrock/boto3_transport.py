@@ -95,7 +95,7 @@ class Boto3Transport:
         except TimeoutError as e:
             raise call_timeout("total", limits.total_s) from e
         except (BotoCoreError, ClientError, ResponseParserError) as e:
-            raise self._translate(e, limits) from e
+            raise _translate(e, slot) from e
 
     async def open_stream(self, target: Target, params: Mapping[str, Any], limits: CallLimits) -> EventReader:
         slot = CallSlot(limits.connect_s)
@@ -116,7 +116,7 @@ class Boto3Transport:
         except TimeoutError as e:
             raise call_timeout(nearest[1], nearest[0]) from e
         except (BotoCoreError, ClientError, ResponseParserError) as e:
-            raise self._translate(e, limits) from e
+            raise _translate(e, slot) from e
         if content_type.split(";", 1)[0] != EVENT_STREAM:
             await reader.close()
             raise not_a_stream(content_type, request_id)
@@ -170,21 +170,22 @@ class Boto3Transport:
             future.add_done_callback(_forget)
             raise
 
-    def _translate(self, error: Exception, limits: CallLimits) -> SidecarError:
-        if isinstance(error, ClientError):
-            return http_error_from(error.response)
-        if isinstance(error, ConnectTimeoutError):
-            return call_timeout("connect", limits.connect_s)
-        if isinstance(error, ReadTimeoutError):
-            return call_timeout("idle", READ_TIMEOUT_S)
-        if isinstance(error, _CREDENTIAL_ERRORS):
-            return credential_error(error)
-        if isinstance(error, ParamValidationError):
-            return InvalidRequest(f"botocore refuses the call: {error}")
-        if isinstance(error, ResponseParserError):
-            return ModelFailed(f"Bedrock's answer cannot be read ({error})")
-        name = type(error).__name__
-        return ModelUnavailable(f"Bedrock could not be reached ({name}: {error})", details={"provider_code": name})
+
+def _translate(error: Exception, slot: CallSlot) -> SidecarError:
+    if isinstance(error, ClientError):
+        return http_error_from(error.response)
+    if isinstance(error, ConnectTimeoutError) or (isinstance(error, ReadTimeoutError) and slot.is_connecting):
+        return call_timeout("connect", slot.connect_s)
+    if isinstance(error, ReadTimeoutError):
+        return call_timeout("idle", READ_TIMEOUT_S)
+    if isinstance(error, _CREDENTIAL_ERRORS):
+        return credential_error(error)
+    if isinstance(error, ParamValidationError):
+        return InvalidRequest(f"botocore refuses the call: {error}")
+    if isinstance(error, ResponseParserError):
+        return ModelFailed(f"Bedrock's answer cannot be read ({error})")
+    name = type(error).__name__
+    return ModelUnavailable(f"Bedrock could not be reached ({name}: {error})", details={"provider_code": name})
 
 
 def _check_length(response_dict: Mapping[str, Any], **_: Any) -> None:

@@ -157,7 +157,7 @@ class _HttpReader:
                 raise BrokenStream(f"{type(e).__name__}: {e}", request_id=self._request_id) from e
             if not data:
                 if not self._decoder.is_between_frames:
-                    raise BrokenStream("it ended inside a frame", request_id=self._request_id)
+                    raise BrokenStream("it ended inside a frame", is_garbled=True, request_id=self._request_id)
                 break
             self._decode(data, events)
         return events

@@ -28,6 +28,7 @@ class CallSlot:
 
     def __init__(self, connect_s: float) -> None:
         self.connect_s = connect_s
+        self.is_connecting = False
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._is_aborted = False
@@ -83,8 +84,10 @@ class _Reporting:
         if slot is not None:
             slot.use(None)
             self.timeout = slot.connect_s
+            slot.is_connecting = True
         connected = super().connect()  # type: ignore[misc]
         if slot is not None:
+            slot.is_connecting = False
             slot.use(self.sock)  # type: ignore[attr-defined]
         return connected
 

@@ -1,0 +1,472 @@
+"""The fault wall: whatever goes wrong ends in exactly one typed outcome, the same by both transports."""
+
+import asyncio
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+from binascii import crc32
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.adapters.bedrock.manager import BedrockManager
+from sidecar.errors import (
+    AccessDenied,
+    CallTimeout,
+    ContextOverflow,
+    DailyQuotaExhausted,
+    InvalidRequest,
+    ModelFailed,
+    ModelUnavailable,
+    Permanent,
+    SidecarError,
+    StreamInterrupted,
+    Throttled,
+)
+from sidecar.models.call import CallLimits, ModelReply
+from sidecar.models.content import OtherBlock, ToolUseBlock
+from tests.support.bedrock_calls import TRANSPORTS, call, limits, manager, outcome, text_of, tool_calls_of
+from tests.support.raw_bedrock import (
+    METADATA,
+    START,
+    STOP,
+    STREAM_HEAD,
+    RawBedrock,
+    Script,
+    answer,
+    chunk,
+    event,
+    exception,
+    frame,
+    raw_bedrock,
+    response,
+    sends,
+    streams,
+    text,
+    then_hangs,
+    then_resets,
+    tool,
+)
+
+GOOD = (START, text("Hello"), text(" world"), event("contentBlockStop", contentBlockIndex=0), STOP, METADATA)
+SHORT = limits(first_token_s=1.0, idle_s=0.5, total_s=20)
+
+
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture
+async def raw() -> AsyncIterator[RawBedrock]:
+    async with raw_bedrock() as server:
+        yield server
+
+
+@pytest.fixture
+async def client(raw: RawBedrock, transport: Any) -> AsyncIterator[BedrockManager]:
+    async with manager(raw.url, transport) as opened:
+        # The first call makes what the transport needs, which must not count towards a limit under test.
+        raw.script = sends(response(answer([{"text": "ready"}]), connection="close"))
+        await opened.converse(call())
+        raw.requests.clear()
+        yield opened
+
+
+def broken_crc(data: bytes) -> bytes:
+    return data[:-5] + bytes([data[-5] ^ 0xFF]) + data[-4:]
+
+
+def broken_prelude(data: bytes) -> bytes:
+    return data[:8] + b"\x00\x00\x00\x00" + data[12:]
+
+
+async def drips(writer: asyncio.StreamWriter) -> None:
+    await streams(START, text("Hel"), is_ended=False)(writer)
+    for byte in text("lo" * 200):
+        writer.write(chunk(bytes([byte])))
+        await writer.drain()
+        await asyncio.sleep(0.02)
+
+
+def huge_prelude() -> bytes:
+    """The beginning of a frame that says it has 2 GiB."""
+    prelude = struct.pack("!II", 2**31 - 1, 0)
+    return prelude + struct.pack("!I", crc32(prelude)) + b"x" * 4096
+
+
+@dataclass(frozen=True)
+class Fault:
+    name: str
+    script: Script
+    error: type[SidecarError]
+    limits: CallLimits = field(default_factory=limits)
+    code: str | None = None
+    limit: str | None = None
+
+
+IN_STREAM: dict[str, type[SidecarError]] = {
+    "internalServerException": ModelUnavailable,
+    "modelStreamErrorException": ModelFailed,
+    "validationException": InvalidRequest,
+    "throttlingException": Throttled,
+    "serviceUnavailableException": ModelUnavailable,
+}
+PLACES: dict[str, tuple[bytes, ...]] = {
+    "as the first event": (),
+    "after messageStart": (START,),
+    "in the middle": GOOD[:3],
+    "after messageStop": GOOD[:5],
+    "after the usage": GOOD,
+}
+EXCEPTION_FRAMES = [
+    Fault(f"{kind} {place}", streams(*before, exception(kind)), error)
+    for kind, error in IN_STREAM.items()
+    for place, before in PLACES.items()
+]
+BROKEN_STREAMS = [
+    Fault("reset before headers", then_resets(sends()), ModelUnavailable),
+    Fault("closed before headers", sends(), ModelUnavailable),
+    Fault("no HTTP", sends(b"SMTP READY\r\n\r\n"), ModelUnavailable),
+    Fault("reset after headers", then_resets(sends(STREAM_HEAD)), ModelUnavailable),
+    Fault("reset after text", then_resets(streams(*GOOD[:3], is_ended=False)), StreamInterrupted),
+    Fault("closed after text without a last chunk", streams(*GOOD[:3], is_ended=False), StreamInterrupted),
+    Fault("ends after text", streams(*GOOD[:3]), StreamInterrupted),
+    Fault("ends after messageStart", streams(START), ModelFailed),
+    Fault("cut frame at first", streams(START[:20]), ModelFailed),
+    Fault("cut frame after text", streams(START, text("Hello"), text("world")[:30]), StreamInterrupted),
+    Fault("bad checksum at first", streams(broken_crc(START)), ModelFailed),
+    Fault("bad checksum after text", streams(START, text("Hello"), broken_crc(text("x"))), StreamInterrupted),
+    Fault("bad prelude checksum", streams(START, text("Hello"), broken_prelude(text("x"))), StreamInterrupted),
+    Fault("huge frame", streams(START, text("Hello"), huge_prelude()), StreamInterrupted),
+    Fault(
+        "event that is no JSON",
+        streams(START, text("Hello"), frame(b"nonsense", event_type="contentBlockDelta", message_type="event")),
+        StreamInterrupted,
+    ),
+    Fault("empty 200", sends(response(b"", content_type="application/vnd.amazon.eventstream")), ModelFailed),
+    Fault("HTML 200", sends(response(b"<html>gateway</html>", content_type="text/html")), ModelFailed),
+    Fault("JSON 200", sends(response({})), ModelFailed),
+    Fault("stall before headers", then_hangs(sends()), CallTimeout, SHORT, limit="first_token"),
+    Fault("stall after headers", then_hangs(sends(STREAM_HEAD)), CallTimeout, SHORT, limit="first_token"),
+    Fault(
+        "stall after messageStart",
+        then_hangs(streams(START, is_ended=False)),
+        CallTimeout,
+        SHORT,
+        limit="first_token",
+    ),
+    Fault(
+        "stall between chunks", then_hangs(streams(*GOOD[:3], is_ended=False)), CallTimeout, SHORT, limit="idle"
+    ),
+    Fault("slow drip inside a frame", drips, CallTimeout, SHORT, limit="idle"),
+    Fault(
+        "longer than the total",
+        then_hangs(streams(*GOOD[:3], is_ended=False)),
+        CallTimeout,
+        limits(total_s=1.0),
+        limit="total",
+    ),
+]
+
+
+@pytest.mark.parametrize("fault", EXCEPTION_FRAMES + BROKEN_STREAMS, ids=lambda fault: fault.name)
+async def test_stream_fault_ends_in_one_typed_error(fault: Fault, raw: RawBedrock, client: BedrockManager) -> None:
+    raw.script = fault.script
+    ended = await outcome(client, call(limits=fault.limits), is_stream=True)
+    assert type(ended) is fault.error
+    if fault.limit:
+        assert isinstance(ended, CallTimeout)
+        assert ended.limit == fault.limit
+    assert len(raw.requests) == 1, "a call is never sent again below the pipeline"
+
+
+@dataclass(frozen=True)
+class Survived:
+    """A fault that leaves the answer whole, or shows what is wrong with it."""
+
+    name: str
+    script: Script
+    check: Callable[[ModelReply], None]
+    limits: CallLimits = field(default_factory=limits)
+
+
+def is_estimated(reply: ModelReply) -> None:
+    assert text_of(reply) == "Hello world"
+    assert reply.stop_reason == "end_turn"
+    assert reply.usage_basis == "estimated"
+    assert any("usage" in warning for warning in reply.warnings)
+
+
+def is_observed(reply: ModelReply) -> None:
+    assert text_of(reply) == "Hello world"
+    assert reply.usage_basis == "observed"
+    assert reply.usage.input_tokens == 3
+
+
+def has_unknown_block(reply: ModelReply) -> None:
+    assert text_of(reply) == "Hello world"
+    assert any(isinstance(block, OtherBlock) for block in reply.content)
+    assert any("kept as it came" in warning for warning in reply.warnings)
+
+
+def has_distinct_ids(reply: ModelReply) -> None:
+    calls = tool_calls_of(reply)
+    assert [name for _, name, _ in calls] == ["one", "two"]
+    assert len({use_id for use_id, _, _ in calls}) == 2
+    assert any("twice" in warning for warning in reply.warnings)
+
+
+def has_no_call(reply: ModelReply) -> None:
+    assert reply.stop_reason == "max_tokens"
+    assert not any(isinstance(block, ToolUseBlock) for block in reply.content)
+    assert any("cut" in warning for warning in reply.warnings)
+
+
+def stopped_for_other(reply: ModelReply) -> None:
+    assert (reply.stop_reason, reply.raw_stop_reason) == ("other", "out_of_ink")
+    assert any("out_of_ink" in warning for warning in reply.warnings)
+
+
+SURVIVED_STREAMS = [
+    Survived("good", streams(*GOOD), is_observed),
+    Survived("one byte a chunk", streams(*(bytes([b]) for b in b"".join(GOOD))), is_observed),
+    Survived("all in one chunk", streams(b"".join(GOOD)), is_observed),
+    Survived("unknown event", streams(*GOOD[:2], event("hologram", index=1), *GOOD[2:]), is_observed),
+    Survived(
+        "unknown block",
+        streams(
+            *GOOD[:4],
+            event("contentBlockDelta", contentBlockIndex=1, delta={"citation": {"title": "page"}}),
+            *GOOD[4:],
+        ),
+        has_unknown_block,
+    ),
+    Survived("usage missing", streams(*GOOD[:5]), is_estimated),
+    Survived("metadata without usage", streams(*GOOD[:5], event("metadata", metrics={})), is_estimated),
+    Survived("stall after messageStop", then_hangs(streams(*GOOD[:5], is_ended=False)), is_estimated, SHORT),
+    Survived("reset after messageStop", then_resets(streams(*GOOD[:5], is_ended=False)), is_estimated),
+    Survived("garbage after messageStop", streams(*GOOD[:5], broken_crc(METADATA)), is_estimated),
+    Survived("stall after the usage", then_hangs(streams(*GOOD, is_ended=False)), is_observed),
+    Survived(
+        "duplicate tool use ids",
+        streams(
+            START,
+            tool("t1", "one", '{"a":1}'),
+            tool("t1", "two", "", 1),
+            event("messageStop", stopReason="tool_use"),
+            METADATA,
+        ),
+        has_distinct_ids,
+    ),
+    Survived(
+        "tool arguments cut by max_tokens",
+        streams(START, tool("t1", "one", '{"a":'), event("messageStop", stopReason="max_tokens"), METADATA),
+        has_no_call,
+    ),
+    Survived(
+        "tool call without arguments cut by max_tokens",
+        streams(START, tool("t1", "one", ""), event("messageStop", stopReason="max_tokens"), METADATA),
+        has_no_call,
+    ),
+    Survived(
+        "unknown stop reason",
+        streams(*GOOD[:4], event("messageStop", stopReason="out_of_ink"), METADATA),
+        stopped_for_other,
+    ),
+]
+
+
+@pytest.mark.parametrize("fault", SURVIVED_STREAMS, ids=lambda fault: fault.name)
+async def test_stream_that_is_whole_all_the_same(fault: Survived, raw: RawBedrock, client: BedrockManager) -> None:
+    raw.script = fault.script
+    ended = await outcome(client, call(limits=fault.limits), is_stream=True)
+    assert isinstance(ended, ModelReply), ended
+    fault.check(ended)
+
+
+MODELLED: list[tuple[int, str, str, type[SidecarError], str]] = [
+    (429, "ThrottlingException", "Too many requests, please wait", Throttled, "throttled"),
+    (429, "ThrottlingException", "Too many tokens per day, please wait", DailyQuotaExhausted, "throttled"),
+    (429, "ModelNotReadyException", "not ready", ModelUnavailable, "model_unavailable"),
+    (500, "InternalServerException", "oops", ModelUnavailable, "model_unavailable"),
+    (503, "ServiceUnavailableException", "busy", ModelUnavailable, "model_unavailable"),
+    (408, "ModelTimeoutException", "too slow", ModelFailed, "model_error"),
+    (424, "ModelErrorException", "broken", ModelFailed, "model_error"),
+    (400, "ValidationException", "messages.0: bad", InvalidRequest, "invalid_request"),
+    (400, "ValidationException", "Input is too long for requested model.", ContextOverflow, "context_overflow"),
+    (400, "ValidationException", "The provided model identifier is invalid.", Permanent, "unknown_model"),
+    (400, "ServiceQuotaExceededException", "quota", Throttled, "throttled"),
+    (403, "AccessDeniedException", "You don't have access to the model", AccessDenied, "access_denied"),
+    (403, "ExpiredTokenException", "The security token is expired", AccessDenied, "access_denied"),
+    (403, "UnrecognizedClientException", "The security token is invalid", AccessDenied, "access_denied"),
+    (404, "ResourceNotFoundException", "Could not resolve the foundation model", Permanent, "unknown_model"),
+    (418, "TeapotException", "short and stout", InvalidRequest, "invalid_request"),
+    (529, "OverloadedException", "later", ModelUnavailable, "model_unavailable"),
+]
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["converse", "stream"])
+@pytest.mark.parametrize(
+    ("status", "kind", "message", "error", "code"), MODELLED, ids=[f"{row[1]}-{row[4]}" for row in MODELLED]
+)
+async def test_refusal_becomes_its_typed_error(
+    status: int,
+    kind: str,
+    message: str,
+    error: type[SidecarError],
+    code: str,
+    is_stream: bool,
+    raw: RawBedrock,
+    client: BedrockManager,
+) -> None:
+    raw.script = sends(
+        response({"message": message}, status=status, x_amzn_errortype=f"{kind}:http://x/", x_amzn_requestid="r-9")
+    )
+    ended = await outcome(client, call(), is_stream=is_stream)
+    assert type(ended) is error
+    assert isinstance(ended, SidecarError)
+    assert ended.code == code
+    assert ended.details == {"provider_code": kind, "http_status": status, "request_id": "r-9"}
+    assert message in ended.message
+    assert len(raw.requests) == 1
+
+
+async def test_wish_for_a_pause_is_passed_on(raw: RawBedrock, client: BedrockManager) -> None:
+    raw.script = sends(
+        response({"message": "slow down"}, status=429, x_amzn_errortype="ThrottlingException", retry_after="7")
+    )
+    ended = await outcome(client, call(), is_stream=False)
+    assert isinstance(ended, Throttled)
+    assert ended.retry_after == 7.0
+
+
+UNARY_FAULTS = [
+    Fault("empty 200", sends(response(b"")), ModelFailed),
+    Fault("braces 200", sends(response({})), ModelFailed),
+    Fault("HTML 200", sends(response(b"<html></html>", content_type="text/html")), ModelFailed),
+    Fault("not JSON 200", sends(response(b'{"output": ')), ModelFailed),
+    Fault("no stop reason", sends(response({"output": {"message": {"content": []}}})), ModelFailed),
+    Fault("cut body", sends(response(b"x" * 10, content_length="100")), ModelUnavailable),
+    Fault("reset before headers", then_resets(sends()), ModelUnavailable),
+    Fault("closed before headers", sends(), ModelUnavailable),
+    Fault("no HTTP", sends(b"SMTP READY\r\n\r\n"), ModelUnavailable),
+    Fault("refusal in HTML", sends(response(b"<html>", status=502, content_type="text/html")), ModelUnavailable),
+    Fault("refusal without a body", sends(response(b"", status=500)), ModelUnavailable),
+    Fault("redirect", sends(response(b"", status=302, location="http://127.0.0.1:1/")), ModelUnavailable),
+    Fault("stall before headers", then_hangs(sends()), CallTimeout, limits(total_s=0.5), limit="total"),
+]
+
+
+@pytest.mark.parametrize("fault", UNARY_FAULTS, ids=lambda fault: fault.name)
+async def test_whole_answer_fault_ends_in_one_typed_error(
+    fault: Fault, raw: RawBedrock, client: BedrockManager
+) -> None:
+    raw.script = fault.script
+    ended = await outcome(client, call(limits=fault.limits), is_stream=False)
+    assert type(ended) is fault.error
+    if fault.limit:
+        assert isinstance(ended, CallTimeout)
+        assert ended.limit == fault.limit
+    assert len(raw.requests) == 1
+
+
+SURVIVED_WHOLE = [
+    (
+        "usage missing",
+        {"output": {"message": {"content": [{"text": "Hello world"}]}}, "stopReason": "end_turn"},
+        is_estimated,
+    ),
+    ("unknown block", answer([{"text": "Hello world"}, {"hologram": {"a": 1}}]), has_unknown_block),
+    ("unknown stop reason", answer([{"text": "Hello"}], "out_of_ink"), stopped_for_other),
+    (
+        "duplicate tool use ids",
+        answer(
+            [
+                {"toolUse": {"toolUseId": "t1", "name": "one", "input": {"a": 1}}},
+                {"toolUse": {"toolUseId": "t1", "name": "two", "input": {}}},
+            ],
+            "tool_use",
+        ),
+        has_distinct_ids,
+    ),
+    (
+        "tool arguments cut by max_tokens",
+        answer([{"toolUse": {"toolUseId": "t1", "name": "one", "input": {}}}], "max_tokens"),
+        has_no_call,
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "body", "check"), SURVIVED_WHOLE, ids=[row[0] for row in SURVIVED_WHOLE])
+async def test_whole_answer_with_oddities(
+    name: str, body: dict[str, Any], check: Callable[[ModelReply], None], raw: RawBedrock, client: BedrockManager
+) -> None:
+    raw.script = sends(response(body))
+    ended = await outcome(client, call(), is_stream=False)
+    assert isinstance(ended, ModelReply), ended
+    check(ended)
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["converse", "stream"])
+async def test_refused_connection(transport: Any, is_stream: bool) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        async with manager(url, transport) as client:
+            assert type(await outcome(client, call(), is_stream=is_stream)) is ModelUnavailable
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["converse", "stream"])
+async def test_plain_server_behind_https(transport: Any, is_stream: bool) -> None:
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 nothing of TLS here\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with manager(url, transport) as client:
+            assert type(await outcome(client, call(), is_stream=is_stream)) is ModelUnavailable
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["converse", "stream"])
+async def test_handshake_that_never_ends(transport: Any, is_stream: bool, raw: RawBedrock) -> None:
+    async with manager(raw.url.replace("http:", "https:"), transport) as client:
+        ended = await outcome(client, call(limits=limits(connect_s=0.5)), is_stream=is_stream)
+        assert isinstance(ended, CallTimeout)
+        assert ended.limit == "connect"
+
+
+@pytest.fixture(scope="module")
+def self_signed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl here to make a certificate with")
+    folder = tmp_path_factory.mktemp("certificate")
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    subprocess.run(
+        ["openssl", *made, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True
+    )
+    return certificate, key
+
+
+async def test_untrusted_certificate(transport: Any, self_signed: tuple[Path, Path]) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*self_signed)
+    async with raw_bedrock(context) as raw, manager(raw.url, transport) as client:
+        ended = await outcome(client, call(), is_stream=False)
+        assert type(ended) is ModelUnavailable
+        assert raw.requests == []
+
+
+async def test_name_that_does_not_resolve(transport: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    async with manager("http://bedrock.invalid", transport) as client:
+        ended = await outcome(client, call(limits=limits(first_token_s=25)), is_stream=True)
+        assert type(ended) is ModelUnavailable
