@@ -1,7 +1,9 @@
 """What happened: one record a call, and counters."""
 
+import asyncio
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +58,7 @@ class Journal:
         self.active: dict[int, CallRecord] = {}
         self.max_active = 0
         self._number = 0
+        self._waiters: list[asyncio.Future[None]] = []
 
     def open(
         self,
@@ -83,6 +86,7 @@ class Journal:
         self.calls.append(record)
         self.active[record.number] = record
         self.max_active = max(self.max_active, len(self.active))
+        self._wake()
         return record
 
     def close(self, record: CallRecord, *, is_aborted: bool) -> None:
@@ -97,6 +101,20 @@ class Journal:
         self.by_model.setdefault(record.model_id, Counter()).update(facts)
         if record.tenant:
             self.by_tenant.setdefault(record.tenant, Counter()).update(facts)
+        self._wake()
+
+    async def wait_until(self, is_true: Callable[[], bool]) -> None:
+        """Return once `is_true()`; it is asked again whenever a call begins or ends."""
+        while not is_true():
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def snapshot(self) -> dict[str, Any]:
         """All counters, JSON-able."""

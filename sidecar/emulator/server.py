@@ -65,6 +65,10 @@ class Emulator:
         """TCP connections that clients hold open."""
         return len(self._web.connections) if self._web else 0
 
+    async def wait_until(self, is_true: Callable[["Emulator"], bool]) -> None:
+        """Return once `is_true(emulator)`; it is asked again whenever a call begins or ends."""
+        await self._service.journal.wait_until(lambda: is_true(self))
+
     async def start(self) -> None:
         """Listen. Raises OSError where the address is taken."""
         front = HttpFront(
