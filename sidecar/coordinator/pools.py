@@ -8,16 +8,20 @@ from sidecar.errors import SidecarError
 
 WARM_S = 300.0
 MAX_WARM = 10_000
+MAX_POOLS = 4_096
 
 
 Observation = Success | SidecarError
 
 
 class Pools:
-    """Mutable, bounded: pools by the catalogue, warm caches by `MAX_WARM`. Survives a reload of the policy."""
+    """Mutable and bounded: a request may name any account's ARN, so the pools that were called longest ago go.
+
+    Survives a reload of the policy.
+    """
 
     def __init__(self) -> None:
-        self._breakers: dict[str, Breaker] = {}
+        self._breakers: OrderedDict[str, Breaker] = OrderedDict()
         self._speeds: dict[str, Speed] = {}
         self._warm: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
@@ -26,18 +30,25 @@ class Pools:
         breaker = self._breakers.get(pool, CLOSED)
         if health.phase(breaker, now) == "open":
             return False
-        self._breakers[pool] = health.probing(breaker, now)
+        self._keep(pool, health.probing(breaker, now))
         return True
 
     def observe(self, pool: str, outcome: Observation, *, now: float) -> None:
         breaker = self._breakers.get(pool, CLOSED)
         if isinstance(outcome, SidecarError):
-            self._breakers[pool] = health.failed(breaker, outcome, now)
+            self._keep(pool, health.failed(breaker, outcome, now))
             return
-        self._breakers[pool] = health.succeeded(breaker, now)
+        self._keep(pool, health.succeeded(breaker, now))
         self._speeds[pool] = health.measured(
             self.speed(pool), first_token_s=outcome.first_token_s, tokens_per_s=outcome.tokens_per_s
         )
+
+    def _keep(self, pool: str, breaker: Breaker) -> None:
+        self._breakers[pool] = breaker
+        self._breakers.move_to_end(pool)
+        if len(self._breakers) > MAX_POOLS:
+            oldest, _ = self._breakers.popitem(last=False)
+            self._speeds.pop(oldest, None)
 
     def warm(self, affinity: str, pool: str, *, now: float) -> None:
         """Remember where the prompts of `affinity` are cached now."""

@@ -141,7 +141,7 @@ def test_an_unknown_id_is_usable_when_named_with_cautious_limits_and_a_warning()
     ],
 )
 def test_an_entry_that_cannot_be_called_is_refused_with_its_name(policy: ModelPolicy, says: str) -> None:
-    with pytest.raises(StartupError, match="models.wrong") as caught:
+    with pytest.raises(StartupError, match=r"models\.wrong") as caught:
         catalogue(wrong=policy)
 
     assert says in caught.value.message

@@ -220,9 +220,7 @@ def test_the_document_shows_the_table() -> None:
 
 def as_documented(rule: rules.Rule) -> tuple[str, str, str, str, str, str]:
     retried = "no" if not rule.delays_s else ", ".join(f"after {d} s" for d in rule.delays_s)
-    if not rule.moves:
-        end = "final at once"
-    else:
-        end = "wait, try again" if rule.waits else "final"
+    left = "wait, try again" if rule.waits else "final"
+    end = left if rule.moves else "final at once"
     excludes = {"none": "nothing", "pool": "this pool", "model": "this model", "window": "windows not larger"}
     return (rule.name, retried, "yes" if rule.moves else "no", excludes[rule.excludes], end, rule.why)

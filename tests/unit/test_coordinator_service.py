@@ -1,6 +1,8 @@
 import pytest
 
 from sidecar.coordinator.fallback import Failure, Final, Next, Retry
+from sidecar.coordinator.health import Speed, Success
+from sidecar.coordinator.pools import MAX_POOLS, Pools
 from sidecar.coordinator.service import Coordinator
 from sidecar.errors import InvalidRequest, ModelUnavailable, StartupError
 from sidecar.models.profile import Price
@@ -106,3 +108,15 @@ def test_unknown_models_of_the_configuration_are_told_at_start() -> None:
 
     assert "models.novel" in subject.warnings[0]
     assert aliases(select(subject, request(model="novel"), tenant=EVERYBODY))[0] == "novel"
+
+
+def test_memory_is_bounded_whatever_is_called() -> None:
+    pools = Pools()
+    for n in range(12_000):
+        pools.observe(f"pool-{n}", Success(first_token_s=1.0), now=NOW)
+        pools.warm(f"talk-{n}", f"pool-{n}", now=NOW)
+
+    assert len(pools.phases(NOW)) == MAX_POOLS
+    assert pools.speed("pool-0") == Speed()
+    assert pools.warm_pool("talk-0", now=NOW) is None
+    assert pools.warm_pool("talk-11999", now=NOW) == "pool-11999"
