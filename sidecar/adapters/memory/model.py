@@ -1,6 +1,7 @@
 """A model that answers by a script: twin of the Bedrock client."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import aclosing
 from typing import NamedTuple
 
 from sidecar.errors import SidecarError, StreamInterrupted
@@ -81,10 +82,12 @@ class ScriptedModel:
         self.is_closed = False
 
     async def converse(self, call: ModelCall) -> ModelReply:
+        reply: ModelReply | None = None
         async for item in self.stream(call):
-            if isinstance(item, ModelReply):
-                return item
-        raise StreamInterrupted("the answer broke off")
+            reply = item if isinstance(item, ModelReply) else None
+        if reply is None:
+            raise StreamInterrupted("the answer broke off")
+        return reply
 
     async def stream(self, call: ModelCall) -> AsyncIterator[ModelDelta | ModelReply]:
         turn = self._turn(call)
@@ -92,9 +95,10 @@ class ScriptedModel:
         self.open_calls += 1
         is_over = False
         try:
-            async for item in self._play(turn):
-                is_over = isinstance(item, ModelReply)
-                yield item
+            async with aclosing(self._play(turn)) as items:
+                async for item in items:
+                    is_over = isinstance(item, ModelReply)
+                    yield item
         except SidecarError:
             is_over = True
             raise
@@ -110,7 +114,7 @@ class ScriptedModel:
             return self._choose(call)
         return next(self._turns, self._default)
 
-    async def _play(self, turn: Turn) -> AsyncIterator[ModelDelta | ModelReply]:
+    async def _play(self, turn: Turn) -> AsyncGenerator[ModelDelta | ModelReply, None]:
         await self._clock.sleep(turn.first_s)
         for i, delta in enumerate(turn.deltas):
             if i:
