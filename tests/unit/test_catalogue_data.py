@@ -3,6 +3,7 @@
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -151,3 +152,25 @@ def test_recorded_model_ids_resolve(everywhere: Catalogue) -> None:
         assert everywhere.resolve(name) is not None, name
     for name in NOT_A_MODEL | hidden:
         assert everywhere.resolve(name) is None
+
+
+def test_what_was_recorded_as_answered_is_not_refused(everywhere: Catalogue) -> None:
+    if not RECORDINGS.exists():
+        pytest.skip(f"{RECORDINGS.name} is not beside the repository")
+    for line in RECORDINGS.read_text(encoding="utf-8").splitlines():
+        exchange = json.loads(line)
+        found = everywhere.resolve(exchange["model_id"])
+        if found is not None and exchange["status"] == 200:
+            assert recorded_needs(exchange["request"]) <= set(found.profile.capabilities), exchange["name"]
+
+
+def recorded_needs(body: dict[str, Any]) -> set[str]:
+    extra = body.get("additionalModelRequestFields", {})
+    needs = {"tools"} if "toolConfig" in body else set()
+    needs |= {"structured_output"} if "outputConfig" in body else set()
+    needs |= {"reasoning"} if extra.keys() & {"thinking", "reasoningConfig", "reasoning_effort"} else set()
+    blocks = [block for message in body["messages"] for block in message["content"]]
+    blocks += [inner for block in blocks for inner in block.get("toolResult", {}).get("content", ())]
+    for key, need in (("image", "images"), ("document", "documents"), ("toolResult", "tools")):
+        needs |= {need} if any(key in block for block in blocks) else set()
+    return needs
