@@ -37,6 +37,12 @@ async def test_a_holder_renews_by_its_last_revision_only(world: World) -> None:
     assert await leases.holder("scheduler") == "r1"
 
 
+async def test_a_lease_that_was_never_held_is_not_renewed(world: World) -> None:
+    with pytest.raises(Conflict):
+        await world.first.leases.renew("scheduler", "r1", revision=0, ttl_s=60)
+    assert await world.first.leases.holder("scheduler") is None
+
+
 async def test_a_holder_whose_answer_was_lost_finds_its_lease_again(world: World) -> None:
     first = await world.first.leases.acquire("scheduler", "r1", ttl_s=60)
     again = await world.first.leases.acquire("scheduler", "r1", ttl_s=60)

@@ -151,9 +151,9 @@ async def test_endpoints_answer_once_or_many_times_and_hide_what_broke(world: Me
     assert (await world.bus.request("llm.v1.get.acme.j1", b"x:")).payload == b"x:acme/j1"
     assert [reply.payload async for reply in world.bus.request_many("llm.v1.replay.a.b")] == [b"0", b"1", b"2"]
     missing = await world.bus.request("llm.v1.get.acme.missing")
-    assert missing.headers["Nats-Service-Error-Code"] == "invalid_request"
+    assert missing.headers["Nats-Service-Error-Code"] == "400"
     broken = await world.bus.request("llm.v1.get.acme.broken")
-    assert broken.headers["Nats-Service-Error-Code"] == "internal"
+    assert broken.headers["Nats-Service-Error-Code"] == "500"
     assert b"secret" not in broken.payload
     await endpoints.stop()
     with pytest.raises(BusUnavailable):

@@ -3,11 +3,9 @@
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-import msgspec
-
 from sidecar.adapters.memory.bus import MemoryBus
+from sidecar.adapters.nats.service import error_reply
 from sidecar.errors import SidecarError
-from sidecar.models.api import ErrorBody, ErrorReply
 from sidecar.ports import Endpoint, Query, Reply
 
 log = logging.getLogger(__name__)
@@ -50,12 +48,7 @@ class _Answering:
             else:
                 yield await answer
         except SidecarError as e:
-            yield error_reply(ErrorBody(code=e.code, message=e.message, details=e.details))
+            yield error_reply(e)
         except Exception:
             log.exception("endpoint %s failed", self._endpoint.name)
-            yield error_reply(ErrorBody(code="internal", message="internal error"))
-
-
-def error_reply(error: ErrorBody) -> Reply:
-    headers = {"Nats-Service-Error-Code": error.code, "Nats-Service-Error": error.message}
-    return Reply(msgspec.json.encode(ErrorReply(error=error)), headers)
+            yield error_reply(SidecarError("the sidecar failed to answer; its log says more"))

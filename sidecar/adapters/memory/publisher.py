@@ -3,20 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 
-import msgspec
-
 from sidecar.adapters.memory.bus import Hint, MemoryBus
 from sidecar.adapters.memory.faults import Operation
 from sidecar.errors import BusUnavailable, Conflict, InvalidRequest
 from sidecar.models import codec
 from sidecar.models.event import Event
+from sidecar.models.place import Place, place_of
 from sidecar.models.subjects import is_name
 from sidecar.ports import StoredEvent
-
-
-class _Place(msgspec.Struct, frozen=True):
-    attempt: int
-    n: int
 
 
 class MemoryPublisher:
@@ -54,9 +48,9 @@ class MemoryPublisher:
         found = await self._bus.perform(
             Operation(self._replica, "events.replay", pattern), lambda: list(self._bus.jobs.find(pattern))
         )
-        seen: set[_Place] = set()
+        seen: set[Place | None] = {None}
         for entry in found:
-            place = msgspec.json.decode(entry.payload, type=_Place)
+            place = place_of(entry.payload, subject=entry.subject)
             if place not in seen:
                 seen.add(place)
                 yield StoredEvent(entry.subject.rpartition(".")[2], entry.payload)

@@ -37,6 +37,8 @@ class NatsLeaseStore:
         return None
 
     async def renew(self, name: str, holder: str, *, revision: int, ttl_s: int) -> int:
+        if revision < 1:
+            raise Conflict("a lease that was never held cannot be renewed")
         return await self._store(name, holder, revision, ttl_s)
 
     async def release(self, name: str, *, revision: int) -> None:

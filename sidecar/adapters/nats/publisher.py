@@ -2,8 +2,6 @@
 
 from collections.abc import AsyncIterator
 
-import msgspec
-
 from sidecar.adapters.nats.direct import Found, StreamReader
 from sidecar.adapters.nats.job_store import EXPECTED
 from sidecar.adapters.nats.mux import Mux
@@ -11,21 +9,12 @@ from sidecar.adapters.nats.result_waiter import NatsResultWaiter, ResultWatch
 from sidecar.errors import Conflict, InvalidRequest
 from sidecar.models import codec
 from sidecar.models.event import Event
+from sidecar.models.place import Place, place_of
 from sidecar.models.subjects import JOB_BUCKET, JOB_STREAM, Subjects, is_name
 from sidecar.ports import StoredEvent
 
 _EXPECTED_OF = f"{EXPECTED}-Subject"
 _TTL = "Nats-TTL"
-
-
-class _Place(msgspec.Struct, frozen=True):
-    """Where an event stands in its job: the same place twice is the same event."""
-
-    attempt: int
-    n: int
-
-
-_decode_place = msgspec.json.Decoder(_Place).decode
 
 
 class NatsPublisher:
@@ -68,9 +57,9 @@ class NatsPublisher:
         return True
 
     async def replay(self, tenant: str, job: str) -> AsyncIterator[StoredEvent]:
-        seen: set[_Place] = set()
+        seen: set[Place | None] = {None}
         async for item in self._stored(self._log(tenant, job, ">")):
-            place = _decode_place(item.payload)
+            place = place_of(item.payload, subject=item.subject)
             if place not in seen:
                 seen.add(place)
                 yield StoredEvent(item.subject.rpartition(".")[2], item.payload)

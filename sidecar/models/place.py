@@ -1,0 +1,24 @@
+"""Where an event stands in its job: the same place twice is the same event."""
+
+import logging
+
+import msgspec
+
+log = logging.getLogger(__name__)
+
+
+class Place(msgspec.Struct, frozen=True):
+    attempt: int
+    n: int
+
+
+_decode = msgspec.json.Decoder(Place).decode
+
+
+def place_of(payload: bytes, *, subject: str) -> Place | None:
+    """The place of a stored event; None, with a warning, for what somebody else put at `subject`."""
+    try:
+        return _decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        log.warning("%s holds what is no event: %s", subject, e)
+        return None
