@@ -67,6 +67,7 @@ class Connection:
         self._lost = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._server_info: Mapping[str, Any] = {}
+        self._closing = asyncio.Event()
         self._servers: list[str] = []
         self._at = 0
         self._reported_at = float("-inf")
@@ -145,6 +146,7 @@ class Connection:
 
     async def close(self) -> None:
         """Send what is still to be sent and close for good."""
+        self._closing.set()
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -213,7 +215,8 @@ class Connection:
     async def _keep(self) -> None:
         backoff = Backoff()
         loop = asyncio.get_running_loop()
-        while True:
+        # Not `while True`: below 3.12 `wait_for`, which nats-py dials with, can swallow the cancellation.
+        while not self._closing.is_set():
             wait_s = backoff.next_s()
             if wait_s:
                 await asyncio.sleep(wait_s)
@@ -222,6 +225,8 @@ class Connection:
             except SidecarError as e:
                 self._report(e)
                 continue
+            if self._closing.is_set():
+                return
             since = loop.time()
             reason = await self._watch()
             await self._hang_up()

@@ -71,10 +71,10 @@ class NatsServer:
         self.name = name
         self._config = config
         self._ready_s = ready_s
-        self._temporary = store_dir is None
         self._store_dir = store_dir
         self._run_dir: Path | None = None
         self._monitor_port = 0
+        self._listen = (-1, -1)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -110,6 +110,7 @@ class NatsServer:
         for old in run_dir.glob("*.ports"):
             old.unlink()
         path = run_dir / "server.conf"
+        self._listen = (self.port or -1, self._monitor_port or -1)
         path.write_text(self._configuration(run_dir), "utf-8")
         with (run_dir / "server.log").open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603
@@ -165,13 +166,15 @@ class NatsServer:
             process.wait()
 
     def _configuration(self, run_dir: Path) -> str:
+        # A reload must not change these: they stay as they were at the start.
+        port, monitor_port = self._listen
         store = self._store_dir or run_dir / "store"
         return "\n".join(
             (
                 f"server_name: {json.dumps(self.name)}",
                 f"host: {json.dumps(HOST)}",
-                f"port: {self.port or -1}",
-                f'http: "{HOST}:{self._monitor_port or -1}"',
+                f"port: {port}",
+                f'http: "{HOST}:{monitor_port}"',
                 f"ports_file_dir: {json.dumps(str(run_dir))}",
                 f"jetstream {{ store_dir: {json.dumps(str(store))} }}",
                 self._config,

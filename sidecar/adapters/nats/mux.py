@@ -92,6 +92,11 @@ class Mux:
     def connection(self) -> Connection:
         return self._connection
 
+    @property
+    def waiting(self) -> int:
+        """Requests that have no reply yet."""
+        return len(self._waiting) + len(self._many)
+
     async def start(self) -> None:
         """Open the inbox; the connection has been started before."""
         self._loop = asyncio.get_running_loop()

@@ -141,7 +141,9 @@ class WireClient(Client):
         return [f"{url.scheme}://{url.hostname}:{url.port}" for url in self.discovered_servers]
 
     def opened(self) -> None:
-        """Begin to send; call once, when connected."""
+        """Begin to send; call once, when connected. Raises BusUnavailable when that is over already."""
+        if self.is_closed:
+            raise BusUnavailable("the connection broke at once")
         writer = getattr(self._transport, "_io_writer", None)
         if not isinstance(writer, asyncio.StreamWriter):
             raise StartupError("the NATS transport has no socket: give nats:// or tls:// URLs")

@@ -1,0 +1,112 @@
+"""What a NATS micro service (ADR-32) says about itself and about errors. Pure values."""
+
+import msgspec
+
+from sidecar.errors import BusUnavailable, Conflict, ErrorCode, SidecarError
+from sidecar.models.api import ErrorBody, ErrorReply
+from sidecar.ports import Reply
+
+QUEUE_GROUP = "q"
+ERROR_HEADER = "Nats-Service-Error"
+ERROR_CODE_HEADER = "Nats-Service-Error-Code"
+
+_MAX_HEADER_TEXT = 512
+
+# The protocol's codes as numbers that clients of micro services know from HTTP.
+STATUS_BY_CODE: dict[ErrorCode, int] = {
+    "invalid_request": 400,
+    "unknown_model": 404,
+    "unknown_tool": 404,
+    "tenant_denied": 403,
+    "payload_too_large": 413,
+    "queue_full": 429,
+    "quota_exceeded": 429,
+    "budget_exceeded": 402,
+    "deadline_exceeded": 408,
+    "timeout": 504,
+    "throttled": 429,
+    "model_unavailable": 503,
+    "model_error": 502,
+    "stream_interrupted": 502,
+    "context_overflow": 413,
+    "access_denied": 403,
+    "guardrail_blocked": 422,
+    "output_invalid": 422,
+    "tool_failed": 502,
+    "too_many_turns": 422,
+    "crash_loop": 500,
+    "internal": 500,
+}
+
+
+class EndpointStats(msgspec.Struct, kw_only=True):
+    """Counters of one endpoint; times in nanoseconds, as ADR-32 has them."""
+
+    name: str
+    subject: str
+    queue_group: str
+    num_requests: int = 0
+    num_errors: int = 0
+    last_error: str = ""
+    processing_time: int = 0
+    average_processing_time: int = 0
+
+    def count(self, elapsed_ns: int, error: str | None) -> None:
+        self.num_requests += 1
+        self.processing_time += elapsed_ns
+        self.average_processing_time = self.processing_time // self.num_requests
+        if error is not None:
+            self.num_errors += 1
+            self.last_error = error
+
+
+class EndpointInfo(msgspec.Struct, kw_only=True):
+    name: str
+    subject: str
+    queue_group: str
+    metadata: dict[str, str]
+
+
+class Identity(msgspec.Struct, kw_only=True):
+    """The reply to PING, and the beginning of the other two."""
+
+    type: str = "io.nats.micro.v1.ping_response"
+    name: str
+    id: str
+    version: str
+    metadata: dict[str, str]
+
+
+class Info(Identity, kw_only=True):
+    type: str = "io.nats.micro.v1.info_response"
+    description: str
+    endpoints: list[EndpointInfo]
+
+
+class Stats(Identity, kw_only=True):
+    type: str = "io.nats.micro.v1.stats_response"
+    started: str
+    endpoints: list[EndpointStats]
+
+
+def error_reply(error: SidecarError) -> Reply:
+    """`error` as ADR-32 headers and as the protocol's body."""
+    body = ErrorReply(error=ErrorBody(code=error.code, message=error.message, details=error.details))
+    return Reply(
+        msgspec.json.encode(body, enc_hook=str),
+        {ERROR_CODE_HEADER: str(status_of(error)), ERROR_HEADER: _one_line(error.message) or error.code},
+    )
+
+
+def status_of(error: SidecarError) -> int:
+    """The number that stands for an error: by its code, or by its kind where the code says nothing."""
+    if error.code == "internal":
+        if isinstance(error, Conflict):
+            return 409
+        if isinstance(error, BusUnavailable):
+            return 503
+    return STATUS_BY_CODE.get(error.code, 500)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:_MAX_HEADER_TEXT]

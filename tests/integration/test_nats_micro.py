@@ -1,0 +1,250 @@
+"""The micro service, asked with plain nats-py."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import nats
+import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from sidecar.adapters.nats.connection import Connection
+from sidecar.adapters.nats.micro import NatsEndpoints
+from sidecar.adapters.nats.mux import Mux
+from sidecar.errors import BusUnavailable, Conflict, InvalidRequest
+from sidecar.models.subjects import Subjects
+from sidecar.ports import Endpoint, Query, Reply
+from tests.support.nats_server import Access, no_environment
+
+pytestmark = pytest.mark.nats
+
+SERVICE = "llm-sidecar"
+
+
+@pytest.fixture
+async def caller(nats_access: Access) -> AsyncIterator[Client]:
+    client = await nats.connect(nats_access.url)
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+async def service(nats_mux: Mux) -> AsyncIterator[NatsEndpoints]:
+    endpoints = NatsEndpoints(nats_mux, subjects=Subjects(), drain_s=20)
+    yield endpoints
+    await endpoints.stop()
+
+
+async def echo(query: Query) -> Reply:
+    return Reply(json.dumps([query.verb, *query.tokens]).encode(), {"Seen": query.headers.get("Sent", "")})
+
+
+async def ask(client: Client, subject: str, payload: bytes = b"", **headers: str) -> Msg:
+    return await client.request(subject, payload, timeout=20, headers=headers or None)
+
+
+async def test_a_request_is_answered_with_its_tokens_and_headers(service: NatsEndpoints, caller: Client) -> None:
+    await service.serve([Endpoint("get", "get.*.*", echo), Endpoint("register", "tools.*.register", echo)])
+    answer = await ask(caller, "llm.v1.get.acme.job1", Sent="x")
+    assert json.loads(answer.data) == ["get", "acme", "job1"]
+    assert answer.headers == {"Seen": "x"}
+    assert json.loads((await ask(caller, "llm.v1.tools.acme.register")).data) == ["tools", "acme", "register"]
+
+
+async def test_ping_info_and_stats_have_the_shapes_of_adr_32(service: NatsEndpoints, caller: Client) -> None:
+    await service.serve([Endpoint("get", "get.*.*", echo, {"schema": '{"type":"object"}'})])
+    await ask(caller, "llm.v1.get.acme.job1")
+    found: dict[str, dict[str, Any]] = {}
+    for verb in ("PING", "INFO", "STATS"):
+        for suffix in ("", f".{SERVICE}", f".{SERVICE}.{service.id}"):
+            found[verb] = json.loads((await ask(caller, f"$SRV.{verb}{suffix}")).data)
+            assert found[verb]["type"] == f"io.nats.micro.v1.{verb.lower()}_response"
+            assert (found[verb]["name"], found[verb]["id"]) == (SERVICE, service.id)
+            assert found[verb]["metadata"] == {}
+            assert found[verb]["version"].count(".") == 2
+    place = {"name": "get", "subject": "llm.v1.get.*.*", "queue_group": "q"}
+    assert found["INFO"]["endpoints"] == [{**place, "metadata": {"schema": '{"type":"object"}'}}]
+    stats = found["STATS"]["endpoints"][0]
+    assert place.items() <= stats.items()
+    assert (stats["num_requests"], stats["num_errors"], stats["last_error"]) == (1, 0, "")
+    assert stats["processing_time"] == stats["average_processing_time"] > 0
+    assert found["STATS"]["started"].endswith("Z")
+
+
+async def test_the_nats_py_models_can_read_it(service: NatsEndpoints, caller: Client) -> None:
+    from nats.micro.service import ServiceInfo, ServicePing
+
+    await service.serve([Endpoint("get", "get.*.*", echo)])
+    ping = ServicePing.from_dict(json.loads((await ask(caller, "$SRV.PING")).data))
+    info = ServiceInfo.from_dict(json.loads((await ask(caller, "$SRV.INFO")).data))
+    assert ping.id == info.id == service.id
+    assert info.endpoints[0].subject == "llm.v1.get.*.*"
+
+
+async def test_errors_become_headers_and_a_body(service: NatsEndpoints, caller: Client) -> None:
+    errors: dict[str, Exception] = {
+        "bad": InvalidRequest("messages is missing:\r\nadd it", path="messages"),
+        "lost": Conflict("somebody was first"),
+        "away": BusUnavailable("try again"),
+        "bug": ValueError("secret-detail"),
+    }
+
+    async def fail(query: Query) -> Reply:
+        raise errors[query.tokens[1]]
+
+    await service.serve([Endpoint("get", "get.*.*", fail)])
+    found = {name: await ask(caller, f"llm.v1.get.acme.{name}") for name in errors}
+    codes = {name: (m.headers or {})["Nats-Service-Error-Code"] for name, m in found.items()}
+    assert codes == {"bad": "400", "lost": "409", "away": "503", "bug": "500"}
+    assert (found["bad"].headers or {})["Nats-Service-Error"] == "messages is missing: add it"
+    error = json.loads(found["bad"].data)["error"]
+    assert error["code"] == "invalid_request"
+    assert error["message"] == "messages is missing:\r\nadd it"
+    assert error["details"] == {"path": "messages"}
+    assert json.loads(found["bug"].data)["error"]["code"] == "internal"
+    assert b"secret-detail" not in found["bug"].data
+    assert "secret-detail" not in str(found["bug"].headers)
+    stats = json.loads((await ask(caller, "$SRV.STATS")).data)["endpoints"][0]
+    assert (stats["num_requests"], stats["num_errors"]) == (4, 4)
+    assert "secret-detail" not in json.dumps(stats)
+
+
+async def test_a_slow_answer_does_not_hold_up_others(service: NatsEndpoints, caller: Client) -> None:
+    release = asyncio.Event()
+
+    async def answer(query: Query) -> Reply:
+        if query.tokens[1] == "slow":
+            await release.wait()
+        return Reply(query.tokens[1].encode())
+
+    await service.serve([Endpoint("get", "get.*.*", answer)])
+    slow = asyncio.create_task(ask(caller, "llm.v1.get.acme.slow"))
+    quick = [await ask(caller, "llm.v1.get.acme.quick") for _ in range(3)]
+    assert [m.data for m in quick] == [b"quick"] * 3
+    assert not slow.done()
+    release.set()
+    assert (await slow).data == b"slow"
+
+
+async def test_many_answers_come_in_order_and_the_generator_is_closed(
+    service: NatsEndpoints, caller: Client
+) -> None:
+    closed = asyncio.Event()
+
+    async def replay(query: Query) -> AsyncIterator[Reply]:
+        try:
+            for i in range(200):
+                yield Reply(str(i).encode())
+            yield Reply(b"", {"Llm-End": "true"})
+        finally:
+            closed.set()
+
+    await service.serve([Endpoint("replay", "replay.*.*", replay)])
+    inbox = caller.new_inbox()
+    subscription = await caller.subscribe(inbox)
+    await caller.publish("llm.v1.replay.acme.j", reply=inbox)
+    got = []
+    while not (message := await subscription.next_msg(timeout=20)).headers:
+        got.append(int(message.data))
+    assert got == list(range(200))
+    assert message.headers == {"Llm-End": "true"}
+    await asyncio.wait_for(closed.wait(), 20)
+
+
+async def test_one_replica_answers_a_queue_and_all_answer_a_broadcast(
+    service: NatsEndpoints, nats_access: Access, caller: Client
+) -> None:
+    connection = Connection(nats_access.settings(), environment=no_environment)
+    await connection.start()
+    mux = Mux(connection)
+    await mux.start()
+    other = NatsEndpoints(mux, subjects=Subjects())
+    endpoints = [Endpoint("get", "get.*.*", echo), Endpoint("all", "all.*", echo, is_broadcast=True)]
+    await service.serve(endpoints)
+    await other.serve(endpoints)
+    inbox = caller.new_inbox()
+    subscription = await caller.subscribe(inbox)
+    await caller.publish("llm.v1.get.acme.j", reply=inbox)
+    await caller.publish("llm.v1.all.acme", reply=inbox)
+    await caller.publish("$SRV.PING", reply=inbox)
+    got = [json.loads((await subscription.next_msg(timeout=20)).data) for _ in range(5)]
+    assert got.count(["get", "acme", "j"]) == 1
+    assert got.count(["all", "acme"]) == 2
+    assert {entry["id"] for entry in got if isinstance(entry, dict)} == {service.id, other.id}
+    await other.stop()
+    await mux.close()
+    await connection.close()
+
+
+@pytest.mark.parametrize("reply", ["$JS.API.STREAM.DELETE.X", "llm.v1.request.other.batch", "_INBOX_other.x"])
+async def test_answers_never_go_where_the_caller_could_not_write(
+    service: NatsEndpoints, caller: Client, reply: str
+) -> None:
+    called: list[Query] = []
+
+    async def answer(query: Query) -> Reply:
+        called.append(query)
+        return Reply(b"{}")
+
+    await service.serve([Endpoint("get", "get.*.*", answer)])
+    trap = await caller.subscribe(reply)
+    await caller.publish("llm.v1.get.acme.j", reply=reply)
+    assert (await ask(caller, "llm.v1.get.acme.j")).data == b"{}"
+    assert len(called) == 1
+    assert trap.pending_msgs == 0
+
+
+async def test_stop_finishes_answers_under_way_and_takes_no_more(
+    service: NatsEndpoints, nats_mux: Mux, caller: Client
+) -> None:
+    begun, release = asyncio.Event(), asyncio.Event()
+
+    async def answer(query: Query) -> Reply:
+        begun.set()
+        await release.wait()
+        return Reply(b"done")
+
+    await service.serve([Endpoint("get", "get.*.*", answer)])
+    under_way = asyncio.create_task(ask(caller, "llm.v1.get.acme.j"))
+    await asyncio.wait_for(begun.wait(), 20)
+    stopping = asyncio.create_task(service.stop())
+    await asyncio.sleep(0)
+    await nats_mux.connection.flush()
+    with pytest.raises(nats.errors.NoRespondersError):
+        await ask(caller, "llm.v1.get.acme.j")
+    release.set()
+    assert (await under_way).data == b"done"
+    await stopping
+    with pytest.raises(nats.errors.NoRespondersError):
+        await ask(caller, "$SRV.PING")
+
+
+async def test_too_many_at_once_are_refused_and_a_stop_tells_those_it_gives_up(
+    nats_mux: Mux, caller: Client
+) -> None:
+    service = NatsEndpoints(nats_mux, subjects=Subjects(), max_in_flight=1, drain_s=0)
+    begun = asyncio.Event()
+
+    async def answer(query: Query) -> Reply:
+        begun.set()
+        await asyncio.Event().wait()
+        return Reply(b"never")
+
+    await service.serve([Endpoint("get", "get.*.*", answer)])
+    first = asyncio.create_task(ask(caller, "llm.v1.get.acme.j"))
+    await asyncio.wait_for(begun.wait(), 20)
+    refused = await ask(caller, "llm.v1.get.acme.j")
+    assert (refused.headers or {})["Nats-Service-Error-Code"] == "429"
+    await service.stop()
+    assert ((await first).headers or {})["Nats-Service-Error-Code"] == "503"
+
+
+async def test_an_answer_too_large_becomes_an_error_reply(service: NatsEndpoints, caller: Client) -> None:
+    async def answer(query: Query) -> Reply:
+        return Reply(b"x" * (2 << 20))
+
+    await service.serve([Endpoint("get", "get.*.*", answer)])
+    reply = await ask(caller, "llm.v1.get.acme.j")
+    assert json.loads(reply.data)["error"]["code"] == "payload_too_large"
