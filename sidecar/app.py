@@ -85,7 +85,7 @@ class App:
             publisher=NatsPublisher(
                 mux, subjects, events_s=self.settings.retention.events_s, is_replicated=is_replicated
             ),
-            endpoints=NatsEndpoints(mux, subjects),
+            endpoints=NatsEndpoints(mux, subjects=subjects),
             models=models,
             clock=SystemClock(),
         )

@@ -142,7 +142,8 @@ class RequestHandler:
 
     def _dispatch(self) -> None:
         now = self._clock.monotonic()
-        for dropped in self._scheduler.expire(now=now, epoch=self._clock.now()):
+        self._scheduler.epoch_offset = self._clock.now() - now
+        for dropped in self._scheduler.take_dropped(now=now):
             self._reader.left(dropped.ticket)
             error = Permanent(_DROPPED.get(dropped.code, "the job cannot run"), code=dropped.code)
             self._jobs.spawn(self._end_unrun(dropped.ticket, error))
