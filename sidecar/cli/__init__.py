@@ -1,0 +1,1 @@
+"""The command line. `main` holds the group; each command is a module that is imported when it is called."""

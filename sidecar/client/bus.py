@@ -44,6 +44,7 @@ class Bus:
         self._denied: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closing = False
+        self._last_error: Exception | None = None
 
     async def connect(self) -> None:
         """Raises BusUnavailable when no server answers in time, AccessDenied when it does not let us in."""
@@ -160,17 +161,18 @@ class Bus:
     async def _new_connection(self) -> nats.aio.client.Client:
         """Tries each server once. Raises the last one's error."""
         failure: SidecarError = BusUnavailable("no NATS server is named")
-        for i in range(len(self._servers)):
-            servers = self._servers[i:] + self._servers[:i]
+        for server in self._servers:
+            self._last_error = None
             try:
-                return await self._dial(servers)
+                return await self._dial(server)
             except FOREIGN as e:
-                failure = translate(e, _without_secrets(servers[0]))
+                # "No servers" is only how nats-py gives up; the reason came before.
+                is_vague = isinstance(e, nats_errors.NoServersError) and self._last_error is not None
+                failure = translate(self._last_error if is_vague else e, _without_secrets(server))
                 failure.__cause__ = e
         raise failure
 
-    async def _dial(self, servers: list[str]) -> nats.aio.client.Client:
-        """One try of the first server; the others are for later reconnects."""
+    async def _dial(self, server: str) -> nats.aio.client.Client:
         connection = nats.aio.client.Client()
 
         async def on_reconnected() -> None:
@@ -183,24 +185,27 @@ class Bus:
                 self._spawn(self._rebuild())
 
         # Without reconnects until it stands: nats-py's own retries of a first connection leak sockets.
-        options = {**self._options, "allow_reconnect": False, "dont_randomize": True}
+        once = {"allow_reconnect": False, "max_reconnect_attempts": 1, "reconnect_time_wait": 0}
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 await connection.connect(
-                    servers=servers,
+                    servers=[server],
                     error_cb=self._on_error,
                     reconnected_cb=on_reconnected,
                     closed_cb=on_closed,
-                    **options,
+                    **{**self._options, **once},
                 )
         except BaseException:
             await connection.close()
             raise
-        connection.options["allow_reconnect"] = self._options.get("allow_reconnect", True)
-        connection.options["dont_randomize"] = self._options.get("dont_randomize", False)
+        for name in once:
+            connection.options[name] = self._options.get(name, True)
+        known = [one.uri.geturl() for one in connection.server_pool]
+        connection.set_server_pool([*self._servers, *(url for url in known if url != server)])
         return connection
 
     async def _on_error(self, error: Exception) -> None:
+        self._last_error = error
         denied = _DENIED.search(str(error))
         if denied is not None and denied["what"].lower() == "publish":
             self._denied.add(denied["subject"].lower())

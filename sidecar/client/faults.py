@@ -58,5 +58,11 @@ def translate(error: BaseException, context: str) -> SidecarError:
     if "authorization violation" in str(error).lower() or "authentication" in str(error).lower():
         return AccessDenied(f"{context}: NATS does not accept these credentials")
     if isinstance(error, OSError | asyncio.TimeoutError):
-        return BusUnavailable(f"{context}: {error or 'no answer in time'}")
-    return BusRefused(f"{context}: {error}")
+        return BusUnavailable(f"{context}: {_text(error)}")
+    return BusRefused(f"{context}: {_text(error)}")
+
+
+def _text(error: BaseException) -> str:
+    if isinstance(error, asyncio.TimeoutError):
+        return "no answer in time"
+    return str(error) or type(error).__name__

@@ -1,0 +1,123 @@
+"""What was said on the command line about where to connect and how to print; one object for all commands."""
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from sidecar.client import SidecarClient
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass
+class Invocation:
+    """Options may stand before or after the command's name: each writes its value here."""
+
+    server: str | None = None
+    context: str | None = None
+    creds: Path | None = None
+    tenant: str = "default"
+    prefix: str = "llm"
+    connect_timeout_s: float = 5.0
+    is_json: bool = False
+    is_quiet: bool = False
+
+    async def client(self, *, tenant: str | None = None) -> "SidecarClient":
+        """A connected client. Raises StartupError for a context or file that is not there, BusUnavailable."""
+        from sidecar.adapters.nats.context import resolve
+        from sidecar.adapters.nats.dial import connect_options
+        from sidecar.client import SidecarClient
+        from sidecar.settings import NatsSettings, nats_environment
+
+        settings = NatsSettings(url=self.server, context=self.context, creds=self.creds)
+        target = resolve(settings, nats_environment())
+        options = connect_options(target, target.servers[0])
+        del options["servers"]
+        if target.inbox_prefix == "_INBOX":
+            # Nobody chose one: the tenant's own is what the permission templates allow.
+            del options["inbox_prefix"]
+        return await SidecarClient.connect(
+            target.servers,
+            tenant=tenant or self.tenant,
+            prefix=self.prefix,
+            connect_timeout_s=self.connect_timeout_s,
+            **options,
+        )
+
+    def note(self, text: str) -> None:
+        """Progress, on stderr; never data."""
+        if not self.is_quiet:
+            click.secho(text, err=True, dim=sys.stderr.isatty())
+
+    def data(self, text: str, *, newline: bool = True) -> None:
+        """Data, on stdout, at once. A terminal gets no control characters of strangers."""
+        click.echo(for_terminal(text) if sys.stdout.isatty() else text, nl=newline)
+        sys.stdout.flush()
+
+    def json(self, value: Any) -> None:
+        """One JSON document on one line."""
+        from sidecar.models.codec import encode
+
+        click.echo(encode(value).decode())
+        sys.stdout.flush()
+
+
+def for_terminal(text: str) -> str:
+    """`text` without what could steer a terminal: C0 and C1 controls but tab and newline."""
+    return "".join(c for c in text if c in "\n\t" or not (ord(c) < 32 or 127 <= ord(c) < 160))
+
+
+def leave_broken_pipe() -> int:
+    """The reader of our output went away (`| head`): end quietly, as other filters do."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+    return 128 + 13
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    invocation = context.find_object(Invocation)
+    if invocation is not None and value is not None and value is not False:
+        setattr(invocation, parameter.name or "", value)
+
+
+def _option(*names: str, **how: Any) -> Callable[[F], F]:
+    return click.option(*names, expose_value=False, callback=_keep, **how)
+
+
+_CONNECTION = (
+    _option(
+        "-s", "--server", metavar="URL", help="NATS servers, comma separated; else NATS_URL, else the context."
+    ),
+    _option(
+        "--context", metavar="NAME", help="Context of the nats CLI; else NATS_CONTEXT, else the selected one."
+    ),
+    _option("--creds", type=click.Path(path_type=Path), help="NATS credentials file; else NATS_CREDS."),
+    _option("-t", "--tenant", metavar="NAME", envvar="SIDECAR_TENANT", help="Whose jobs. [default: default]"),
+    _option("--prefix", metavar="NAME", envvar="SIDECAR_NATS__PREFIX", help="Subject prefix. [default: llm]"),
+    _option("--connect-timeout", "connect_timeout_s", metavar="S", type=float, help="Seconds. [default: 5]"),
+)
+_PRINTING = (
+    _option("--json", "is_json", is_flag=True, help="Data as JSON on stdout."),
+    _option("-q", "--quiet", "is_quiet", is_flag=True, help="No progress on stderr."),
+)
+
+
+def connection_options(command: F) -> F:
+    """The options that say where and as whom to connect, and `--json` and `--quiet`."""
+    for option in reversed((*_CONNECTION, *_PRINTING)):
+        command = option(command)
+    return command
+
+
+def printing_options(command: F) -> F:
+    """`--json` and `--quiet` alone, for commands that connect to nothing or by settings."""
+    for option in reversed(_PRINTING):
+        command = option(command)
+    return command

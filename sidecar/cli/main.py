@@ -1,0 +1,92 @@
+"""The group: which commands there are, imported when called; errors become messages and exit codes here."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from sidecar import __version__
+from sidecar.cli import exits
+from sidecar.cli.invocation import Invocation, connection_options, leave_broken_pipe
+from sidecar.errors import SidecarError
+
+# In the order of `--help`. The text stands here so that help needs no command's module.
+COMMANDS = {
+    "run": "Run the sidecar.",
+    "demo": "The main job on an embedded NATS server and the Bedrock emulator.",
+    "ask": "Ask a model and print its answer as it comes.",
+    "submit": "Hand in jobs from a file or stdin.",
+    "watch": "Follow a job to its end.",
+    "cancel": "Cancel jobs.",
+    "get": "Show a job's state document.",
+    "jobs": "List jobs, newest first.",
+    "models": "List the models that a tenant may use.",
+    "emulator": "Run a local Bedrock with the true wire format.",
+    "schema": "Print, write or check the protocol's schemas.",
+    "doctor": "Check NATS, JetStream, permissions, credentials and model access.",
+    "config": "Show or check the configuration.",
+}
+
+
+class LazyGroup(click.Group):
+    """Commands by name: `sidecar.cli.<name>_command` holds the function `command`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"sidecar.cli.{cmd_name}_command").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=LazyGroup,
+    epilog="Exit codes: 0 ok, 1 failed job, 2 usage, 3 unreachable, 4 timeout, 5 quota or budget, "
+    "130 interrupted.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, "-V", "--version", message="%(version)s")
+@connection_options
+def group() -> None:
+    """Amazon Bedrock behind a NATS bus: durable, fairly shared LLM jobs.
+
+    Data goes to stdout, progress to stderr. Options of the connection may also stand after the command.
+    """
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command. Returns the exit code; a user's error is a message with its remedy, never a traceback."""
+    invocation = Invocation()
+    try:
+        code = group.main(list(arguments), prog_name="sidecar", standalone_mode=False, obj=invocation)
+        return code if isinstance(code, int) else exits.OK
+    except click.exceptions.Abort:
+        return exits.INTERRUPTED
+    except click.ClickException as e:
+        e.show()
+        return exits.USAGE
+    except SidecarError as e:
+        return _report(e, invocation)
+    except KeyboardInterrupt:
+        return exits.INTERRUPTED
+    except BrokenPipeError:
+        return leave_broken_pipe()
+
+
+def _report(error: SidecarError, invocation: Invocation) -> int:
+    if invocation.is_json:
+        from sidecar.models.api import ErrorBody, ErrorReply
+        from sidecar.models.codec import encode
+
+        body = ErrorBody(code=error.code, message=error.message, details=error.details)
+        sys.stderr.write(encode(ErrorReply(error=body)).decode() + "\n")
+    else:
+        click.echo(f"sidecar: {error.message}", err=True)
+    return exits.of_error(error)

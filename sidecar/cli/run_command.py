@@ -1,0 +1,84 @@
+"""`sidecar run`: the sidecar itself."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sidecar.cli import exits
+from sidecar.cli.invocation import Invocation, connection_options
+from sidecar.cli.settings_options import load_settings, settings_options
+
+if TYPE_CHECKING:
+    from sidecar.app import App
+    from sidecar.settings import Settings
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@click.command("run")
+@click.option("--adopt", is_flag=True, help="Take streams whose configuration differs as they are.")
+@click.option("--name", help="This replica's name; default host name and process id.")
+@settings_options
+@connection_options
+@click.pass_obj
+def command(
+    invocation: Invocation, adopt: bool, name: str | None, config: Path | None, assignments: tuple[str, ...]
+) -> int:
+    """Run the sidecar until SIGTERM or SIGINT, which drain it; a second signal hurries.
+
+    Settings come from the file, over it the environment SIDECAR_<SECTION>__<KEY>, over that the flags.
+    """
+    extra = ["nats.adopt=true"] if adopt else []
+    extra += [f"name={name}"] if name else []
+    settings = load_settings(config, (*assignments, *extra), invocation)
+    from sidecar import logs
+
+    logs.set_up(level=settings.log.level, form=settings.log.format)
+    return run_loop(serve(settings))
+
+
+def run_loop(work: Coroutine[Any, Any, int]) -> int:
+    """Run on uvloop where it is installed. Returns what `work` returns."""
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if sys.platform != "win32":
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(work)
+
+
+async def serve(settings: "Settings") -> int:
+    """Start, wait, drain. Returns the exit code; raises StartupError when it cannot run as configured."""
+    from sidecar.app import App
+
+    app = App(settings)
+    loop = asyncio.get_running_loop()
+    starting = loop.create_task(app.start())
+
+    def on_signal() -> None:
+        # Nothing runs yet while the start waits for NATS: there is nothing to drain.
+        starting.cancel()
+        app.lifecycle.request_drain()
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        await asyncio.wait({starting})
+        if not starting.cancelled():
+            starting.result()
+            await app.wait()
+    finally:
+        await app.stop()
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+    return _outcome(app)
+
+
+def _outcome(app: "App") -> int:
+    return exits.OK if app.lifecycle.failure is None else exits.FAILED
