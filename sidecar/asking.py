@@ -3,13 +3,15 @@
 from collections import OrderedDict
 from collections.abc import Callable
 
+import msgspec
+
 from sidecar.calling import fitting
 from sidecar.coordinator.service import Coordinator, Selection
 from sidecar.errors import InvalidRequest, Permanent, SidecarError
 from sidecar.models.call import CallLimits, ModelCall, ToolSpec
 from sidecar.models.facts import RunFacts
 from sidecar.models.profile import Candidate
-from sidecar.models.request import InlineTool, JobRequest, Params
+from sidecar.models.request import InlineTool, JobRequest, Params, ServiceTier
 from sidecar.ports import Clock, Lane
 from sidecar.request_handler import admission
 from sidecar.request_handler.admission import Asked
@@ -87,18 +89,21 @@ class Asker:
         selection, facts.input_estimate = found or self._select(opened, request, tenant)
         facts.warn(*selection.warnings)
         candidate = _candidate_of(selection, pool)
-        params = self._params(request, tenant, candidate, facts)
+        tier = self._coordinator.service_tier(
+            candidate, request, job_class=lane.job_class, deadline=deadline, now=self._clock.now()
+        )
+        params = self._params(request, tenant, facts)
         call = ModelCall(
             candidate=candidate,
             messages=request.messages or (),
             system=request.system,
-            params=params,
+            params=self._affordable(params, candidate, facts, left_usd=request.budget.max_cost_usd, tier=tier),
             tools=tuple(_spec(tool) for tool in request.tools if isinstance(tool, InlineTool)),
             tool_choice=request.tool_choice,
             output_schema=request.output.schema if request.output else None,
             reasoning=request.reasoning,
             cache=request.cache,
-            service_tier=request.service_tier,
+            service_tier=_named(tier, request),
             guardrail=request.guardrail,
             request_metadata={"tenant": lane.tenant, "job": opened.job},
             limits=self._limits(request, deadline),
@@ -121,20 +126,30 @@ class Asker:
         asked = request.params.max_tokens or self._jobs.max_tokens
         return min(asked, tenant.max_tokens) if tenant.max_tokens else asked
 
-    def _params(self, request: JobRequest, tenant: TenantPolicy, candidate: Candidate, facts: RunFacts) -> Params:
+    def _params(self, request: JobRequest, tenant: TenantPolicy, facts: RunFacts) -> Params:
         allowed = self._max_tokens(request, tenant)
         asked = request.params.max_tokens
         if asked is not None and allowed < asked:
             facts.warn(f"max_tokens was lowered from {asked} to {allowed}, the most this tenant may ask for")
-        params = request.params
-        params = Params(
-            max_tokens=allowed,
-            temperature=params.temperature,
-            top_p=params.top_p,
-            top_k=params.top_k,
-            stop=params.stop,
+        return msgspec.structs.replace(request.params, max_tokens=allowed)
+
+    def _affordable(
+        self, params: Params, candidate: Candidate, facts: RunFacts, *, left_usd: float | None, tier: str
+    ) -> Params:
+        """The parameters with no more output than the model can give and the job's budget can pay."""
+        params = fitting(params, candidate.profile, facts)
+        if left_usd is None or params.max_tokens is None:
+            return params
+        affordable = self._coordinator.affordable_output_tokens(
+            candidate, input_tokens=facts.input_estimate, left_usd=left_usd, service_tier=tier
         )
-        return fitting(params, candidate.profile, facts)
+        if affordable is None:
+            facts.warn(f"no price is known for {candidate.profile.model_id}: max_cost_usd could not be held")
+            return params
+        if affordable >= params.max_tokens:
+            return params
+        facts.is_bound_by_budget = True
+        return msgspec.structs.replace(params, max_tokens=max(1, affordable))
 
     def _limits(self, request: JobRequest, deadline: float) -> CallLimits:
         left_s = max(0.001, deadline - self._clock.now())
@@ -157,6 +172,13 @@ def _candidate_of(selection: Selection, pool: str) -> Candidate:
         if candidate.route.pool == pool:
             return candidate
     return selection.candidates[0]
+
+
+def _named(tier: str, request: JobRequest) -> ServiceTier:
+    """The tier as it goes to Bedrock: the default one is only named when the request names it."""
+    if tier == "default" and request.service_tier != "default":
+        return "auto"
+    return msgspec.convert(tier, ServiceTier)
 
 
 def _spec(tool: InlineTool) -> ToolSpec:

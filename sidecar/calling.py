@@ -11,6 +11,7 @@ from sidecar.coordinator.service import Coordinator, Selection
 from sidecar.errors import JobCancelled, SidecarError
 from sidecar.job_manager.job import OwnedJob
 from sidecar.models.call import ModelCall, ModelReply
+from sidecar.models.content import CachePointBlock
 from sidecar.models.event import Status
 from sidecar.models.facts import RunFacts
 from sidecar.models.profile import Candidate, ModelProfile
@@ -169,9 +170,9 @@ class Caller:
             raise
         seconds = self._clock.monotonic() - started
         self._note(call, facts, started, outcome="ok")
-        self._count(call.candidate, reply, facts)
+        self._count(call, reply, facts)
         share.used(reply.usage, seconds=seconds)
-        self._observe(call.candidate, reply, seconds)
+        self._observe(call.candidate, reply, seconds, affinity=job.state.tenant)
         return reply
 
     async def _stream(self, job: OwnedJob, call: ModelCall, facts: RunFacts) -> ModelReply:
@@ -212,11 +213,11 @@ class Caller:
             )
         )
 
-    def _count(self, candidate: Candidate, reply: ModelReply, facts: RunFacts) -> None:
+    def _count(self, call: ModelCall, reply: ModelReply, facts: RunFacts) -> None:
         facts.usage += reply.usage
         if reply.usage_basis == "estimated":
             facts.usage_basis = "estimated"
-        self._charge(candidate, reply.usage, facts)
+        self._charge(call, reply.usage, facts)
 
     def _guess_usage(self, job: OwnedJob, call: ModelCall, facts: RunFacts) -> None:
         """Whether a call that broke off is billed is not known: count what was seen, and say it is a guess."""
@@ -225,20 +226,31 @@ class Caller:
         )
         facts.usage += usage
         facts.usage_basis = "estimated"
-        self._charge(call.candidate, usage, facts)
+        self._charge(call, usage, facts)
 
-    def _charge(self, candidate: Candidate, usage: Usage, facts: RunFacts) -> None:
-        price = self._coordinator.price(candidate, usage)
+    def _charge(self, call: ModelCall, usage: Usage, facts: RunFacts) -> None:
+        tier = "default" if call.service_tier == "auto" else call.service_tier
+        ttl = _longest_ttl(call) if usage.cache_write_tokens else "5m"
+        price = self._coordinator.price(call.candidate, usage, cache_ttl=ttl, service_tier=tier)
         if price is None:
             facts.cost_usd = None
-            facts.warn(f"no price is known for {candidate.profile.model_id}: cost_usd is not given")
+            facts.warn(f"no price is known for {call.candidate.profile.model_id}: cost_usd is not given")
         elif facts.cost_usd is not None:
             facts.cost_usd += price
 
-    def _observe(self, candidate: Candidate, reply: ModelReply, seconds: float) -> None:
+    def _observe(self, candidate: Candidate, reply: ModelReply, seconds: float, *, affinity: str) -> None:
         first_token_s = None if reply.first_token_ms is None else reply.first_token_ms / 1000
         rate = reply.usage.output_tokens / seconds if seconds > 0 else None
-        self._coordinator.observe(candidate, Success(first_token_s, rate), now=self._clock.now())
+        self._coordinator.observe(
+            candidate, Success(first_token_s, rate), now=self._clock.now(), affinity=affinity
+        )
+
+
+def _longest_ttl(call: ModelCall) -> str:
+    blocks = (
+        block for message in call.messages if not isinstance(message.content, str) for block in message.content
+    )
+    return "1h" if any(isinstance(block, CachePointBlock) and block.ttl == "1h" for block in blocks) else "5m"
 
 
 def _running(candidate: Candidate, selection: Selection) -> Status:

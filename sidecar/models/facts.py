@@ -9,7 +9,8 @@ class RunFacts(msgspec.Struct, kw_only=True):
     """Gathered while a job runs; the one mutable value here, owned by the task that runs the job.
 
     `text` holds what was streamed of the attempt that counts, in pieces; `has_streamed` says
-    whether any delta of it went out. `cost_usd` is None as soon as one
+    whether any delta of it went out,
+    `is_bound_by_budget` whether the answer's length was bounded by the job's money. `cost_usd` is None as soon as one
     call's price is not known.
     """
 
@@ -24,6 +25,7 @@ class RunFacts(msgspec.Struct, kw_only=True):
     warnings: list[str] = msgspec.field(default_factory=list)
     text: list[str] = msgspec.field(default_factory=list)
     has_streamed: bool = False
+    is_bound_by_budget: bool = False
     stop_reason: StopReason | None = None
     queued_ms: int = 0
     first_token_ms: int | None = None

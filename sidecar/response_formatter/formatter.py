@@ -31,11 +31,13 @@ def answered(reply: ModelReply, facts: RunFacts) -> Result:
     facts.warn(*reply.warnings)
     if reply.stop_reason == "other":
         facts.warn(f"the model stopped with a reason of its own: {reply.raw_stop_reason!r}")
+    is_cut_by_budget = reply.stop_reason == "max_tokens" and facts.is_bound_by_budget
     content: tuple[dict[str, Any], ...] = tuple(msgspec.to_builtins(block) for block in reply.content)
     return Result(
         state="succeeded",
         output=Output(text=text, content=content),
-        stop_reason=reply.stop_reason,
+        stop_reason="budget" if is_cut_by_budget else reply.stop_reason,
+        partial=is_cut_by_budget,
         text_sha256=digest(text),
         **_facts(facts),
     )
