@@ -232,6 +232,25 @@ async def test_a_context_that_does_not_exist_stops_the_start(tmp_path: Path) -> 
         await connection.start()
 
 
+async def test_a_lame_duck_is_left_for_another_server(opened: list[Connection]) -> None:
+    cluster = NatsCluster()
+    try:
+        await asyncio.to_thread(cluster.start)
+        first = cluster.servers[0]
+        connection = Connection(settings(first.url), environment=no_environment)
+        opened.append(connection)
+        states = States(connection)
+        await connection.start()
+        assert first.pid is not None
+        os.kill(first.pid, signal.SIGUSR2)
+        await states.until("connected", "disconnected", "connected")
+        assert connection.server_info["server_name"] != first.name
+        await connection.close()
+        first.kill()
+    finally:
+        await asyncio.to_thread(cluster.stop)
+
+
 async def test_another_server_of_the_cluster_takes_over() -> None:
     cluster = NatsCluster()
     try:

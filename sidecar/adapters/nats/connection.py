@@ -7,17 +7,19 @@ after a bounded, jittered wait. Nothing is buffered while the connection is away
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from sidecar.adapters.nats.context import Target, resolve
 from sidecar.adapters.nats.errors import mapped
-from sidecar.adapters.nats.watchdog import Backoff, watch
+from sidecar.adapters.nats.subscription import Handler, call_all
+from sidecar.adapters.nats.subscription import Subscription as Subscription
+from sidecar.adapters.nats.watchdog import Backoff, jitter_s, watch
 from sidecar.errors import BusRefused, BusUnavailable, SidecarError
 from sidecar.settings import NatsEnvironment, NatsSettings, nats_environment
 
 if TYPE_CHECKING:
-    from sidecar.adapters.nats.wire import Handler, WireClient
+    from sidecar.adapters.nats.wire import WireClient
 
 log = logging.getLogger(__name__)
 
@@ -25,21 +27,7 @@ State = Literal["disconnected", "connected", "closed"]
 
 _REPORT_EVERY_S = 5.0
 _STABLE_AFTER_S = 5.0
-
-
-class Subscription:
-    """Interest in a subject that outlives connections."""
-
-    def __init__(self, connection: "Connection", subject: str, queue: str, handler: "Handler") -> None:
-        self._connection = connection
-        self.subject = subject
-        self.queue = queue
-        self.handler = handler
-        self.sid: bytes | None = None
-
-    async def unsubscribe(self) -> None:
-        """Hear no more. No error when the connection is away or this was done before."""
-        self._connection.forget(self)
+_LEAVE_WITHIN_S = 1.0
 
 
 class Connection:
@@ -182,14 +170,14 @@ class Connection:
         except TimeoutError as e:
             raise BusUnavailable(f"NATS did not answer a ping within {limit:g} s") from e
 
-    async def subscribe(self, subject: str, handler: "Handler", *, queue: str = "") -> Subscription:
+    async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
         """Give each message to `handler`, from the reading loop, now and after each reconnect.
 
         What `handler` raises is logged. When this returns while connected, the server knows of it.
         """
         if not subject or subject.split() != [subject] or len(queue.split()) > 1:
             raise BusRefused(f"{subject!r} is not a subject to subscribe to", code="invalid_request")
-        subscription = Subscription(self, subject, queue, guarded(subject, handler))
+        subscription = Subscription(self, subject, queue, handler)
         self._subscriptions[subscription] = None
         if self._wire is not None:
             try:
@@ -208,38 +196,37 @@ class Connection:
         if sid is not None and self._wire is not None:
             self._wire.remove(sid)
 
-    async def reconnect(self) -> None:
-        """Give this connection up and dial anew, as the watchdog does."""
+    def reconnect(self) -> None:
+        """Give this connection up and dial the next server, as the watchdog does."""
         self._lost.set()
 
     async def _keep(self) -> None:
         backoff = Backoff()
-        loop = asyncio.get_running_loop()
         # Not `while True`: below 3.12 `wait_for`, which nats-py dials with, can swallow the cancellation.
         while not self._closing.is_set():
-            wait_s = backoff.next_s()
-            if wait_s:
-                await asyncio.sleep(wait_s)
+            await asyncio.sleep(backoff.next_s())
             try:
-                await self._dial()
+                lived_s = await self._live()
+                if lived_s >= _STABLE_AFTER_S:
+                    backoff.reset()
             except SidecarError as e:
                 self._report(e)
-                continue
-            if self._closing.is_set():
-                return
-            since = loop.time()
-            reason = await self._watch()
-            await self._hang_up()
-            log.warning("connection to NATS lost: %s", reason)
-            if loop.time() - since >= _STABLE_AFTER_S:
-                backoff.reset()
+            except Exception:
+                log.exception("connecting to NATS failed in a way that nobody thought of; trying again")
 
-    async def _watch(self) -> str:
-        wire = self.client
+    async def _live(self) -> float:
+        """One connection from its beginning to its end. Returns how long it lived, in seconds."""
+        loop = asyncio.get_running_loop()
         try:
-            return await watch(wire.ping, self._lost, every_s=self._settings.watchdog_s)
-        except SidecarError as e:
-            return str(e)
+            await self._dial()
+            if self._closing.is_set():
+                return 0.0
+            since = loop.time()
+            reason = await watch(self.client.ping, self._lost, every_s=self._settings.watchdog_s)
+            log.warning("connection to NATS lost: %s", reason)
+            return loop.time() - since
+        finally:
+            await self._hang_up()
 
     async def _dial(self) -> None:
         """One attempt at the next server. Raises SidecarError."""
@@ -256,6 +243,7 @@ class Connection:
             timeout_s=self._settings.connect_timeout_s,
             on_lost=lambda: self._wire_lost(lost),
             on_refused=self._wire_refused,
+            on_lame=lambda: self._wire_lame(lost),
         )
         self._server_info = wire.server_info
         self._max_payload = wire.max_payload
@@ -276,12 +264,18 @@ class Connection:
             self._connected.clear()
             for subscription in self._subscriptions:
                 subscription.sid = None
-            _call_all(self._on_lost)
+            call_all(self._on_lost)
             self._set_state("disconnected")
+
+    def _wire_lame(self, lost: asyncio.Event) -> None:
+        """The server is about to stop: leave it for another, if there is one, before it throws us out."""
+        if len(self._servers) > 1:
+            log.info("NATS server goes lame duck: moving to another one")
+            asyncio.get_running_loop().call_later(jitter_s(_LEAVE_WITHIN_S), lost.set)
 
     def _wire_refused(self, text: str) -> None:
         log.error("NATS denied something: %s", text)
-        _call_all(self._on_refused, text)
+        call_all(self._on_refused, text)
 
     async def _hang_up(self) -> None:
         wire = self._wire
@@ -291,7 +285,7 @@ class Connection:
     def _set_state(self, state: State) -> None:
         if state != self._state:
             self._state = state
-            _call_all(self._on_state, state)
+            call_all(self._on_state, state)
 
     def _report(self, error: SidecarError) -> None:
         """Log why there is no connection, at once and then every few seconds."""
@@ -314,23 +308,3 @@ class Connection:
                 code="payload_too_large",
                 details={"size": size, "max_payload": self._max_payload},
             )
-
-
-def guarded(subject: str, handler: "Handler") -> "Handler":
-    """`handler`, but what it raises is logged: the reading loop that calls it must live on."""
-
-    def call(name: bytes, reply: bytes, header: bytes, payload: bytes) -> None:
-        try:
-            handler(name, reply, header, payload)
-        except Exception:
-            log.exception("a subscriber to %s failed", subject)
-
-    return call
-
-
-def _call_all(callbacks: Sequence[Callable[..., None]], *args: object) -> None:
-    for callback in tuple(callbacks):
-        try:
-            callback(*args)
-        except Exception:
-            log.exception("a listener to the connection failed")

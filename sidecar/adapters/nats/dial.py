@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import ssl
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -49,10 +50,11 @@ async def dial(
     timeout_s: float,
     on_lost: Callable[[], None],
     on_refused: Callable[[str], None],
+    on_lame: Callable[[], None],
 ) -> WireClient:
     """A connected client. Raises BusUnavailable when the server is away, BusRefused when it does not let us in."""
-    client = WireClient(on_lost=on_lost, on_refused=on_refused)
-    errors: list[Exception] = []
+    client = WireClient(on_lost=on_lost, on_refused=on_refused, on_lame=on_lame)
+    errors: deque[Exception] = deque(maxlen=8)
 
     async def on_error(error: Exception) -> None:
         errors.append(error)
@@ -79,7 +81,6 @@ async def dial(
     except asyncio.CancelledError:
         await client.hang_up()
         raise
-    errors.clear()
     return client
 
 

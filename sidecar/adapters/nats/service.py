@@ -15,6 +15,7 @@ _MAX_HEADER_TEXT = 512
 # The protocol's codes as numbers that clients of micro services know from HTTP.
 STATUS_BY_CODE: dict[ErrorCode, int] = {
     "invalid_request": 400,
+    "not_found": 404,
     "unknown_model": 404,
     "unknown_tool": 404,
     "tenant_denied": 403,

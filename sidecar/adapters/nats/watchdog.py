@@ -4,7 +4,14 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
+from sidecar.errors import SidecarError
+
 _RANDOM = random.SystemRandom()
+
+
+def jitter_s(most_s: float) -> float:
+    """Any time up to `most_s`, so that many clients do not do the same thing at once."""
+    return _RANDOM.uniform(0.0, most_s)
 
 
 async def watch(ping: Callable[[], Awaitable[None]], lost: asyncio.Event, *, every_s: float) -> str:
@@ -21,6 +28,8 @@ async def watch(ping: Callable[[], Awaitable[None]], lost: asyncio.Event, *, eve
                 await ping()
         except TimeoutError:
             return f"no answer to a ping within {every_s:g} s"
+        except (SidecarError, OSError, RuntimeError) as e:
+            return f"the ping failed: {e}"
 
 
 class Backoff:

@@ -15,12 +15,10 @@ from typing import Any
 from nats.aio.client import Client
 from nats.errors import ProtocolError
 
+from sidecar.adapters.nats.subscription import Handler
 from sidecar.errors import BusUnavailable, StartupError
 
 log = logging.getLogger(__name__)
-
-Handler = Callable[[bytes, bytes, bytes, bytes], None]
-"""Takes subject, reply subject, header block and payload, as they came."""
 
 _NEEDED = ("_process_msg", "_process_ping", "_process_info", "_process_err", "_close")
 _MAX_CONTROL_LINE = 1 << 20
@@ -105,10 +103,13 @@ class WireClient(Client):
     """A nats-py client for one connection that never reconnects by itself.
 
     `on_lost` is called once, at the moment that the connection begins to close for whatever reason;
-    `on_refused` with the text of each `-ERR` that leaves the connection open (permissions).
+    `on_refused` with the text of each `-ERR` that leaves the connection open (permissions); `on_lame` when the
+    server says that it is about to stop.
     """
 
-    def __init__(self, *, on_lost: Callable[[], None], on_refused: Callable[[str], None]) -> None:
+    def __init__(
+        self, *, on_lost: Callable[[], None], on_refused: Callable[[str], None], on_lame: Callable[[], None]
+    ) -> None:
         super().__init__()
         missing = [name for name in _NEEDED if not callable(getattr(self, name, None))]
         if missing:
@@ -117,6 +118,7 @@ class WireClient(Client):
         self._ps: Any = self._parser
         self._on_lost = on_lost
         self._on_refused = on_refused
+        self._on_lame = on_lame
         self._out: list[bytes] = []
         self._writer: asyncio.StreamWriter | None = None
         self._loop = asyncio.get_running_loop()
@@ -158,7 +160,8 @@ class WireClient(Client):
         self._out.append(data)
 
     def _write(self) -> None:
-        if self._out and self._writer is not None:
+        # A closing transport takes no more, and uvloop's raises; the reading side reports the loss.
+        if self._out and self._writer is not None and not self._writer.transport.is_closing():
             self._writer.write(b"".join(self._out) if len(self._out) > 1 else self._out[0])
         self._out.clear()
 
@@ -211,7 +214,10 @@ class WireClient(Client):
         if line.startswith(b"PING"):
             self.send(b"PONG\r\n")
         elif line.startswith(b"INFO "):
-            await self._process_info(json.loads(line[5:]))
+            info = json.loads(line[5:])
+            await self._process_info(info)
+            if info.get("ldm"):
+                self._on_lame()
         elif line.startswith(b"-ERR"):
             text = line[4:].decode("utf-8", "replace").strip()
             if "permissions violation" in text.lower():

@@ -1,0 +1,58 @@
+"""Error replies, and where answers may go."""
+
+import json
+from typing import get_args
+
+import pytest
+
+from sidecar.adapters.nats.micro import is_inbox
+from sidecar.adapters.nats.service import STATUS_BY_CODE, error_reply
+from sidecar.errors import BusUnavailable, Conflict, ErrorCode, InvalidRequest, Permanent, SidecarError
+
+
+def test_every_code_of_the_protocol_has_a_number() -> None:
+    assert set(STATUS_BY_CODE) == set(get_args(ErrorCode))
+    assert all(400 <= status < 600 for status in STATUS_BY_CODE.values())
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (InvalidRequest("x"), "400"),
+        (Permanent("x", code="queue_full"), "429"),
+        (Conflict("x"), "409"),
+        (BusUnavailable("x"), "503"),
+        (SidecarError("x"), "500"),
+    ],
+)
+def test_an_error_as_adr_32_has_it(error: SidecarError, status: str) -> None:
+    reply = error_reply(error)
+    assert dict(reply.headers) == {"Nats-Service-Error-Code": status, "Nats-Service-Error": "x"}
+    assert json.loads(reply.payload) == {
+        "error": {"code": error.code, "message": "x", "details": error.details},
+    }
+
+
+def test_a_long_text_with_line_breaks_fits_into_a_header() -> None:
+    header = error_reply(SidecarError("a\r\n" * 2000)).headers["Nats-Service-Error"]
+    assert header.startswith("a a")
+    assert len(header) <= 512
+    assert error_reply(SidecarError("")).headers["Nats-Service-Error"] == "internal"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "reply", "expected"),
+    [
+        (("acme", "j"), "_INBOX.abc.1", True),
+        (("acme", "j"), "_INBOX_acme.abc", True),
+        (("acme", "j"), "_INBOX_other.abc", False),
+        (("acme", "j"), "_INBOX_acmeother.abc", False),
+        (("shared", "register"), "_INBOX_acme.abc", True),
+        (("acme",), "_R_.abc.def", True),
+        (("acme",), "$JS.API.STREAM.PURGE.LLM_REQ", False),
+        (("acme",), "llm.v1.request.other.batch", False),
+        (("acme",), "llmx.own", True),
+    ],
+)
+def test_where_answers_may_go(tokens: tuple[str, ...], reply: str, expected: bool) -> None:
+    assert is_inbox("llm", tokens, reply) is expected

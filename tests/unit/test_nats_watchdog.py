@@ -1,0 +1,62 @@
+"""When a connection is given up, and how long the next attempt waits."""
+
+import asyncio
+
+import pytest
+
+from sidecar.adapters.nats.watchdog import Backoff, watch
+from sidecar.errors import BusUnavailable
+
+
+async def test_a_lost_connection_ends_the_watch_at_once() -> None:
+    lost = asyncio.Event()
+
+    async def ping() -> None:
+        pytest.fail("no ping is due")
+
+    watching = asyncio.create_task(watch(ping, lost, every_s=3600))
+    await asyncio.sleep(0)
+    lost.set()
+    assert await watching == "the connection was closed"
+
+
+async def test_an_unanswered_ping_ends_the_watch() -> None:
+    pings = 0
+
+    async def ping() -> None:
+        nonlocal pings
+        pings += 1
+        if pings == 3:
+            await asyncio.Event().wait()
+
+    assert "no answer to a ping" in await watch(ping, asyncio.Event(), every_s=0.01)
+    assert pings == 3
+
+
+@pytest.mark.parametrize("error", [BusUnavailable("gone"), ConnectionResetError("gone"), RuntimeError("gone")])
+async def test_a_ping_that_fails_ends_the_watch(error: Exception) -> None:
+    async def ping() -> None:
+        raise error
+
+    assert await watch(ping, asyncio.Event(), every_s=0.01) == "the ping failed: gone"
+
+
+async def test_a_cancelled_watch_passes_the_cancellation_on() -> None:
+    async def ping() -> None: ...
+
+    watching = asyncio.create_task(watch(ping, asyncio.Event(), every_s=3600))
+    await asyncio.sleep(0)
+    watching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await watching
+
+
+def test_the_backoff_begins_at_once_grows_and_is_bounded() -> None:
+    backoff = Backoff(base_s=0.1, cap_s=2.0)
+    waits = [backoff.next_s() for _ in range(50)]
+    assert waits[0] == 0
+    assert all(0.05 <= wait <= 2.0 for wait in waits[1:])
+    assert all(wait >= 1.0 for wait in waits[10:])
+    assert backoff.failures == 50
+    backoff.reset()
+    assert backoff.next_s() == 0
