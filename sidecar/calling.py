@@ -183,7 +183,7 @@ class Caller:
                 reply = item
                 continue
             if facts.first_token_ms is None:
-                facts.first_token_ms = round((self._clock.monotonic() - job.started_at) * 1000)
+                facts.first_token_ms = facts.queued_ms + round(1000 * (self._clock.monotonic() - job.started_at))
             facts.has_streamed = True
             if item.text:
                 text.append(item.text)

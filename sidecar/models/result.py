@@ -66,6 +66,8 @@ class Child(Open, frozen=True, kw_only=True):
 
 
 class Timings(Open, frozen=True, kw_only=True):
+    """Milliseconds since the request was stored: until a worker had it, its first token, its result."""
+
     queued_ms: int = 0
     first_token_ms: int | None = None
     total_ms: int = 0
