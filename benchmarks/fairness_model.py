@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
 from math import inf
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from sidecar.models.profile import Limits
 from sidecar.ports import Lane
@@ -124,6 +124,11 @@ class Call:
     token: object = None
 
 
+class Arrival(NamedTuple):
+    lane: Lane
+    jobs: float
+
+
 class Policy(Protocol):
     """A scheduler under test."""
 
@@ -206,15 +211,15 @@ class Record:
             if len(found) > 1:
                 low, high = min(found), max(found)
                 self.gap = max(self.gap, high[0] - low[0])
-                self.gap_bound = max(self.gap_bound, *self._bounds(lane for _, lane in found))
+                self.gap_bound = max(self.gap_bound, self._bound(lane for _, lane in found))
 
-    def _bounds(self, lanes: Iterator[Lane]) -> list[float]:
-        """The two largest terms of c/w + in-flight |estimate - actual| / w, added; twice so that max takes lists."""
+    def _bound(self, lanes: Iterator[Lane]) -> float:
+        """The sum of the two largest of (c + worst in-flight |estimate - actual|) / w."""
         terms = sorted(
             ((self._largest[lane] + self._worst_errors[lane]) / self._weights[lane] for lane in lanes),
             reverse=True,
         )
-        return [terms[0] + terms[1]]
+        return terms[0] + terms[1]
 
     def jain(self, *, job_class: str | None = None) -> float:
         """Weighted Jain index over the settled cost of the lanes that were backlogged all along."""
@@ -261,7 +266,7 @@ class _Run:
     def go(self) -> None:
         for source in self.world.sources:
             for time, jobs in source.bursts:
-                self.at(time, "arrive", (source.lane, jobs))
+                self.at(time, "arrive", Arrival(source.lane, jobs))
         self.at(0.0, "sample", None)
         while self.events and self.events[0][0] <= self.world.seconds:
             now, _, kind, what = heappop(self.events)
@@ -272,9 +277,9 @@ class _Run:
 
     def handle(self, now: float, kind: str, what: object) -> None:
         if kind == "arrive":
-            lane, jobs = what  # type: ignore[misc]
-            self.record.arrived(lane, now)
-            self.policy.arrive(lane, jobs, now)
+            assert isinstance(what, Arrival)
+            self.record.arrived(what.lane, now)
+            self.policy.arrive(what.lane, what.jobs, now)
         elif kind == "end":
             assert isinstance(what, Call)
             self.bedrock.end(what.job, now)

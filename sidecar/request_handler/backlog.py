@@ -3,8 +3,8 @@
 Also what leaves a window by itself: tickets whose deadline passed, and retries that may not go on yet.
 """
 
-from collections.abc import Callable, Container
-from heapq import heappop, heappush
+from collections.abc import Container, Iterator
+from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
 
@@ -12,6 +12,7 @@ from sidecar.errors import ErrorCode
 from sidecar.ports import Lane
 from sidecar.request_handler.caps import Tenant
 from sidecar.request_handler.fair_share import FairShare, Flow, Pools, Queue
+from sidecar.request_handler.ledger import Ledger
 from sidecar.request_handler.tickets import Dropped, Ticket
 
 CREDIT_S = 2.0
@@ -35,13 +36,13 @@ class LaneState:
 class Backlog:
     """All lanes' windows over one `FairShare`. `queued` counts tickets, delayed retries included."""
 
-    def __init__(self, share: FairShare, tenant: Callable[[str], Tenant], *, size: int) -> None:
+    def __init__(self, share: FairShare, ledger: Ledger, *, size: int) -> None:
         self.share = share
+        self.ledger = ledger
         self.size = size
         self.lanes: dict[Lane, LaneState] = {}
         self.queued = 0
         self.dropped: list[Dropped] = []
-        self._tenant = tenant
         self._sets: dict[tuple[str, ...], Pools] = {}
         self._delayed: list[tuple[float, int, Ticket]] = []
         self._deadlines: list[tuple[float, int, Ticket]] = []
@@ -63,7 +64,7 @@ class Backlog:
     def lane(self, lane: Lane) -> LaneState:
         state = self.lanes.get(lane)
         if state is None:
-            state = self.lanes[lane] = LaneState(self._tenant(lane.tenant))
+            state = self.lanes[lane] = LaneState(self.ledger.tenant(lane.tenant))
         return state
 
     def pool_set(self, pools: tuple[str, ...]) -> Pools:
@@ -92,22 +93,66 @@ class Backlog:
 
     def push(self, ticket: Ticket, *, is_retry: bool = False, credit: float | None = 0.0) -> None:
         """Append a ticket to its lane's window, or put a retry at its head."""
+        pools = self._usable(ticket)
+        if not pools:
+            self.drop(ticket, "quota_exceeded")
+            return
         flow = self.flow(ticket.lane, ticket.pools[0])
         state: LaneState = flow.window
-        queue = self._queue(flow, self.pool_set(ticket.pools))
+        queue = self._queue(flow, pools)
         if is_retry:
             queue.items.insert(0, ticket)
         else:
             queue.items.append(ticket)
         state.queued += 1
         self.queued += 1
-        if ticket.deadline is not None and not is_retry:
-            heappush(self._deadlines, (ticket.deadline, next(self._numbers), ticket))
+        if ticket.deadline is not None:
+            self._watch(ticket, ticket.deadline)
         if flow.is_active:
             if len(queue.items) == 1:
                 queue.line.enter(queue)
         elif not flow.is_parked:
             self.activate(flow, credit=credit)
+
+    def _usable(self, ticket: Ticket) -> Pools:
+        """The pools that can hold the ticket at all: only for these it queues, so it holds nobody up elsewhere."""
+        need = ticket.input_tokens + ticket.max_tokens
+        pools = self.pool_set(ticket.pools)
+        for key in ticket.pools:
+            if need > self.ledger.pool(key).largest:
+                return frozenset(key for key in pools if need <= self.ledger.pool(key).largest)
+        return pools
+
+    def _watch(self, ticket: Ticket, deadline: float) -> None:
+        if len(self._deadlines) > 2 * self.queued + 1024:
+            waiting = {id(ticket) for ticket in self.tickets()}
+            self._deadlines = [entry for entry in self._deadlines if id(entry[2]) in waiting]
+            heapify(self._deadlines)
+        heappush(self._deadlines, (deadline, next(self._numbers), ticket))
+
+    def tickets(self) -> Iterator[Ticket]:
+        """All that wait, delayed retries included. O(tickets)."""
+        for state in self.lanes.values():
+            for flow in state.flows.values():
+                for queue in flow.queues:
+                    yield from queue.items
+        for _, _, ticket in self._delayed:
+            yield ticket
+
+    def park(self, flow: Flow) -> None:
+        """Take a flow out whose tenant is at a cap."""
+        self.deactivate(flow)
+        flow.is_parked = True
+        flow.tenant.parked.append(flow)
+
+    def unpark(self, tenant: Tenant) -> None:
+        """Let a tenant's parked lanes compete again; those still at a cap are parked when their turn comes."""
+        if tenant.parked:
+            parked, tenant.parked = tenant.parked, []
+            for flow in parked:
+                flow.is_parked = False
+                if any(queue.items for queue in flow.queues):
+                    self.activate(flow, credit=CREDIT_S)
 
     def activate(self, flow: Flow, *, credit: float | None) -> None:
         """Let a flow compete that has tickets; see `FairShare.activate` for `credit`."""
@@ -179,6 +224,8 @@ class Backlog:
         self.lane(ticket.lane).delayed += 1
         self.queued += 1
         heappush(self._delayed, (until, ticket.seq, ticket))
+        if ticket.deadline is not None:
+            self._watch(ticket, ticket.deadline)
 
     def wake(self, now: float) -> None:
         """Return retries whose time has come to the heads of their lanes."""
@@ -214,7 +261,9 @@ class Backlog:
                     if ticket.seq == seq:
                         del queue.items[at]
                         self.took(flow)
-                        if not queue.items:
+                        if flow.is_parked:
+                            self.unpark(flow.tenant)
+                        elif not queue.items:
                             queue.line.leave(queue)
                             self.settle_down(flow)
                         return True
@@ -224,7 +273,7 @@ class Backlog:
         kept = [entry for entry in self._delayed if not (entry[1] == seq and entry[2].lane == lane)]
         if len(kept) == len(self._delayed):
             return False
-        kept.sort()
+        heapify(kept)
         self._delayed = kept
         state.delayed -= 1
         self.queued -= 1

@@ -8,7 +8,7 @@ from heapq import heappop, heappush
 from itertools import count
 from math import inf
 
-from sidecar.request_handler.backlog import CREDIT_S, Backlog
+from sidecar.request_handler.backlog import Backlog
 from sidecar.request_handler.caps import Tenant
 from sidecar.request_handler.fair_share import FairShare, Flow, Line, Share
 from sidecar.request_handler.ledger import Ledger
@@ -52,7 +52,7 @@ class Dispatch:
         while self.wakes and self.wakes[0][0] <= now:
             tenant = heappop(self.wakes)[2]
             tenant.wakes_at = inf
-            self.unpark(tenant)
+            self.backlog.unpark(tenant)
         self.backlog.wake(now)
         self.backlog.expire(now + self.ledger.epoch_offset)
 
@@ -137,19 +137,8 @@ class Dispatch:
         wait_s = tenant.wait_s(ticket.input_tokens + ticket.max_tokens, now=now)
         if wait_s <= 0:
             return False
-        self.backlog.deactivate(flow)
-        flow.is_parked = True
-        tenant.parked.append(flow)
+        self.backlog.park(flow)
         if wait_s < inf and now + wait_s < tenant.wakes_at:
             tenant.wakes_at = now + wait_s
             heappush(self.wakes, (tenant.wakes_at, next(self._numbers), tenant))
         return True
-
-    def unpark(self, tenant: Tenant) -> None:
-        """Let a tenant's parked lanes compete again; those still at a cap are parked when their turn comes."""
-        if tenant.parked:
-            parked, tenant.parked = tenant.parked, []
-            for flow in parked:
-                flow.is_parked = False
-                if any(queue.items for queue in flow.queues):
-                    self.backlog.activate(flow, credit=CREDIT_S)

@@ -23,6 +23,7 @@ from sidecar.request_handler.tickets import Ticket
 Pools = frozenset[str]
 COLD_RATIO = 0.25
 _NOT_IN_HEAP = -1
+_ROUNDING = 1e-9
 _numbers = count()
 
 
@@ -312,7 +313,7 @@ class FairShare:
         """A market weighs what waits in it: each class's weight, split over the markets its lanes wait in."""
         weight = 0.0
         for name, share in market.shares.items():
-            if share.weighs > 0:
-                weight += share.weight * share.weighs / self.weighs[name]
+            if share.weighs > _ROUNDING:
+                weight += share.weight * share.weighs / max(self.weighs[name], share.weighs)
         if weight > 0:
             market.weight = weight

@@ -27,6 +27,7 @@ NOT_READY_S = 5.0
 DAILY_PROBE_S = 3_600.0
 DAY_S = 86_400.0
 COLD_SECONDS_PER_TOKEN = 0.02
+_ROUNDING = 1e-6
 SETUP_TOKENS = 50
 
 Throttle = Literal["quota", "region", "daily", "not_ready"]
@@ -50,11 +51,9 @@ class Bucket:
             self.add(self.rate * elapsed)
 
     def add(self, amount: float) -> None:
-        """Put back, up to the cap; a level above it (after the cap fell) stays."""
-        level = self.level
-        if amount < 0 or level < self.cap:
-            level += amount
-            self.level = min(level, self.cap) if amount > 0 else level
+        """Put back, up to the cap; or take, down into debt."""
+        level = self.level + amount
+        self.level = level if level < self.cap else self.cap
 
     def wait_s(self, amount: float) -> float:
         """Seconds until `amount` is there, by the level of the last refill."""
@@ -96,6 +95,7 @@ class Pool:
         "tokens",
         "used",
         "wanted",
+        "wanted_by",
     )
 
     def __init__(self, key: str, limits: Limits, *, now: float, epoch: float = 0.0) -> None:
@@ -113,7 +113,7 @@ class Pool:
         self.day_used = 0.0
         self.used = self.minute_used = self.minute_before = 0.0
         self.minute_at = now - now % 60
-        self.wanted = 0.0
+        self.wanted = self.wanted_by = 0.0
         self.throttles = 0
         self.seconds_per_token = COLD_SECONDS_PER_TOKEN
         self.tokens = Bucket(0.0, 0.0, now=now)
@@ -143,7 +143,8 @@ class Pool:
         self._prices = None
         rate = self.tokens_per_minute * UTILISATION * self.factor / 60
         self.tokens.rate = rate
-        self.tokens.cap = max(rate * BURST_S, min(self.wanted, rate * 60), 1.0)
+        self.wanted = min(self.wanted, rate * 60)
+        self.tokens.cap = max(rate * BURST_S, self.wanted, 1.0)
         if self.requests is not None:
             requests = (self.limits.requests_per_minute or 0) * UTILISATION * self.factor / 60
             self.requests.rate = requests
@@ -172,24 +173,33 @@ class Pool:
         if now > self.tokens.at:
             self.refill(now)
         tokens = self.tokens
-        need = min(need, max(tokens.rate * 60, 1.0))
-        if tokens.level < need - 1e-6:
+        if tokens.level < need - _ROUNDING:
             self.limited_at = now
-            if need > tokens.cap:
-                self.wanted = need
-                tokens.cap = need
-            return False
+            if tokens.level < self._target(need) - _ROUNDING:
+                return False
         per_day = self.limits.tokens_per_day
         if per_day is not None and self.day_used + need > per_day:
             return False
         return self.requests is None or self.requests.level >= 1 - 1e-9
+
+    def _target(self, need: float) -> float:
+        """What the bucket has to hold before a call of `need` starts; it grows to that for the head that waits.
+
+        Less than `need` where that is more than a minute brings: the rest becomes a debt. Fixed at the first
+        question, since a target that moves with a learned rate might never be reached.
+        """
+        if need != self.wanted_by:
+            self.wanted_by = need
+            self.wanted = min(need, max(self.tokens.rate * 60, 1.0))
+            self.tokens.cap = max(self.tokens.rate * BURST_S, self.wanted, 1.0)
+        return self.wanted
 
     def wait_s(self, need: float, *, now: float) -> float:
         """Seconds until `fits` can become true by itself; infinite when only an end of a call can help."""
         if self.in_flight >= (1 if self.is_probing else self.concurrency):
             return inf
         self.refill(now)
-        wait = self.tokens.wait_s(min(need, max(self.tokens.rate * 60, 1.0)))
+        wait = self.tokens.wait_s(self._target(need))
         if self.requests is not None:
             wait = max(wait, self.requests.wait_s(1.0))
         per_day = self.limits.tokens_per_day
@@ -214,8 +224,9 @@ class Pool:
             self.refill(now)
         tokens.level -= need
         if self.wanted:
-            self.wanted = 0.0
+            self.wanted = self.wanted_by = 0.0
             tokens.cap = max(tokens.rate * BURST_S, 1.0)
+            tokens.level = min(tokens.level, tokens.cap)
         if self.requests is not None:
             self.requests.level -= 1
         self.in_flight += 1

@@ -41,7 +41,7 @@ class Scheduler:
     ) -> None:
         self.share = FairShare(classes)
         self.ledger = Ledger(self.share, caps=tenants, limits=limits, epoch_offset=epoch_offset)
-        self.backlog = Backlog(self.share, self.ledger.tenant, size=window)
+        self.backlog = Backlog(self.share, self.ledger, size=window)
         self.turns = Turns(self.share)
         self.dispatch = Dispatch(self.share, backlog=self.backlog, turns=self.turns, ledger=self.ledger)
         self._interactive_reserve = interactive_reserve
@@ -75,7 +75,7 @@ class Scheduler:
         self.ledger.limits = limits
         for name, tenant in self.ledger.tenants.items():
             tenant.set_caps(tenants(name), now=now)
-            self.dispatch.unpark(tenant)
+            self.backlog.unpark(tenant)
         for key, pool in self.ledger.pools.items():
             pool.set_limits(limits(key), now=now)
         self.backlog.reweigh()
@@ -139,7 +139,7 @@ class Scheduler:
         )
         if closed and not keeps_slot:
             self.release_slot(grant)
-        self.dispatch.unpark(grant.flow.tenant)
+        self.backlog.unpark(grant.flow.tenant)
         return closed
 
     def undo(self, grant: Grant, *, now: float, keeps_slot: bool = False) -> bool:
@@ -148,14 +148,14 @@ class Scheduler:
         undone = self.ledger.undo(grant, now=now)
         if undone and not keeps_slot:
             self.release_slot(grant)
-        self.dispatch.unpark(grant.flow.tenant)
+        self.backlog.unpark(grant.flow.tenant)
         return undone
 
     def release_slot(self, grant: Grant) -> None:
         """Give the slot back: the job waits for a tool or a child, or has ended. Idempotent."""
         if grant.holds_slot:
             self.ledger.free_slot(grant)
-            self.dispatch.unpark(grant.flow.tenant)
+            self.backlog.unpark(grant.flow.tenant)
 
     def next_turn(
         self, grant: Grant, *, pools: tuple[str, ...], input_tokens: int, max_tokens: int, now: float
