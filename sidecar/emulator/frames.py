@@ -15,6 +15,8 @@ import msgspec
 CONTENT_TYPE = "application/vnd.amazon.eventstream"
 
 _PADDING = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+# The field `p` with each length of padding, ready to replace the closing brace of a payload.
+_PADDING_FIELDS = [f',"p":"{_PADDING[:length]}"}}'.encode() for length in range(2, len(_PADDING))]
 _STRING = 7
 _FIXED_BYTES = 16
 
@@ -51,8 +53,9 @@ def encode_event(event_type: str, payload: dict[str, Any]) -> bytes:
 
     The padding's length varies with the payload, as the service's does, but equal payloads give equal frames.
     """
-    length = 2 + crc32(repr(payload).encode()) % (len(_PADDING) - 2)
-    return encode_frame(_event_headers(event_type), _encode_json({**payload, "p": _PADDING[:length]}))
+    body = _encode_json(payload)
+    padding = _PADDING_FIELDS[crc32(body) % len(_PADDING_FIELDS)]
+    return encode_frame(_event_headers(event_type), body[:-1] + (padding if payload else padding[1:]))
 
 
 def encode_exception(exception_type: str, message: str, **members: Any) -> bytes:

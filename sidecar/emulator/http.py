@@ -14,6 +14,7 @@ from sidecar.emulator.control import Control, ControlError
 from sidecar.emulator.control_plane import answer_control_plane
 from sidecar.emulator.exceptions import Refusal
 from sidecar.emulator.frames import CONTENT_TYPE
+from sidecar.emulator.grammar import EXCEPTION_FAULTS, Circumstances
 from sidecar.emulator.guardrail import apply_guardrail
 from sidecar.emulator.journal import CallRecord
 from sidecar.emulator.service import BedrockService, Prepared, decode_body
@@ -60,7 +61,7 @@ class HttpFront:
                     retry_attempt=request.headers.get("amz-sdk-request"),
                 )
                 return await self._converse(request, record)
-            return self._handle_plain(request, parts, body, region=region, request_id=request_id)
+            return await self._handle_plain(request, parts, body, region=region, request_id=request_id)
         except Refusal as refusal:
             return make_error(refusal, request_id)
 
@@ -123,11 +124,13 @@ class HttpFront:
         await transmit(response, request, prepared.steps, pace=pace, on_sent=note)
         return response
 
-    def _handle_plain(
+    async def _handle_plain(
         self, request: web.BaseRequest, parts: Sequence[str], body: bytes, *, region: str, request_id: str
     ) -> web.Response:
         headers = {"Content-Type": _JSON, "x-amzn-RequestId": request_id}
         answer: object = None
+        operation = parts[-1] if request.method == "POST" else parts[0]
+        await self._obstruct(operation, region)
         match request.method, *parts:
             case "POST", "model", model_id, "count-tokens":
                 answer = {"inputTokens": self._service.count_tokens(model_id, body)}
@@ -142,8 +145,18 @@ class HttpFront:
                 )
         if answer is None:
             raise Refusal("unknown_operation")
-        self._service.journal.counters["control_plane" if request.method == "GET" else parts[-1]] += 1
+        self._service.journal.counters[operation] += 1
         return web.Response(body=_encode_json(answer), headers=headers)
+
+    async def _obstruct(self, operation: str, region: str) -> None:
+        """Delay or refuse an operation that is no model call, where a rule says so."""
+        behaviour = self._service.script.decide_plain(Circumstances(operation=operation, region=region))
+        if behaviour.latency_ms > 0:
+            await asyncio.sleep(behaviour.latency_ms / 1000)
+        for fault in behaviour.faults:
+            if fault.kind in EXCEPTION_FAULTS:
+                self._service.journal.counters[f"{operation} refused"] += 1
+                raise plan.refusal_of(fault)
 
     def _handle_control(self, request: web.BaseRequest, path: str, body: bytes) -> web.Response:
         status = 200

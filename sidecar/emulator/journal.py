@@ -58,7 +58,7 @@ class Journal:
         self.active: dict[int, CallRecord] = {}
         self.max_active = 0
         self._number = 0
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
 
     def open(
         self,
@@ -97,24 +97,32 @@ class Journal:
         if is_aborted:
             record.aborted_at = record.finished_at
         facts = self._facts(record)
-        self.counters.update(facts)
-        self.by_model.setdefault(record.model_id, Counter()).update(facts)
+        _add(self.counters, facts)
+        _add(self.by_model.setdefault(record.model_id, Counter()), facts)
         if record.tenant:
-            self.by_tenant.setdefault(record.tenant, Counter()).update(facts)
+            _add(self.by_tenant.setdefault(record.tenant, Counter()), facts)
         self._wake()
 
     async def wait_until(self, is_true: Callable[[], bool]) -> None:
-        """Return once `is_true()`; it is asked again whenever a call begins or ends."""
-        while not is_true():
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            await waiter
+        """Return once `is_true()` was so: it is asked now, and at the moment that any call begins or ends."""
+        if is_true():
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append((is_true, waiter))
+        await waiter
 
     def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
+        if not self._waiters:
+            return
+        still_waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+        for is_true, waiter in self._waiters:
+            if waiter.done():
+                continue
+            if is_true():
                 waiter.set_result(None)
+            else:
+                still_waiting.append((is_true, waiter))
+        self._waiters = still_waiting
 
     def snapshot(self) -> dict[str, Any]:
         """All counters, JSON-able."""
@@ -148,3 +156,9 @@ class Journal:
         if record.error_type is not None:
             facts[record.error_type] = 1
         return facts
+
+
+def _add(counter: Counter[str], facts: dict[str, int]) -> None:
+    """As `Counter.update`, which is several times slower for a handful of keys."""
+    for name, number in facts.items():
+        counter[name] += number

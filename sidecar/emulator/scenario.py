@@ -6,7 +6,9 @@ A scenario file is TOML or JSON:
     default = "latency_ms=120 tps=60"      # every call, before any rule
 
     [[rule]]
-    model = "*nova*"                       # glob over the model id; likewise `region`, `tenant`, `operation`
+    model = "*nova*"                       # glob over the model id; likewise `region` and `tenant`
+    operation = "converse*"                # or of the others, which a rule has to name: `inference-profiles`,
+                                           # `foundation-models`, `count-tokens`, `apply` (of a guardrail)
     prompt = "(?i)weather"                 # regular expression, searched in the user's last text
     nth = [1, 2]                           # only these of the calls that match the lines above, counted from 1
     every = 10                             # or every tenth of them
@@ -129,6 +131,16 @@ class Script:
                 if not rule.go_on:
                     break
         return self._apply(behaviour, directives, now, prompt) if directives else behaviour
+
+    def decide_plain(self, now: Circumstances) -> Behaviour:
+        """The behaviour of an operation that is no model call: only rules that name operations count."""
+        behaviour = Behaviour()
+        for index, rule in enumerate(self.scenario.rule):
+            if rule.operation != "*" and rule.is_match(now, "") and self._is_due(index, rule):
+                behaviour = self._apply(behaviour, parse_behave(rule.behave), now, "")
+                if not rule.go_on:
+                    break
+        return behaviour
 
     def _is_due(self, index: int, rule: Rule) -> bool:
         self._matches[index] += 1

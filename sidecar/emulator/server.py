@@ -66,7 +66,7 @@ class Emulator:
         return len(self._web.connections) if self._web else 0
 
     async def wait_until(self, is_true: Callable[["Emulator"], bool]) -> None:
-        """Return once `is_true(emulator)`; it is asked again whenever a call begins or ends."""
+        """Return once `is_true(emulator)` was so: asked now, and at the moment that any call begins or ends."""
         await self._service.journal.wait_until(lambda: is_true(self))
 
     async def start(self) -> None:

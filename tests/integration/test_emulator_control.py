@@ -148,6 +148,26 @@ async def test_signatures_of_boto3_are_verified(emulator: Emulator) -> None:
         assert response["ResponseMetadata"]["HTTPStatusCode"] == 403
 
 
+async def test_the_control_plane_is_throttled_only_by_rules_that_name_it(http: Any, emulator: Emulator) -> None:
+    emulator.add_rule(behave="fault=internal")
+    async with http.get(f"{emulator.url}/inference-profiles") as response:
+        assert response.status == 200
+    emulator.load({"rule": [{"operation": "inference-*", "nth": [1], "behave": "fault=throttling"}]})
+    for status in (429, 200):
+        async with http.get(f"{emulator.url}/inference-profiles?maxResults=5") as response:
+            assert response.status == status
+    assert emulator.counters()["total"] == {"inference-profiles": 2, "inference-profiles refused": 1}
+    assert (await converse(http, emulator))[0] == 200
+
+
+async def test_waiting_sees_even_a_call_that_is_over_at_once(http: Any, emulator: Emulator) -> None:
+    waiting = asyncio.ensure_future(emulator.wait_until(lambda e: e.active_calls == 1))
+    await converse(http, emulator)
+    async with asyncio.timeout(60):
+        await waiting
+    await emulator.wait_until(lambda e: e.active_calls == 0)
+
+
 async def test_application_profiles_stand_for_their_model(http: Any) -> None:
     scenario = {"models": ["amazon.nova-lite-v1:0"], "profiles": {"team-a": "amazon.nova-lite-v1:0"}}
     async with Emulator(scenario=scenario) as emulator:
