@@ -11,7 +11,7 @@ from zlib import crc32
 
 import msgspec
 
-from sidecar.emulator.grammar import Behaviour, ToolCall
+from sidecar.emulator.behaviour import Behaviour, ToolCall
 from sidecar.emulator.schema_instance import make_instance
 from sidecar.emulator.tokens import CHARS_PER_TOKEN, count_text, count_tool_use
 

@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 
 from sidecar.emulator.answer import Answer, Prompt, compose
+from sidecar.emulator.behaviour import Behaviour, Circumstances, Step
 from sidecar.emulator.cache import CacheUse
 from sidecar.emulator.exceptions import Refusal
-from sidecar.emulator.grammar import Behaviour, Circumstances, GrammarError, Step, parse_directives
+from sidecar.emulator.grammar import GrammarError, parse_directives
 from sidecar.emulator.traits import ModelTraits
 
 UNNAMED_TENANT = ""

@@ -27,7 +27,8 @@ Pace
     jitter=0.3            every pause is longer or shorter by up to this share, from the seeded generator
 
 Fault, one for each bracket with `fault`
-    fault=kind            an exception or a broken transfer, see `EXCEPTION_FAULTS` and `WIRE_FAULTS`
+    fault=kind            an exception or a broken transfer, see `WIRE_FAULTS` in `behaviour.py`
+                          and `EXCEPTIONS` in `exceptions.py`
     at=3|mid|stop|end|headers   before the event with this number (from 0), in the middle, after messageStop, after
                           the last event, before the headers. Without `at`, exceptions come as an HTTP status
     s=60                  seconds of a stall (default 3600)
@@ -45,56 +46,18 @@ Conditions of a bracket
 
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from sidecar.emulator.exceptions import EXCEPTIONS
-
-EXCEPTION_FAULTS = frozenset(EXCEPTIONS)
-WIRE_FAULTS: dict[str, str] = {
-    "stall": "send nothing more for `s` seconds, then go on",
-    "cut": "end properly, inside a frame (of a plain answer: inside the JSON text)",
-    "close": "close the connection without the end of the transfer",
-    "reset": "reset the connection (RST)",
-    "missing_stop": "leave out messageStop and metadata",
-    "missing_metadata": "leave out metadata",
-    "missing_usage": "leave out usage",
-    "bad_crc": "a frame with a wrong checksum",
-    "empty": "status 200 with an empty body",
-    "html": "status 200 with a page of HTML",
-    "unknown_event": "an event of a type that nobody knows",
-    "unknown_block": "a content block of a kind that nobody knows",
-    "error_frame": "a frame of message type error",
-    "huge_frame": "one delta of `bytes` bytes",
-    "drip": "send pieces of `bytes` bytes (1), a millisecond apart",
-    "duplicate_tool_ids": "all tool calls carry the same id",
-}
+from sidecar.emulator.behaviour import EXCEPTION_FAULTS, FAULT_KEYS, TOOL_KEYS, WIRE_FAULTS, Step
 
 _BOOLEAN = frozenset({"echo", "redacted", "citations"})
 _INTEGER = frozenset({"tokens", "chunk_tokens", "cache_read", "cache_write", "bytes", "turn", "times", "after"})
 _NUMBER = frozenset({"latency_ms", "ttft_ms", "tps", "jitter", "s", "retry_after"})
-_STRING = frozenset(
-    {
-        "text",
-        "tool",
-        "id",
-        "raw",
-        "stop",
-        "guardrail",
-        "fault",
-        "message",
-        "model",
-        "region",
-        "tenant",
-        "operation",
-    }
-)
+_STRING = frozenset({"text", "tool", "id", "raw", "stop", "guardrail", "fault", "message"})
+_NAME = frozenset({"model", "region", "tenant", "operation"})
 _CONDITIONS = ("model", "region", "tenant", "operation", "turn", "times", "after")
-_TOOL_KEYS = ("tool", "input", "id", "raw")
-_FAULT_KEYS = ("fault", "at", "s", "bytes", "retry_after", "message")
-KEYS = _BOOLEAN | _INTEGER | _NUMBER | _STRING | {"reasoning", "input", "at"}
+KEYS = _BOOLEAN | _INTEGER | _NUMBER | _STRING | _NAME | {"reasoning", "input", "at"}
 
 _PLACES = ("mid", "stop", "end", "headers")
 _WORD = re.compile(r"\s*([a-z_]+)")
@@ -104,72 +67,6 @@ _raw_decode = json.JSONDecoder().raw_decode
 
 class GrammarError(ValueError):
     """A bracket that begins like a directive but is none; the message names the word."""
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """A scripted tool call. `raw` replaces the JSON text of the arguments in a stream."""
-
-    name: str
-    arguments: Any = field(default_factory=dict)
-    id: str | None = None
-    raw: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A scripted failure: see the module's table."""
-
-    kind: str
-    at: str | None = None
-    s: float = 3600.0
-    size_bytes: int | None = None
-    retry_after: float | None = None
-    message: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Behaviour:
-    """How one call is answered; the defaults are an immediate, plain, deterministic answer."""
-
-    text: str | None = None
-    echo: bool = False
-    tokens: int | None = None
-    reasoning: str | int | None = None
-    redacted: bool = False
-    tools: tuple[ToolCall, ...] = ()
-    stop: str | None = None
-    guardrail: str | None = None
-    citations: bool = False
-    cache_read: int | None = None
-    cache_write: int | None = None
-    latency_ms: float = 0.0
-    ttft_ms: float = 0.0
-    tps: float = 0.0
-    chunk_tokens: int = 4
-    jitter: float = 0.0
-    faults: tuple[Fault, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One bracket: what it sets, and the conditions under which it does."""
-
-    source: str
-    values: Mapping[str, Any]
-    conditions: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Circumstances:
-    """What the conditions of a bracket are held against. `turn` counts from 1, `seen` from 0."""
-
-    model: str = ""
-    region: str = ""
-    tenant: str = ""
-    operation: str = ""
-    turn: int = 1
-    seen: int = 0
 
 
 @lru_cache(maxsize=4096)
@@ -265,54 +162,8 @@ def _make_step(source: str, values: dict[str, Any]) -> Step:
     conditions = {key: values.pop(key) for key in _CONDITIONS if key in values}
     if "tool" in values:
         conditions.setdefault("turn", 1)
-    for lead, keys in (("tool", _TOOL_KEYS), ("fault", _FAULT_KEYS)):
+    for lead, keys in (("tool", TOOL_KEYS), ("fault", FAULT_KEYS)):
         stray = [key for key in keys if key in values and lead not in values]
         if stray:
             raise GrammarError(f"{stray[0]} without {lead}")
     return Step(source, values, conditions)
-
-
-def is_met(step: Step, now: Circumstances) -> bool:
-    """Whether the conditions of a bracket hold. `turn=0` holds in every turn."""
-    wanted = step.conditions
-    if not wanted:
-        return True
-    return (
-        wanted.get("model", "") in now.model
-        and wanted.get("region", now.region) == now.region
-        and wanted.get("tenant", now.tenant) == now.tenant
-        and wanted.get("operation", now.operation) == now.operation
-        and wanted.get("turn", now.turn) in (0, now.turn)
-        and wanted.get("after", 0) <= now.seen
-        and now.seen < wanted.get("times", now.seen + 1)
-    )
-
-
-def apply_steps(base: Behaviour, steps: Iterable[Step], now: Circumstances) -> Behaviour:
-    """`base` with every bracket whose conditions hold laid over it, in order."""
-    for step in steps:
-        if is_met(step, now):
-            base = _apply(base, step.values)
-    return base
-
-
-def _apply(base: Behaviour, values: Mapping[str, Any]) -> Behaviour:
-    plain = {k: v for k, v in values.items() if k not in _TOOL_KEYS and k not in _FAULT_KEYS}
-    if "tool" in values:
-        call = ToolCall(values["tool"], values.get("input", {}), values.get("id"), values.get("raw"))
-        plain["tools"] = (*base.tools, call)
-    if "fault" in values:
-        plain["faults"] = (*base.faults, _make_fault(values))
-    return replace(base, **plain)
-
-
-def _make_fault(values: Mapping[str, Any]) -> Fault:
-    at = values.get("at")
-    return Fault(
-        kind=values["fault"],
-        at=None if at is None else str(at),
-        s=values.get("s", 3600.0),
-        size_bytes=values.get("bytes"),
-        retry_after=values.get("retry_after"),
-        message=values.get("message"),
-    )

@@ -10,11 +10,11 @@ from aiohttp import web
 
 from sidecar.emulator import plan
 from sidecar.emulator.auth import AuthPolicy, authorize, read_region
+from sidecar.emulator.behaviour import EXCEPTION_FAULTS, Circumstances
 from sidecar.emulator.control import Control, ControlError
 from sidecar.emulator.control_plane import answer_control_plane
 from sidecar.emulator.exceptions import Refusal
 from sidecar.emulator.frames import CONTENT_TYPE
-from sidecar.emulator.grammar import EXCEPTION_FAULTS, Circumstances
 from sidecar.emulator.guardrail import apply_guardrail
 from sidecar.emulator.journal import CallRecord
 from sidecar.emulator.service import BedrockService, Prepared, decode_body

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from sidecar.emulator import frames
+from sidecar.emulator.behaviour import EXCEPTION_FAULTS, Fault
 from sidecar.emulator.events import StreamEvent
 from sidecar.emulator.exceptions import EXCEPTIONS, Refusal
-from sidecar.emulator.grammar import EXCEPTION_FAULTS, Fault
 
 HTML_PAGE = b"<!DOCTYPE html><html><head><title>Welcome</title></head><body>Sign in to continue</body></html>"
 HUGE_FRAME_BYTES = 1_048_576

@@ -40,7 +40,8 @@ from typing import Any
 
 import msgspec
 
-from sidecar.emulator.grammar import Behaviour, Circumstances, Step, apply_steps, is_met, parse_behave
+from sidecar.emulator.behaviour import Behaviour, Circumstances, Step, apply_steps, is_met
+from sidecar.emulator.grammar import parse_behave
 from sidecar.emulator.quota import QuotaRule
 
 

@@ -11,9 +11,9 @@ import msgspec
 from sidecar.emulator import call as calls
 from sidecar.emulator import events, guardrail, plan
 from sidecar.emulator.answer import Answer
+from sidecar.emulator.behaviour import EXCEPTION_FAULTS, Behaviour, Fault
 from sidecar.emulator.cache import CacheUse, PromptCache
 from sidecar.emulator.exceptions import INVALID_MODEL, Refusal
-from sidecar.emulator.grammar import EXCEPTION_FAULTS, Behaviour, Fault
 from sidecar.emulator.journal import CallRecord, Journal
 from sidecar.emulator.quirks import check_quirks
 from sidecar.emulator.quota import QuotaRule, Quotas, Reservation

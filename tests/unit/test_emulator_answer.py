@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.emulator.answer import Prompt, compose, make_text, make_tool_id, sign_reasoning
+from sidecar.emulator.behaviour import Behaviour, ToolCall
 from sidecar.emulator.events import make_events
-from sidecar.emulator.grammar import Behaviour, ToolCall
 from sidecar.emulator.schema_instance import make_instance
 from sidecar.emulator.tokens import count_text
 

@@ -4,16 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.emulator.grammar import (
-    Behaviour,
-    Circumstances,
-    Fault,
-    GrammarError,
-    ToolCall,
-    apply_steps,
-    parse_behave,
-    parse_directives,
-)
+from sidecar.emulator.behaviour import Behaviour, Circumstances, Fault, ToolCall, apply_steps
+from sidecar.emulator.grammar import GrammarError, parse_behave, parse_directives
 
 
 def behave(text: str, **now: object) -> Behaviour:

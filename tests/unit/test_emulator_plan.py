@@ -4,8 +4,8 @@ import pytest
 from botocore.eventstream import ChecksumMismatch, EventStreamBuffer
 
 from sidecar.emulator.answer import Prompt, compose
+from sidecar.emulator.behaviour import Behaviour, Fault
 from sidecar.emulator.events import StreamEvent, make_events, make_metadata, make_reply
-from sidecar.emulator.grammar import Behaviour, Fault
 from sidecar.emulator.plan import (
     EOF,
     End,

@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.emulator.grammar import Circumstances, parse_directives
+from sidecar.emulator.behaviour import Circumstances
+from sidecar.emulator.grammar import parse_directives
 from sidecar.emulator.scenario import Script, load_scenario, make_scenario
 
 NOVA = Circumstances(model="us.amazon.nova-lite-v1:0", region="us-east-1", tenant="acme", operation="converse")
