@@ -67,6 +67,7 @@ async def _ask(
 
     async with await invocation.client() as client:
         job = await client.submit(text, job_class=job_class, job_id=job_id, ack_timeout_s=5.0, **fields)
+        invocation.note(f"job {job.id}")
         try:
             if invocation.is_json:
                 result = await job.result()

@@ -168,7 +168,7 @@ class Bus:
             except FOREIGN as e:
                 # "No servers" is only how nats-py gives up; the reason came before.
                 is_vague = isinstance(e, nats_errors.NoServersError) and self._last_error is not None
-                failure = translate(self._last_error if is_vague else e, _without_secrets(server))
+                failure = translate((self._last_error if is_vague else e) or e, _without_secrets(server))
                 failure.__cause__ = e
         raise failure
 

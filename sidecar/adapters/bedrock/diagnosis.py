@@ -1,0 +1,70 @@
+"""What `sidecar doctor` asks about AWS, one question at a time, without calling a model."""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from sidecar.adapters.bedrock.credentials import Bearer, CredentialSource
+from sidecar.adapters.bedrock.endpoints import Endpoint, is_loopback, parse_endpoint, resolve_blocking
+from sidecar.errors import ModelUnavailable, StartupError
+from sidecar.settings import BedrockSettings
+
+if TYPE_CHECKING:
+    from botocore.session import Session
+
+_LOCAL = "local"
+
+
+async def find_credentials(settings: BedrockSettings) -> str:
+    """What calls will be signed with, in words and without secrets. Raises AccessDenied, ModelUnavailable."""
+    url = settings.endpoint_url
+    source = CredentialSource(
+        lambda: _open_session(settings),
+        is_local=url is not None and is_loopback(url),
+        clock=time.monotonic,
+    )
+    try:
+        found = await source.get()
+    finally:
+        await source.close()
+    if isinstance(found, Bearer):
+        return "a Bedrock API key (AWS_BEARER_TOKEN_BEDROCK)"
+    if found.access_key == _LOCAL:
+        return "none, and the endpoint on this machine needs none"
+    kind = "temporary keys" if found.token else "an access key"
+    return f"{kind} {found.access_key[:4]}…{found.access_key[-4:]}"
+
+
+async def find_endpoint(settings: BedrockSettings, region: str) -> Endpoint:
+    """Where a region's calls go. Raises ModelUnavailable where a region has no Bedrock, StartupError."""
+    if settings.endpoint_url is not None:
+        try:
+            return parse_endpoint(settings.endpoint_url)
+        except ValueError as e:
+            raise StartupError(f"bedrock.endpoint_url: {e}") from e
+    return await asyncio.to_thread(lambda: resolve_blocking(_open_session(settings), region))
+
+
+async def reach(endpoint: Endpoint, *, timeout_s: float) -> float:
+    """Milliseconds until a connection (with TLS, where the endpoint has it) stands. Raises ModelUnavailable."""
+    host, _, port = endpoint.host.rpartition(":")
+    if not port.isdecimal():
+        host, port = endpoint.host, "443" if endpoint.is_https else "80"
+    started = time.monotonic()
+    try:
+        async with asyncio.timeout(timeout_s):
+            _, writer = await asyncio.open_connection(
+                host.strip("[]"), int(port), ssl=True if endpoint.is_https else None
+            )
+    except (OSError, TimeoutError) as e:
+        reason = str(e) or f"no answer within {timeout_s:g} s"
+        raise ModelUnavailable(f"{endpoint.base} cannot be reached: {reason}") from e
+    elapsed_ms = (time.monotonic() - started) * 1000
+    writer.close()
+    return elapsed_ms
+
+
+def _open_session(settings: BedrockSettings) -> "Session":
+    import botocore.session
+
+    return botocore.session.Session(profile=settings.profile)
