@@ -4,7 +4,9 @@ import asyncio
 import json
 import logging
 import os
+import shutil
 import signal
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from sidecar.adapters.nats.embedded import NatsCluster, NatsServer, free_port
 from sidecar.adapters.nats.mux import Mux
 from sidecar.errors import BusUnavailable, StartupError
 from sidecar.settings import NatsEnvironment, NatsSettings
+from tests.support.nats_jwt import Operator
 from tests.support.nats_server import Access, Server, no_environment, running
 
 pytestmark = pytest.mark.nats
@@ -224,6 +227,57 @@ async def test_nkey_and_token_authentication(tmp_path: Path, opened: list[Connec
         await connection.start()
         await connection.flush()
         await connection.close()
+
+
+async def test_an_expired_jwt_is_replaced_by_the_renewed_one(tmp_path: Path, opened: list[Connection]) -> None:
+    operator = Operator()
+    creds = tmp_path / "user.creds"
+    operator.write_creds(creds, lives_s=2)
+    with running(NatsServer(config=operator.config)) as server:
+        connection = Connection(settings(server.url, creds=creds), environment=no_environment)
+        opened.append(connection)
+        states = States(connection)
+        await connection.start()
+        await states.until("connected", "disconnected")
+        operator.write_creds(creds)
+        await states.until("connected", "disconnected", "connected")
+        await connection.flush(timeout_s=20)
+        await connection.close()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+async def test_tls_with_a_ca_of_our_own_and_no_connection_without_it(
+    tmp_path: Path, opened: list[Connection]
+) -> None:
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    await asyncio.to_thread(
+        subprocess.run,
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=test"),
+            *("-addext", "subjectAltName=IP:127.0.0.1"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    with running(NatsServer(config=f'tls {{ cert_file: "{cert}", key_file: "{key}" }}')) as server:
+        url = server.url.replace("nats://", "tls://")
+        connection = Connection(settings(url, tls_ca=cert), environment=no_environment)
+        opened.append(connection)
+        await connection.start()
+        mux = Mux(connection, timeout_s=20)
+        await mux.start()
+        await mux.api("STREAM.CREATE.S", {"name": "S", "subjects": ["s.>"]})
+        await asyncio.gather(*(mux.store("s.a", b"x" * 10_000) for _ in range(100)))
+        assert (await mux.api("STREAM.INFO.S"))["state"]["messages"] == 100
+        await connection.close()
+
+        distrustful = Connection(settings(url), environment=no_environment)
+        starting = asyncio.create_task(distrustful.start())
+        await until_error(distrustful, "internal")
+        assert "certificate" in str(distrustful.last_error).lower()
+        starting.cancel()
+        await asyncio.wait({starting})
 
 
 async def test_a_context_that_does_not_exist_stops_the_start(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sidecar.adapters.nats.connection import Connection
-from sidecar.adapters.nats.embedded import NatsServer
+from sidecar.adapters.nats.embedded import NatsCluster, NatsServer
 from sidecar.adapters.nats.mux import Mux
 from sidecar.adapters.nats.provision import ensure
 from sidecar.adapters.nats.topology import StreamSpec, doorbell, streams
@@ -194,3 +194,29 @@ async def test_an_account_without_jetstream_stops_the_start() -> None:
             await ensure(mux, settings())
         await mux.close()
         await connection.close()
+
+
+async def test_replicas_that_start_together_on_a_cluster_make_replicated_streams() -> None:
+    cluster = NatsCluster()
+    try:
+        await asyncio.to_thread(cluster.start)
+        muxes = []
+        for server in cluster.servers:
+            connection = Connection(Access(server, server.url).settings(), environment=no_environment)
+            await connection.start()
+            muxes.append(Mux(connection, timeout_s=20))
+            await muxes[-1].start()
+        replicated = settings(replicas=3)
+        await asyncio.gather(*(ensure(mux, replicated) for mux in muxes))
+        for stream in streams(replicated):
+            assert (await config(muxes[0], stream.name))["num_replicas"] == 3
+        for mux in muxes:
+            await mux.close()
+            await mux.connection.close()
+    finally:
+        await asyncio.to_thread(cluster.stop)
+
+
+async def test_a_server_that_cannot_start_says_why() -> None:
+    with pytest.raises(StartupError, match="Parse error"):
+        NatsServer(config="nonsense: [").start()
