@@ -20,6 +20,9 @@ def check_quirks(body: Body, traits: ModelTraits, *, input_tokens: int) -> None:
     _check_context(body, traits, input_tokens)
     for check in _RULES.get(traits.family, ()):
         check(body, traits)
+    if any("text" not in block for message in body.get("messages") or () for block in message["content"]):
+        for check in _RULES_ABOUT_BLOCKS.get(traits.family, ()):
+            check(body, traits)
 
 
 def _check_context(body: Body, traits: ModelTraits, input_tokens: int) -> None:
@@ -240,14 +243,12 @@ def _nova_results(body: Body, traits: ModelTraits) -> None:
         raise Refusal("validation", _MALFORMED.format(where))
 
 
-_RULES: dict[str, tuple[Callable[[Body, ModelTraits], None], ...]] = {
-    "claude": (
-        _claude_sampling,
-        _claude_thinking,
-        _claude_signatures,
-        _claude_prefill,
-        _claude_tool_choice,
-        _claude_media,
-    ),
-    "nova": (_nova_first_turn, _nova_tools, _nova_reasoning, _nova_results),
+_Rules = dict[str, tuple[Callable[[Body, ModelTraits], None], ...]]
+_RULES: _Rules = {
+    "claude": (_claude_sampling, _claude_thinking, _claude_prefill, _claude_tool_choice),
+    "nova": (_nova_first_turn, _nova_tools),
+}
+_RULES_ABOUT_BLOCKS: _Rules = {
+    "claude": (_claude_signatures, _claude_media),
+    "nova": (_nova_reasoning, _nova_results),
 }

@@ -35,7 +35,8 @@ def check_body(body: Mapping[str, Any]) -> None:
         if block.get("text") == "":
             _refuse_blank(f"SystemContentBlock object at system.{index}")
     _check_inference(body.get("inferenceConfig") or {})
-    _check_tools(body.get("toolConfig") or {})
+    if "toolConfig" in body:
+        _check_tools(body["toolConfig"] or {})
 
 
 def _refuse(message: str) -> NoReturn:
