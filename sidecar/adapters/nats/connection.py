@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sidecar.adapters.nats.context import Target, resolve
 from sidecar.adapters.nats.errors import mapped
+from sidecar.adapters.nats.message import check_size
 from sidecar.adapters.nats.subscription import Handler, call_all
 from sidecar.adapters.nats.subscription import Subscription as Subscription
 from sidecar.adapters.nats.watchdog import Backoff, jitter_s, watch
@@ -148,7 +149,7 @@ class Connection:
         if wire is None:
             raise BusUnavailable("not connected to NATS")
         if len(data) > self._max_payload:
-            self._check_size(data)
+            check_size(data, self._max_payload)
         wire.send(data)
 
     @property
@@ -298,13 +299,3 @@ class Connection:
     def _shown_servers(self) -> list[str]:
         """Addresses without the secrets that a URL may carry."""
         return [url.rpartition("@")[2] for url in self._servers]
-
-    def _check_size(self, data: bytes) -> None:
-        line, _, _ = data.partition(b"\r\n")
-        size = int(line.rpartition(b" ")[2]) if line.startswith((b"PUB", b"HPUB")) else 0
-        if size > self._max_payload:
-            raise BusRefused(
-                f"a message of {size} bytes exceeds the server's max_payload of {self._max_payload}",
-                code="payload_too_large",
-                details={"size": size, "max_payload": self._max_payload},
-            )

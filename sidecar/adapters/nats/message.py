@@ -98,3 +98,18 @@ def encode_publish(subject: str, reply: str, headers: Mapping[str, str] | None, 
         block,
         payload,
     )
+
+
+def check_size(command: bytes, max_payload: int) -> None:
+    """Raises BusRefused (`payload_too_large`) for a publish whose headers and payload exceed the server's limit.
+
+    The server would close the connection on it.
+    """
+    line, _, _ = command.partition(b"\r\n")
+    size = int(line.rpartition(b" ")[2]) if line.startswith((b"PUB", b"HPUB")) else 0
+    if size > max_payload:
+        raise BusRefused(
+            f"a message of {size} bytes exceeds the server's max_payload of {max_payload}",
+            code="payload_too_large",
+            details={"size": size, "max_payload": max_payload},
+        )
