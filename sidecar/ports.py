@@ -332,3 +332,30 @@ class Checkpoints(Protocol):
     async def load(self, name: str) -> bytes | None:
         """What was saved last, also at R3; None when nothing was."""
         ...
+
+
+class ClusterBus(Protocol):
+    """Small messages between replicas, below `<prefix>.v1.sys.`; nothing of it is stored.
+
+    `topic` is one or more subject tokens. What is published or asked may be lost, doubled or late.
+    """
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Tell everybody who listens to `topic`, this replica included."""
+        ...
+
+    async def subscribe(self, topic: str, hear: Callable[[bytes], None]) -> None:
+        """Call `hear` for each message on `topic` from now on, in order; it must not block."""
+        ...
+
+    async def serve(self, topic: str, answer: Callable[[bytes], bytes]) -> None:
+        """Answer the requests on `topic`, at once: `answer` must not block."""
+        ...
+
+    async def request(self, topic: str, payload: bytes, *, timeout_s: float) -> bytes:
+        """The reply of whoever serves `topic`. BusUnavailable has `details["status"] == 503` when nobody does."""
+        ...
+
+    async def close(self) -> None:
+        """Listen and answer no more."""
+        ...

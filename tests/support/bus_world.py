@@ -8,12 +8,14 @@ from typing import Any, Protocol
 from sidecar.adapters.memory.bus import Hint, MemoryBus
 from sidecar.adapters.memory.checkpoints import MemoryCheckpoints
 from sidecar.adapters.memory.clock import MemoryClock
+from sidecar.adapters.memory.cluster_bus import MemoryClusterBus
 from sidecar.adapters.memory.dead_letters import MemoryDeadLetters
 from sidecar.adapters.memory.intake import MemoryIntake
 from sidecar.adapters.memory.job_store import MemoryJobStore
 from sidecar.adapters.memory.leases import MemoryLeaseStore
 from sidecar.adapters.memory.publisher import MemoryPublisher
 from sidecar.adapters.nats.checkpoints import NatsCheckpoints
+from sidecar.adapters.nats.cluster_bus import NatsClusterBus
 from sidecar.adapters.nats.dead_letters import NatsDeadLetters
 from sidecar.adapters.nats.intake import NatsIntake
 from sidecar.adapters.nats.job_store import NatsJobStore
@@ -24,7 +26,7 @@ from sidecar.models.event import Delta, Event, EventData, EventType, Status
 from sidecar.models.job import JobState
 from sidecar.models.result import Output, Result
 from sidecar.models.subjects import Subjects
-from sidecar.ports import Checkpoints, DeadLetters, Intake, JobStore, LeaseStore, Publisher
+from sidecar.ports import Checkpoints, ClusterBus, DeadLetters, Intake, JobStore, LeaseStore, Publisher
 from sidecar.settings import RetentionSettings, Settings, TenantPolicy
 
 MAX_QUEUE = 40
@@ -43,6 +45,7 @@ class Storage:
     leases: LeaseStore
     dead: DeadLetters
     checkpoints: Checkpoints
+    cluster: ClusterBus
 
 
 class World(Protocol):
@@ -78,6 +81,7 @@ class MemoryWorld:
             MemoryLeaseStore(self.bus, replica=replica),
             MemoryDeadLetters(self.bus, replica=replica),
             MemoryCheckpoints(self.bus, replica=replica),
+            MemoryClusterBus(self.bus, replica=replica),
         )
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -112,6 +116,7 @@ class NatsWorld:
             NatsLeaseStore(mux, is_replicated=is_replicated),
             NatsDeadLetters(mux, subjects, is_replicated=is_replicated),
             NatsCheckpoints(mux, is_replicated=is_replicated),
+            NatsClusterBus(mux, subjects),
         )
 
     async def until(self, condition: Callable[[], bool]) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from itertools import count
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from sidecar.adapters.memory.faults import Delivery, DeliveryPlan, FaultPlan, Operation, deliver_once, no_faults
 from sidecar.adapters.memory.stream import REFUSED_HEADERS, Limits, MemoryStream, matches
@@ -34,6 +34,12 @@ class _Responder(NamedTuple):
     pattern: str
     respond: Responder
     is_broadcast: bool
+
+
+class _Answerer(NamedTuple):
+    replica: str
+    subject: str
+    answer: Callable[[bytes], bytes]
 
 
 class MemoryBus:
@@ -72,6 +78,7 @@ class MemoryBus:
         self.providers: dict[str, Provider] = {}
         self._listeners: dict[int, _Listener] = {}
         self._responders: dict[int, _Responder] = {}
+        self._answerers: dict[int, _Answerer] = {}
         self._ids = count()
         self._away: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -90,6 +97,7 @@ class MemoryBus:
         """Forget what a replica listens to and answers, as when its process has died."""
         self._listeners = {i: x for i, x in self._listeners.items() if x.replica != replica}
         self._responders = {i: x for i, x in self._responders.items() if x.replica != replica}
+        self._answerers = {i: x for i, x in self._answerers.items() if x.replica != replica}
 
     async def perform(self, operation: Operation, effect: Callable[[], T]) -> T:
         """Carry out `effect` as the server would, with the faults of the moment.
@@ -137,6 +145,33 @@ class MemoryBus:
 
         return stop
 
+    def answer(self, replica: str, subject: str, answer: Callable[[bytes], bytes]) -> Callable[[], None]:
+        """Answer another replica's questions on `subject`, at once. Returns what ends it."""
+        key = next(self._ids)
+        self._answerers[key] = _Answerer(replica, subject, answer)
+
+        def stop() -> None:
+            self._answerers.pop(key, None)
+
+        return stop
+
+    async def ask(self, operation: Operation, payload: bytes, *, timeout_s: float) -> bytes:
+        """Ask another replica. Raises BusUnavailable: status 503 when nobody answers there, else after `timeout_s`."""
+        self.operations.append(operation)
+        fault = self.faults(operation)
+        await self.clock.sleep(fault.delay_s)
+        found = next((x for x in self._answerers.values() if x.subject == operation.subject), None)
+        is_lost = operation.replica in self._away or fault.lose == "request"
+        if found is None and not is_lost:
+            raise BusUnavailable(f"nobody answers {operation.subject}", details={"status": 503})
+        if found is None or is_lost or found.replica in self._away:
+            return await self._silence(operation, timeout_s)
+        reply = found.answer(payload)
+        await self.clock.sleep(0)
+        if operation.replica in self._away or fault.lose != "nothing":
+            return await self._silence(operation, timeout_s)
+        return reply
+
     async def request_many(
         self, subject: str, payload: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> AsyncIterator[Reply]:
@@ -167,7 +202,10 @@ class MemoryBus:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _time_out(self, operation: Operation) -> None:
-        await self.clock.sleep(self.request_timeout_s)
+        await self._silence(operation, self.request_timeout_s)
+
+    async def _silence(self, operation: Operation, timeout_s: float) -> NoReturn:
+        await self.clock.sleep(timeout_s)
         raise BusUnavailable(f"no answer to {operation.name} on {operation.subject}")
 
     async def _carry_out_later(self, delay_s: float, effect: Callable[[], object]) -> None:

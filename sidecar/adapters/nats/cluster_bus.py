@@ -1,0 +1,48 @@
+"""Messages between replicas: core NATS, over the connection's mux."""
+
+from collections.abc import Callable
+
+from sidecar.adapters.nats.connection import Subscription
+from sidecar.adapters.nats.message import Message
+from sidecar.adapters.nats.mux import Mux
+from sidecar.errors import InvalidRequest
+from sidecar.models.subjects import Subjects, is_name
+
+
+class NatsClusterBus:
+    """`ClusterBus` over NATS. Subscriptions survive reconnects; what is sent meanwhile is lost."""
+
+    def __init__(self, mux: Mux, subjects: Subjects) -> None:
+        self._mux = mux
+        self._subjects = subjects
+        self._subscriptions: list[Subscription] = []
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        self._mux.publish(self._subject(topic), payload)
+
+    async def subscribe(self, topic: str, hear: Callable[[bytes], None]) -> None:
+        def deliver(message: Message) -> None:
+            hear(message.payload)
+
+        self._subscriptions.append(await self._mux.subscribe(self._subject(topic), deliver))
+
+    async def serve(self, topic: str, answer: Callable[[bytes], bytes]) -> None:
+        def deliver(message: Message) -> None:
+            reply = answer(message.payload)
+            if message.reply:
+                self._mux.publish(message.reply, reply)
+
+        self._subscriptions.append(await self._mux.subscribe(self._subject(topic), deliver))
+
+    async def request(self, topic: str, payload: bytes, *, timeout_s: float) -> bytes:
+        return (await self._mux.request(self._subject(topic), payload, timeout_s=timeout_s)).payload
+
+    async def close(self) -> None:
+        while self._subscriptions:
+            await self._subscriptions.pop().unsubscribe()
+
+    def _subject(self, topic: str) -> str:
+        tokens = topic.split(".")
+        if not all(map(is_name, tokens)):
+            raise InvalidRequest(f"{topic!r} is not a topic")
+        return self._subjects.sys(*tokens)

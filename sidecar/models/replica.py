@@ -1,0 +1,173 @@
+"""What replicas say to each other on `<prefix>.v1.sys.>`: internal, but read by the next and the last version.
+
+Unknown fields are ignored and new ones have defaults, so that replicas one minor version apart work side by side.
+Every message may be lost, doubled, late or out of order; heartbeats repeat whatever matters.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from sidecar.models.job import JobState
+from sidecar.models.result import ErrorInfo, Usage
+
+PROTOCOL = 1
+OLDEST_PROTOCOL = 1
+
+OutcomeKind = Literal["ended", "returned", "taken", "unreadable"]
+OpKind = Literal["undo", "ask", "throttled", "used", "finish"]
+
+
+class Wire(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Base of these messages: open for unknown fields, small on the wire."""
+
+
+class Wish(Wire, frozen=True):
+    """The next model call of a running job, as asked for by its operation `number`."""
+
+    number: int
+    pools: tuple[str, ...]
+    input_tokens: int
+    max_tokens: int
+
+
+class Outcome(Wire, frozen=True):
+    """How a granted job left its worker.
+
+    `ended`: nothing is left to do. `returned`: handed back, anybody may take it. `taken`: `owner` had claimed it
+    as `attempt`. `unreadable`: this worker's version cannot read the request.
+    """
+
+    kind: OutcomeKind = "ended"
+    attempt: int = 0
+    owner: str | None = None
+
+
+ENDED = Outcome()
+
+
+class Held(Wire, frozen=True):
+    """A job in a worker's hands. `attempt` is 0 before the claim; `number` counts the job's operations so far.
+
+    `is_open`: the debit of its last call is open. `holds_slot`: it is not resting. `wish`: the call it waits for.
+    """
+
+    seq: int
+    tenant: str
+    job_class: str
+    job: str
+    pool: str
+    pools: tuple[str, ...]
+    input_tokens: int
+    max_tokens: int
+    stored_at: float
+    deadline: float | None = None
+    attempt: int = 0
+    number: int = 0
+    is_open: bool = True
+    holds_slot: bool = True
+    wish: Wish | None = None
+
+
+class Heartbeat(Wire, frozen=True):
+    """A replica's sign of life, once a second. `n` counts them; one too large for a message comes in `parts`.
+
+    `member` names the process (`name` may be used again by its successor). `term` is above 0 for the scheduler.
+    """
+
+    member: str
+    name: str
+    n: int
+    slots: int
+    version: str = ""
+    protocol: int = 1
+    oldest: int = 1
+    is_draining: bool = False
+    is_leaving: bool = False
+    term: int = 0
+    part: int = 1
+    parts: int = 1
+    jobs: tuple[Held, ...] = ()
+
+
+class Rollcall(Wire, frozen=True):
+    """A new scheduler asks everybody for a heartbeat at once."""
+
+    member: str
+    term: int
+
+
+class Offer(Wire, frozen=True):
+    """A grant on its way to a worker. `attempt`: the job's last attempt that the scheduler knows of.
+
+    `known` and `revision` are the job's document, where the scheduler has written one.
+    """
+
+    leader: str
+    term: int
+    seq: int
+    tenant: str
+    job_class: str
+    job: str
+    pool: str
+    pools: tuple[str, ...]
+    input_tokens: int
+    max_tokens: int
+    stored_at: float
+    deadline: float | None = None
+    attempt: int = 0
+    known: JobState | None = None
+    revision: int = 0
+
+
+class OfferReply(Wire, frozen=True):
+    """`beat` is the number of the worker's last heartbeat before it took the job."""
+
+    is_taken: bool
+    reason: str = ""
+    beat: int = 0
+
+
+class Op(Wire, frozen=True):
+    """Something that a running job tells the scheduler; which fields count depends on `kind`.
+
+    `number` counts from 1 within a job's grant: one that is not above the last is a repetition.
+    """
+
+    seq: int
+    number: int
+    kind: OpKind
+    keeps_slot: bool = False
+    wish: Wish | None = None
+    throttle: Literal["quota", "region", "daily", "not_ready"] | None = None
+    retry_after: float | None = None
+    usage: Usage | None = None
+    seconds: float = 0.0
+    outcome: Outcome | None = None
+
+
+class Ops(Wire, frozen=True):
+    """Operations of one worker, in order. The reply says that they were taken."""
+
+    member: str
+    ops: tuple[Op, ...]
+
+
+class OpsReply(Wire, frozen=True):
+    is_leader: bool
+
+
+class Turn(Wire, frozen=True):
+    """The scheduler's answer to a wish: the pool, or why there is none."""
+
+    seq: int
+    number: int
+    pool: str | None = None
+    error: ErrorInfo | None = None
+
+
+class Disowned(Wire, frozen=True):
+    """The scheduler believes that the job is another's: look at its document."""
+
+    tenant: str
+    job: str
