@@ -22,6 +22,9 @@ from sidecar.request_handler.tickets import Ticket
 from sidecar.settings import BedrockSettings, JobsSettings, Policy, TenantPolicy
 
 MOST_REMEMBERED = 20_000
+MOST_SPILL_PRICE = 2.0
+# The job's own timer ends a call first, and knows whether the timeout or the deadline was the reason.
+CLIENT_GRACE_S = 1.0
 
 
 class Asker:
@@ -60,7 +63,7 @@ class Asker:
             tenant=name,
             input_tokens=tokens,
             max_tokens=max_tokens,
-            pools={candidate.route.pool: candidate.route.limits for candidate in selection.candidates},
+            pools={c.route.pool: c.route.limits for c in _affordable_stand_ins(request, selection)},
             queued=self._queued(stored.lane),
             now=self._clock.now(),
             deadline=request.deadline.timestamp() if request.deadline else None,
@@ -157,7 +160,7 @@ class Asker:
             connect_s=self._bedrock.connect_timeout_s,
             first_token_s=request.first_token_timeout_s or self._jobs.first_token_timeout_s,
             idle_s=request.idle_timeout_s or self._jobs.idle_timeout_s,
-            total_s=left_s,
+            total_s=left_s + CLIENT_GRACE_S,
         )
 
 
@@ -172,6 +175,27 @@ def _candidate_of(selection: Selection, pool: str) -> Candidate:
         if candidate.route.pool == pool:
             return candidate
     return selection.candidates[0]
+
+
+def _affordable_stand_ins(request: JobRequest, selection: Selection) -> tuple[Candidate, ...]:
+    """The candidates whose quota the job may take at once, in order.
+
+    A full quota of the best one is no reason to run at several times its price: where the sidecar chose, such
+    candidates are left for failures. A chain that the request names is taken as it is.
+    """
+    price = _output_price(selection.candidates[0])
+    if request.models or price is None:
+        return selection.candidates
+    return tuple(
+        candidate
+        for candidate in selection.candidates
+        if (other := _output_price(candidate)) is not None and other <= price * MOST_SPILL_PRICE
+    )
+
+
+def _output_price(candidate: Candidate) -> float | None:
+    prices = candidate.profile.prices
+    return prices[0].output * candidate.route.price_factor if prices else None
 
 
 def _named(tier: str, request: JobRequest) -> ServiceTier:
