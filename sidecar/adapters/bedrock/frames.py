@@ -6,16 +6,19 @@ times the cost; the tests hold this decoder to its results.
 """
 
 from binascii import crc32
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from struct import Struct
-from typing import NamedTuple
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 MAX_HEADERS_BYTES = 128 * 1024
 MAX_PAYLOAD_BYTES = 24 * 1024 * 1024
 
-_PRELUDE = Struct("!III")
-_UINT32 = Struct("!I")
+_PRELUDE_BYTES = 12
 _CRC_BYTES = 4
+_unpack_prelude = Struct("!III").unpack_from
+_unpack_crc = Struct("!I").unpack_from
 _KNOWN_HEADER_SETS = 64
 
 _INTEGERS = {2: 1, 3: 2, 4: 4, 5: 8, 8: 8}
@@ -24,11 +27,6 @@ _STRING, _BYTES, _UUID = 7, 6, 9
 
 class FrameError(Exception):
     """The bytes are not an intact event stream."""
-
-
-class Frame(NamedTuple):
-    headers: Mapping[str, object]
-    payload: bytes
 
 
 def parse_headers(block: bytes) -> dict[str, object]:
@@ -64,50 +62,51 @@ def _value(block: bytes, at: int, kind: int) -> tuple[object, int]:
     raise FrameError(f"a header has the unknown type {kind}")
 
 
-class FrameDecoder:
-    """Collects bytes and yields whole frames. `is_between_frames` tells a clean end from a cut one."""
+class FrameDecoder(Generic[T]):
+    """Collects bytes and hands out whole frames. `is_between_frames` tells a clean end from a cut one.
 
-    def __init__(self, max_payload_bytes: int = MAX_PAYLOAD_BYTES) -> None:
-        self._rest = b""
+    `classify` turns a frame's headers into whatever its reader goes by. A stream repeats a handful of header
+    blocks byte for byte, so that it is asked once for each of them.
+    """
+
+    def __init__(
+        self, classify: Callable[[Mapping[str, object]], T], max_payload_bytes: int = MAX_PAYLOAD_BYTES
+    ) -> None:
+        self._classify = classify
         self._max_payload_bytes = max_payload_bytes
-        self._known: dict[bytes, dict[str, object]] = {}
+        self._rest = b""
+        self._known: dict[bytes, T] = {}
 
     @property
     def is_between_frames(self) -> bool:
         return not self._rest
 
-    def feed(self, data: bytes) -> Iterator[Frame]:
-        """Frames that `data` completes. Raises FrameError at the first one that is broken or too large."""
+    def feed(self, data: bytes) -> Iterator[tuple[T, bytes]]:
+        """Kind and payload of each frame that `data` completes. Raises FrameError at the first broken one."""
         buffer = self._rest + data if self._rest else data
-        at, end = 0, len(buffer)
         self._rest = buffer
-        while end - at >= _PRELUDE.size:
-            total, header_bytes, prelude_crc = _PRELUDE.unpack_from(buffer, at)
+        at, end = 0, len(buffer)
+        while end - at >= _PRELUDE_BYTES:
+            total, header_bytes, prelude_crc = _unpack_prelude(buffer, at)
             if crc32(buffer[at : at + 8]) != prelude_crc:
                 raise FrameError("a frame's prelude fails its checksum")
-            self._check_lengths(total, header_bytes)
+            payload_bytes = total - header_bytes - _PRELUDE_BYTES - _CRC_BYTES
+            if header_bytes > MAX_HEADERS_BYTES or not 0 <= payload_bytes <= self._max_payload_bytes:
+                raise FrameError(f"a frame of {total} bytes, {header_bytes} of headers, is out of bounds")
             if end - at < total:
                 break
             last = at + total - _CRC_BYTES
-            if crc32(buffer[at + 8 : last], prelude_crc) != _UINT32.unpack_from(buffer, last)[0]:
+            if crc32(buffer[at + 8 : last], prelude_crc) != _unpack_crc(buffer, last)[0]:
                 raise FrameError("a frame fails its checksum")
-            headers_end = at + _PRELUDE.size + header_bytes
-            frame = Frame(self._headers(buffer[at + _PRELUDE.size : headers_end]), buffer[headers_end:last])
+            block = buffer[at + _PRELUDE_BYTES : last - payload_bytes]
+            payload = buffer[last - payload_bytes : last]
             at += total
-            self._rest = buffer[at:] if at < end else b""
-            yield frame
-        self._rest = buffer[at:] if at < end else b""
+            self._rest = buffer[at:]
+            kind = self._known.get(block)
+            yield (self._learn(block) if kind is None else kind), payload
 
-    def _check_lengths(self, total: int, header_bytes: int) -> None:
-        payload_bytes = total - header_bytes - _PRELUDE.size - _CRC_BYTES
-        if payload_bytes < 0 or header_bytes > MAX_HEADERS_BYTES or payload_bytes > self._max_payload_bytes:
-            raise FrameError(f"a frame of {total} bytes with {header_bytes} bytes of headers is out of bounds")
-
-    def _headers(self, block: bytes) -> dict[str, object]:
-        # A stream repeats a handful of header blocks, byte for byte.
-        known = self._known.get(block)
-        if known is None:
-            known = parse_headers(block)
-            if len(self._known) < _KNOWN_HEADER_SETS:
-                self._known[block] = known
-        return known
+    def _learn(self, block: bytes) -> T:
+        kind = self._classify(parse_headers(block))
+        if len(self._known) < _KNOWN_HEADER_SETS:
+            self._known[block] = kind
+        return kind

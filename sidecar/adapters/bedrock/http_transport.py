@@ -4,6 +4,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -14,7 +15,7 @@ from yarl import URL
 from sidecar.adapters.bedrock.credentials import Bearer, CredentialSource
 from sidecar.adapters.bedrock.endpoints import Endpoint, model_path, require_tls
 from sidecar.adapters.bedrock.errors import EXPIRED_TYPES, http_error, kind_of, stream_error
-from sidecar.adapters.bedrock.frames import Frame, FrameDecoder, FrameError
+from sidecar.adapters.bedrock.frames import FrameDecoder, FrameError
 from sidecar.adapters.bedrock.sigv4 import Signer
 from sidecar.adapters.bedrock.transport import (
     EVENT_STREAM,
@@ -26,7 +27,7 @@ from sidecar.adapters.bedrock.transport import (
     not_a_stream,
 )
 from sidecar.adapters.bedrock.watchdog import call_timeout
-from sidecar.adapters.bedrock.wire import StreamEvent, decode_event
+from sidecar.adapters.bedrock.wire import StreamEvent, event_decoder
 from sidecar.errors import CallTimeout, ModelFailed, ModelUnavailable, SidecarError
 from sidecar.models.call import CallLimits
 
@@ -142,7 +143,7 @@ class _HttpReader:
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
         self._content = response.content
-        self._decoder = FrameDecoder()
+        self._decoder = FrameDecoder(self._classify)
         self._request_id = response.headers.get("x-amzn-requestid")
         self._pending: Exception | None = None
 
@@ -165,8 +166,8 @@ class _HttpReader:
     def _decode(self, data: bytes, events: list[StreamEvent]) -> None:
         """Raises only what comes before any event of `data`; other trouble waits for the next read."""
         try:
-            for frame in self._decoder.feed(data):
-                events.append(self._event(frame))
+            for read, payload in self._decoder.feed(data):
+                events.append(read(payload))
         except (FrameError, msgspec.DecodeError, UnicodeDecodeError, SidecarError) as e:
             self._pending = self._translate(e)
             if not events:
@@ -187,16 +188,18 @@ class _HttpReader:
         else:
             self._response.close()
 
-    def _event(self, frame: Frame) -> StreamEvent:
-        headers = frame.headers
+    def _classify(self, headers: Mapping[str, object]) -> Callable[[bytes], StreamEvent]:
+        """How to read the payload of frames with these headers."""
         message_type = headers.get(":message-type")
         if message_type == "event":
-            return decode_event(str(headers.get(":event-type", "")), frame.payload)
+            return event_decoder(str(headers.get(":event-type", "")))
         if message_type == "exception":
-            raise stream_error(str(headers.get(":exception-type", "")), frame.payload, self._request_id)
-        raise stream_error(
-            str(headers.get(":error-code", "")), {"message": headers.get(":error-message", "")}, self._request_id
-        )
+            return partial(self._raise, str(headers.get(":exception-type", "")))
+        said = msgspec.json.encode({"message": str(headers.get(":error-message", ""))})
+        return lambda _: self._raise(str(headers.get(":error-code", "")), said)
+
+    def _raise(self, kind: str, payload: bytes) -> StreamEvent:
+        raise stream_error(kind, payload, self._request_id)
 
 
 async def _whole_body(response: aiohttp.ClientResponse, limits: CallLimits) -> bytes:

@@ -68,7 +68,13 @@ class Assembler:
     def feed(self, event: StreamEvent) -> list[ModelDelta]:
         """The deltas that an event brings; one with neither text nor reasoning is a sign of life."""
         if isinstance(event, BlockDelta):
-            return self._delta(event)
+            text = event.delta.text
+            block = self._blocks.get(event.content_block_index)
+            if not text or block is None or block.splitter is not None:
+                return self._delta(event)
+            # Nearly all events of nearly all streams come this way.
+            block.pieces.append(text)
+            return [ModelDelta(index=event.content_block_index + self._shift, text=text)]
         if isinstance(event, BlockStart):
             return self._start(event)
         if isinstance(event, MessageStop):

@@ -3,6 +3,7 @@
 JSON carries binary as base64 and botocore hands out bytes: msgspec takes both for a field of type `bytes`.
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import msgspec
@@ -108,19 +109,23 @@ EVENT_TYPES: dict[str, type[StreamEvent]] = {
     kind.event: kind for kind in (BlockDelta, BlockStart, BlockStop, MessageStart, MessageStop, Metadata)
 }
 
-_decoders = {name: msgspec.json.Decoder(kind) for name, kind in EVENT_TYPES.items()}
 _any_delta_decoder = msgspec.json.Decoder(AnyDelta)
+_delta_decoder = msgspec.json.Decoder(BlockDelta)
 
 
-def decode_event(kind: str, payload: bytes) -> StreamEvent:
-    """An event frame's payload. Raises msgspec.DecodeError for one that is not what its type says."""
-    decoder = _decoders.get(kind)
-    if decoder is None:
-        return UnknownEvent(kind)
-    event = decoder.decode(payload)
-    if isinstance(event, BlockDelta) and _is_unknown(event.delta):
-        return _any_delta_decoder.decode(payload)
-    return event
+def _decode_delta(payload: bytes) -> StreamEvent:
+    event = _delta_decoder.decode(payload)
+    return _any_delta_decoder.decode(payload) if _is_unknown(event.delta) else event
+
+
+_decoders: dict[str, Callable[[bytes], StreamEvent]] = {
+    name: msgspec.json.Decoder(kind).decode for name, kind in EVENT_TYPES.items()
+} | {BlockDelta.event: _decode_delta}
+
+
+def event_decoder(kind: str) -> Callable[[bytes], StreamEvent]:
+    """What reads the payload of an event of this kind. It raises msgspec.DecodeError for one that is none."""
+    return _decoders.get(kind) or (lambda _: UnknownEvent(kind))
 
 
 def convert_event(kind: str, parsed: Any) -> StreamEvent:
