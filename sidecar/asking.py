@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import cast
 
 import msgspec
 
@@ -202,7 +203,7 @@ def _named(tier: str, request: JobRequest) -> ServiceTier:
     """The tier as it goes to Bedrock: the default one is only named when the request names it."""
     if tier == "default" and request.service_tier != "default":
         return "auto"
-    return msgspec.convert(tier, ServiceTier)
+    return cast(ServiceTier, tier)
 
 
 def _spec(tool: InlineTool) -> ToolSpec:
