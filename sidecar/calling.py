@@ -136,10 +136,10 @@ class Caller:
             await self._wait(job, share, decision.delay_s, decision.reason)
         elif isinstance(decision, Retry):
             await self._clock.sleep(decision.delay_s)
-        facts.text.clear()
-        facts.has_streamed = False
         if decision.new_attempt:
             await job.restart()
+        facts.text.clear()
+        facts.has_streamed = False
         if candidate.route.pool != share.pool:
             await share.move(candidate.route.pool)
         return msgspec.structs.replace(

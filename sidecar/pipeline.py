@@ -7,13 +7,22 @@
 the parts do not know each other, and meet in this file.
 """
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sidecar.asking import Asker
 from sidecar.calling import Caller, Share
-from sidecar.errors import CallTimeout, Conflict, JobCancelled, Permanent, SidecarError
+from sidecar.errors import (
+    BusRefused,
+    BusUnavailable,
+    CallTimeout,
+    Conflict,
+    JobCancelled,
+    Permanent,
+    SidecarError,
+)
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.service import JobManager
 from sidecar.models.base import epoch
@@ -26,6 +35,8 @@ from sidecar.response_formatter import formatter, structured
 from sidecar.settings import JobsSettings
 
 log = logging.getLogger(__name__)
+
+LAST_WORDS_S = 5.0
 
 
 class Pipeline:
@@ -42,6 +53,8 @@ class Pipeline:
 
     def admit(self, opened: Opened) -> Ticket:
         """Before the queue: can this job run at all, and where? Raises SidecarError with the refusal."""
+        if opened.request is not None:
+            structured.check(opened.request.output)
         return self._asker.ticket(opened)
 
     async def refuse(self, opened: Opened, error: SidecarError, *, known: Stored | None = None) -> None:
@@ -50,9 +63,10 @@ class Pipeline:
         facts = RunFacts(queued_ms=self._since(opened.stored.stored_at))
         facts.total_ms = facts.queued_ms
         result = formatter.stopped(error, facts, state=state)
-        await self._jobs.refuse(
-            opened.stored, job=opened.job, result=result, metadata=opened.metadata, known=known
-        )
+        with self._left_to_the_next_reading(opened):
+            await self._jobs.refuse(
+                opened.stored, job=opened.job, result=result, metadata=opened.metadata, known=known
+            )
 
     async def record_queued(self, opened: Opened) -> Stored | None:
         """The document of a job that has to wait."""
@@ -63,17 +77,45 @@ class Pipeline:
         request = opened.request
         if request is None:
             raise SidecarError(f"job {opened.job} was granted without a request")
-        job = await self._jobs.claim(opened.stored, request, job=opened.job, known=known)
-        if job is None:
-            return
-        facts = RunFacts(queued_ms=self._since(opened.stored.stored_at))
+        with self._left_to_the_next_reading(opened):
+            job = await self._jobs.claim(opened.stored, request, job=opened.job, known=known)
+            if job is None:
+                return
+            facts = RunFacts(queued_ms=self._since(opened.stored.stored_at))
+            try:
+                await self._run(job, opened, share, facts)
+            finally:
+                await self._jobs.release(job)
+
+    async def _run(self, job: OwnedJob, opened: Opened, share: Share, facts: RunFacts) -> None:
+        result: Result | None = None
         try:
             result = await self._result(job, opened, share, facts)
             await self._jobs.end(job, result)
         except Conflict as e:
             log.warning("lost a job to another owner", extra={"job": opened.job, "error": e.message})
-        finally:
-            await self._jobs.release(job)
+        except asyncio.CancelledError:
+            await self._last_words(job, result)
+            raise
+
+    async def _last_words(self, job: OwnedJob, result: Result | None) -> None:
+        """The process stops: write a result that is there, or give the job back for another owner to run."""
+        try:
+            async with asyncio.timeout(LAST_WORDS_S):
+                await (self._jobs.hand_back(job) if result is None else self._jobs.end(job, result))
+        except (SidecarError, TimeoutError) as e:
+            log.warning("a job could not be handed back", extra={"job": job.state.job, "error": str(e)})
+
+    @contextmanager
+    def _left_to_the_next_reading(self, opened: Opened) -> Iterator[None]:
+        """A bus that refuses to store what a job needs ends neither the job nor the process.
+
+        The request still stands, so the next reconcile takes it up again.
+        """
+        try:
+            yield
+        except (BusRefused, BusUnavailable, Conflict) as e:
+            log.error("the bus refused a job's records", extra={"job": opened.job, "error": e.message})
 
     async def _result(self, job: OwnedJob, opened: Opened, share: Share, facts: RunFacts) -> Result:
         """The job's one result, whatever happens on the way to it."""

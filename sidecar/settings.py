@@ -6,9 +6,9 @@ The only reader of the environment. Every field's name or description carries it
 
 import os
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -141,8 +141,9 @@ class ModelPolicy(Section):
 
     id: str | None = None
     base: str | None = Field(
-        None, description="alias or id of the catalogue's model that an opaque id stands for (an ARN of an "
-        "application inference profile, say)"
+        None,
+        description="alias or id of the catalogue's model that an opaque id stands for (an ARN of an "
+        "application inference profile, say)",
     )
     regions: tuple[str, ...] | None = None
     quality: Literal["fast", "balanced", "best"] | None = None
@@ -191,12 +192,17 @@ _DEFAULT_CLASSES: dict[Literal["interactive", "standard", "batch"], ClassPolicy]
     "standard": ClassPolicy(weight=20),
     "batch": ClassPolicy(weight=1),
 }
+# A section for one class changes that class: the others stay, or their jobs could not be queued.
+_Classes = Annotated[
+    dict[Literal["interactive", "standard", "batch"], ClassPolicy],
+    AfterValidator(lambda given: {**_DEFAULT_CLASSES, **given}),
+]
 
 
 class Policy(Section):
     """The part of the settings that can change while the process runs."""
 
-    classes: dict[Literal["interactive", "standard", "batch"], ClassPolicy] = _DEFAULT_CLASSES
+    classes: _Classes = _DEFAULT_CLASSES
     tenants: dict[str, TenantPolicy] = Field(default_factory=dict)
     models: dict[str, ModelPolicy] = Field(default_factory=dict)
     filters: dict[str, FilterPolicy] = Field(default_factory=dict)
@@ -220,7 +226,7 @@ class Settings(BaseSettings):
     bedrock: BedrockSettings = BedrockSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
     jobs: JobsSettings = JobsSettings()
-    classes: dict[Literal["interactive", "standard", "batch"], ClassPolicy] = _DEFAULT_CLASSES
+    classes: _Classes = _DEFAULT_CLASSES
     tenants: dict[str, TenantPolicy] = Field(default_factory=dict)
     models: dict[str, ModelPolicy] = Field(default_factory=dict)
     filters: dict[str, FilterPolicy] = Field(default_factory=dict)

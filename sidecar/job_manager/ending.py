@@ -1,6 +1,7 @@
 """The steps of a job's end, each safe to repeat: commit, result event, deletion of the request."""
 
 import logging
+import re
 from collections import Counter
 from typing import Any
 
@@ -9,13 +10,17 @@ import msgspec
 from sidecar.errors import BusRefused, InvalidRequest, SidecarError
 from sidecar.job_manager import transitions
 from sidecar.job_manager.persist import Record, keep_trying
+from sidecar.models.base import rfc3339
 from sidecar.models.codec import decode_request
 from sidecar.models.event import Event
 from sidecar.models.job import JobState
 from sidecar.models.result import ErrorInfo, Output, Result
-from sidecar.ports import Clock, Intake, Publisher
+from sidecar.ports import Clock, Intake, Publisher, StoredRequest
 
 log = logging.getLogger(__name__)
+
+# What may stand in a subject as one token and matches nothing else.
+_TOKEN = re.compile(r"[^\s.*>\x00-\x1f\x7f\ufffd]{1,256}")
 
 
 class Ending:
@@ -54,9 +59,38 @@ class Ending:
             metadata=metadata,
             data=state.result,
         )
-        await keep_trying("publishing a result", lambda: self._publisher.publish_result(event), clock=self._clock)
+        try:
+            await self._publish(event)
+        except BusRefused as e:
+            if e.code != "payload_too_large" or not metadata:
+                raise
+            # The document fitted and an event without metadata is smaller: the result is said either way.
+            log.warning("a result's metadata does not fit the bus", extra={"job": state.job, "error": e.message})
+            await self._publish(msgspec.structs.replace(event, metadata={}))
         self.counts[state.state] += 1
         await self.delete(state.request_seq)
+
+    async def turn_away(self, stored: StoredRequest, *, job: str, result: Result) -> None:
+        """Refuse a request whose tenant is no name: it can have no document, only a result and no more."""
+        tenant = stored.lane.tenant
+        if _TOKEN.fullmatch(tenant):
+            event = Event(
+                job=job,
+                tenant=tenant,
+                type="result",
+                attempt=0,
+                n=1,
+                time=rfc3339(self._clock.now()),
+                metadata={},
+                data=result,
+            )
+            await self._publish(event)
+        self.counts["rejected"] += 1
+        log.warning("a request came for a tenant that is no name", extra={"seq": stored.seq})
+        await self.delete(stored.seq)
+
+    async def _publish(self, event: Event) -> None:
+        await keep_trying("publishing a result", lambda: self._publisher.publish_result(event), clock=self._clock)
 
     async def repeat(self, state: JobState) -> None:
         """Do again what may be missing after the commit of a job that ended in other hands."""

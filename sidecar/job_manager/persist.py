@@ -1,5 +1,6 @@
 """Writing to the bus until it is written: what must not be lost while NATS is away."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -37,33 +38,44 @@ class Record:
         self.revision = revision
         self._store = store
         self._clock = clock
+        self._unsure: list[JobState] = []
 
     async def write(self, state: JobState) -> int:
         """Replace the document by compare-and-set. Returns the new revision.
 
-        A write whose acknowledgement got lost is recognised by reading back. Raises Conflict when somebody
-        else wrote; `self.state` then stays what it was.
+        A write whose acknowledgement got lost, or was not waited for because the task was cancelled, is
+        recognised by reading back. Where an end was written so, it stands, and `self.state` is that one. Raises
+        Conflict when somebody else wrote; `self.state` then stays what it was.
         """
-        is_unsure = False
 
-        async def once() -> int:
-            nonlocal is_unsure
+        async def once() -> Stored:
             try:
-                if self.revision is None:
-                    return await self._store.create(state)
-                return await self._store.update(state, revision=self.revision)
-            except BusUnavailable:
-                is_unsure = True
+                return Stored(state, await self._put(state))
+            except (BusUnavailable, asyncio.CancelledError):
+                self._unsure.append(state)
                 raise
             except Conflict:
-                stored = await self._store.get(state.tenant, state.job) if is_unsure else None
-                if stored is None or stored.state != state:
-                    raise
-                return stored.revision
+                return await self._put_over_own(state)
 
-        self.revision = await keep_trying("writing a job's state", once, clock=self._clock)
-        self.state = state
-        return self.revision
+        written = await keep_trying("writing a job's state", once, clock=self._clock)
+        self.state, self.revision = written
+        self._unsure.clear()
+        return written.revision
+
+    async def _put(self, state: JobState) -> int:
+        if self.revision is None:
+            return await self._store.create(state)
+        return await self._store.update(state, revision=self.revision)
+
+    async def _put_over_own(self, state: JobState) -> Stored:
+        """After a conflict: go on from a write of our own that nobody confirmed. Raises Conflict else."""
+        found = await self._store.get(state.tenant, state.job) if self._unsure else None
+        if found is None or found.state not in self._unsure:
+            raise Conflict(f"the state of job {state.job} was written by somebody else")
+        if found.state == state or found.state.is_terminal:
+            return found
+        self.revision = found.revision
+        return Stored(state, await self._put(state))
 
     def begin_again(self, *, now: float) -> None:
         """The document is gone from the store (aged out or purged): the next write is its first."""

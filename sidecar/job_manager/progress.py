@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from sidecar.errors import BusUnavailable, Conflict, SidecarError
+from sidecar.errors import BusRefused, BusUnavailable, Conflict, SidecarError
 from sidecar.models.base import rfc3339
 from sidecar.models.event import Delta, Event, EventData, EventType, Status, ToolActivity
 from sidecar.models.job import JobState
@@ -21,6 +21,7 @@ RETRY_FIRST_S = 0.05
 RETRY_MOST_S = 2.0
 # What gathers while the bus is away must still fit a message: 1 MiB is NATS's default, a character up to 6 bytes.
 LARGEST_DELTA = 128 * 1024
+SMALLEST_DELTA = 512
 
 
 class Progress:
@@ -28,8 +29,8 @@ class Progress:
 
     Events leave in order, each fenced by the revision of the state document. At most one is on its way (at R3
     the server refuses a second), and what the model says meanwhile, but for at least `gather_s` seconds after
-    the last delta left, goes into the next one. When the job turns out to be somebody else's, `on_lost` is
-    called once and nothing more is said.
+    the last delta left, goes into the next one. When the job turns out to be somebody else's, or the bus refuses
+    an event for good, `on_lost` is called once with the error, and nothing more is said.
     """
 
     def __init__(
@@ -50,6 +51,8 @@ class Progress:
         self._nap: asyncio.Task[None] | None = None
         self._is_urgent = False
         self._is_lost = False
+        self._is_mute = False
+        self._largest = LARGEST_DELTA
         self._n = 0
         self._fence = 0
         self._state: JobState | None = None
@@ -107,7 +110,7 @@ class Progress:
             await asyncio.wait({self._pump})
 
     def _say(self, data: EventData) -> None:
-        if self._is_lost:
+        if self._is_mute:
             return
         self._waiting.append(data)
         if self._pump is None:
@@ -119,12 +122,15 @@ class Progress:
                 if type(self._waiting[0]) is Delta:
                     await self._gather()
                 data = self._next()
+                if not await self._send(self._event(data, self._n + 1)):
+                    self._shrink(data)
+                    continue
                 self._n += 1
-                await self._send(self._event(data, self._n))
                 if type(data) is Delta:
                     self._deltas_may_leave_at = self._clock.monotonic() + self._gather_s
         except SidecarError as e:
-            self._is_lost = True
+            self._is_lost = isinstance(e, Conflict)
+            self._is_mute = True
             self._waiting.clear()
             self._on_lost(e)
         finally:
@@ -135,11 +141,16 @@ class Progress:
         if type(data) is not Delta:
             return data
         text = data.text if data.text is not None else data.reasoning or ""
-        if len(text) <= LARGEST_DELTA:
+        if len(text) <= self._largest:
             return data
         name = "text" if data.text is not None else "reasoning"
-        self._waiting.appendleft(msgspec.structs.replace(data, **{name: text[LARGEST_DELTA:]}))
-        return msgspec.structs.replace(data, **{name: text[:LARGEST_DELTA]})
+        self._waiting.appendleft(msgspec.structs.replace(data, **{name: text[self._largest :]}))
+        return msgspec.structs.replace(data, **{name: text[: self._largest]})
+
+    def _shrink(self, data: EventData) -> None:
+        """The server takes smaller messages than most do: say it again in smaller pieces."""
+        self._waiting.appendleft(data)
+        self._largest //= 4
 
     async def _gather(self) -> None:
         while not self._is_urgent and len(self._waiting) == 1:
@@ -154,11 +165,18 @@ class Progress:
                 self._nap.cancel()
                 self._nap = None
 
-    async def _send(self, event: Event) -> None:
+    async def _send(self, event: Event) -> bool:
+        """Store the event. False for a delta that is too large for the bus and can be made smaller."""
         delay_s = RETRY_FIRST_S
         while True:
             try:
-                return await self._publisher.publish(event, fence=self._fence)
+                await self._publisher.publish(event, fence=self._fence)
+                return True
+            except BusRefused as e:
+                can_shrink = type(event.data) is Delta and self._largest > SMALLEST_DELTA
+                if e.code != "payload_too_large" or not can_shrink:
+                    raise
+                return False
             except BusUnavailable as e:
                 log.debug("event not stored yet", extra={"job": event.job, "n": event.n, "error": e.message})
                 await self._clock.sleep(e.retry_after or delay_s)

@@ -16,6 +16,7 @@ from sidecar.models.event import Event, Status
 from sidecar.models.job import JobState
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
+from sidecar.models.subjects import is_name
 from sidecar.ports import Clock, Intake, JobStore, Publisher, Stored, StoredRequest
 
 log = logging.getLogger(__name__)
@@ -157,15 +158,21 @@ class JobManager:
         return Stored(state, revision)
 
     async def end(self, owned: OwnedJob, result: Result) -> None:
-        """Commit the result, then say it, then delete the request. Raises Conflict when the job was lost."""
+        """Commit the result, then say it, then delete the request. Raises Conflict when the job was lost.
+
+        May be called again after it was broken off.
+        """
         await owned.progress.flush()
-        await self._ending.commit(owned.record, result, n=owned.progress.said + 1)
+        if not owned.state.is_terminal:
+            await self._ending.commit(owned.record, result, n=owned.progress.said + 1)
         await self._ending.announce(owned.state, metadata=owned.metadata)
 
     async def refuse(
         self, stored: StoredRequest, *, job: str, result: Result, metadata: dict[str, Any], known: Stored | None
     ) -> None:
         """End a job that never ran, with `result`; a second request with a known id is dropped instead."""
+        if not is_name(stored.lane.tenant):
+            return await self._ending.turn_away(stored, job=job, result=result)
         record = self._record(stored, job, known)
         while True:
             try:

@@ -77,7 +77,9 @@ class Reader:
 
     def left(self, ticket: Ticket) -> None:
         """The job does not wait any more: there may be room for the next of its lane."""
-        self.waiting.pop((ticket.lane.tenant, ticket.job_id), None)
+        key = (ticket.lane.tenant, ticket.job_id)
+        if self.waiting.get(key) is ticket:
+            del self.waiting[key]
         self._fill(self._index.lane(ticket.lane))
 
     def forget(self, ticket: Ticket) -> None:
@@ -145,17 +147,28 @@ class Reader:
             return opened, opened.refusal
         try:
             ticket = self._admit(opened)
+            self._scheduler.push(ticket, now=self._clock.monotonic())
         except SidecarError as e:
             return opened, e
+        except Exception:
+            # One request must not end the process: it would be read again by the next one, and end that, too.
+            log.exception("a request could not be queued", extra={"job": opened.job, "seq": stored.seq})
+            return opened, SidecarError("the sidecar failed to queue this request; its log says how")
         self._keep(opened)
-        self.waiting[(ticket.lane.tenant, ticket.job_id)] = ticket
+        self.waiting.setdefault((ticket.lane.tenant, ticket.job_id), ticket)
         self.unrecorded.append(ticket)
-        self._scheduler.push(ticket, now=self._clock.monotonic())
         return None
 
     async def _end_refused(self, opened: Opened, error: SidecarError) -> None:
         try:
-            await self._refuse(opened, error)
+            if (opened.stored.lane.tenant, opened.job) in self.waiting:
+                # A second request with the id of one that waits must not end that one.
+                log.info("a second request with a known job id was dropped", extra={"job": opened.job})
+                await self._intake.delete(opened.stored.seq)
+            else:
+                await self._refuse(opened, error)
+        except BusUnavailable as e:
+            log.warning("refusing a request failed", extra={"job": opened.job, "error": e.message})
         finally:
             self._index.forget(opened.stored.seq)
 

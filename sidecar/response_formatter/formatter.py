@@ -18,7 +18,12 @@ def text_of(content: tuple[AnswerBlock, ...]) -> str:
 
 
 def digest(text: str) -> str:
-    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    """SHA-256 of the text as clients get it: half surrogate pairs arrive as U+FFFD."""
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        data = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+    return sha256(data).hexdigest()
 
 
 def error_info(error: SidecarError) -> ErrorInfo:
