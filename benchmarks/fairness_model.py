@@ -73,7 +73,11 @@ class World:
     limits: Limits = LIMITS
     slots: int = 256
     seconds: float = 600.0
-    warm_up_s: float = 60.0
+
+    @property
+    def warm_up_s(self) -> float:
+        """Nothing is known of the tenants at the start; what counts is what follows."""
+        return self.seconds / 5
 
     def cost(self, job: Job) -> float:
         """Pool-seconds that a call turns out to cost."""
@@ -147,6 +151,10 @@ class Policy(Protocol):
     def wake(self, now: float) -> float | None: ...
 
 
+def name_of(lane: Lane) -> str:
+    return lane.tenant if lane.job_class == "standard" else f"{lane.tenant} ({lane.job_class})"
+
+
 class Record:
     """What happened: service by lane, dispatches, refusals, and curves of service over time."""
 
@@ -160,7 +168,8 @@ class Record:
         self.calls = 0
         self.throttles = 0
         self.tokens = 0.0
-        self.curves: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        self.requests = 0
+        self.curves: dict[str, list[tuple[float, float]]] = {name_of(s.lane): [] for s in world.sources}
         self.gap = 0.0
         self.gap_bound = 0.0
         self._total = 0
@@ -182,7 +191,7 @@ class Record:
         if lane not in self.first_at:
             arrived_at, before = self._arrival[lane]
             self.first_at[lane] = now - arrived_at
-            self.others_before[lane] = self._total - before
+            self.others_before[lane] = self._total - before - 1
         self.dispatched[lane] += 1
         self.waits[lane].append(now - call.job.arrived_at)
         actual = self.world.cost(call.job)
@@ -198,12 +207,13 @@ class Record:
         self._errors[lane] -= abs(actual - call.estimate)
         if now >= self.world.warm_up_s:
             self.served[lane] += actual
+            self.requests += 1
             self.tokens += call.job.input_tokens + self.world.limits.burndown * call.job.output_tokens
 
     def sample(self, now: float) -> None:
         """Note the curves, and the largest gap between two lanes of one class that were backlogged all along."""
-        for lane, served in self._attributed.items():
-            self.curves[f"{lane.tenant} {lane.job_class}"].append((now, served))
+        for lane in self._weights:
+            self.curves[name_of(lane)].append((now, self._attributed[lane]))
         by_class: defaultdict[str, list[tuple[float, Lane]]] = defaultdict(list)
         for lane in self._steady:
             by_class[lane.job_class].append((self._attributed[lane] / self._weights[lane], lane))
@@ -232,9 +242,18 @@ class Record:
         return sum(shares) ** 2 / (len(shares) * squares) if squares else 0.0
 
     def utilisation(self) -> float:
-        """Share of the token quota used after the warm-up."""
-        seconds = self.world.seconds - self.world.warm_up_s
-        return self.tokens / ((self.world.limits.tokens_per_minute or inf) * seconds / 60)
+        """Share of the scarcer quota, tokens or requests, that was used after the warm-up."""
+        minutes = (self.world.seconds - self.world.warm_up_s) / 60
+        limits = self.world.limits
+        return max(
+            self.tokens / ((limits.tokens_per_minute or inf) * minutes),
+            self.requests / ((limits.requests_per_minute or inf) * minutes),
+        )
+
+    def service(self, lane: Lane, start: float, end: float) -> float:
+        """Pool-seconds that a lane was given between two times, to the nearest sample."""
+        points = [served for time, served in self.curves[name_of(lane)] if start <= time <= end]
+        return points[-1] - points[0] if points else 0.0
 
     def wait_p95(self, lane: Lane) -> float:
         waits = sorted(self.waits[lane])

@@ -34,7 +34,10 @@ class LaneState:
 
 
 class Backlog:
-    """All lanes' windows over one `FairShare`. `queued` counts tickets, delayed retries included."""
+    """All lanes' windows over one `FairShare`. `queued` counts tickets, delayed retries included.
+
+    `delayed` and `deadlines` are heaps by time, monotonic and wall-clock.
+    """
 
     def __init__(self, share: FairShare, ledger: Ledger, *, size: int) -> None:
         self.share = share
@@ -44,13 +47,9 @@ class Backlog:
         self.queued = 0
         self.dropped: list[Dropped] = []
         self._sets: dict[tuple[str, ...], Pools] = {}
-        self._delayed: list[tuple[float, int, Ticket]] = []
-        self._deadlines: list[tuple[float, int, Ticket]] = []
+        self.delayed: list[tuple[float, int, Ticket]] = []
+        self.deadlines: list[tuple[float, int, Ticket]] = []
         self._numbers = count()
-
-    @property
-    def has_timers(self) -> bool:
-        return bool(self._delayed or self._deadlines)
 
     def flow(self, lane: Lane, market: str) -> Flow:
         """The lane's place in a market. Raises KeyError for a class that is not configured."""
@@ -124,11 +123,11 @@ class Backlog:
         return pools
 
     def _watch(self, ticket: Ticket, deadline: float) -> None:
-        if len(self._deadlines) > 2 * self.queued + 1024:
+        if len(self.deadlines) > 2 * self.queued + 1024:
             waiting = {id(ticket) for ticket in self.tickets()}
-            self._deadlines = [entry for entry in self._deadlines if id(entry[2]) in waiting]
-            heapify(self._deadlines)
-        heappush(self._deadlines, (deadline, next(self._numbers), ticket))
+            self.deadlines = [entry for entry in self.deadlines if id(entry[2]) in waiting]
+            heapify(self.deadlines)
+        heappush(self.deadlines, (deadline, next(self._numbers), ticket))
 
     def tickets(self) -> Iterator[Ticket]:
         """All that wait, delayed retries included. O(tickets)."""
@@ -136,7 +135,7 @@ class Backlog:
             for flow in state.flows.values():
                 for queue in flow.queues:
                     yield from queue.items
-        for _, _, ticket in self._delayed:
+        for _, _, ticket in self.delayed:
             yield ticket
 
     def park(self, flow: Flow) -> None:
@@ -223,22 +222,22 @@ class Backlog:
         """Keep a retry aside until `until` (monotonic)."""
         self.lane(ticket.lane).delayed += 1
         self.queued += 1
-        heappush(self._delayed, (until, ticket.seq, ticket))
+        heappush(self.delayed, (until, ticket.seq, ticket))
         if ticket.deadline is not None:
             self._watch(ticket, ticket.deadline)
 
     def wake(self, now: float) -> None:
         """Return retries whose time has come to the heads of their lanes."""
-        while self._delayed and self._delayed[0][0] <= now:
-            _, _, ticket = heappop(self._delayed)
+        while self.delayed and self.delayed[0][0] <= now:
+            _, _, ticket = heappop(self.delayed)
             self.lanes[ticket.lane].delayed -= 1
             self.queued -= 1
             self.push(ticket, is_retry=True, credit=CREDIT_S)
 
     def expire(self, epoch: float) -> None:
         """Drop the tickets whose deadline has passed."""
-        while self._deadlines and self._deadlines[0][0] <= epoch:
-            _, _, ticket = heappop(self._deadlines)
+        while self.deadlines and self.deadlines[0][0] <= epoch:
+            _, _, ticket = heappop(self.deadlines)
             if self.remove(ticket.lane, ticket.seq):
                 self.drop(ticket, "deadline_exceeded")
 
@@ -247,8 +246,8 @@ class Backlog:
 
     def next_wake(self, *, epoch_offset: float) -> float:
         """Monotonic seconds of the next delayed retry or deadline."""
-        wake = self._delayed[0][0] if self._delayed else inf
-        return min(wake, self._deadlines[0][0] - epoch_offset) if self._deadlines else wake
+        wake = self.delayed[0][0] if self.delayed else inf
+        return min(wake, self.deadlines[0][0] - epoch_offset) if self.deadlines else wake
 
     def remove(self, lane: Lane, seq: int) -> bool:
         """Take a ticket out. O(window)."""
@@ -270,11 +269,11 @@ class Backlog:
         return bool(state.delayed) and self._remove_delayed(state, lane, seq)
 
     def _remove_delayed(self, state: LaneState, lane: Lane, seq: int) -> bool:
-        kept = [entry for entry in self._delayed if not (entry[1] == seq and entry[2].lane == lane)]
-        if len(kept) == len(self._delayed):
+        kept = [entry for entry in self.delayed if not (entry[1] == seq and entry[2].lane == lane)]
+        if len(kept) == len(self.delayed):
             return False
         heapify(kept)
-        self._delayed = kept
+        self.delayed = kept
         state.delayed -= 1
         self.queued -= 1
         return True

@@ -36,15 +36,19 @@ class Dispatch:
         """The next call that may start, debited; None when nothing may start now."""
         ledger = self.ledger
         ledger.now = now
-        if self.wakes or self.backlog.has_timers:
+        backlog = self.backlog
+        if self.wakes or backlog.delayed or backlog.deadlines:
             self._wake(now)
         held: dict[str, float] = {}
         if ledger.slots_used < ledger.slots or self.turns.count:
             for market in self.share.by_turn():
                 for share in market.by_turn():
-                    found = self._from_class(share, held, now)
-                    if found is not None:
+                    if self.turns.count and (found := self._from_turns(share, held, now)) is not None:
                         return found
+                    if ledger.has_slot(share.name):
+                        for line in share.by_turn():
+                            if (found := self._from_line(line, held, now)) is not None:
+                                return found
         self.held = held
         return None
 
@@ -55,19 +59,6 @@ class Dispatch:
             self.backlog.unpark(tenant)
         self.backlog.wake(now)
         self.backlog.expire(now + self.ledger.epoch_offset)
-
-    def _from_class(self, share: Share, held: dict[str, float], now: float) -> Grant | None:
-        has_slot = self.ledger.has_slot(share.name)
-        if self.turns.count:
-            found = self._from_turns(share, held, now, has_slot=has_slot)
-            if found is not None:
-                return found
-        if has_slot:
-            for line in share.by_turn():
-                found = self._from_line(line, held, now)
-                if found is not None:
-                    return found
-        return None
 
     def _from_line(self, line: Line, held: dict[str, float], now: float) -> Grant | None:
         backlog = self.backlog
@@ -86,23 +77,28 @@ class Dispatch:
                 backlog.remove(ticket.lane, ticket.seq)
                 backlog.drop(ticket, "quota_exceeded")
                 continue
-            del queue.items[0]
-            line.serve(flow.vt)
+            items = queue.items
+            del items[0]
+            if flow.vt > line.v:
+                line.v = flow.vt
             flow.window.queued -= 1
             backlog.queued -= 1
             grant = self.ledger.debit(flow, ticket, pool, now)
             line.advance(queue)
-            if not queue.items:
+            if not items:
                 backlog.settle_down(flow)
             return grant
         return None
 
-    def _from_turns(self, share: Share, held: dict[str, float], now: float, *, has_slot: bool) -> Grant | None:
-        for key in self.turns.keys(share, has_slot=has_slot):
+    def _from_turns(self, share: Share, held: dict[str, float], now: float) -> Grant | None:
+        for key in self.turns.keys(share, has_slot=self.ledger.has_slot(share.name)):
             turn = self.turns.head(share, key)
             if turn is None:
                 continue
             pool = self._choose(turn.flow, turn.ticket, held, now)
+            if pool is None and not self.is_runnable(turn.ticket):
+                # A quota that shrank below a call that already waits: the model's own refusal ends it.
+                pool = self.ledger.pool(turn.ticket.pools[0])
             if pool is not None:
                 self.turns.remove(share, key, turn)
                 return self.ledger.debit(turn.flow, turn.ticket, pool, now, turn.previous)
@@ -111,16 +107,17 @@ class Dispatch:
     def _choose(self, flow: Flow, ticket: Ticket, held: dict[str, float], now: float) -> Pool | None:
         """The first pool of the ticket's with room. Those without are held for it, unless they could never."""
         pools = self.ledger.pools
+        input_tokens = ticket.input_tokens
         max_tokens = ticket.max_tokens
         output = flow.ratio * max_tokens
         for key in ticket.pools:
             if key in held:
                 continue
             pool = pools.get(key) or self.ledger.pool(key)
-            if ticket.input_tokens + max_tokens > pool.largest:
+            if input_tokens + max_tokens > pool.largest:
                 continue
             tokens = pool.burndown * output
-            need = ticket.input_tokens + (max_tokens if max_tokens > tokens else tokens)
+            need = input_tokens + (max_tokens if max_tokens > tokens else tokens)
             if pool.fits(need, now):
                 return pool
             held[key] = need

@@ -12,7 +12,7 @@ back neither other lanes nor its own lane's jobs for another. Sources: start-tim
 Virtual Token Counter (Sheng et al., OSDI'24).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
 from typing import Any
@@ -163,23 +163,21 @@ class Share:
 class Market:
     """All jobs that prefer one pool. `v` is the last start of a class, what an idle class is lifted to."""
 
-    __slots__ = ("active", "key", "order", "shares", "v", "vt", "weight")
+    __slots__ = ("active", "key", "shares", "v", "vt", "waiting", "weight")
 
     def __init__(self, key: str, classes: Mapping[str, float]) -> None:
         self.key = key
         self.shares = {name: Share(name, weight, self) for name, weight in classes.items()}
-        self.order = list(self.shares.values())
+        self.waiting: tuple[Share, ...] = ()
         self.vt = 0.0
         self.v = 0.0
         self.weight = 1.0
         self.active = 0
 
-    def by_turn(self) -> list[Share]:
+    def by_turn(self) -> Sequence[Share]:
         """The classes that wait for something, the least charged first."""
-        shares = [share for share in self.order if share.active]
-        if len(shares) > 1:
-            shares.sort(key=_vt)
-        return shares
+        waiting = self.waiting
+        return waiting if len(waiting) < 2 else sorted(waiting, key=_vt)
 
 
 def _vt(node: Share | Market) -> float:
@@ -222,7 +220,6 @@ class FairShare:
                     market.shares[name].weight = weight
                 else:
                     market.shares[name] = Share(name, weight, market)
-                    market.order = list(market.shares.values())
 
     def activate(self, flow: Flow, *, credit: float | None = 0.0) -> None:
         """Put a flow's queues into their lines, after lifting it to the lines' virtual time less `credit`.
@@ -248,11 +245,16 @@ class FairShare:
             market.vt = self.v
         share.active += 1
         market.active += 1
+        if share.active == 1:
+            market.waiting = tuple(other for other in market.shares.values() if other.active)
 
     def rest(self, share: Share) -> None:
         """One thing less waits in this class."""
         share.active -= 1
-        share.market.active -= 1
+        market = share.market
+        market.active -= 1
+        if not share.active:
+            market.waiting = tuple(other for other in market.shares.values() if other.active)
 
     def deactivate(self, flow: Flow) -> None:
         """Take a flow out of its lines: it is empty, or at a cap of its tenant."""

@@ -50,11 +50,14 @@ class Ledger:
         if found is None:
             epoch = self.now + self.epoch_offset
             found = self.pools[key] = Pool(key, self.limits(key), now=self.now, epoch=epoch)
+            found.set_slots(self.slots)
         return found
 
     def set_slots(self, slots: int, *, kept_share: float) -> None:
         """`slots` over all workers; a part of them is kept for class interactive, where there are enough."""
         self.slots = slots
+        for pool in self.pools.values():
+            pool.set_slots(slots)
         self.slots_kept = max(int(slots * kept_share), 1 if kept_share > 0 and slots >= 10 else 0)
 
     def has_slot(self, job_class: str) -> bool:
@@ -62,7 +65,7 @@ class Ledger:
             return False
         return job_class == "interactive" or self.slots_used_by_others < self.slots - self.slots_kept
 
-    def take_slot(self, grant: Grant) -> None:
+    def _take_slot(self, grant: Grant) -> None:
         grant.holds_slot = True
         self.slots_used += 1
         if grant.ticket.lane.job_class != "interactive":
@@ -86,7 +89,7 @@ class Ledger:
         output = flow.ratio * max_tokens
         tokens = pool.burndown * output
         reserved = input_tokens + (max_tokens if max_tokens > tokens else tokens)
-        prices = pool.prices(self.slots)
+        prices = pool.prices
         cost = (input_tokens + tokens) * prices[0]
         if prices[1] > cost:
             cost = prices[1]
@@ -97,20 +100,32 @@ class Ledger:
         if flow.tenant.bucket is not None:
             flow.tenant.reserve(reserved)
         flow.running += 1
+        holds_slot = False
+        turn = 1
+        if previous is not None:
+            turn += previous.turn
+            holds_slot, previous.holds_slot = previous.holds_slot, False
         number = next(self._ids)
-        turn = 1 if previous is None else previous.turn + 1
-        charged = self.share.charge(flow, cost)
         grant = self.open[number] = Grant(
-            number, ticket, pool.key, turn, input_tokens, max_tokens, output, reserved, cost, now, True, True
+            number,
+            ticket,
+            pool.key,
+            turn,
+            input_tokens,
+            max_tokens,
+            output,
+            reserved,
+            cost,
+            now,
+            True,
+            holds_slot,
+            flow,
+            pool,
+            self.share.charge(flow, cost),
+            prices,
         )
-        grant.flow = flow
-        grant.quota = pool
-        grant.charged = charged
-        grant.prices = prices
-        if previous is not None and previous.holds_slot:
-            previous.holds_slot = False
-        else:
-            self.take_slot(grant)
+        if not holds_slot:
+            self._take_slot(grant)
         return grant
 
     def adopt(self, flow: Flow, ticket: Ticket, pool: Pool, now: float) -> Grant:

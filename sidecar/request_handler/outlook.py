@@ -56,15 +56,15 @@ def wait_s(
     pool = ledger.pool(key)
     flow = backlog.flow(ticket.lane, key)
     tokens = ticket.input_tokens + pool.burndown * flow.ratio * ticket.max_tokens
-    prices = pool.prices(ledger.slots)
+    prices = pool.prices
     cost = max(tokens * prices[0], prices[1])
     share = flow.share
-    own = flow.tenant.weight
+    own: float = flow.tenant.weight
     in_class = own / max(_waiting_weight(share, without=flow.weighs) + own, own)
-    of_class = share.weight / sum(s.weight for s in share.market.order if s.active or s is share)
+    of_class = share.weight / sum(s.weight for s in share.market.shares.values() if s.active or s is share)
     pool.refill(now)
     burst = max(pool.tokens.level, 0.0) * prices[0]
-    rate = in_class * of_class * pool.factor
+    rate: float = in_class * of_class * pool.factor
     return max(0.0, ahead * cost - burst * in_class * of_class) / rate
 
 

@@ -45,10 +45,11 @@ class Bucket:
         self.at = now
 
     def refill(self, now: float) -> None:
-        elapsed = now - self.at
-        if elapsed > 0:
+        """Let flow in what the time since the last call has brought."""
+        if now > self.at:
+            level = self.level + self.rate * (now - self.at)
+            self.level = level if level < self.cap else self.cap
             self.at = now
-            self.add(self.rate * elapsed)
 
     def add(self, amount: float) -> None:
         """Put back, up to the cap; or take, down into debt."""
@@ -67,8 +68,6 @@ class Pool:
     """One quota pool. `fits` asks, `reserve` debits, then exactly one of `settle` and `undo`."""
 
     __slots__ = (
-        "_prices",
-        "_slots",
         "burndown",
         "closed_until",
         "concurrency",
@@ -78,6 +77,7 @@ class Pool:
         "factor",
         "hold_until",
         "in_flight",
+        "is_learning",
         "is_probing",
         "key",
         "largest",
@@ -87,9 +87,12 @@ class Pool:
         "minute_at",
         "minute_before",
         "minute_used",
+        "per_day",
+        "prices",
         "recovered_at",
         "requests",
         "seconds_per_token",
+        "slots",
         "slowed_at",
         "throttles",
         "tokens",
@@ -98,10 +101,13 @@ class Pool:
         "wanted_by",
     )
 
+    prices: tuple[float, float, float]
+    """What a token, a request and a second in a slot cost, in pool-seconds."""
+
     def __init__(self, key: str, limits: Limits, *, now: float, epoch: float = 0.0) -> None:
         self.key = key
-        self._prices: tuple[float, float, float] | None = None
-        self._slots = 0
+        self.slots = 1
+        self.is_learning = False
         self.learned = START_TOKENS_PER_MINUTE
         self.factor = 1.0
         self.in_flight = 0
@@ -125,6 +131,7 @@ class Pool:
         """Take new limits; what is reserved stays reserved."""
         self.limits = limits
         self.burndown = limits.burndown
+        self.per_day = float(limits.tokens_per_day or inf)
         self.largest = float(limits.tokens_per_minute or inf)
         self.concurrency = limits.max_concurrency or inf
         if limits.requests_per_minute is None:
@@ -132,6 +139,7 @@ class Pool:
         elif self.requests is None:
             self.requests = Bucket(0.0, inf, now=now)
             self.requests.level = max(1.0, limits.requests_per_minute * BURST_S / 60)
+        self.is_learning = limits.tokens_per_minute is None or self.factor < 1.0
         self._set_rates()
 
     @property
@@ -140,7 +148,7 @@ class Pool:
         return float(self.limits.tokens_per_minute or self.learned)
 
     def _set_rates(self) -> None:
-        self._prices = None
+        self._set_prices()
         rate = self.tokens_per_minute * UTILISATION * self.factor / 60
         self.tokens.rate = rate
         self.wanted = min(self.wanted, rate * 60)
@@ -150,17 +158,15 @@ class Pool:
             self.requests.rate = requests
             self.requests.cap = max(requests * BURST_S, 1.0)
 
-    def prices(self, slots: int) -> tuple[float, float, float]:
-        """What a token, a request and a second in a slot cost, in pool-seconds.
+    def set_slots(self, slots: int) -> None:
+        """How many slots there are. The scarcer of slots and the pool's concurrent calls is what counts."""
+        self.slots = slots
+        self._set_prices()
 
-        A slot of this system is scarce like one of the pool's concurrent calls, so the smaller number counts.
-        """
-        if self._prices is None or self._slots != slots:
-            per_request = 60 / self.limits.requests_per_minute if self.limits.requests_per_minute else 0.0
-            concurrency = min(self.concurrency, slots) or 1
-            self._slots = slots
-            self._prices = (60 / self.tokens_per_minute, per_request, 1 / concurrency)
-        return self._prices
+    def _set_prices(self) -> None:
+        per_minute = self.limits.requests_per_minute
+        concurrency = min(self.concurrency, self.slots) or 1
+        self.prices = (60 / self.tokens_per_minute, 60 / per_minute if per_minute else 0.0, 1 / concurrency)
 
     def need(self, *, input_tokens: int, max_tokens: int, predicted_output: float) -> float:
         """Tokens to reserve: AWS deducts input + max_tokens, but the end can cost more than that."""
@@ -170,15 +176,14 @@ class Pool:
         """Whether a call that reserves `need` tokens may start now. If not, the bucket fills up to it."""
         if now < self.closed_until or self.in_flight >= (1 if self.is_probing else self.concurrency):
             return False
-        if now > self.tokens.at:
-            self.refill(now)
         tokens = self.tokens
+        if now > tokens.at:
+            self.refill(now)
         if tokens.level < need - _ROUNDING:
             self.limited_at = now
             if tokens.level < self._target(need) - _ROUNDING:
                 return False
-        per_day = self.limits.tokens_per_day
-        if per_day is not None and self.day_used + need > per_day:
+        if self.day_used + need > self.per_day:
             return False
         return self.requests is None or self.requests.level >= 1 - 1e-9
 
@@ -202,14 +207,14 @@ class Pool:
         wait = self.tokens.wait_s(self._target(need))
         if self.requests is not None:
             wait = max(wait, self.requests.wait_s(1.0))
-        per_day = self.limits.tokens_per_day
-        if per_day is not None and self.day_used + need > per_day:
+        if self.day_used + need > self.per_day:
             wait = max(wait, self.day_ends - now)
         return max(wait, self.closed_until - now, 0.0)
 
     def refill(self, now: float) -> None:
         """Let flow in what the time since the last call has brought."""
-        self._recover(now)
+        if self.is_learning:
+            self._recover(now)
         if now >= self.day_ends:
             self.day_used = 0.0
             self.day_ends += DAY_S * (1 + (now - self.day_ends) // DAY_S)
@@ -273,6 +278,7 @@ class Pool:
         """Learn from a refusal; `retry_after` is the other side's wish in seconds."""
         self.throttles += 1
         self.refill(now)
+        self.recovered_at = now
         pause = min(retry_after or 0.0, MAX_RETRY_AFTER_S)
         if kind == "daily":
             pause = max(pause, min(self.day_ends - now, DAILY_PROBE_S))
@@ -300,6 +306,7 @@ class Pool:
             self.learned = max(self.learned * by, START_TOKENS_PER_MINUTE * MIN_FACTOR)
         else:
             self.factor = max(self.factor * by, MIN_FACTOR)
+            self.is_learning = True
         self._set_rates()
         self.tokens.level = min(self.tokens.level, self.tokens.cap)
 
@@ -315,6 +322,8 @@ class Pool:
         elif self.factor < 1.0:
             self.factor = min(1.0, self.factor + RECOVERY_PER_S * elapsed)
             self._set_rates()
+        else:
+            self.is_learning = False
 
     def succeeded(self, *, now: float) -> None:
         """A call was answered: the region is well, and a probe has come back."""
@@ -343,6 +352,7 @@ class Pool:
         self.factor = float(state["factor"])
         self.learned = float(state["learned"])
         self.seconds_per_token = float(state["seconds_per_token"])
+        self.is_learning = self.is_learning or self.factor < 1.0
         self.is_probing = bool(state["probing"])
         self.closed_until = now + float(state["closed_s"]) - age_s
         if float(state["day_s"]) > age_s:
