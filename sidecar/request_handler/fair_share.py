@@ -73,7 +73,7 @@ class Flow:
 
 
 class Line:
-    """The queues of one class for one set of pools. `v`: the last start, what idle lanes are lifted to."""
+    """The queues of one class for one set of pools. `v`: the virtual time of the last start."""
 
     __slots__ = ("heap", "pools", "stale", "v")
 
@@ -96,6 +96,11 @@ class Line:
             else:
                 return queue
         return None
+
+    def floor(self) -> float:
+        """What an idle lane is lifted to: the last start, or the least charged lane if that is more."""
+        head = self.head()
+        return self.v if head is None else max(self.v, head.flow.vt)
 
     def enter(self, queue: Queue) -> None:
         """Give a queue an entry by its lane's virtual time; an older one of it becomes stale."""
@@ -229,7 +234,7 @@ class FairShare:
         flow.is_active = True
         waiting = [queue for queue in flow.queues if queue.items]
         if credit is not None and waiting:
-            floor = min(queue.line.v for queue in waiting) - credit / flow.tenant.weight
+            floor = min(queue.line.floor() for queue in waiting) - credit / flow.tenant.weight
             if floor > flow.vt:
                 flow.vt = floor
         for queue in waiting:
@@ -239,10 +244,11 @@ class FairShare:
     def wake(self, share: Share, *, is_lifted: bool = True) -> None:
         """One more thing waits in this class."""
         market = share.market
-        if not share.active and is_lifted and share.vt < market.v:
-            share.vt = market.v
-        if not market.active and is_lifted and market.vt < self.v:
-            market.vt = self.v
+        if is_lifted and not share.active:
+            share.vt = max(share.vt, market.v, min((other.vt for other in market.waiting), default=market.v))
+        if is_lifted and not market.active:
+            busy = (other.vt for other in self.markets.values() if other.active)
+            market.vt = max(market.vt, self.v, min(busy, default=self.v))
         share.active += 1
         market.active += 1
         if share.active == 1:

@@ -137,8 +137,8 @@ class Pool:
         if limits.requests_per_minute is None:
             self.requests = None
         elif self.requests is None:
-            self.requests = Bucket(0.0, inf, now=now)
-            self.requests.level = max(1.0, limits.requests_per_minute * BURST_S / 60)
+            burst = max(1.0, limits.requests_per_minute * UTILISATION * BURST_S / 60)
+            self.requests = Bucket(0.0, burst, now=now)
         self.is_learning = limits.tokens_per_minute is None or self.factor < 1.0
         self._set_rates()
 

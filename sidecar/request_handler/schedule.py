@@ -105,6 +105,14 @@ class Scheduler:
             self.backlog.push(grant.ticket, is_retry=True, credit=None)
         return True
 
+    def push_back(self, ticket: Ticket, *, now: float, not_before: float | None = None) -> None:
+        """Queue a job again whose grant has ended without its end: at the head of its lane, not lifted."""
+        self.ledger.now = now
+        if not_before is not None and not_before > now:
+            self.backlog.delay(ticket, until=not_before)
+        else:
+            self.backlog.push(ticket, is_retry=True, credit=None)
+
     def take_dropped(self, *, now: float) -> list[Dropped]:
         """Tickets that left without running since the last call: deadline passed, or no pool can hold them."""
         self.backlog.expire(now + self.ledger.epoch_offset)
