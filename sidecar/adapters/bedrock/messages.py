@@ -230,8 +230,6 @@ def _image(block: ImageBlock, path: str) -> WireBlock:
 def _bytes(source: Source, path: str) -> bytes:
     if source.data is None:
         raise InvalidRequest(f"the object {source.object!r} was not fetched", path=f"{path}.source.object")
-    if not source.data:
-        raise InvalidRequest("the source is empty", path=f"{path}.source.bytes")
     return source.data
 
 
