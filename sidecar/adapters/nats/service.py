@@ -2,7 +2,7 @@
 
 import msgspec
 
-from sidecar.errors import BusUnavailable, Conflict, ErrorCode, SidecarError
+from sidecar.errors import STATUS_CODES, BusUnavailable, Conflict, SidecarError
 from sidecar.models.api import ErrorBody, ErrorReply
 from sidecar.ports import Reply
 
@@ -11,33 +11,6 @@ ERROR_HEADER = "Nats-Service-Error"
 ERROR_CODE_HEADER = "Nats-Service-Error-Code"
 
 _MAX_HEADER_TEXT = 512
-
-# The protocol's codes as numbers that clients of micro services know from HTTP.
-STATUS_BY_CODE: dict[ErrorCode, int] = {
-    "invalid_request": 400,
-    "not_found": 404,
-    "unknown_model": 404,
-    "unknown_tool": 404,
-    "tenant_denied": 403,
-    "payload_too_large": 413,
-    "queue_full": 429,
-    "quota_exceeded": 429,
-    "budget_exceeded": 402,
-    "deadline_exceeded": 408,
-    "timeout": 504,
-    "throttled": 429,
-    "model_unavailable": 503,
-    "model_error": 502,
-    "stream_interrupted": 502,
-    "context_overflow": 413,
-    "access_denied": 403,
-    "guardrail_blocked": 422,
-    "output_invalid": 422,
-    "tool_failed": 502,
-    "too_many_turns": 422,
-    "crash_loop": 500,
-    "internal": 500,
-}
 
 
 class EndpointStats(msgspec.Struct, kw_only=True):
@@ -106,7 +79,7 @@ def status_of(error: SidecarError) -> int:
             return 409
         if isinstance(error, BusUnavailable):
             return 503
-    return STATUS_BY_CODE.get(error.code, 500)
+    return STATUS_CODES.get(error.code, 500)
 
 
 def _one_line(text: str) -> str:
