@@ -130,8 +130,9 @@ def from_reply(headers: Mapping[str, str], payload: bytes) -> SidecarError:
 
 def from_outcome(state: str, error: ErrorInfo | None, *, job: str, result: "JobResult") -> SidecarError:
     """What a job that did not succeed is raised as: `JobCancelled` for `cancelled`, else `JobFailed`."""
-    reason = error.message if error else "no reason was given"
-    message = f"job {job} {state}: {reason}" if job else f"the job {state}: {reason}"
+    message = f"the job {job} ended as {state}" if job else f"the job ended as {state}"
+    if error is not None:
+        message += f": {error.message}"
     if state == "cancelled":
         details: dict[str, Any] = dict(error.details) if error else {}
         return JobCancelled(message, details=details)
