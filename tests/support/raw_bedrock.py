@@ -12,7 +12,7 @@ from typing import Any
 Script = Callable[[asyncio.StreamWriter], Awaitable[None]]
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.amazon.eventstream\r\n"
-    b"x-amzn-RequestId: request-1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"x-amzn-RequestId: request-1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
 )
 
 

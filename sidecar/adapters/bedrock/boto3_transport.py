@@ -21,6 +21,7 @@ from botocore.exceptions import (
     ConnectTimeoutError,
     CredentialRetrievalError,
     EventStreamError,
+    InvalidEndpointConfigurationError,
     MetadataRetrievalError,
     NoCredentialsError,
     ParamValidationError,
@@ -43,7 +44,7 @@ from sidecar.adapters.bedrock.transport import (
 )
 from sidecar.adapters.bedrock.watchdog import call_timeout
 from sidecar.adapters.bedrock.wire import StreamEvent, convert_event
-from sidecar.errors import CallTimeout, InvalidRequest, ModelFailed, ModelUnavailable, SidecarError
+from sidecar.errors import AccessDenied, CallTimeout, InvalidRequest, ModelFailed, ModelUnavailable, SidecarError
 from sidecar.models.call import CallLimits
 
 T = TypeVar("T")
@@ -180,6 +181,8 @@ def _translate(error: Exception, slot: CallSlot) -> SidecarError:
         return call_timeout("idle", READ_TIMEOUT_S)
     if isinstance(error, _CREDENTIAL_ERRORS):
         return credential_error(error)
+    if isinstance(error, InvalidEndpointConfigurationError):
+        return AccessDenied(f"botocore refuses the endpoint: {error}")
     if isinstance(error, ParamValidationError):
         return InvalidRequest(f"botocore refuses the call: {error}")
     if isinstance(error, ResponseParserError):

@@ -120,11 +120,12 @@ class CredentialSource:
         return Keys(frozen.access_key, frozen.secret_key, frozen.token)
 
     def _open_chain(self) -> Any:
-        session = self._open_session()
+        # Not by `Session.get_credentials`, which would give what was found first again.
+        chain = self._open_session().get_component("credential_provider")
         if self._is_local:
             # The metadata service of a machine that is none answers after seconds, by a timeout.
-            session.get_component("credential_provider").remove("iam-role")
-        return session.get_credentials()
+            chain.remove("iam-role")
+        return chain.load_credentials()
 
     def _none_found(self) -> Auth:
         if self._is_local:
