@@ -115,12 +115,11 @@ def speed_figures(*, is_quick: bool) -> list[Figure]:
     """Decisions a second and memory."""
     rounds = 2 if is_quick else 5
     lanes = 2_000 if is_quick else 10_000
-    alone = fairness_speed.decisions(lanes, rounds=rounds)
-    pairs = fairness_speed.decisions(lanes, rounds=rounds, pairs=True)
+    speed = fairness_speed.decisions(lanes, rounds=rounds)
     return [
         Figure(
-            f"dispatch decisions a second, {lanes:,} lanes", alone, 100_000, False,
-            f"with settlement {pairs:,.0f}; best of {rounds}, CPU time",
+            f"dispatch decisions a second, {lanes:,} lanes", speed.grants, 100_000, False,
+            f"with settlement {speed.pairs:,.0f}; best of {rounds}, CPU time",
         ),
         Figure(
             f"MB for full windows of {lanes:,} tenants", fairness_speed.memory_bytes(lanes) / 1e6, 100, True,
@@ -175,12 +174,13 @@ def print_comparison(rows: list[dict[str, Any]]) -> None:
 def curves(records: Records) -> dict[str, dict[str, dict[str, list[tuple[float, float]]]]]:
     """What the picture shows: the service of each lane divided by its weight."""
     return {
-        workload: {policy: _normalised(record.world, record) for policy, record in records[workload].items()}
+        workload: {policy: normalised(record.world, record) for policy, record in records[workload].items()}
         for workload in ("skewed", "flood", "long outputs", "on-off", "agents")
     }
 
 
-def _normalised(world: World, record: Record) -> dict[str, list[tuple[float, float]]]:
+def normalised(world: World, record: Record) -> dict[str, list[tuple[float, float]]]:
+    """Each lane's curve, divided by its weight."""
     return {
         name_of(source.lane): [(t, v / source.weight) for t, v in record.curves[name_of(source.lane)]]
         for source in world.sources

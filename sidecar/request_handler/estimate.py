@@ -33,11 +33,9 @@ from sidecar.models.request import InlineTool, JobRequest
 
 CHARS_PER_TOKEN = 3.9
 JSON_CHARS_PER_TOKEN = 3.0
-TOKENS_PER_MESSAGE = 4
+TOKENS_PER_MESSAGE = 3
 TOKENS_PER_TOOL = 25
-SCHEMA_TOKENS = 200
 IMAGE_TOKENS = 1_600
-PAGE_TOKENS = 2_200
 BYTES_PER_PAGE = 40_000
 OBJECT_TOKENS = 5_000
 BLOCK_TOKENS = 12
@@ -51,17 +49,23 @@ _TEXT_FORMATS = frozenset({"txt", "md", "csv", "html"})
 
 
 class FamilyRule(NamedTuple):
-    """What a family adds: `base` to each call, `tool_prompt` where there are tools, and its images."""
+    """What a family adds: `base` to each call, `tool_prompt` for tools, `schema` for structured output.
+
+    `page` is a page of a document. An image is its pixels by `pixels_per_token`; None: the same whatever its size.
+    """
 
     base: int
     tool_prompt: int
-    pixels_per_token: float
+    schema: int
+    page: int
+    pixels_per_token: float | None
+    counts_reasoning: bool
 
 
 RULES: dict[Family, FamilyRule] = {
-    "claude": FamilyRule(base=4, tool_prompt=470, pixels_per_token=750.0),
-    "nova": FamilyRule(base=0, tool_prompt=600, pixels_per_token=500.0),
-    "other": FamilyRule(base=6, tool_prompt=100, pixels_per_token=750.0),
+    "claude": FamilyRule(4, 480, schema=150, page=1_700, pixels_per_token=750.0, counts_reasoning=True),
+    "nova": FamilyRule(0, 650, schema=150, page=2_500, pixels_per_token=None, counts_reasoning=True),
+    "other": FamilyRule(8, 80, schema=0, page=600, pixels_per_token=750.0, counts_reasoning=False),
 }
 
 
@@ -89,8 +93,8 @@ def request_tokens(request: JobRequest, *, family: Family = "claude", tools: Seq
     tokens = call_tokens(request.messages or (), system=request.system, tools=specs, family=family)
     if request.prompt is not None:
         tokens += json_tokens(request.prompt.variables)
-    if request.output is not None:
-        tokens += SCHEMA_TOKENS + json_tokens(request.output.schema)
+    if request.output is not None and RULES[family].schema:
+        tokens += RULES[family].schema + json_tokens(request.output.schema)
     return tokens
 
 
@@ -134,7 +138,7 @@ def _block_tokens(block: Block | ResultContent, rule: FamilyRule) -> int:
     if isinstance(block, ImageBlock):
         return image_tokens(block.source, rule)
     if isinstance(block, DocumentBlock):
-        return BLOCK_TOKENS + document_tokens(block)
+        return BLOCK_TOKENS + document_tokens(block, rule)
     if isinstance(block, ToolUseBlock):
         return BLOCK_TOKENS + json_tokens(block.input)
     if isinstance(block, JsonBlock):
@@ -143,21 +147,21 @@ def _block_tokens(block: Block | ResultContent, rule: FamilyRule) -> int:
         if isinstance(block.content, str):
             return BLOCK_TOKENS + text_tokens(block.content)
         return BLOCK_TOKENS + sum(_block_tokens(part, rule) for part in block.content)
-    if isinstance(block, ReasoningBlock):
-        return text_tokens(block.text) if block.text else 0
+    if isinstance(block, ReasoningBlock) and block.text and rule.counts_reasoning:
+        return text_tokens(block.text)
     return 0
 
 
 def image_tokens(source: Source, rule: FamilyRule) -> int:
     """Tokens of an image by its size; the largest that is usual where the size is not to be seen."""
     size = image_size(source.data) if source.data else None
-    if size is None:
+    if size is None or rule.pixels_per_token is None:
         return IMAGE_TOKENS
     width, height = size
     return max(50, min(IMAGE_TOKENS, int(width * height / rule.pixels_per_token)))
 
 
-def document_tokens(block: DocumentBlock) -> int:
+def document_tokens(block: DocumentBlock, rule: FamilyRule) -> int:
     """Tokens of a document: its text, or its pages as far as they can be counted from outside."""
     data = block.source.data
     if data is None:
@@ -165,7 +169,7 @@ def document_tokens(block: DocumentBlock) -> int:
     if block.format in _TEXT_FORMATS:
         return int(len(data) / CHARS_PER_TOKEN) + 1
     pages = len(_PAGE.findall(data)) if block.format == "pdf" else 0
-    return (pages or 1 + len(data) // BYTES_PER_PAGE) * PAGE_TOKENS
+    return (pages or 1 + len(data) // BYTES_PER_PAGE) * rule.page
 
 
 def image_size(data: bytes) -> tuple[int, int] | None:

@@ -254,8 +254,23 @@ class Scheduler:
         """Go on from a predecessor's snapshot, before the first push. Raises ValueError for what is none."""
         checkpoint.restore(state, self.backlog, self.ledger, now=now)
 
-    def adopt(self, ticket: Ticket, *, pool: str, now: float) -> Grant:
-        """Take over a call that a predecessor granted and that still runs: slot and charge, not the bucket."""
+    def adopt(
+        self, ticket: Ticket, *, pool: str, now: float, is_open: bool = True, holds_slot: bool = True
+    ) -> Grant:
+        """Take over a job that a predecessor granted and that still runs: slot and charge, not the bucket.
+
+        `is_open`: its call is under way. One that is not has been settled with the predecessor.
+        """
         self.ledger.now = now
         flow = self.backlog.flow(ticket.lane, ticket.pools[0])
-        return self.ledger.adopt(flow, ticket, self.ledger.pool(pool), now)
+        account = self.ledger.pool(pool)
+        grant = self.ledger.adopt(flow, ticket, account, now)
+        if not is_open:
+            levels = account.tokens.level, account.requests.level if account.requests else 0.0
+            self.ledger.undo(grant, now=now)
+            account.tokens.level = levels[0]
+            if account.requests is not None:
+                account.requests.level = levels[1]
+        if not holds_slot:
+            self.release_slot(grant)
+        return grant
