@@ -2,17 +2,15 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import cast
 
 import msgspec
 
-from sidecar.calling import fitting
 from sidecar.coordinator.service import Coordinator, Selection
 from sidecar.errors import InvalidRequest, Permanent, SidecarError
 from sidecar.models.call import CallLimits, ModelCall, ToolSpec
 from sidecar.models.facts import RunFacts
 from sidecar.models.profile import Candidate
-from sidecar.models.request import InlineTool, JobRequest, Params, ServiceTier
+from sidecar.models.request import InlineTool, JobRequest, Params
 from sidecar.ports import Clock, Lane
 from sidecar.request_handler import admission
 from sidecar.request_handler.admission import Asked
@@ -86,28 +84,23 @@ class Asker:
         )
 
     def call(self, opened: Opened, *, pool: str, deadline: float, facts: RunFacts) -> tuple[ModelCall, Selection]:
-        """The model call of a granted job, aimed at the candidate of the granted pool."""
+        """The model call of a granted job, for the candidate of the granted pool; `aiming` bounds it later."""
         request, lane = _request_of(opened), opened.stored.lane
         tenant = self._policy().tenant(lane.tenant)
         found = self._selections.pop(opened.stored.seq, None)
         selection, facts.input_estimate = found or self._select(opened, request, tenant)
         facts.warn(*selection.warnings)
-        candidate = _candidate_of(selection, pool)
-        tier = self._coordinator.service_tier(
-            candidate, request, job_class=lane.job_class, deadline=deadline, now=self._clock.now()
-        )
-        params = self._params(request, tenant, facts)
         call = ModelCall(
-            candidate=candidate,
+            candidate=_candidate_of(selection, pool),
             messages=request.messages or (),
             system=request.system,
-            params=self._affordable(params, candidate, facts, left_usd=request.budget.max_cost_usd, tier=tier),
+            params=self._params(request, tenant, facts),
             tools=tuple(_spec(tool) for tool in request.tools if isinstance(tool, InlineTool)),
             tool_choice=request.tool_choice,
             output_schema=request.output.schema if request.output else None,
             reasoning=request.reasoning,
             cache=request.cache,
-            service_tier=_named(tier, request),
+            service_tier=request.service_tier,
             guardrail=request.guardrail,
             request_metadata={"tenant": lane.tenant, "job": opened.job},
             limits=self._limits(request, deadline),
@@ -136,24 +129,6 @@ class Asker:
         if asked is not None and allowed < asked:
             facts.warn(f"max_tokens was lowered from {asked} to {allowed}, the most this tenant may ask for")
         return msgspec.structs.replace(request.params, max_tokens=allowed)
-
-    def _affordable(
-        self, params: Params, candidate: Candidate, facts: RunFacts, *, left_usd: float | None, tier: str
-    ) -> Params:
-        """The parameters with no more output than the model can give and the job's budget can pay."""
-        params = fitting(params, candidate.profile, facts)
-        if left_usd is None or params.max_tokens is None:
-            return params
-        affordable = self._coordinator.affordable_output_tokens(
-            candidate, input_tokens=facts.input_estimate, left_usd=left_usd, service_tier=tier
-        )
-        if affordable is None:
-            facts.warn(f"no price is known for {candidate.profile.model_id}: max_cost_usd could not be held")
-            return params
-        if affordable >= params.max_tokens:
-            return params
-        facts.is_bound_by_budget = True
-        return msgspec.structs.replace(params, max_tokens=max(1, affordable))
 
     def _limits(self, request: JobRequest, deadline: float) -> CallLimits:
         left_s = max(0.001, deadline - self._clock.now())
@@ -197,13 +172,6 @@ def _affordable_stand_ins(request: JobRequest, selection: Selection) -> tuple[Ca
 def _output_price(candidate: Candidate) -> float | None:
     prices = candidate.profile.prices
     return prices[0].output * candidate.route.price_factor if prices else None
-
-
-def _named(tier: str, request: JobRequest) -> ServiceTier:
-    """The tier as it goes to Bedrock: the default one is only named when the request names it."""
-    if tier == "default" and request.service_tier != "default":
-        return "auto"
-    return cast(ServiceTier, tier)
 
 
 def _spec(tool: InlineTool) -> ToolSpec:

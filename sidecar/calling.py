@@ -1,27 +1,28 @@
 """From a claimed job to a whole answer: calls the chosen model, and follows the coordinator when a call fails."""
 
 import asyncio
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 
-from sidecar.coordinator.fallback import Decision, Failure, Final, Retry, Wait
+from sidecar import accounting
+from sidecar.aiming import aimed
+from sidecar.coordinator.fallback import Failure, Final, Retry, Wait
 from sidecar.coordinator.health import Success
 from sidecar.coordinator.service import Coordinator, Selection
-from sidecar.errors import JobCancelled, SidecarError
+from sidecar.errors import CallTimeout, JobCancelled, SidecarError
 from sidecar.job_manager.job import OwnedJob
-from sidecar.models.call import ModelCall, ModelReply
-from sidecar.models.content import CachePointBlock
+from sidecar.models.call import ModelCall, ModelDelta, ModelReply
+from sidecar.models.content import ReasoningBlock, TextBlock
 from sidecar.models.event import Status
 from sidecar.models.facts import RunFacts
-from sidecar.models.profile import Candidate, ModelProfile
-from sidecar.models.request import Params
-from sidecar.models.result import Attempt, ErrorInfo, Usage
+from sidecar.models.profile import Candidate
+from sidecar.models.result import Usage
 from sidecar.ports import Clock, ModelClient
 from sidecar.response_formatter.formatter import error_info
 
-# Rough, and said to be: used where the provider told nothing (a call that was broken off).
-CHARACTERS_A_TOKEN = 4
+# A whole answer gives no sign of life while it is made; one that takes longer than at this rate has stalled.
+SLOWEST_TOKENS_A_S = 10.0
 
 
 class Share(Protocol):
@@ -29,6 +30,11 @@ class Share(Protocol):
 
     @property
     def pool(self) -> str: ...
+
+    @property
+    def granted_attempt(self) -> int:
+        """The job's last attempt that the scheduler knew of when it granted the job."""
+        ...
 
     async def move(self, pool: str) -> None:
         """Give the first pool's debit back, then wait for room in `pool`."""
@@ -45,6 +51,18 @@ class Share(Protocol):
     def used(self, usage: Usage, *, seconds: float) -> None:
         """Settle the debit with what the call really took."""
         ...
+
+
+class _Run(msgspec.Struct, kw_only=True):
+    """One job on its way to an answer. `call` is what it asks for, of no particular candidate."""
+
+    job: OwnedJob
+    call: ModelCall
+    selection: Selection
+    share: Share
+    facts: RunFacts
+    deadline: float
+    failures: list[Failure] = []
 
 
 class Caller:
@@ -69,205 +87,207 @@ class Caller:
 
         Raises the error of the last call when the coordinator gives up.
         """
-        failures: list[Failure] = []
-        if selection.wait_s > 0:
-            await self._wait(job, share, selection.wait_s, "every candidate has failed lately")
-        status = _running(call.candidate, selection)
+        run = _Run(job=job, call=call, selection=selection, share=share, facts=facts, deadline=deadline)
+        candidate = call.candidate
         while True:
-            await job.run_with(status)
-            facts.model, facts.model_id = call.candidate.profile.alias, call.candidate.route.invoke_id
-            try:
-                return await self._once(job, call, share=share, facts=facts)
-            except JobCancelled:
-                raise
-            except SidecarError as e:
-                decision = self._decide(
-                    job, e, call.candidate, tried=failures, selection=selection, facts=facts, deadline=deadline
-                )
-                failures.append(Failure(call.candidate, e))
-                share.failed(e)
-            call = await self._follow(decision, failures[-1].error, job, call, share=share, facts=facts)
-            status = Status(
-                state="running",
-                model=call.candidate.profile.alias,
-                model_id=call.candidate.route.invoke_id,
-                region=call.candidate.route.region,
-                reason=f"after {failures[-1].error.code} of {failures[-1].candidate.route.pool}",
-            )
+            candidate = await self._enter(run, candidate)
+            outcome = await self._once(run, candidate)
+            if isinstance(outcome, ModelReply):
+                return outcome
+            candidate = await self._follow(run, Failure(candidate, outcome))
 
-    def _decide(
-        self,
-        job: OwnedJob,
-        error: SidecarError,
-        candidate: Candidate,
-        *,
-        tried: list[Failure],
-        selection: Selection,
-        facts: RunFacts,
-        deadline: float,
-    ) -> Decision:
-        return self._coordinator.decide(
-            error,
-            candidate=candidate,
-            tried=tried,
-            selection=selection,
-            request=job.request,
-            text_streamed=facts.has_streamed,
-            deadline=deadline,
+    async def _enter(self, run: _Run, candidate: Candidate) -> Candidate:
+        """Whose breaker lets the job through, `candidate` if it can be; room in its quota is held."""
+        while True:
+            pool = candidate.route.pool
+            if self._coordinator.may_call(candidate, now=self._clock.now()):
+                if pool != run.share.pool:
+                    await run.share.move(pool)
+                if self._coordinator.begin(candidate, now=self._clock.now()):
+                    return candidate
+            decision = self._coordinator.instead(
+                run.selection, tried=run.failures, now=self._clock.now(), deadline=run.deadline
+            )
+            if isinstance(decision, Final):
+                raise decision.error
+            candidate = decision.candidate
+            if isinstance(decision, Wait):
+                await self._wait(run, decision)
+
+    async def _follow(self, run: _Run, failure: Failure) -> Candidate:
+        """Do what the coordinator says after a failure, before the next call. Raises the error of a final one."""
+        decision = self._coordinator.decide(
+            failure.error,
+            candidate=failure.candidate,
+            tried=run.failures,
+            selection=run.selection,
+            request=run.job.request,
+            text_streamed=run.facts.has_streamed,
+            deadline=run.deadline,
             now=self._clock.now(),
         )
-
-    async def _follow(
-        self,
-        decision: Decision,
-        failure: SidecarError,
-        job: OwnedJob,
-        call: ModelCall,
-        *,
-        share: Share,
-        facts: RunFacts,
-    ) -> ModelCall:
-        """Do what the decision says before the next call. Raises its error when it is final."""
+        run.failures.append(failure)
+        run.share.failed(failure.error)
         if isinstance(decision, Final):
             raise decision.error
-        candidate = decision.candidate
-        job.progress.status(Status(state="retrying", error=error_info(failure), next=candidate.route.invoke_id))
+        run.job.progress.status(
+            Status(
+                state="retrying", error=error_info(failure.error), next=decision.candidate.route.invoke_id
+            )
+        )
         if isinstance(decision, Wait):
-            await self._wait(job, share, decision.delay_s, decision.reason)
+            await self._wait(run, decision)
         elif isinstance(decision, Retry):
             await self._clock.sleep(decision.delay_s)
-        if decision.new_attempt:
-            await job.restart()
+        return decision.candidate
+
+    async def _wait(self, run: _Run, decision: Wait) -> None:
+        estimate_ms = round(decision.delay_s * 1000)
+        await run.job.wait_for(
+            Status(state="waiting", waiting_for="model", reason=decision.reason, estimate_ms=estimate_ms)
+        )
+        await run.share.rest(decision.delay_s)
+
+    async def _once(self, run: _Run, candidate: Candidate) -> ModelReply | SidecarError:
+        """Make the call that was begun. Returns the error where it failed; others' errors are raised."""
+        try:
+            call = self._aim(run, candidate)
+            if isinstance(call, ModelCall):
+                await self._announce(run, candidate)
+        except BaseException:
+            self._coordinator.abandon(candidate, now=self._clock.now())
+            raise
+        return await self._made(run, call) if isinstance(call, ModelCall) else call
+
+    def _aim(self, run: _Run, candidate: Candidate) -> ModelCall | SidecarError:
+        try:
+            return aimed(
+                run.call,
+                candidate,
+                coordinator=self._coordinator,
+                request=run.job.request,
+                job_class=run.job.state.job_class,
+                facts=run.facts,
+                deadline=run.deadline,
+                now=self._clock.now(),
+            )
+        except SidecarError as e:
+            self._coordinator.abandon(candidate, now=self._clock.now())
+            run.facts.stop_reason = "budget"
+            return e
+
+    async def _announce(self, run: _Run, candidate: Candidate) -> None:
+        """Say which model runs the job now, in a new attempt where text had been streamed."""
+        facts = run.facts
+        if facts.has_streamed:
+            await run.job.restart()
         facts.text.clear()
         facts.has_streamed = False
-        if candidate.route.pool != share.pool:
-            await share.move(candidate.route.pool)
-        return msgspec.structs.replace(
-            call, candidate=candidate, params=fitting(call.params, candidate.profile, facts)
-        )
+        facts.stop_reason = None
+        facts.model, facts.model_id = candidate.profile.alias, candidate.route.invoke_id
+        await run.job.run_with(_running(candidate, run))
 
-    async def _wait(self, job: OwnedJob, share: Share, seconds: float, reason: str) -> None:
-        await job.wait_for(
-            Status(state="waiting", waiting_for="model", reason=reason, estimate_ms=round(seconds * 1000))
-        )
-        await share.rest(seconds)
-
-    async def _once(self, job: OwnedJob, call: ModelCall, *, share: Share, facts: RunFacts) -> ModelReply:
-        started = self._clock.monotonic()
+    async def _made(self, run: _Run, call: ModelCall) -> ModelReply | SidecarError:
+        started, facts = self._clock.monotonic(), run.facts
         try:
-            reply = (
-                await self._stream(job, call, facts) if job.request.stream else await self._models.converse(call)
-            )
+            reply = await self._reply(run, call)
         except asyncio.CancelledError:
-            self._note(call, facts, started, outcome="cancelled")
-            self._guess_usage(job, call, facts)
+            self._coordinator.abandon(call.candidate, now=self._clock.now())
+            accounting.note(call, facts, outcome="cancelled", seconds=self._clock.monotonic() - started)
+            accounting.guess(call, facts, coordinator=self._coordinator)
+            raise
+        except JobCancelled:
             raise
         except SidecarError as e:
+            seconds = self._clock.monotonic() - started
             self._coordinator.observe(call.candidate, e, now=self._clock.now())
-            self._note(call, facts, started, outcome="error", error=error_info(e))
-            if facts.has_streamed:
-                self._guess_usage(job, call, facts)
-            raise
+            accounting.note(call, facts, outcome="error", seconds=seconds, error=error_info(e))
+            if facts.has_streamed or facts.text:
+                accounting.guess(call, facts, coordinator=self._coordinator)
+            return e
         seconds = self._clock.monotonic() - started
-        self._note(call, facts, started, outcome="ok")
-        self._count(call, reply, facts)
-        share.used(reply.usage, seconds=seconds)
-        self._observe(call.candidate, reply, seconds, affinity=job.state.tenant)
+        accounting.note(call, facts, outcome="ok", seconds=seconds)
+        accounting.count(call, reply, facts, coordinator=self._coordinator)
+        run.share.used(reply.usage, seconds=seconds)
+        self._learn(run, call.candidate, reply, seconds)
         return reply
 
-    async def _stream(self, job: OwnedJob, call: ModelCall, facts: RunFacts) -> ModelReply:
-        progress, text = job.progress, facts.text
+    async def _reply(self, run: _Run, call: ModelCall) -> ModelReply:
+        """By a stream where deltas are wanted, or where limits are that only a stream can be held to."""
+        request = run.job.request
+        is_timed = request.first_token_timeout_s is not None or request.idle_timeout_s is not None
+        if "streaming" in call.candidate.profile.capabilities and (request.stream or is_timed):
+            return await self._stream(run, call)
+        reply = await self._converse(call)
+        if request.stream:
+            for index, block in enumerate(reply.content):
+                if isinstance(block, TextBlock):
+                    self._say(run, ModelDelta(index=index, text=block.text))
+                elif isinstance(block, ReasoningBlock) and block.text:
+                    self._say(run, ModelDelta(index=index, reasoning=block.text))
+        return reply
+
+    async def _converse(self, call: ModelCall) -> ModelReply:
+        """A whole answer, in the time that it may take to begin and then to be written slowly."""
+        limits = call.limits
+        limit_s = limits.first_token_s + (call.params.max_tokens or 0) / SLOWEST_TOKENS_A_S
+        if limit_s >= limits.total_s:
+            return await self._models.converse(call)
+        try:
+            return await self._models.converse(
+                msgspec.structs.replace(call, limits=msgspec.structs.replace(limits, total_s=limit_s))
+            )
+        except CallTimeout as e:
+            if e.limit != "total":
+                raise
+            raise CallTimeout(f"no answer within {limit_s:g} s", limit="first_token") from e
+
+    async def _stream(self, run: _Run, call: ModelCall) -> ModelReply:
+        facts = run.facts
         reply: ModelReply | None = None
         async for item in self._models.stream(call):
             if isinstance(item, ModelReply):
                 reply = item
                 continue
             if facts.first_token_ms is None:
-                facts.first_token_ms = facts.queued_ms + round(1000 * (self._clock.monotonic() - job.started_at))
-            facts.has_streamed = True
-            if item.text:
-                text.append(item.text)
-                progress.delta(item.index, text=item.text)
-            elif item.reasoning:
-                progress.delta(item.index, reasoning=item.reasoning)
+                facts.first_token_ms = facts.queued_ms + round(
+                    1000 * (self._clock.monotonic() - run.job.started_at)
+                )
+            if item.text or item.reasoning:
+                self._say(run, item)
         if reply is None:
             raise SidecarError("the model client ended a stream without a reply")
         return reply
 
-    def _note(
-        self,
-        call: ModelCall,
-        facts: RunFacts,
-        started: float,
-        *,
-        outcome: Literal["ok", "error", "cancelled"],
-        error: ErrorInfo | None = None,
-    ) -> None:
-        facts.attempts.append(
-            Attempt(
-                model_id=call.candidate.route.invoke_id,
-                region=call.candidate.route.region,
-                outcome=outcome,
-                error=error,
-                elapsed_ms=round((self._clock.monotonic() - started) * 1000),
-            )
-        )
+    def _say(self, run: _Run, delta: ModelDelta) -> None:
+        if delta.text:
+            run.facts.text.append(delta.text)
+        if run.job.request.stream:
+            run.facts.has_streamed = True
+            run.job.progress.delta(delta.index, text=delta.text, reasoning=delta.reasoning)
 
-    def _count(self, call: ModelCall, reply: ModelReply, facts: RunFacts) -> None:
-        facts.usage += reply.usage
-        if reply.usage_basis == "estimated":
-            facts.usage_basis = "estimated"
-        self._charge(call, reply.usage, facts)
-
-    def _guess_usage(self, job: OwnedJob, call: ModelCall, facts: RunFacts) -> None:
-        """Whether a call that broke off is billed is not known: count what was seen, and say it is a guess."""
-        usage = Usage(
-            input_tokens=facts.input_estimate, output_tokens=sum(map(len, facts.text)) // CHARACTERS_A_TOKEN
-        )
-        facts.usage += usage
-        facts.usage_basis = "estimated"
-        self._charge(call, usage, facts)
-
-    def _charge(self, call: ModelCall, usage: Usage, facts: RunFacts) -> None:
-        tier = "default" if call.service_tier == "auto" else call.service_tier
-        ttl = _longest_ttl(call) if usage.cache_write_tokens else "5m"
-        price = self._coordinator.price(call.candidate, usage, cache_ttl=ttl, service_tier=tier)
-        if price is None:
-            facts.cost_usd = None
-            facts.warn(f"no price is known for {call.candidate.profile.model_id}: cost_usd is not given")
-        elif facts.cost_usd is not None:
-            facts.cost_usd += price
-
-    def _observe(self, candidate: Candidate, reply: ModelReply, seconds: float, *, affinity: str) -> None:
+    def _learn(self, run: _Run, candidate: Candidate, reply: ModelReply, seconds: float) -> None:
         first_token_s = None if reply.first_token_ms is None else reply.first_token_ms / 1000
         rate = reply.usage.output_tokens / seconds if seconds > 0 else None
         self._coordinator.observe(
-            candidate, Success(first_token_s, rate), now=self._clock.now(), affinity=affinity
+            candidate, Success(first_token_s, rate), now=self._clock.now(), affinity=run.job.state.tenant
         )
 
 
-def _longest_ttl(call: ModelCall) -> str:
-    blocks = (
-        block for message in call.messages if not isinstance(message.content, str) for block in message.content
-    )
-    return "1h" if any(isinstance(block, CachePointBlock) and block.ttl == "1h" for block in blocks) else "5m"
-
-
-def _running(candidate: Candidate, selection: Selection) -> Status:
+def _running(candidate: Candidate, run: _Run) -> Status:
+    """First with the reason of the choice and who was passed over, later with what went before."""
+    selection, reason = run.selection, run.selection.reason
+    rejected = None if run.failures else selection.rejected
+    if run.failures:
+        last = run.failures[-1]
+        reason = f"after {last.error.code} of {last.candidate.route.pool}"
+    elif candidate.route.pool != selection.candidates[0].route.pool:
+        reason = f"{reason}; {selection.candidates[0].route.pool} was not free"
     return Status(
         state="running",
         model=candidate.profile.alias,
         model_id=candidate.route.invoke_id,
         region=candidate.route.region,
-        reason=candidate.reason or selection.reason,
-        candidates=selection.rejected,
+        reason=reason,
+        candidates=rejected,
     )
-
-
-def fitting(params: Params, profile: ModelProfile, facts: RunFacts) -> Params:
-    """The parameters as this model takes them: no more output than it can give, and that said."""
-    most = profile.max_output_tokens
-    if params.max_tokens is None or params.max_tokens <= most:
-        return params
-    facts.warn(f"max_tokens was lowered from {params.max_tokens} to {most}, the most {profile.alias} can give")
-    return msgspec.structs.replace(params, max_tokens=most)

@@ -11,6 +11,7 @@ from sidecar.coordinator.rules import Rule, rule_of
 from sidecar.errors import (
     ContextOverflow,
     DailyQuotaExhausted,
+    ModelUnavailable,
     SidecarError,
     StreamInterrupted,
     Temporary,
@@ -20,6 +21,7 @@ from sidecar.models.profile import Candidate
 FIRST_WAIT_S = 1.0
 MIN_WAIT_S = 0.25
 MAX_WAIT_S = 30.0
+_ALL_DOWN = "every candidate has failed lately"
 
 
 class Failure(NamedTuple):
@@ -97,6 +99,23 @@ def decide(
     )
 
 
+def instead(
+    candidates: Sequence[Candidate],
+    failures: Sequence[Failure],
+    *,
+    now: float,
+    deadline: float | None,
+    retry_at: Callable[[str], float],
+    jitter: float = 0.5,
+) -> Next | Wait | Final:
+    """Whom to call where the breaker of the one that was meant is open: another, or the first to recover."""
+    usable = [c for c in candidates if not _is_ruled_out(c, failures)]
+    fresh = _untried(usable, failures, now=now, retry_at=retry_at)
+    if fresh is not None:
+        return Next(fresh)
+    return _wait(failures, usable, now=now, deadline=deadline, new_attempt=False, retry_at=retry_at, jitter=jitter)
+
+
 def _retry(failures: Sequence[Failure], rule: Rule, *, text_streamed: bool, jitter: float) -> Retry | None:
     pool = failures[-1].candidate.route.pool
     done = sum(1 for f in failures if f.candidate.route.pool == pool) - 1
@@ -145,7 +164,7 @@ def _wait(
     new_attempt: bool,
     retry_at: Callable[[str], float],
     jitter: float,
-) -> Decision:
+) -> Wait | Final:
     """Wait for the first pool that may recover, with delays that grow by each round over all of them."""
     hopeful = [c for c in usable if _may_recover(c, failures)]
     if not hopeful:
@@ -161,8 +180,8 @@ def _wait(
     delay_s = _within(due(chosen)[0] - now, now=now, deadline=deadline)
     is_spent = deadline is not None and retry_at(chosen.route.pool) >= deadline and _is_daily(chosen, failures)
     if delay_s is None or is_spent:
-        return Final(failures[-1].error)
-    reason = f"every candidate failed, the last with {failures[-1].error.code}"
+        return Final(failures[-1].error if failures else ModelUnavailable(_ALL_DOWN))
+    reason = f"every candidate failed, the last with {failures[-1].error.code}" if failures else _ALL_DOWN
     return Wait(chosen, _spread(delay_s, jitter), reason, new_attempt)
 
 

@@ -24,6 +24,7 @@ FIRST_OPEN_S = 5.0
 MAX_OPEN_S = 300.0
 DENIED_S = 300.0
 PROBE_LEASE_S = 60.0
+PROBE_LOOK_S = 1.0
 DAY_S = 86_400.0
 _RATE_WEIGHT = 0.15
 _SPEED_WEIGHT = 0.2
@@ -77,10 +78,15 @@ def phase(breaker: Breaker, now: float) -> Phase:
 
 
 def retry_at(breaker: Breaker, now: float) -> float:
-    """When a call may be tried; `now` where it may at once."""
+    """When a call may be tried at the latest; `now` where it may at once."""
     if phase(breaker, now) != "open":
         return now
     return max(breaker.until, breaker.probe_until)
+
+
+def look_at(breaker: Breaker, now: float) -> float:
+    """When to look whether a call may be tried: as `retry_at`, but soon where only a probe is under way."""
+    return retry_at(breaker, now) if now < breaker.until else min(retry_at(breaker, now), now + PROBE_LOOK_S)
 
 
 def probing(breaker: Breaker, now: float) -> Breaker:

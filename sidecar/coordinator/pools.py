@@ -71,7 +71,8 @@ class Pools:
         return "closed" if breaker is None else health.phase(breaker, now)
 
     def retry_at(self, pool: str, now: float) -> float:
-        return health.retry_at(self._breakers.get(pool, CLOSED), now)
+        """When to try a call, or to look again whether one may be tried; `now` where it may at once."""
+        return health.look_at(self._breakers.get(pool, CLOSED), now)
 
     def reason(self, pool: str) -> str:
         return self._breakers.get(pool, CLOSED).reason

@@ -89,7 +89,16 @@ UNKNOWN_MODEL = Rule(
 MODEL_SPECIFIC = Rule(
     "InvalidRequest, model-specific", moves=True, excludes="model", why="this model alone refuses"
 )
-TABLE: tuple[Rule, ...] = (*(rule for _, rule in _BY_CLASS), OVERALL_TIMEOUT, UNKNOWN_MODEL, MODEL_SPECIFIC)
+OVER_BUDGET = Rule(
+    "budget_exceeded", moves=True, excludes="model", why="what is left of the budget may pay for a cheaper model"
+)
+TABLE: tuple[Rule, ...] = (
+    *(rule for _, rule in _BY_CLASS),
+    OVERALL_TIMEOUT,
+    UNKNOWN_MODEL,
+    MODEL_SPECIFIC,
+    OVER_BUDGET,
+)
 
 # Words of Bedrock's ValidationException that blame the model or the way it was called, not the request.
 _MODEL_WORDS = (
@@ -111,6 +120,8 @@ def rule_of(error: SidecarError) -> Rule:
         return OVERALL_TIMEOUT
     if isinstance(error, Permanent) and error.code == "unknown_model":
         return UNKNOWN_MODEL
+    if isinstance(error, Permanent) and error.code == "budget_exceeded":
+        return OVER_BUDGET
     return next(rule for kind, rule in _BY_CLASS if isinstance(error, kind))
 
 

@@ -38,7 +38,7 @@ class Refusal(NamedTuple):
 
 
 class Wish(NamedTuple):
-    """What a request needs of a model, and what it would like."""
+    """What a request needs of a model, and what it would like. `answer_tokens`: what the budget has to pay for."""
 
     needs: int
     input_tokens: int
@@ -82,8 +82,10 @@ def _needs_of_blocks(blocks: Iterable[Any]) -> int:
 
 
 def wish_of(request: JobRequest, *, input_tokens: int, default_max_tokens: int) -> Wish:
+    """A model that the request names only has to give a short answer for the budget; the call will be bounded."""
     task = request.task
     max_tokens = request.params.max_tokens
+    whole = max_tokens or default_max_tokens
     return Wish(
         needs=needs_of(request),
         input_tokens=input_tokens,
@@ -91,9 +93,14 @@ def wish_of(request: JobRequest, *, input_tokens: int, default_max_tokens: int) 
         budget_usd=request.budget.max_cost_usd,
         kind=task.kind if task else "chat",
         quality=task.quality if task else "balanced",
-        answer_tokens=max_tokens or default_max_tokens,
+        answer_tokens=min(whole, MIN_ANSWER_TOKENS) if request.models else whole,
         caches=request.cache != "none",
     )
+
+
+def content_with_less(wish: Wish) -> Wish:
+    """The wish for an answer that may end early, since the budget pays for no whole one."""
+    return wish._replace(answer_tokens=min(wish.answer_tokens, MIN_ANSWER_TOKENS))
 
 
 def refusal(entry: Entry, wish: Wish, *, allowed: frozenset[str] | None, is_named: bool) -> Refusal | None:
@@ -150,6 +157,10 @@ class Search:
         self.refusals: list[Refusal] = []
         self._seen: set[str] = set()
         self._refused: set[str] = set()
+
+    def anew(self, wish: Wish) -> "Search":
+        """An empty search under the same conditions."""
+        return Search(wish, allowed=self.allowed, headroom=self.headroom, warm_pool=self.warm_pool)
 
     def refuse(self, stage: Stage, model: str, reason: str) -> None:
         self.refusals.append(Refusal(stage, model, reason))

@@ -12,12 +12,12 @@ from typing import NamedTuple
 from sidecar.coordinator import cost, fallback, select
 from sidecar.coordinator.catalogue import Catalogue, ModelRow, Resolved
 from sidecar.coordinator.entry import Entry, Shelf, speed_score
-from sidecar.coordinator.fallback import Decision, Failure
+from sidecar.coordinator.fallback import Decision, Failure, Final, Next, Wait
 from sidecar.coordinator.health import Phase, Success
 from sidecar.coordinator.listing import model_info, no_region, why_unusable
 from sidecar.coordinator.pools import Observation, Pools
 from sidecar.coordinator.select import Refusal, Search
-from sidecar.errors import ErrorCode, Permanent, SidecarError
+from sidecar.errors import ErrorCode, JobCancelled, Permanent, SidecarError
 from sidecar.models.api import ModelInfo
 from sidecar.models.event import Rejected
 from sidecar.models.profile import Candidate, Limits, ModelProfile
@@ -114,16 +114,25 @@ class Coordinator:
         if request.models:
             reason, warnings = self._search_named(request, search)
         else:
-            quality = search.wish.quality
-            search.add_best(self._shelf, max_models=MAX_CANDIDATES, max_candidates=MAX_CANDIDATES, quality=quality)
-            reason, warnings = f"best score for kind {search.wish.kind}, quality {quality}", ()
+            reason, warnings = self._search_best(search), ()
+            if not search.found and search.wish.budget_usd is not None:
+                search = search.anew(select.content_with_less(search.wish))
+                reason = self._search_best(search) + "; the budget may end the answer early"
         if not search.found:
             raise _nothing_serves(request, search.refusals)
         return self._by_health(search, reason=reason, warnings=warnings, now=now)
 
+    def may_call(self, candidate: Candidate, *, now: float) -> bool:
+        """Whether `begin` would say yes at this moment."""
+        return self._pools.retry_at(candidate.route.pool, now) <= now
+
     def begin(self, candidate: Candidate, *, now: float) -> bool:
         """Call right before a model is called. False: its breaker is open, or its one probe is under way."""
         return self._pools.begin(candidate.route.pool, now=now)
+
+    def abandon(self, candidate: Candidate, *, now: float) -> None:
+        """A call that was begun was not made, or was broken off from here: it says nothing about the pool."""
+        self._pools.observe(candidate.route.pool, JobCancelled("not made"), now=now)
 
     def observe(
         self, candidate: Candidate, outcome: Observation, *, now: float, affinity: str | None = None
@@ -165,6 +174,25 @@ class Coordinator:
             jitter=random.random() if jitter is None else jitter,  # noqa: S311 (spreads delays, guards nothing)
         )
 
+    def instead(
+        self,
+        selection: Selection,
+        *,
+        tried: Sequence[Failure],
+        now: float,
+        deadline: float | None = None,
+        jitter: float | None = None,
+    ) -> Next | Wait | Final:
+        """Whom to call where `begin` said no: another candidate, or after a pause the first to recover."""
+        return fallback.instead(
+            (*selection.candidates, *selection.reserve),
+            tried,
+            now=now,
+            deadline=deadline,
+            retry_at=lambda pool: self._pools.retry_at(pool, now),
+            jitter=random.random() if jitter is None else jitter,  # noqa: S311 (spreads delays, guards nothing)
+        )
+
     def price(
         self, candidate: Candidate, usage: Usage, *, cache_ttl: str = "5m", service_tier: str = "default"
     ) -> float | None:
@@ -190,11 +218,21 @@ class Coordinator:
         )
 
     def affordable_output_tokens(
-        self, candidate: Candidate, *, input_tokens: int, left_usd: float, service_tier: str = "default"
+        self,
+        candidate: Candidate,
+        *,
+        input_tokens: int,
+        left_usd: float,
+        cache_ttl: str | None = "5m",
+        service_tier: str = "default",
     ) -> int | None:
         """How long an answer may get before `left_usd` could be passed; 0: not at all; None: no price known."""
         return cost.affordable_output_tokens(
-            candidate, input_tokens=input_tokens, left_usd=left_usd, service_tier=service_tier
+            candidate,
+            input_tokens=input_tokens,
+            left_usd=left_usd,
+            cache_ttl=cache_ttl,
+            service_tier=service_tier,
         )
 
     def service_tier(
@@ -224,6 +262,11 @@ class Coordinator:
         """The model of an alias, Bedrock id, profile or ARN; None when unknown."""
         found = self._catalogue.resolve(name)
         return found.profile if found else None
+
+    def _search_best(self, search: Search) -> str:
+        quality = search.wish.quality
+        search.add_best(self._shelf, max_models=MAX_CANDIDATES, max_candidates=MAX_CANDIDATES, quality=quality)
+        return f"best score for kind {search.wish.kind}, quality {quality}"
 
     def _search_named(self, request: JobRequest, search: Search) -> tuple[str, tuple[str, ...]]:
         warnings: list[str] = []

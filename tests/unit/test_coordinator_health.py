@@ -95,6 +95,13 @@ def test_a_probe_that_is_never_told_of_expires() -> None:
     assert health.phase(probing, breaker.until + health.PROBE_LEASE_S) == "half_open"
 
 
+def test_others_look_again_soon_while_a_probe_is_under_way() -> None:
+    breaker = after(DOWN, DOWN, DOWN)
+    assert health.look_at(breaker, NOW) == breaker.until
+    probing = health.probing(breaker, breaker.until)
+    assert health.look_at(probing, breaker.until) == breaker.until + health.PROBE_LOOK_S
+
+
 def test_a_probe_that_ends_without_a_verdict_frees_the_place() -> None:
     breaker = after(DOWN, DOWN, DOWN)
     probing = health.probing(breaker, breaker.until)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from sidecar.coordinator.entry import CAPABILITY_BITS, mask
 from sidecar.coordinator.health import Success
-from sidecar.coordinator.select import needs_of, service_tier
+from sidecar.coordinator.select import MIN_ANSWER_TOKENS, needs_of, service_tier
 from sidecar.coordinator.service import Selection
 from sidecar.errors import AccessDenied, ModelUnavailable, Permanent
 from sidecar.models.content import (
@@ -348,7 +348,7 @@ def test_filters_are_never_passed_and_the_outcome_is_always_the_same(
         assert needs_of(job) & ~mask(profile.capabilities) == 0
         assert tokens + (job.params.max_tokens or 0) <= profile.context_tokens
         if job.budget.max_cost_usd is not None:
-            output = min(job.params.max_tokens or 4096, profile.max_output_tokens)
+            output = min(job.params.max_tokens or 4096, profile.max_output_tokens, MIN_ANSWER_TOKENS)
             cheapest = profile.prices[0].input * tokens + profile.prices[0].output * output
             assert cheapest / 1e6 <= job.budget.max_cost_usd + 1e-9
     if job.models:

@@ -1,0 +1,68 @@
+"""What a job's model calls took: attempts, usage and cost, entered into its facts."""
+
+from typing import Literal
+
+from sidecar.coordinator.service import Coordinator
+from sidecar.models.call import ModelCall, ModelReply
+from sidecar.models.content import CachePointBlock
+from sidecar.models.facts import RunFacts
+from sidecar.models.result import Attempt, ErrorInfo, Usage
+
+# Rough, and said to be: used where the provider told nothing (a call that was broken off).
+CHARACTERS_A_TOKEN = 4
+
+
+def note(
+    call: ModelCall,
+    facts: RunFacts,
+    *,
+    outcome: Literal["ok", "error", "cancelled"],
+    seconds: float,
+    error: ErrorInfo | None = None,
+) -> None:
+    """Enter a call that was made, whichever way it ended."""
+    facts.attempts.append(
+        Attempt(
+            model_id=call.candidate.route.invoke_id,
+            region=call.candidate.route.region,
+            outcome=outcome,
+            error=error,
+            elapsed_ms=round(seconds * 1000),
+        )
+    )
+
+
+def count(call: ModelCall, reply: ModelReply, facts: RunFacts, *, coordinator: Coordinator) -> None:
+    """Enter what a whole answer took."""
+    facts.usage += reply.usage
+    if reply.usage_basis == "estimated":
+        facts.usage_basis = "estimated"
+    _charge(call, reply.usage, facts, coordinator)
+
+
+def guess(call: ModelCall, facts: RunFacts, *, coordinator: Coordinator) -> None:
+    """Whether a call that broke off is billed is not known: count what was seen, and say it is a guess."""
+    usage = Usage(
+        input_tokens=facts.input_estimate, output_tokens=sum(map(len, facts.text)) // CHARACTERS_A_TOKEN
+    )
+    facts.usage += usage
+    facts.usage_basis = "estimated"
+    _charge(call, usage, facts, coordinator)
+
+
+def _charge(call: ModelCall, usage: Usage, facts: RunFacts, coordinator: Coordinator) -> None:
+    tier = "default" if call.service_tier == "auto" else call.service_tier
+    ttl = _longest_ttl(call) if usage.cache_write_tokens else "5m"
+    price = coordinator.price(call.candidate, usage, cache_ttl=ttl, service_tier=tier)
+    if price is None:
+        facts.cost_usd = None
+        facts.warn(f"no price is known for {call.candidate.profile.model_id}: cost_usd is not given")
+    elif facts.cost_usd is not None:
+        facts.cost_usd += price
+
+
+def _longest_ttl(call: ModelCall) -> str:
+    blocks = (
+        block for message in call.messages if not isinstance(message.content, str) for block in message.content
+    )
+    return "1h" if any(isinstance(block, CachePointBlock) and block.ttl == "1h" for block in blocks) else "5m"
