@@ -1,6 +1,7 @@
 """Where Bedrock is: one endpoint for each region, by botocore's rules or as the settings say."""
 
 import ipaddress
+import ssl
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -68,6 +69,18 @@ def resolve_blocking(session: "Session", region: str) -> Endpoint:
             f"region {region!r} has no endpoint for Bedrock ({e})", details={"provider_code": type(e).__name__}
         ) from e
     return parse_endpoint(url)
+
+
+def trusted_roots_blocking(session: "Session") -> ssl.SSLContext:
+    """Whom to trust: `AWS_CA_BUNDLE` (or `ca_bundle`) alone, else the system's roots and those of botocore."""
+    from botocore.httpsession import get_cert_path
+
+    bundle = session.get_config_variable("ca_bundle")
+    if bundle:
+        return ssl.create_default_context(cafile=bundle)
+    context = ssl.create_default_context()
+    context.load_verify_locations(get_cert_path(True))
+    return context
 
 
 def model_path(invoke_id: str, verb: str) -> str:

@@ -1,18 +1,26 @@
 """The Bedrock adapter's front: port `ModelClient` over one of two transports."""
 
 import asyncio
-import logging
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from sidecar.adapters.bedrock.credentials import CredentialSource
 from sidecar.adapters.bedrock.decode import decode_response
-from sidecar.adapters.bedrock.endpoints import Endpoint, is_loopback, parse_endpoint, resolve_blocking
+from sidecar.adapters.bedrock.endpoints import (
+    Endpoint,
+    is_loopback,
+    parse_endpoint,
+    resolve_blocking,
+    trusted_roots_blocking,
+)
 from sidecar.adapters.bedrock.families import encode_call
 from sidecar.adapters.bedrock.stream import Assembler
-from sidecar.adapters.bedrock.transport import BrokenStream, Target, Transport
+from sidecar.adapters.bedrock.transport import BrokenStream, EventReader, Target, Transport
 from sidecar.adapters.bedrock.watchdog import Watchdog
 from sidecar.errors import CallTimeout, ModelFailed, StartupError
 from sidecar.models.call import CallLimits, ModelCall, ModelDelta, ModelReply
@@ -20,8 +28,6 @@ from sidecar.settings import BedrockSettings
 
 if TYPE_CHECKING:
     from botocore.session import Session
-
-log = logging.getLogger(__name__)
 
 # After the answer's end only its bill is outstanding, and then only the end of the stream.
 BILL_GRACE_S = 10.0
@@ -69,8 +75,7 @@ class BedrockManager:
         Bedrock says nothing before an answer is whole, so `first_token_s` cannot hold here: `total_s` does.
         """
         encoded = encode_call(call, is_stream=False)
-        target = Target(call.candidate.route.region, call.candidate.route.invoke_id)
-        response = await self._open().converse(target, encoded.params, self._limits(call))
+        response = await self._open().converse(_target(call), encoded.params, self._limits(call))
         return decode_response(response, encoded)
 
     async def stream(self, call: ModelCall) -> AsyncIterator[ModelDelta | ModelReply]:
@@ -79,16 +84,9 @@ class BedrockManager:
         An answer is complete with messageStop; when its usage does not follow, it is estimated, with a warning.
         """
         encoded = encode_call(call, is_stream=True)
-        limits = self._limits(call)
-        target = Target(call.candidate.route.region, call.candidate.route.invoke_id)
         started = self._monotonic()
-        reader = await self._open().open_stream(target, encoded.params, limits)
-        watchdog = Watchdog(
-            limits,
-            reader.fail,
-            elapsed_s=self._monotonic() - started,
-            idle_counts=call.candidate.profile.traits.tool_streaming or not call.tools,
-        )
+        reader = await self._open().open_stream(_target(call), encoded.params, self._limits(call))
+        watchdog = self._watch(call, reader, elapsed_s=self._monotonic() - started)
         assembler = Assembler(encoded)
         first_token_ms: int | None = None
         trouble: str | None = None
@@ -124,7 +122,15 @@ class BedrockManager:
         return self._transport
 
     def _limits(self, call: ModelCall) -> CallLimits:
-        return call.limits
+        """The call's limits; the settings may bound the time to connect further."""
+        if self._settings.connect_timeout_s >= call.limits.connect_s:
+            return call.limits
+        return msgspec.structs.replace(call.limits, connect_s=self._settings.connect_timeout_s)
+
+    def _watch(self, call: ModelCall, reader: EventReader, *, elapsed_s: float) -> Watchdog:
+        # A model that does not stream tool arguments says nothing for as long as it writes them.
+        may_be_silent = bool(call.tools) and not call.candidate.profile.traits.tool_streaming
+        return Watchdog(self._limits(call), reader.fail, elapsed_s=elapsed_s, idle_counts=not may_be_silent)
 
     async def _open_transport(self, credentials: CredentialSource) -> Transport:
         if self._settings.transport == "boto3":
@@ -133,8 +139,11 @@ class BedrockManager:
 
         from sidecar.adapters.bedrock.http_transport import KEEP_ALIVE_S, HttpTransport
 
+        url = self._settings.endpoint_url
+        is_plain = url is not None and not parse_endpoint(url).is_https
+        tls = True if is_plain else await asyncio.to_thread(self._trusted)
         connector = aiohttp.TCPConnector(
-            limit=self._settings.max_connections, keepalive_timeout=KEEP_ALIVE_S, enable_cleanup_closed=False
+            limit=self._settings.max_connections, keepalive_timeout=KEEP_ALIVE_S, ssl=tls
         )
         session = aiohttp.ClientSession(
             connector=connector,
@@ -153,6 +162,9 @@ class BedrockManager:
             endpoint_url=self._settings.endpoint_url,
             max_connections=self._settings.max_connections,
         )
+
+    def _trusted(self) -> ssl.SSLContext:
+        return trusted_roots_blocking(self._open_session())
 
     def _open_session(self) -> "Session":
         """botocore's session; blocks, so never on the event loop."""
@@ -176,6 +188,10 @@ class BedrockManager:
 
     def _resolve(self, region: str) -> Endpoint:
         return resolve_blocking(self._open_session(), region)
+
+
+def _target(call: ModelCall) -> Target:
+    return Target(call.candidate.route.region, call.candidate.route.invoke_id)
 
 
 def _after_the_end(error: BrokenStream | CallTimeout, assembler: Assembler) -> str | None:
