@@ -128,6 +128,10 @@ class JobStore(Protocol):
         self, tenant: str, *, state: State | None = None, limit: int = 100, cursor: str | None = None
     ) -> JobsPage: ...
 
+    async def history(self, tenant: str, job: str) -> Sequence[Stored]:
+        """Every document of a job that is still there, oldest first. For looking back, not for deciding."""
+        ...
+
     async def mark_cancelled(self, tenant: str, job: str, *, reason: str | None = None) -> None:
         """Leave the mark of a cancellation. Idempotent; also for a job not seen yet."""
         ...
@@ -358,4 +362,38 @@ class ClusterBus(Protocol):
 
     async def close(self) -> None:
         """Listen and answer no more."""
+        ...
+
+
+class SpendLedger(Protocol):
+    """What tenants have spent: a counter for each tenant and UTC day, in millionths of a US dollar.
+
+    Counters are shared by all replicas, outlive them, and are kept for a few days.
+    """
+
+    async def add(self, tenant: str, day: int, micro_usd: int, *, call_id: str) -> int:
+        """Count a call. `day` is in days since 1970. Returns the day's new total.
+
+        The same `call_id` counts once (within ten minutes), so that a retry is safe; its total is still returned.
+        """
+        ...
+
+    async def total(self, tenant: str, day: int) -> int:
+        """What was counted so far, reading what was just written, also at R3."""
+        ...
+
+
+class PolicyStore(Protocol):
+    """The policy that operators put on the bus, over the file's: key `policy` of the KV bucket `LLM_CONFIG`."""
+
+    async def load(self) -> bytes | None:
+        """The document as it is now, TOML or JSON; None when there is none."""
+        ...
+
+    async def save(self, document: bytes | None) -> None:
+        """Replace the document; None takes it away."""
+        ...
+
+    async def listen(self, on_change: Callable[[], None]) -> None:
+        """Call `on_change` when the document may have changed, from now on. A hint: it may be lost."""
         ...

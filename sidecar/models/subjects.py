@@ -16,6 +16,7 @@ PROMPT_BUCKET = "LLM_PROMPT"
 CONFIG_BUCKET = "LLM_CONFIG"
 CANCEL_BUCKET = "LLM_CANCEL"
 CONTROL_BUCKET = "LLM_CTL"
+SPEND_STREAM = "LLM_SPEND"
 BLOB_BUCKET_PREFIX = "LLM_BLOB_"
 
 HEADER_JOB_ID = "Llm-Job-Id"
@@ -70,6 +71,10 @@ class Subjects:
     def dead(self, tenant: str, job: str) -> str:
         """Where the request of a job that crashed too often is kept."""
         return f"{self.prefix}.{VERSION}.dead.{tenant}.{job}"
+
+    def spend(self, tenant: str, day: str) -> str:
+        """The counter of what a tenant spent on a day, `yyyymmdd`, in millionths of a US dollar."""
+        return f"{self.prefix}.{VERSION}.spend.{tenant}.{day}"
 
     def sys(self, *tokens: str) -> str:
         return ".".join((self.prefix, VERSION, "sys", *tokens))

@@ -13,7 +13,9 @@ from sidecar.adapters.memory.dead_letters import MemoryDeadLetters
 from sidecar.adapters.memory.intake import MemoryIntake
 from sidecar.adapters.memory.job_store import MemoryJobStore
 from sidecar.adapters.memory.leases import MemoryLeaseStore
+from sidecar.adapters.memory.policies import MemoryPolicyStore
 from sidecar.adapters.memory.publisher import MemoryPublisher
+from sidecar.adapters.memory.spend import MemorySpendLedger
 from sidecar.adapters.nats.checkpoints import NatsCheckpoints
 from sidecar.adapters.nats.cluster_bus import NatsClusterBus
 from sidecar.adapters.nats.dead_letters import NatsDeadLetters
@@ -21,12 +23,24 @@ from sidecar.adapters.nats.intake import NatsIntake
 from sidecar.adapters.nats.job_store import NatsJobStore
 from sidecar.adapters.nats.leases import NatsLeaseStore
 from sidecar.adapters.nats.mux import Mux
+from sidecar.adapters.nats.policies import NatsPolicyStore
 from sidecar.adapters.nats.publisher import NatsPublisher
+from sidecar.adapters.nats.spend import NatsSpendLedger
 from sidecar.models.event import Delta, Event, EventData, EventType, Status
 from sidecar.models.job import JobState
 from sidecar.models.result import Output, Result
 from sidecar.models.subjects import Subjects
-from sidecar.ports import Checkpoints, ClusterBus, DeadLetters, Intake, JobStore, LeaseStore, Publisher
+from sidecar.ports import (
+    Checkpoints,
+    ClusterBus,
+    DeadLetters,
+    Intake,
+    JobStore,
+    LeaseStore,
+    PolicyStore,
+    Publisher,
+    SpendLedger,
+)
 from sidecar.settings import RetentionSettings, Settings, TenantPolicy
 
 MAX_QUEUE = 40
@@ -46,6 +60,8 @@ class Storage:
     dead: DeadLetters
     checkpoints: Checkpoints
     cluster: ClusterBus
+    spend: SpendLedger
+    policies: PolicyStore
 
 
 class World(Protocol):
@@ -82,6 +98,8 @@ class MemoryWorld:
             MemoryDeadLetters(self.bus, replica=replica),
             MemoryCheckpoints(self.bus, replica=replica),
             MemoryClusterBus(self.bus, replica=replica),
+            MemorySpendLedger(self.bus, replica=replica),
+            MemoryPolicyStore(self.bus, replica=replica),
         )
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -117,6 +135,8 @@ class NatsWorld:
             NatsDeadLetters(mux, subjects, is_replicated=is_replicated),
             NatsCheckpoints(mux, is_replicated=is_replicated),
             NatsClusterBus(mux, subjects),
+            NatsSpendLedger(mux, subjects, is_replicated=is_replicated),
+            NatsPolicyStore(mux, is_replicated=is_replicated),
         )
 
     async def until(self, condition: Callable[[], bool]) -> None:

@@ -16,7 +16,7 @@ from sidecar.settings import Settings
 
 log = logging.getLogger(__name__)
 
-OLDEST_SERVER = (2, 11)
+OLDEST_SERVER = (2, 12)
 
 _NAME_IN_USE = 10058
 _OVERLAP = 10065
@@ -42,7 +42,7 @@ async def ensure(mux: Mux, settings: Settings) -> None:
 
 
 def check_version(version: str) -> None:
-    """Raises StartupError for a server older than this needs (per-message TTL came with 2.11)."""
+    """Raises StartupError for a server older than this needs (counters came with 2.12)."""
     found = re.match(r"v?(\d+)\.(\d+)", version)
     if found is None or (int(found[1]), int(found[2])) < OLDEST_SERVER:
         oldest = ".".join(map(str, OLDEST_SERVER))

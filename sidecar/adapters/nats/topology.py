@@ -14,6 +14,7 @@ from sidecar.models.subjects import (
     JOB_BUCKET,
     PROMPT_BUCKET,
     REQUEST_STREAM,
+    SPEND_STREAM,
     TOOL_BUCKET,
     Subjects,
 )
@@ -27,6 +28,8 @@ CONTROL_BUCKET = "LLM_CTL"
 _EVENTS_PER_SUBJECT = 100_000
 _DEAD_AGE_S = 30 * 86_400
 _DEAD_BYTES = 1 << 30
+_SPEND_AGE_S = 4 * 86_400
+_SPEND_WINDOW_S = 600
 _NS = 1_000_000_000
 
 
@@ -64,6 +67,7 @@ def streams(settings: Settings) -> tuple[StreamSpec, ...]:
     return (
         _requests(settings, subjects, common),
         _dead(subjects, common),
+        _spend(subjects, common),
         _jobs(subjects, common, max_age=state_age),
         _bucket(CANCEL_BUCKET, "Marks of cancellations", common, max_age=state_age),
         _bucket(CONTROL_BUCKET, "The scheduler's lease and checkpoints", common),
@@ -123,6 +127,23 @@ def _dead(subjects: Subjects, common: Mapping[str, Any]) -> StreamSpec:
         "deny_delete": False,
     }
     return StreamSpec(DEAD_STREAM, {**config, **common})
+
+
+def _spend(subjects: Subjects, common: Mapping[str, Any]) -> StreamSpec:
+    """Counters: the server adds up. Retries of an increment are told by their id for `_SPEND_WINDOW_S`."""
+    config = {
+        "description": "What tenants spent, a counter for each tenant and day",
+        "subjects": [subjects.spend("*", "*")],
+        "retention": "limits",
+        "discard": "old",
+        "max_msgs_per_subject": 1,
+        "max_age": _SPEND_AGE_S * _NS,
+        "duplicate_window": _SPEND_WINDOW_S * _NS,
+        "allow_direct": True,
+        "allow_msg_counter": True,
+        "deny_delete": False,
+    }
+    return StreamSpec(SPEND_STREAM, {**config, **common})
 
 
 def _jobs(subjects: Subjects, common: Mapping[str, Any], *, max_age: int) -> StreamSpec:

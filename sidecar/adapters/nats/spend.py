@@ -1,0 +1,58 @@
+"""What tenants spent, as counters of JetStream in stream `LLM_SPEND`: the server adds up, nobody reads first."""
+
+import time
+
+import msgspec
+
+from sidecar.adapters.nats.direct import StreamReader
+from sidecar.adapters.nats.mux import Mux
+from sidecar.errors import BusRefused, InvalidRequest
+from sidecar.models.subjects import SPEND_STREAM, Subjects, is_name
+
+INCREMENT = "Nats-Incr"
+MESSAGE_ID = "Nats-Msg-Id"
+DAY_S = 86_400
+
+
+class _Count(msgspec.Struct):
+    val: str = "0"
+
+
+_decode = msgspec.json.Decoder(_Count).decode
+
+
+class NatsSpendLedger:
+    """`SpendLedger` over a stream that counts (nats-server 2.12 or newer)."""
+
+    def __init__(self, mux: Mux, subjects: Subjects, *, is_replicated: bool = False) -> None:
+        self._mux = mux
+        self._subjects = subjects
+        self._reader = StreamReader(mux, SPEND_STREAM, is_replicated=is_replicated)
+
+    async def add(self, tenant: str, day: int, micro_usd: int, *, call_id: str) -> int:
+        headers = {INCREMENT: str(micro_usd), MESSAGE_ID: call_id}
+        ack = await self._mux.store(self._subject(tenant, day), b"", headers=headers)
+        if ack.value is None:
+            # A duplicate: its acknowledgement carries no value.
+            return await self.total(tenant, day)
+        return int(ack.value)
+
+    async def total(self, tenant: str, day: int) -> int:
+        subject = self._subject(tenant, day)
+        found = await self._reader.last(subject)
+        if found is None:
+            return 0
+        try:
+            return int(_decode(found.payload).val)
+        except (msgspec.DecodeError, ValueError) as e:
+            raise BusRefused(f"what {subject} holds is no counter") from e
+
+    def _subject(self, tenant: str, day: int) -> str:
+        if not is_name(tenant):
+            raise InvalidRequest(f"{tenant!r} does not name a tenant")
+        return self._subjects.spend(tenant, date_of(day))
+
+
+def date_of(day: int) -> str:
+    """A day since 1970 as `yyyymmdd`."""
+    return time.strftime("%Y%m%d", time.gmtime(day * DAY_S))
