@@ -44,8 +44,10 @@ def overrides(assignments: Sequence[str], invocation: Invocation | None = None) 
     if invocation is not None:
         given = {"url": invocation.server, "context": invocation.context, "creds": invocation.creds}
         nested["nats"] = {name: value for name, value in given.items() if value is not None}
-        if invocation.prefix != "llm":
-            nested["nats"]["prefix"] = invocation.prefix
+        defaults = Invocation()
+        for name in ("prefix", "connect_timeout_s"):
+            if getattr(invocation, name) != getattr(defaults, name):
+                nested["nats"][name] = getattr(invocation, name)
     for assignment in assignments:
         path, separator, text = assignment.partition("=")
         *sections, key = path.strip().split(".")

@@ -28,7 +28,7 @@ def command(invocation: Invocation, file: Any, job_class: Any, job_id: str | Non
 
     Prints the ids once the requests are stored durably. The class of jobs nobody waits for is `batch`.
     """
-    requests = read_requests(file.read(), name=Path(file.name).name)
+    requests = read_requests(file.read(), name=Path(getattr(file, "name", "<stdin>")).name)
     return asyncio.run(_submit(invocation, requests, job_class, job_id, is_watched))
 
 

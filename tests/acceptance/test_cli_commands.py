@@ -153,7 +153,7 @@ def test_doctor_finds_everything_in_order(demo: Demo) -> None:
 
 
 def test_doctor_says_what_to_do_where_nothing_is_there() -> None:
-    done = command("doctor", "--no-aws", "-s", "nats://127.0.0.1:9")
+    done = command("doctor", "--no-aws", "-s", "nats://127.0.0.1:9", "--connect-timeout", "0.5")
     assert done.returncode == 3
     assert "FAIL  NATS connection" in done.stdout
     assert "→" in done.stdout
