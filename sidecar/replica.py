@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from sidecar.asking import Asker
 from sidecar.calling import Caller
-from sidecar.component import Tasks
+from sidecar.component import Tasks, logged
 from sidecar.coordinator.service import Coordinator
 from sidecar.errors import InvalidRequest
 from sidecar.job_manager.queries import Queries
@@ -119,6 +119,7 @@ class Replica:
             (*self.queries.endpoints(), Endpoint("models", "models.*", self._models))
         )
         await self.requests.start()
+        self._background.spawn(self._recheck(), name="cancellations")
 
     async def drain(self, *, grace_s: float) -> None:
         """Take no new grants, let what runs finish for `grace_s`, stop the rest, say the last words."""
@@ -140,6 +141,12 @@ class Replica:
             now=self._ports.clock.monotonic(),
         )
         self.requests.kick()
+
+    async def _recheck(self) -> None:
+        while True:
+            await self._ports.clock.sleep(self._settings.scheduler.reconcile_s)
+            with logged("looking for cancellations"):
+                await self.jobs.recheck()
 
     def _on_cancel_mark(self, tenant: str, job: str) -> None:
         if not self.jobs.cancel(tenant, job):

@@ -58,6 +58,12 @@ class JobManager:
         owned.cancel()
         return True
 
+    async def recheck(self) -> None:
+        """Look for marks of cancellation that were not heard, for instance while NATS was away."""
+        for owned in self.live:
+            if owned.scope.reason is None and await self._store.is_cancelled(*owned.key):
+                owned.cancel()
+
     async def claim(
         self,
         stored: StoredRequest,
@@ -178,7 +184,10 @@ class JobManager:
             try:
                 if record.state.is_terminal:
                     raise Conflict("the job is over already")
-                await self._ending.commit(record, result, n=1)
+                last = record.state.state
+                if record.revision is not None:
+                    record.state = transitions.renumbered(record.state)
+                await self._ending.commit(record, transitions.refusal(result, last), n=1)
                 return await self._ending.announce(record.state, metadata=metadata)
             except Conflict:
                 found = await record.read()

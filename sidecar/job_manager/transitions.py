@@ -89,6 +89,20 @@ def handed_back(state: JobState, *, now: float) -> JobState:
     return msgspec.structs.replace(state, state="queued", owner=None, updated=rfc3339(now))
 
 
+def renumbered(state: JobState) -> JobState:
+    """The document of a job that will end without running again. Its last attempt has events of its own, and be
+    it only `queued` under attempt 0: the result must not take the number of one of them.
+    """
+    return msgspec.structs.replace(state, attempt=state.attempt + 1)
+
+
+def refusal(result: Result, last: State) -> Result:
+    """The result of a job refused after state `last`: one that ran before fails, the others are rejected."""
+    if result.state == "rejected" and "rejected" not in FOLLOWS[last]:
+        return msgspec.structs.replace(result, state="failed")
+    return result
+
+
 def moved(state: JobState, to: State, *, now: float, model: str | None = None) -> JobState:
     """The document after a change between `running` and `waiting`."""
     _check(state.state, to)

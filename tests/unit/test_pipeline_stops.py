@@ -1,0 +1,313 @@
+"""Stopping jobs over the in-memory twins, in virtual time: cancellation in every state, time limits, deadlines."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from sidecar.adapters.memory.clock import MemoryClock
+from sidecar.adapters.memory.model import ScriptedModel, Turn, fails, says
+from sidecar.errors import ModelUnavailable, StreamInterrupted
+from sidecar.models.api import CancelReply
+from sidecar.models.base import rfc3339
+from sidecar.models.event import Delta
+from sidecar.models.result import Result
+from tests.support.replica import Bench, bench
+
+TEXT = "".join(f"w{i:03d}" for i in range(100))
+ONE_SLOT: dict[str, Any] = {"scheduler": {"slots": 1, "interactive_reserve": 0.0}}
+
+
+async def cancel(b: Bench, job: str) -> CancelReply:
+    reply = await b.ask("cancel", "acme", job)
+    assert "Nats-Service-Error-Code" not in reply.headers
+    return msgspec.json.decode(reply.payload, type=CancelReply)
+
+
+async def assert_cancelled(b: Bench, job: str) -> Result:
+    result = await b.result(job, limit_s=30)
+    assert result.state == "cancelled"
+    assert result.error is None
+    stored = await b.stored(job)
+    assert stored is not None
+    assert stored.state.state == "cancelled"
+    await b.clock.settle()
+    assert list(b.bus.requests.find("llm.v1.request.>")) == []
+    assert b.model.open_calls == 0
+    return result
+
+
+async def test_a_running_job_is_cancelled_at_once_and_gives_its_slot_back() -> None:
+    clock = MemoryClock()
+    async with bench(ScriptedModel(clock, [says("late", first_s=100.0)])) as b:
+        await b.replica(**ONE_SLOT)
+        job = await b.submit()
+        await clock.advance(1.0)
+        before = clock.monotonic()
+        reply = await cancel(b, job)
+        assert (reply.state, reply.cancelled) == ("running", True)
+        result = await assert_cancelled(b, job)
+        assert clock.monotonic() - before <= 0.1
+        assert b.model.broken_off == 1
+        assert [a.outcome for a in result.attempts] == ["cancelled"]
+        assert result.usage_basis == "estimated"
+        assert result.usage.input_tokens > 0
+        assert (await b.result(await b.submit(), limit_s=5)).state == "succeeded"
+
+
+async def test_a_streaming_job_keeps_what_was_streamed() -> None:
+    clock = MemoryClock()
+    async with bench(ScriptedModel(clock, [says(TEXT, pieces=100, delta_s=0.1)])) as b:
+        await b.replica()
+        job = await b.submit(stream=True)
+        await clock.advance(2.05)
+        await cancel(b, job)
+        result = await assert_cancelled(b, job)
+        deltas = [e.data.text or "" for e in await b.events(job) if isinstance(e.data, Delta)]
+        assert result.partial is True
+        assert "".join(deltas) == result.output.text == TEXT[: len(result.output.text)]
+        assert 60 <= len(result.output.text) <= 90
+        assert result.usage_basis == "estimated"
+        assert result.usage.output_tokens > 0
+        assert result.cost_usd
+
+
+async def test_a_queued_job_is_cancelled_without_a_call() -> None:
+    clock = MemoryClock()
+    async with bench(ScriptedModel(clock, [says("one", first_s=50.0)])) as b:
+        await b.replica(**ONE_SLOT)
+        running, queued = await b.submit(), await b.submit()
+        await clock.advance(1.0)
+        reply = await cancel(b, queued)
+        assert (reply.state, reply.cancelled) == ("queued", True)
+        result = await b.result(queued, limit_s=5)
+        assert (result.state, result.attempts, result.usage.input_tokens) == ("cancelled", (), 0)
+        assert (await b.result(running)).state == "succeeded"
+        assert len(b.model.calls) == 1
+
+
+async def test_a_job_beyond_the_window_is_cancelled_when_it_is_read() -> None:
+    clock = MemoryClock()
+    async with bench(ScriptedModel(clock, default=says("x", first_s=1.0))) as b:
+        await b.replica(scheduler={"slots": 1, "interactive_reserve": 0.0, "window": 2})
+        jobs = [await b.submit(job=f"j{i}") for i in range(8)]
+        await clock.advance(0.2)
+        assert (await cancel(b, "j7")).state == "unknown"
+        assert (await b.result("j7")).state == "cancelled"
+        assert [(await b.result(job)).state for job in jobs[:7]] == ["succeeded"] * 7
+        assert len(b.model.calls) == 7
+
+
+async def test_a_job_is_cancelled_before_anybody_has_seen_it() -> None:
+    async with bench() as b:
+        await b.replica()
+        reply = await cancel(b, "early")
+        assert (reply.state, reply.cancelled) == ("unknown", True)
+        await cancel(b, "early")
+        await b.submit(job="early")
+        await assert_cancelled(b, "early")
+        assert b.model.calls == []
+
+
+async def test_a_finished_job_stays_as_it_is() -> None:
+    async with bench() as b:
+        await b.replica()
+        job = await b.submit()
+        before = await b.result(job)
+        reply = await cancel(b, job)
+        assert (reply.state, reply.cancelled) == ("succeeded", False)
+        await b.clock.advance(20)
+        assert await b.result(job) == before
+        cancelled = await b.submit(job="later")
+        await cancel(b, cancelled)
+        await b.result(cancelled)
+        assert (await cancel(b, cancelled)).cancelled in (True, False)
+
+
+async def test_a_job_between_retries_is_cancelled_without_another_call() -> None:
+    clock = MemoryClock()
+    error = ModelUnavailable("away", retry_after=30.0)
+    async with bench(ScriptedModel(clock, default=Turn(error=error))) as b:
+        await b.replica()
+        job = await b.submit()
+        await clock.advance(20)
+        stored = await b.stored(job)
+        assert stored is not None
+        assert stored.state.state == "waiting"
+        calls = len(b.model.calls)
+        await cancel(b, job)
+        result = await assert_cancelled(b, job)
+        assert len(b.model.calls) == calls
+        assert all(a.outcome == "error" for a in result.attempts)
+
+
+async def test_a_cancellation_whose_hint_was_lost_is_found_all_the_same() -> None:
+    clock = MemoryClock()
+    async with bench(ScriptedModel(clock, [says("late", first_s=300.0)])) as b:
+        await b.replica()
+        job = await b.submit()
+        await clock.advance(1.0)
+        b.bus.deliveries = lambda delivery: () if "CANCEL" in delivery.subject else (0.0,)
+        await cancel(b, job)
+        result = await b.result(job, limit_s=60)
+        assert result.state == "cancelled"
+
+
+@pytest.mark.parametrize("at_s", [0.0, 0.01, 0.02, 0.05, 0.5, 1.0, 1.5, 1.7])
+async def test_a_cancellation_during_fallback_always_ends_the_job_once(at_s: float) -> None:
+    clock = MemoryClock()
+    script = [fails(StreamInterrupted("cut"), after="some text"), says(TEXT, pieces=10, delta_s=0.2)]
+    async with bench(ScriptedModel(clock, script)) as b:
+        await b.replica()
+        job = await b.submit(stream=True)
+        await clock.advance(at_s)
+        await cancel(b, job)
+        result = await b.result(job, limit_s=60)
+        assert result.state == "cancelled"
+        await clock.advance(40)
+        assert [e.type for e in await b.events(job)].count("result") == 1
+        assert len(b.model.calls) <= 2
+
+
+async def test_the_total_timeout_keeps_the_partial_text() -> None:
+    clock = MemoryClock()
+    async with bench(ScriptedModel(clock, [says(TEXT, pieces=100, delta_s=0.1)])) as b:
+        await b.replica()
+        job = await b.submit(stream=True, timeout_s=3)
+        result = await b.result(job, limit_s=10)
+        assert result.state == "failed"
+        assert result.error is not None
+        assert (result.error.code, result.error.details) == ("timeout", {"limit": "total"})
+        assert result.partial is True
+        assert TEXT.startswith(result.output.text)
+        assert len(result.output.text) > 80
+        assert b.model.open_calls == 0
+
+
+async def test_the_timeout_runs_from_the_first_attempt_through_all_waiting() -> None:
+    clock = MemoryClock()
+    async with bench(ScriptedModel(clock, default=Turn(error=ModelUnavailable("away")))) as b:
+        await b.replica()
+        job = await b.submit(timeout_s=30)
+        started = clock.monotonic()
+        result = await b.result(job, limit_s=100)
+        assert result.state == "failed"
+        assert 15 < clock.monotonic() - started <= 31
+
+
+async def test_a_deadline_ends_a_running_job_as_expired() -> None:
+    clock = MemoryClock()
+    async with bench(ScriptedModel(clock, [says(TEXT, pieces=100, delta_s=0.1)])) as b:
+        await b.replica()
+        job = await b.submit(stream=True, deadline=rfc3339(clock.now() + 5), timeout_s=60)
+        result = await b.result(job, limit_s=10)
+        assert result.state == "expired"
+        assert result.error is not None
+        assert result.error.code == "deadline_exceeded"
+        assert result.partial is True
+
+
+async def test_a_deadline_ends_a_queued_job_as_expired() -> None:
+    clock = MemoryClock()
+    async with bench(ScriptedModel(clock, default=says("ok", first_s=50.0))) as b:
+        await b.replica(**ONE_SLOT)
+        await b.submit()
+        job = await b.submit(deadline=rfc3339(clock.now() + 5))
+        started = clock.monotonic()
+        result = await b.result(job, limit_s=100)
+        assert result.state == "expired"
+        assert result.error is not None
+        assert result.error.code == "deadline_exceeded"
+        assert clock.monotonic() - started < 8
+        assert len(b.model.calls) == 1
+
+
+async def test_a_deadline_in_the_past_expires_at_once() -> None:
+    clock = MemoryClock()
+    async with bench(ScriptedModel(clock)) as b:
+        await b.replica()
+        result = await b.result(await b.submit(deadline="2020-01-01T00:00:00Z"), limit_s=5)
+        assert result.state in ("expired", "rejected")
+        assert result.error is not None
+        assert result.error.code == "deadline_exceeded"
+        assert b.model.calls == []
+
+
+async def test_a_temporary_error_moves_on_to_the_next_model() -> None:
+    clock = MemoryClock()
+
+    def script(call: Any) -> Turn:
+        if "sonnet" in call.candidate.profile.alias:
+            return Turn(error=ModelUnavailable("away", details={"http_status": 503}))
+        return says("from the other")
+
+    async with bench(ScriptedModel(clock, script)) as b:
+        await b.replica()
+        chain = {
+            "messages": [{"role": "user", "content": "hi"}],
+            "model": ["claude-sonnet-4-5", "claude-haiku-4-5"],
+        }
+        job = await b.submit(chain, job="chain")
+        result = await b.result(job, limit_s=700)
+        assert result.state == "succeeded"
+        assert result.output.text == "from the other"
+        assert result.model == "claude-haiku-4-5"
+        assert result.attempts[-1].outcome == "ok"
+
+
+async def test_text_that_broke_off_starts_again_under_a_new_attempt() -> None:
+    clock = MemoryClock()
+    script = [fails(StreamInterrupted("cut"), after="forget me"), says("whole answer", pieces=3, delta_s=0.1)]
+    async with bench(ScriptedModel(clock, script)) as b:
+        await b.replica()
+        job = await b.submit(stream=True)
+        result = await b.result(job)
+        assert (result.state, result.output.text) == ("succeeded", "whole answer")
+        events = await b.events(job)
+        texts: dict[int, str] = {}
+        for event in events:
+            if isinstance(event.data, Delta):
+                texts[event.attempt] = texts.get(event.attempt, "") + (event.data.text or "")
+        assert texts == {1: "forget me", 2: "whole answer"}
+        for attempt in (1, 2):
+            numbers = [e.n for e in events if e.attempt == attempt]
+            assert numbers == list(range(1, len(numbers) + 1))
+        assert events[-1].attempt == 2
+        assert [a.outcome for a in result.attempts] == ["error", "ok"]
+        assert result.usage_basis == "estimated"
+
+
+async def test_an_interrupted_answer_fails_where_the_client_asked_for_that() -> None:
+    clock = MemoryClock()
+    async with bench(ScriptedModel(clock, [fails(StreamInterrupted("cut"), after="half")])) as b:
+        await b.replica()
+        job = await b.submit(stream=True, on_interrupt="fail")
+        result = await b.result(job)
+        assert result.state == "failed"
+        assert result.error is not None
+        assert result.error.code == "stream_interrupted"
+        assert (result.partial, result.output.text) == (True, "half")
+        assert len(b.model.calls) == 1
+
+
+async def test_while_nothing_can_be_called_the_job_waits_and_then_succeeds() -> None:
+    clock = MemoryClock()
+
+    def script(_: Any) -> Turn:
+        away = clock.monotonic() < 120
+        return Turn(error=ModelUnavailable("away")) if away else says("back again")
+
+    async with bench(ScriptedModel(clock, script)) as b:
+        await b.replica()
+        job = await b.submit(timeout_s=600)
+        await clock.advance(60)
+        stored = await b.stored(job)
+        assert stored is not None
+        assert stored.state.state == "waiting"
+        result = await b.result(job)
+        assert (result.state, result.output.text) == ("succeeded", "back again")
+        events = await b.events(job)
+        assert [e.n for e in events] == list(range(1, len(events) + 1))
+        named = [getattr(e.data, "state", None) for e in events]
+        assert "waiting" in named
+        assert "retrying" in named
