@@ -61,6 +61,11 @@ class Tenant:
             self.bucket.level -= need
             self.bucket.cap = self.bucket.rate * BURST_S
 
+    def forget_debit(self, need: float) -> None:
+        """Undo what `reserve` just did, for a call that was debited before."""
+        if self.bucket is not None:
+            self.bucket.level += need
+
     def settle(self, reserved: float, actual: float, *, now: float) -> None:
         """Correct a debit to what was used."""
         if self.bucket is not None:

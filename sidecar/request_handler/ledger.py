@@ -128,13 +128,21 @@ class Ledger:
             self._take_slot(grant)
         return grant
 
-    def adopt(self, flow: Flow, ticket: Ticket, pool: Pool, now: float) -> Grant:
-        """Take over a running call. Its tokens were debited by the predecessor, so the bucket is left alone."""
-        level, requests = pool.tokens.level, pool.requests.level if pool.requests else 0.0
+    def adopt(self, flow: Flow, ticket: Ticket, pool: Pool, now: float, *, is_open: bool) -> Grant:
+        """Take over a running job, with its call if that `is_open`.
+
+        The predecessor charged lane and class and debited the buckets, and left that in its checkpoint: none of
+        it is done again, so all that counts here is the slot and the call in flight.
+        """
         grant = self.debit(flow, ticket, pool, now)
-        pool.tokens.level = level
-        if pool.requests is not None:
-            pool.requests.level = requests
+        self.share.refund(flow, grant.charged)
+        pool.forget_debit(grant.reserved)
+        flow.tenant.forget_debit(grant.reserved)
+        if not is_open:
+            del self.open[grant.id]
+            grant.is_open = False
+            pool.in_flight -= 1
+            flow.running -= 1
         return grant
 
     def settle(self, grant: Grant, *, quota_tokens: float, output_tokens: int, seconds: float, now: float) -> bool:

@@ -237,6 +237,13 @@ class Pool:
         self.in_flight += 1
         self.day_used += need
 
+    def forget_debit(self, need: float) -> None:
+        """Undo in the buckets what `reserve` just did, for a call that was debited before; it stays in flight."""
+        self.tokens.level += need
+        self.day_used -= need
+        if self.requests is not None:
+            self.requests.level += 1
+
     def settle(self, reserved: float, actual: float, now: float) -> None:
         """Correct a debit at the end of its call, to what was used."""
         self.in_flight -= 1

@@ -99,10 +99,7 @@ class Scheduler:
         """Undo a grant, put its ticket back at the head of its lane, not lifted; at `not_before` if given."""
         if not self.undo(grant, now=now):
             return False
-        if not_before is not None and not_before > now:
-            self.backlog.delay(grant.ticket, until=not_before)
-        else:
-            self.backlog.push(grant.ticket, is_retry=True, credit=None)
+        self.push_back(grant.ticket, now=now, not_before=not_before)
         return True
 
     def push_back(self, ticket: Ticket, *, now: float, not_before: float | None = None) -> None:
@@ -257,20 +254,13 @@ class Scheduler:
     def adopt(
         self, ticket: Ticket, *, pool: str, now: float, is_open: bool = True, holds_slot: bool = True
     ) -> Grant:
-        """Take over a job that a predecessor granted and that still runs: slot and charge, not the bucket.
+        """Take over a job that a predecessor granted and that still runs. What it paid is in the checkpoint.
 
         `is_open`: its call is under way. One that is not has been settled with the predecessor.
         """
         self.ledger.now = now
         flow = self.backlog.flow(ticket.lane, ticket.pools[0])
-        account = self.ledger.pool(pool)
-        grant = self.ledger.adopt(flow, ticket, account, now)
-        if not is_open:
-            levels = account.tokens.level, account.requests.level if account.requests else 0.0
-            self.ledger.undo(grant, now=now)
-            account.tokens.level = levels[0]
-            if account.requests is not None:
-                account.requests.level = levels[1]
+        grant = self.ledger.adopt(flow, ticket, self.ledger.pool(pool), now, is_open=is_open)
         if not holds_slot:
             self.release_slot(grant)
         return grant

@@ -538,9 +538,35 @@ def test_an_adopted_call_holds_its_slot_and_settles_without_a_second_debit() -> 
     grant = successor.scheduler.adopt(old.ticket, pool="x", now=successor.now)
     assert successor.scheduler.ledger.slots_used == 1
     assert successor.scheduler.ledger.pool("x").tokens.level == pytest.approx(level)
+    flow = successor.scheduler.backlog.lanes[old.ticket.lane].flows["x"]
+    assert flow.vt == pytest.approx(bench.scheduler.backlog.lanes[old.ticket.lane].flows["x"].vt)
     successor.settle(grant)
     assert successor.scheduler.ledger.slots_used == 0
     assert successor.scheduler.ledger.pool("x").in_flight == 0
+
+
+def test_an_adopted_job_between_two_calls_holds_its_slot_alone() -> None:
+    bench = Bench(limits={"x": Limits(tokens_per_minute=60_000)})
+    bench.push("a")
+    old = bench.take()[0]
+    successor = restored(bench)
+    grant = successor.scheduler.adopt(old.ticket, pool="x", now=successor.now, is_open=False)
+    ledger = successor.scheduler.ledger
+    assert (ledger.slots_used, ledger.pool("x").in_flight, dict(ledger.open)) == (1, 0, {})
+    successor.scheduler.next_turn(grant, pools=("x",), input_tokens=10, max_tokens=10, now=successor.now)
+    assert successor.take()[0].turn == 2
+    resting = successor.scheduler.adopt(old.ticket, pool="x", now=successor.now, is_open=False, holds_slot=False)
+    assert not resting.holds_slot
+    assert ledger.slots_used == 1
+
+
+def test_a_job_whose_grant_has_ended_can_be_queued_again_at_the_head() -> None:
+    bench = Bench()
+    bench.push("a", times=2)
+    grant = bench.take(1)[0]
+    bench.scheduler.finish(grant, now=bench.now)
+    bench.scheduler.push_back(grant.ticket, now=bench.now)
+    assert [g.ticket.seq for g in bench.take()] == [1, 2]
 
 
 def test_idle_lanes_are_forgotten_when_there_are_too_many() -> None:
