@@ -19,12 +19,19 @@ from benchmarks.measures import arrivals
 class HttpLoad:
     """Posts chat completions and reads each answer to its end."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
-        self._session = session
+    def __init__(self, url: str, key: str) -> None:
         self._url = url
+        self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        self._session: aiohttp.ClientSession
 
     async def obey(self, order: dict[str, Any]) -> dict[str, Any]:
         """Do one command. Trouble comes back as `{"error": …}`."""
+        # Connections of an earlier order may be closed by now, in the moment that they are used again.
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector, headers=self._headers) as self._session:
+            return await self._do(order)
+
+    async def _do(self, order: dict[str, Any]) -> dict[str, Any]:
         started = time.perf_counter()
         try:
             async with asyncio.timeout(order["timeout_s"]):
@@ -76,14 +83,11 @@ def completion(order: dict[str, Any]) -> bytes:
 
 
 async def main(url: str, key: str) -> None:
-    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
-        load = HttpLoad(session, url)
-        say({"ready": True})
-        loop = asyncio.get_running_loop()
-        while line := await loop.run_in_executor(None, sys.stdin.readline):
-            say(await load.obey(json.loads(line)))
+    load = HttpLoad(url, key)
+    say({"ready": True})
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        say(await load.obey(json.loads(line)))
 
 
 if __name__ == "__main__":
