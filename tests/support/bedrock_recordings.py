@@ -2,6 +2,7 @@
 
 import json
 from base64 import b64decode
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -39,13 +40,13 @@ def load_recordings() -> list[Recording]:
     return found
 
 
-def recordings_or_skip() -> list[Any]:
-    """Parameters of a test over all recordings, or one that says why it is skipped."""
+def recordings_or_skip(is_wanted: Callable[[Recording], bool] = lambda _: True) -> list[Any]:
+    """Parameters of a test over the recordings wanted, or one that says why it is skipped."""
     recordings = load_recordings()
     if not recordings:
         skip = pytest.mark.skip(reason="no recordings beside the repository (../shared/recordings)")
         return [pytest.param(None, marks=skip, id="no-recordings")]
-    return [pytest.param(recording, id=recording.name) for recording in recordings]
+    return [pytest.param(recording, id=recording.name) for recording in recordings if is_wanted(recording)]
 
 
 class ReplayServer:

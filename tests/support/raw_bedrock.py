@@ -79,7 +79,7 @@ def answer(content: list[dict[str, Any]], stop: str = "end_turn", **more: Any) -
 
 def response(body: bytes | dict[str, Any], *, status: int = 200, **headers: str) -> bytes:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    given = {"content-type": "application/json", "content-length": str(len(data))}
+    given = {"content-type": "application/json", "content-length": str(len(data)), "connection": "close"}
     given |= {key.replace("_", "-"): value for key, value in headers.items()}
     head = "".join(f"{key}: {value}\r\n" for key, value in given.items())
     return f"HTTP/1.1 {status} Status\r\n{head}\r\n".encode() + data

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from sidecar.adapters.bedrock.manager import BedrockManager
 from sidecar.errors import (
@@ -57,25 +58,39 @@ GOOD = (START, text("Hello"), text(" world"), event("contentBlockStop", contentB
 SHORT = limits(first_token_s=1.0, idle_s=0.5, total_s=20)
 
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
 @pytest.fixture(params=TRANSPORTS)
 def transport(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-@pytest.fixture
-async def raw() -> AsyncIterator[RawBedrock]:
-    async with raw_bedrock() as server:
-        yield server
-
-
-@pytest.fixture
-async def client(raw: RawBedrock, transport: Any) -> AsyncIterator[BedrockManager]:
-    async with manager(raw.url, transport) as opened:
-        # The first call makes what the transport needs, which must not count towards a limit under test.
-        raw.script = sends(response(answer([{"text": "ready"}]), connection="close"))
-        await opened.converse(call())
-        raw.requests.clear()
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def server() -> AsyncIterator[RawBedrock]:
+    async with raw_bedrock() as opened:
         yield opened
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def clients(server: RawBedrock) -> AsyncIterator[dict[str, BedrockManager]]:
+    """One client of each transport; what its first call makes must not count towards a limit under test."""
+    async with manager(server.url, "aiohttp") as one, manager(server.url, "boto3") as other:
+        for opened in (one, other):
+            server.script = sends(response(answer([{"text": "ready"}]), connection="close"))
+            await opened.converse(call())
+        yield {"aiohttp": one, "boto3": other}
+
+
+@pytest.fixture
+def raw(server: RawBedrock) -> RawBedrock:
+    server.requests.clear()
+    return server
+
+
+@pytest.fixture
+def client(clients: dict[str, BedrockManager], transport: str) -> BedrockManager:
+    return clients[transport]
 
 
 def broken_crc(data: bytes) -> bytes:
