@@ -1,0 +1,386 @@
+"""The fault wall, through the whole way of a job: whatever goes wrong ends in exactly one typed result.
+
+What the adapter makes of each fault alone is in `tests/integration/faults`. Here a job names two candidates, the
+first of which is broken: every temporary fault before text has to end in the answer of the second, one after text
+in a new attempt or in `stream_interrupted`, and nothing cut may be called complete.
+"""
+
+import asyncio
+import struct
+from binascii import crc32
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from sidecar.emulator import Emulator
+from sidecar.models.result import Result
+from tests.support.raw_bedrock import (
+    METADATA,
+    START,
+    STOP,
+    STREAM_HEAD,
+    RawBedrock,
+    Script,
+    answer,
+    chunk,
+    event,
+    exception,
+    frame,
+    raw_bedrock,
+    response,
+    sends,
+    streams,
+    text,
+    then_hangs,
+    then_resets,
+    tool,
+)
+from tests.support.way import FIRST, FIRST_ID, SECOND, SECOND_ID, Way, statuses, texts, way
+
+CHAIN = [FIRST, SECOND]
+BLOCK_STOP = event("contentBlockStop", contentBlockIndex=0)
+GOOD = (START, text("Hello"), text(" world"), BLOCK_STOP, STOP, METADATA)
+SECOND_ANSWER = "the second's answer"
+IMPATIENT = {"first_token_timeout_s": 0.6, "idle_timeout_s": 0.4}
+
+
+async def check_failover(on: Way, job: str, *, code: str, said: str = SECOND_ANSWER) -> Result:
+    """The second candidate's answer is the whole result; output began anew if the first had streamed text."""
+    result = await on.result(job)
+    assert result.state == "succeeded", result.error
+    assert result.model == SECOND
+    assert result.output.text == said
+    assert result.partial is False
+    assert result.error is None
+    failed = [a for a in result.attempts if a.outcome == "error"]
+    assert failed
+    assert {a.model_id for a in failed} == {FIRST_ID}
+    assert {a.error.code for a in failed if a.error} == {code}
+    assert [a.model_id for a in result.attempts if a.outcome == "ok"] == [SECOND_ID]
+    events = await on.events(job)
+    last = max(e.attempt for e in events)
+    assert events[-1].attempt == last
+    assert texts(events, attempt=last) in ("", said)
+    return result
+
+
+async def check_final(on: Way, job: str, *, code: str) -> Result:
+    result = await on.result(job)
+    assert result.state == "failed"
+    assert result.error is not None
+    assert result.error.code == code
+    assert result.model == FIRST
+    return result
+
+
+TEMPORARY = {
+    "throttling": "throttled",
+    "throttling_requests": "throttled",
+    "daily_tokens": "throttled",
+    "service_quota": "throttled",
+    "model_not_ready": "model_unavailable",
+    "internal": "model_unavailable",
+    "unavailable": "model_unavailable",
+    "model_timeout": "model_error",
+    "model_error": "model_error",
+}
+ELSEWHERE = {
+    "access_denied": "access_denied",
+    "expired_token": "access_denied",
+    "unrecognized_client": "access_denied",
+    "invalid_signature": "access_denied",
+    "missing_token": "access_denied",
+    "not_found": "unknown_model",
+    "overflow": "context_overflow",
+}
+IN_STREAM = {
+    "throttling": "throttled",
+    "internal": "model_unavailable",
+    "unavailable": "model_unavailable",
+    "model_stream_error": "model_error",
+}
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize(("fault", "code"), [*TEMPORARY.items(), *ELSEWHERE.items()])
+async def test_refusal_before_the_answer_moves_the_job_on(fault: str, code: str, is_stream: bool) -> None:
+    async with Emulator() as emulator, way(emulator.url) as on:
+        emulator.add_rule(model="*claude*", behave=f"fault={fault}")
+        job = await on.submit(f'[[text="{SECOND_ANSWER}"]]', model=CHAIN, stream=is_stream)
+        await check_failover(on, job, code=code)
+
+
+@pytest.mark.parametrize("place", ["at=0", "at=1", "mid", "stop", "end"])
+@pytest.mark.parametrize(("fault", "code"), IN_STREAM.items())
+async def test_exception_inside_the_stream_moves_the_job_on(fault: str, code: str, place: str) -> None:
+    async with Emulator() as emulator, way(emulator.url) as on:
+        at = place if "=" in place else f"at={place}"
+        emulator.add_rule(model="*claude*", behave=f"fault={fault} {at} chunk_tokens=1")
+        job = await on.submit(f'[[text="{SECOND_ANSWER}"]]', model=CHAIN, stream=True)
+        await check_failover(on, job, code=code)
+
+
+@pytest.mark.parametrize("place", ["", "at=0", "at=mid"])
+async def test_validation_error_is_final_and_said_once(place: str) -> None:
+    async with Emulator() as emulator, way(emulator.url) as on:
+        emulator.add_rule(model="*claude*", behave=f"fault=validation {place}")
+        job = await on.submit("hello", model=CHAIN, stream=True)
+        await check_final(on, job, code="invalid_request")
+        assert len(emulator.calls) == 1
+
+
+def broken_crc(data: bytes) -> bytes:
+    return data[:-5] + bytes([data[-5] ^ 0xFF]) + data[-4:]
+
+
+def huge_prelude() -> bytes:
+    """The beginning of a frame that says it has 2 GiB."""
+    prelude = struct.pack("!II", 2**31 - 1, 0)
+    return prelude + struct.pack("!I", crc32(prelude)) + b"x" * 4096
+
+
+async def drips(writer: asyncio.StreamWriter) -> None:
+    await streams(START, text("Hel"), is_ended=False)(writer)
+    for byte in text("lo" * 200):
+        writer.write(chunk(bytes([byte])))
+        await writer.drain()
+        await asyncio.sleep(0.02)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`is_after_text`: text had reached the client before it."""
+
+    name: str
+    script: Script
+    code: str
+    is_after_text: bool = False
+    is_slow: bool = False
+
+
+BROKEN_STREAMS = [
+    Fault("closed before headers", sends(), "model_unavailable"),
+    Fault("reset before headers", then_resets(sends()), "model_unavailable"),
+    Fault("no HTTP", sends(b"SMTP READY\r\n\r\n"), "model_unavailable"),
+    Fault("reset after headers", then_resets(sends(STREAM_HEAD)), "model_unavailable"),
+    Fault("cut frame at first", streams(START[:20]), "model_error"),
+    Fault("bad checksum at first", streams(broken_crc(START)), "model_error"),
+    Fault("ends after messageStart", streams(START), "model_error"),
+    Fault(
+        "empty 200",
+        sends(response(b"", content_type="application/vnd.amazon.eventstream", connection="close")),
+        "model_error",
+    ),
+    Fault(
+        "HTML 200",
+        sends(response(b"<html>gateway</html>", content_type="text/html", connection="close")),
+        "model_error",
+    ),
+    Fault("JSON 200", sends(response({}, connection="close")), "model_error"),
+    Fault("stall before headers", then_hangs(sends()), "timeout", is_slow=True),
+    Fault("stall after headers", then_hangs(sends(STREAM_HEAD)), "timeout", is_slow=True),
+    Fault("stall after messageStart", then_hangs(streams(START, is_ended=False)), "timeout", is_slow=True),
+    Fault("reset after text", then_resets(streams(*GOOD[:3], is_ended=False)), "stream_interrupted", True),
+    Fault("closed after text", streams(*GOOD[:3], is_ended=False), "stream_interrupted", True),
+    Fault("ends after text", streams(*GOOD[:4]), "stream_interrupted", True),
+    Fault("cut frame after text", streams(START, text("Hello"), text("x")[:30]), "stream_interrupted", True),
+    Fault(
+        "bad checksum after text", streams(START, text("Hi"), broken_crc(text("x"))), "stream_interrupted", True
+    ),
+    Fault("huge frame", streams(START, text("Hello"), huge_prelude()), "stream_interrupted", True),
+    Fault(
+        "event that is no JSON",
+        streams(START, text("Hello"), frame(b"nonsense", event_type="contentBlockDelta", message_type="event")),
+        "stream_interrupted",
+        True,
+    ),
+    Fault("stall between chunks", then_hangs(streams(*GOOD[:3], is_ended=False)), "timeout", True, True),
+    Fault("slow drip inside a frame", drips, "timeout", True, True),
+    *(
+        Fault(f"{kind} after text", streams(*GOOD[:3], exception(kind)), code, True)
+        for kind, code in {
+            "internalServerException": "model_unavailable",
+            "modelStreamErrorException": "model_error",
+            "throttlingException": "throttled",
+            "serviceUnavailableException": "model_unavailable",
+        }.items()
+    ),
+    Fault(
+        "exception after messageStop",
+        streams(*GOOD[:5], exception("internalServerException")),
+        "model_unavailable",
+        True,
+    ),
+]
+
+
+def by_model(raw: RawBedrock, first: Script) -> Script:
+    """`first` for the first candidate, a good answer for any other."""
+
+    async def script(writer: asyncio.StreamWriter) -> None:
+        path = raw.requests[-1].split(b" ", 2)[1]
+        if b"claude" in path:
+            return await first(writer)
+        if path.endswith(b"converse"):
+            return await sends(response(answer([{"text": SECOND_ANSWER}]), connection="close"))(writer)
+        return await streams(START, text(SECOND_ANSWER), BLOCK_STOP, STOP, METADATA)(writer)
+
+    return script
+
+
+@pytest.mark.parametrize("fault", BROKEN_STREAMS, ids=lambda fault: fault.name)
+async def test_broken_stream_moves_the_job_on(fault: Fault) -> None:
+    async with raw_bedrock() as raw, way(raw.url) as on:
+        raw.script = by_model(raw, fault.script)
+        job = await on.submit(model=CHAIN, stream=True, **(IMPATIENT if fault.is_slow else {}))
+        result = await check_failover(on, job, code=fault.code)
+        attempts = {e.attempt for e in await on.events(job)}
+        assert (len(attempts) > 1) is fault.is_after_text
+        assert result.usage_basis == ("estimated" if fault.is_after_text else "observed")
+
+
+@pytest.mark.parametrize("fault", [f for f in BROKEN_STREAMS if f.is_after_text], ids=lambda fault: fault.name)
+async def test_answer_that_broke_off_is_never_called_complete(fault: Fault) -> None:
+    async with raw_bedrock() as raw, way(raw.url) as on:
+        raw.script = by_model(raw, fault.script)
+        job = await on.submit(
+            model=CHAIN, stream=True, on_interrupt="fail", **(IMPATIENT if fault.is_slow else {})
+        )
+        result = await check_final(on, job, code="stream_interrupted")
+        assert result.partial is True
+        assert result.output.text in ("Hi", "Hel", "Hello", "Hello world")
+        assert result.stop_reason is None
+        assert len(raw.requests) == 1
+
+
+BROKEN_WHOLE = [
+    Fault("closed before headers", sends(), "model_unavailable"),
+    Fault("reset before headers", then_resets(sends()), "model_unavailable"),
+    Fault("no HTTP", sends(b"SMTP READY\r\n\r\n"), "model_unavailable"),
+    Fault("cut body", sends(response(b"x" * 10, content_length="100", connection="close")), "model_unavailable"),
+    Fault("empty 200", sends(response(b"", connection="close")), "model_error"),
+    Fault("braces 200", sends(response({}, connection="close")), "model_error"),
+    Fault(
+        "HTML 200", sends(response(b"<html></html>", content_type="text/html", connection="close")), "model_error"
+    ),
+    Fault("half of a JSON text", sends(response(b'{"output": ', connection="close")), "model_error"),
+    Fault(
+        "refusal in HTML",
+        sends(response(b"<html>", status=502, content_type="text/html", connection="close")),
+        "model_unavailable",
+    ),
+    Fault(
+        "redirect",
+        sends(response(b"", status=302, location="http://127.0.0.1:1/", connection="close")),
+        "model_unavailable",
+    ),
+]
+
+
+@pytest.mark.parametrize("fault", BROKEN_WHOLE, ids=lambda fault: fault.name)
+async def test_broken_whole_answer_moves_the_job_on(fault: Fault) -> None:
+    async with raw_bedrock() as raw, way(raw.url) as on:
+        raw.script = by_model(raw, fault.script)
+        await check_failover(on, await on.submit(model=CHAIN), code=fault.code)
+
+
+@pytest.mark.parametrize("limits", [IMPATIENT, {}], ids=["asked for", "of the operator"])
+async def test_whole_answer_that_stalls_moves_the_job_on(limits: dict[str, Any]) -> None:
+    async with raw_bedrock() as raw, way(raw.url, jobs={"first_token_timeout_s": 0.6}) as on:
+        raw.script = by_model(raw, then_hangs(sends()))
+        job = await on.submit(model=CHAIN, params={"max_tokens": 1}, **limits)
+        await check_failover(on, job, code="timeout")
+
+
+SURVIVED = {
+    "unknown event": streams(*GOOD[:2], event("hologram", index=1), *GOOD[2:]),
+    "one byte a chunk": streams(*(bytes([b]) for b in b"".join(GOOD))),
+    "usage missing": streams(*GOOD[:5]),
+    "metadata without usage": streams(*GOOD[:5], event("metadata", metrics={})),
+    "reset after messageStop": then_resets(streams(*GOOD[:5], is_ended=False)),
+    "stall after messageStop": then_hangs(streams(*GOOD[:5], is_ended=False)),
+    "stall after the usage": then_hangs(streams(*GOOD, is_ended=False)),
+    "unknown block": streams(
+        *GOOD[:4],
+        event("contentBlockDelta", contentBlockIndex=1, delta={"citation": {"title": "page"}}),
+        *GOOD[4:],
+    ),
+    "huge delta": streams(
+        START, text("Hello"), text(" world"), BLOCK_STOP, event("padding", x="y" * 300_000), *GOOD[4:]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SURVIVED)
+async def test_oddity_beside_a_whole_answer_does_not_lose_it(name: str) -> None:
+    async with raw_bedrock() as raw, way(raw.url) as on:
+        raw.script = by_model(raw, SURVIVED[name])
+        job = await on.submit(model=CHAIN, stream=True, **IMPATIENT)
+        result = await on.result(job)
+        assert (result.state, result.stop_reason, result.output.text) == ("succeeded", "end_turn", "Hello world")
+        assert result.model == FIRST
+        is_billed = name not in (
+            "usage missing",
+            "metadata without usage",
+            "reset after messageStop",
+            "stall after messageStop",
+        )
+        assert result.usage_basis == ("observed" if is_billed else "estimated")
+
+
+async def test_tool_calls_under_one_id_are_told_apart() -> None:
+    calls = tool("t1", "one", '{"a":1}') + tool("t1", "two", "{}", 1)
+    asked = [{"name": name, "input_schema": {"type": "object"}} for name in ("one", "two")]
+    async with raw_bedrock() as raw, way(raw.url) as on:
+        raw.script = streams(START, calls, event("messageStop", stopReason="tool_use"), METADATA)
+        result = await on.ask(model=CHAIN, stream=True, tools=asked)
+        blocks = [b for b in result.output.content if b["type"] == "tool_use"]
+        assert (result.state, result.stop_reason) == ("succeeded", "tool_use")
+        assert [b["name"] for b in blocks] == ["one", "two"]
+        assert len({b["id"] for b in blocks}) == 2
+
+
+async def test_tool_arguments_that_were_cut_are_no_tool_call() -> None:
+    cut = tool("t1", "one", '{"a":')
+    asked = [{"name": "one", "input_schema": {"type": "object"}}]
+    async with raw_bedrock() as raw, way(raw.url) as on:
+        raw.script = streams(START, cut, event("messageStop", stopReason="max_tokens"), METADATA)
+        result = await on.ask(model=CHAIN, stream=True, tools=asked)
+        assert result.stop_reason == "max_tokens"
+        assert not [b for b in result.output.content if b["type"] == "tool_use"]
+        assert any("cut" in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "https://127.0.0.1:9"], ids=["refused", "TLS refused"])
+async def test_nobody_listens_and_the_job_says_so_when_its_time_is_over(url: str) -> None:
+    async with way(url) as on:
+        job = await on.submit(model=CHAIN, timeout_s=2.5)
+        result = await on.result(job)
+        assert result.state == "failed"
+        assert result.error is not None
+        assert result.error.code in ("timeout", "model_unavailable")
+        assert {a.error.code for a in result.attempts if a.error} == {"model_unavailable"}
+        assert {a.model_id for a in result.attempts} == {FIRST_ID, SECOND_ID}
+        assert "waiting" in [s.state for s in statuses(await on.events(job))]
+
+
+async def test_plain_text_where_tls_was_expected_ends_in_one_result() -> None:
+    async def on_connect(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(on_connect, "127.0.0.1", 0)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, way(url) as on:
+        result = await on.ask(model=CHAIN, timeout_s=2.5)
+        assert result.state == "failed"
+        assert {a.error.code for a in result.attempts if a.error} == {"model_unavailable"}
+
+
+async def test_tls_handshake_that_hangs_moves_the_job_on() -> None:
+    bedrock = {"connect_timeout_s": 0.3}
+    async with raw_bedrock() as raw, way(raw.url.replace("http:", "https:"), bedrock=bedrock) as on:
+        result = await on.ask(model=CHAIN, timeout_s=2.5)
+        assert result.state == "failed"
+        assert {a.model_id for a in result.attempts} == {FIRST_ID, SECOND_ID}
