@@ -8,7 +8,7 @@ from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
 
-from sidecar.errors import ErrorCode
+from sidecar.errors import ErrorCode, SidecarError
 from sidecar.ports import Lane
 from sidecar.request_handler.caps import Tenant
 from sidecar.request_handler.fair_share import FairShare, Flow, Pools, Queue
@@ -241,8 +241,8 @@ class Backlog:
             if self.remove(ticket.lane, ticket.seq):
                 self.drop(ticket, "deadline_exceeded")
 
-    def drop(self, ticket: Ticket, code: ErrorCode) -> None:
-        self.dropped.append(Dropped(ticket, code))
+    def drop(self, ticket: Ticket, code: ErrorCode, error: SidecarError | None = None) -> None:
+        self.dropped.append(Dropped(ticket, code, error))
 
     def next_wake(self, *, epoch_offset: float) -> float:
         """Monotonic seconds of the next delayed retry or deadline."""

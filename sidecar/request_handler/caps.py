@@ -6,6 +6,7 @@ the bucket holds what its head needs.
 
 from math import inf
 
+from sidecar.request_handler.budget import USD, Budget
 from sidecar.request_handler.fair_share import Flow
 from sidecar.request_handler.quota import BURST_S, Bucket
 from sidecar.request_handler.tickets import TenantCaps
@@ -14,7 +15,7 @@ from sidecar.request_handler.tickets import TenantCaps
 class Tenant:
     """A tenant's weight, its running jobs and its own bucket; `parked` are its lanes that wait for a cap."""
 
-    __slots__ = ("bucket", "concurrency", "name", "parked", "running", "wakes_at", "weight")
+    __slots__ = ("bucket", "budget", "concurrency", "name", "parked", "running", "wakes_at", "weight")
 
     def __init__(self, name: str, caps: TenantCaps, *, now: float) -> None:
         self.name = name
@@ -22,6 +23,7 @@ class Tenant:
         self.parked: list[Flow] = []
         self.wakes_at = inf
         self.bucket: Bucket | None = None
+        self.budget: Budget | None = None
         self.set_caps(caps, now=now)
 
     @property
@@ -32,6 +34,7 @@ class Tenant:
         """Take new bounds; what runs goes on."""
         self.weight = caps.weight
         self.concurrency = inf if caps.max_concurrency is None else caps.max_concurrency
+        self._set_budget(caps.budget_usd_per_day)
         if caps.tokens_per_minute is None:
             self.bucket = None
             return
@@ -41,6 +44,14 @@ class Tenant:
         self.bucket.refill(now)
         self.bucket.rate = rate
         self.bucket.cap = rate * BURST_S
+
+    def _set_budget(self, usd_per_day: float | None) -> None:
+        """What runs keeps its reservations, so a budget that is taken away becomes an unbounded one."""
+        cap = inf if usd_per_day is None else usd_per_day * USD
+        if self.budget is not None:
+            self.budget.cap = cap
+        elif usd_per_day is not None:
+            self.budget = Budget(cap, day=0)
 
     def wait_s(self, need: float, *, now: float) -> float:
         """Seconds until a job that reserves `need` tokens may start; infinite when one has to end first."""

@@ -8,12 +8,14 @@ from heapq import heappop, heappush
 from itertools import count
 from math import inf
 
+from sidecar.errors import Permanent
 from sidecar.request_handler.backlog import Backlog
+from sidecar.request_handler.budget import refusal
 from sidecar.request_handler.caps import Tenant
 from sidecar.request_handler.fair_share import FairShare, Flow, Line, Share
 from sidecar.request_handler.ledger import Ledger
 from sidecar.request_handler.quota import Pool
-from sidecar.request_handler.tickets import Grant, Ticket
+from sidecar.request_handler.tickets import Denied, Grant, Ticket
 from sidecar.request_handler.turns import Turns
 
 
@@ -30,6 +32,7 @@ class Dispatch:
         self.ledger = ledger
         self.held: dict[str, float] = {}
         self.wakes: list[tuple[float, int, Tenant]] = []
+        self.denied: list[Denied] = []
         self._numbers = count()
 
     def next(self, now: float) -> Grant | None:
@@ -67,7 +70,9 @@ class Dispatch:
             ticket = queue.items[0]
             tenant: Tenant = flow.tenant
             is_bounded = tenant.bucket is not None or tenant.running >= tenant.concurrency
-            if is_bounded and self._park(flow, ticket, now):
+            if (is_bounded and self._park(flow, ticket, now)) or (
+                tenant.budget is not None and self._is_unpaid(flow, ticket)
+            ):
                 continue
             pool = self._choose(flow, ticket, held, now)
             if pool is None:
@@ -92,8 +97,12 @@ class Dispatch:
 
     def _from_turns(self, share: Share, held: dict[str, float], now: float) -> Grant | None:
         for key in self.turns.keys(share, has_slot=self.ledger.has_slot(share.name)):
-            turn = self.turns.head(share, key)
+            turn = self.turns.head(share, key, is_due=self._is_due)
             if turn is None:
+                continue
+            if turn.flow.tenant.budget is not None and (error := self.unpayable(turn.ticket, turn.flow.tenant)):
+                self.turns.remove(share, key, turn)
+                self.denied.append(Denied(turn.previous, error))
                 continue
             pool = self._choose(turn.flow, turn.ticket, held, now)
             if pool is None and not self.is_runnable(turn.ticket):
@@ -118,6 +127,8 @@ class Dispatch:
                 continue
             tokens = pool.burndown * output
             need = input_tokens + (max_tokens if max_tokens > tokens else tokens)
+            if flow.tenant.budget is not None and self.ledger.money(ticket, key) > flow.tenant.budget.free:
+                continue
             if pool.fits(need, now):
                 return pool
             held[key] = need
@@ -127,6 +138,34 @@ class Dispatch:
         """Whether any of its pools can ever hold the ticket."""
         need = ticket.input_tokens + ticket.max_tokens
         return any(need <= self.ledger.pool(key).largest for key in ticket.pools)
+
+    def unpayable(self, ticket: Ticket, tenant: Tenant) -> Permanent | None:
+        """Why the rest of the tenant's budget can't pay the call today, even when all that runs has ended."""
+        budget = self.ledger.budget(tenant)
+        if budget is None:
+            return None
+        needed = self.ledger.least_money(ticket)
+        return None if needed <= budget.left else refusal(ticket, budget, needed=needed)
+
+    def _is_unpaid(self, flow: Flow, ticket: Ticket) -> bool:
+        """Take a job out that the tenant can't pay: for today, or until calls that run have ended."""
+        error = self.unpayable(ticket, flow.tenant)
+        if error is not None:
+            self.backlog.remove(ticket.lane, ticket.seq)
+            self.backlog.drop(ticket, "budget_exceeded", error)
+            return True
+        if self._is_due(ticket, flow.tenant):
+            return False
+        self.backlog.park(flow)
+        return True
+
+    def _is_due(self, ticket: Ticket, tenant: Tenant) -> bool:
+        """Whether nothing has to end before the call is made or denied."""
+        budget = self.ledger.budget(tenant)
+        if budget is None:
+            return True
+        needed = self.ledger.least_money(ticket)
+        return needed <= budget.free or needed > budget.left
 
     def _park(self, flow: Flow, ticket: Ticket, now: float) -> bool:
         """Take a lane out whose tenant is at a cap. False when it is not."""

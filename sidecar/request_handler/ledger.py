@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from itertools import count
+from math import inf
 
 from sidecar.models.profile import Limits
+from sidecar.request_handler.budget import DAY_S, Budget, Price, money_of
 from sidecar.request_handler.caps import Tenant
 from sidecar.request_handler.fair_share import FairShare, Flow
 from sidecar.request_handler.quota import SETUP_TOKENS, Pool
@@ -22,11 +24,13 @@ class Ledger:
         caps: Callable[[str], TenantCaps],
         limits: Callable[[str], Limits],
         epoch_offset: float,
+        price: Price = lambda pool, input_tokens, max_tokens: 0.0,
     ) -> None:
         self.share = share
         self.caps = caps
         self.limits = limits
         self.epoch_offset = epoch_offset
+        self.price = price
         self.now = 0.0
         self.pools: dict[str, Pool] = {}
         self.tenants: dict[str, Tenant] = {}
@@ -52,6 +56,22 @@ class Ledger:
             found = self.pools[key] = Pool(key, self.limits(key), now=self.now, epoch=epoch)
             found.set_slots(self.slots)
         return found
+
+    def budget(self, tenant: Tenant) -> Budget | None:
+        """The tenant's money, as of today."""
+        if tenant.budget is not None:
+            tenant.budget.roll(int((self.now + self.epoch_offset) // DAY_S))
+        return tenant.budget
+
+    def money(self, ticket: Ticket, pool: str) -> float:
+        """The most the ticket's next call can cost on a pool (1e-6 USD)."""
+        return money_of(ticket, pool, price=self.price)
+
+    def least_money(self, ticket: Ticket) -> float:
+        """The same on the cheapest pool that can hold the call."""
+        need = ticket.input_tokens + ticket.max_tokens
+        costs = [self.money(ticket, key) for key in ticket.pools if need <= self.pool(key).largest]
+        return min(costs, default=inf)
 
     def set_slots(self, slots: int, *, kept_share: float) -> None:
         """`slots` over all workers; a part of them is kept for class interactive, where there are enough."""
@@ -126,7 +146,15 @@ class Ledger:
         )
         if not holds_slot:
             self._take_slot(grant)
+        if flow.tenant.budget is not None and (money := self.money(ticket, pool.key)) < inf:
+            grant.money = money
+            flow.tenant.budget.reserved += money
         return grant
+
+    def _free_money(self, grant: Grant) -> None:
+        if grant.money:
+            grant.flow.tenant.budget.reserved -= grant.money
+            grant.money = 0.0
 
     def adopt(self, flow: Flow, ticket: Ticket, pool: Pool, now: float, *, is_open: bool) -> Grant:
         """Take over a running job, with its call if that `is_open`.
@@ -152,6 +180,7 @@ class Ledger:
         grant.is_open = False
         flow: Flow = grant.flow
         pool: Pool = grant.quota
+        self._free_money(grant)
         prices = grant.prices
         cost = max(quota_tokens * prices[0], prices[1], seconds * prices[2])
         pool.settle(grant.reserved, quota_tokens, now)
@@ -169,6 +198,7 @@ class Ledger:
         if self.open.pop(grant.id, None) is None:
             return False
         grant.is_open = False
+        self._free_money(grant)
         grant.quota.undo(grant.reserved, now=now)
         grant.flow.tenant.settle(grant.reserved, 0.0, now=now)
         self.share.refund(grant.flow, grant.charged)

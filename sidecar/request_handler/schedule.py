@@ -17,11 +17,12 @@ from sidecar.models.profile import Limits
 from sidecar.ports import Lane
 from sidecar.request_handler import checkpoint, outlook
 from sidecar.request_handler.backlog import Backlog
+from sidecar.request_handler.budget import Price
 from sidecar.request_handler.dispatch import Dispatch
 from sidecar.request_handler.fair_share import FairShare
 from sidecar.request_handler.ledger import Ledger
 from sidecar.request_handler.quota import Throttle
-from sidecar.request_handler.tickets import Blocked, Dropped, Grant, TenantCaps, Ticket
+from sidecar.request_handler.tickets import Blocked, Denied, Dropped, Grant, TenantCaps, Ticket
 from sidecar.request_handler.turns import Turn, Turns
 
 
@@ -35,12 +36,13 @@ class Scheduler:
         slots: int,
         tenants: Callable[[str], TenantCaps] = lambda name: TenantCaps(),
         limits: Callable[[str], Limits] = lambda pool: Limits(),
+        price: Price = lambda pool, input_tokens, max_tokens: 0.0,
         interactive_reserve: float = 0.05,
         window: int = 16,
         epoch_offset: float = 0.0,
     ) -> None:
         self.share = FairShare(classes)
-        self.ledger = Ledger(self.share, caps=tenants, limits=limits, epoch_offset=epoch_offset)
+        self.ledger = Ledger(self.share, caps=tenants, limits=limits, price=price, epoch_offset=epoch_offset)
         self.backlog = Backlog(self.share, self.ledger, size=window)
         self.turns = Turns(self.share)
         self.dispatch = Dispatch(self.share, backlog=self.backlog, turns=self.turns, ledger=self.ledger)
@@ -116,6 +118,19 @@ class Scheduler:
         dropped, self.backlog.dropped = self.backlog.dropped, []
         return dropped
 
+    def take_denied(self) -> list[Denied]:
+        """Later turns that can't be made any more since the last call: the tenant's money of the day is spent."""
+        denied, self.dispatch.denied = self.dispatch.denied, []
+        return denied
+
+    def spent(self, name: str, *, day: int, total: float, now: float) -> None:
+        """The ledger's total of what a tenant spent on a UTC `day`, in millionths of a US dollar. Idempotent."""
+        self.ledger.now = now
+        tenant = self.ledger.tenant(name)
+        if tenant.budget is not None:
+            tenant.budget.heard(day, total)
+            self.backlog.unpark(tenant)
+
     def grant(self, *, now: float) -> Grant | None:
         """The next call that may start, with everything debited; None when nothing may start now."""
         return self.dispatch.next(now)
@@ -169,7 +184,7 @@ class Scheduler:
 
         It comes from `grant()` as a new Grant of the same job with `turn` + 1, before queued jobs of its class.
         It takes over the slot, or takes one where it was released. Raises ValueError while `grant` is open, and
-        Permanent (`quota_exceeded`) when no pool can ever hold the call.
+        Permanent when no pool can ever hold the call (`quota_exceeded`) or no money is left (`budget_exceeded`).
         """
         self.ledger.now = now
         if grant.is_open:
@@ -184,6 +199,8 @@ class Scheduler:
                 details={"needed_tokens": input_tokens + max_tokens, "pools": list(pools)},
             )
         flow = self.backlog.flow(ticket.lane, pools[0])
+        if (error := self.dispatch.unpayable(ticket, flow.tenant)) is not None:
+            raise error
         self.turns.add(
             Turn(grant, ticket, flow), pools=self.backlog.pool_set(pools), needs_slot=not grant.holds_slot
         )

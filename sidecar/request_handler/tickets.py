@@ -4,7 +4,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from sidecar.errors import ErrorCode
+from sidecar.errors import ErrorCode, SidecarError
 from sidecar.ports import Lane
 
 BlockedBy = Literal["quota", "tenant", "slot"]
@@ -15,6 +15,7 @@ class Ticket(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     `pools` are quota pools (`Route.pool`) in the order of preference; equal tuples should be one object.
     `stored_at` and `deadline` are seconds since 1970. `max_tokens` bounds the output of the next model turn.
+    `price_factor` is how much dearer a call may be than its pool's plain price (service tier, long-lived cache).
     """
 
     seq: int
@@ -26,13 +27,15 @@ class Ticket(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     max_tokens: int
     pools: tuple[str, ...]
     deadline: float | None = None
+    price_factor: float = 1.0
 
 
 class Grant(msgspec.Struct, gc=False, eq=False):
     """Permission for one model call: a debit of slot, lane, class and quota, settled or undone exactly once.
 
     `turn` counts a job's model turns from 1. `reserved` is in quota tokens, `cost` in pool-seconds, both
-    predictions. The fields after `is_open` belong to the scheduler.
+    predictions; `money` is what the call may cost at most, for a tenant with a budget (1e-6 USD). The fields after
+    `is_open` belong to the scheduler.
     """
 
     id: int
@@ -51,6 +54,7 @@ class Grant(msgspec.Struct, gc=False, eq=False):
     quota: Any = None
     charged: tuple[float, float, float] = (0.0, 0.0, 0.0)
     prices: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    money: float = 0.0
 
 
 class TenantCaps(NamedTuple):
@@ -59,13 +63,22 @@ class TenantCaps(NamedTuple):
     weight: float = 1.0
     max_concurrency: int | None = None
     tokens_per_minute: int | None = None
+    budget_usd_per_day: float | None = None
 
 
 class Dropped(NamedTuple):
-    """A queued job that can't run any more; the caller ends it with `code`."""
+    """A queued job that can't run any more; the caller ends it with `error`, or where that is None with `code`."""
 
     ticket: Ticket
     code: ErrorCode
+    error: SidecarError | None = None
+
+
+class Denied(NamedTuple):
+    """A running job's next call that can't be made any more. `previous` is the grant of its last call."""
+
+    previous: Grant
+    error: SidecarError
 
 
 class Blocked(NamedTuple):

@@ -1,8 +1,10 @@
 """Later turns: the next model calls of running jobs, before queued jobs of their class."""
 
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import count
 
+from sidecar.request_handler.caps import Tenant
 from sidecar.request_handler.fair_share import FairShare, Flow, Pools, Share
 from sidecar.request_handler.tickets import Grant, Ticket
 
@@ -42,12 +44,19 @@ class Turns:
         """The heaps of a class whose turns could go on as far as slots are concerned."""
         return [key for key in self._heaps.get(share, ()) if has_slot or not key[1]]
 
-    def head(self, share: Share, key: TurnKey) -> Turn | None:
-        """The next turn of a heap; of those that need a slot, the first whose tenant may have one more."""
+    def head(self, share: Share, key: TurnKey, *, is_due: Callable[[Ticket, Tenant], bool]) -> Turn | None:
+        """The next turn of a heap, without those whose tenant may have no further slot now or that are not due."""
         heap = self._heaps[share][key]
-        if not key[1] or heap[0][2].flow.tenant.has_slot:
+
+        def may_go(turn: Turn) -> bool:
+            tenant: Tenant = turn.flow.tenant
+            if key[1] and not tenant.has_slot:
+                return False
+            return tenant.budget is None or is_due(turn.ticket, tenant)
+
+        if may_go(heap[0][2]):
             return heap[0][2]
-        return next((turn for _, _, turn in sorted(heap) if turn.flow.tenant.has_slot), None)
+        return next((turn for _, _, turn in sorted(heap) if may_go(turn)), None)
 
     def remove(self, share: Share, key: TurnKey, turn: Turn) -> None:
         """Take a turn out. O(log n) for a head."""

@@ -231,7 +231,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         return self.open.pop(data.draw(st.sampled_from(sorted(self.open))))
 
     def collect_dropped(self) -> None:
-        for ticket, code in self.scheduler.take_dropped(now=self.now):
+        for ticket, code, _ in self.scheduler.take_dropped(now=self.now):
             assert self.queued.pop(ticket.seq).job_id == ticket.job_id
             if code == "deadline_exceeded":
                 assert ticket.deadline is not None
