@@ -1,4 +1,7 @@
-"""One sidecar on a real NATS server and the emulator, shared by the tests; each test is a tenant of its own."""
+"""Processes that tests share: a demo, and one sidecar on a real NATS server and the emulator.
+
+Each test uses tenants and job ids of its own.
+"""
 
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -6,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.support.demo import Demo, running_demo
 from tests.support.emulator import EmulatorProcess, spawn_emulator
 from tests.support.nats_server import AccountPool
 from tests.support.process import SidecarProcess, spawn_sidecar
@@ -16,6 +20,13 @@ class World(NamedTuple):
     nats_url: str
     emulator: EmulatorProcess
     sidecar: SidecarProcess
+
+
+@pytest.fixture(scope="session")
+def demo() -> Iterator[Demo]:
+    """A demo that stays up for all tests that ask for it."""
+    with running_demo() as up:
+        yield up
 
 
 @pytest.fixture(scope="session")
