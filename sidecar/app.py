@@ -13,9 +13,13 @@ import msgspec
 from sidecar import __version__
 from sidecar.adapters.bedrock.manager import BedrockManager
 from sidecar.adapters.http.admin import AdminServer, Page, Route
+from sidecar.adapters.nats.checkpoints import NatsCheckpoints
+from sidecar.adapters.nats.cluster_bus import NatsClusterBus
 from sidecar.adapters.nats.connection import Connection
+from sidecar.adapters.nats.dead_letters import NatsDeadLetters
 from sidecar.adapters.nats.intake import NatsIntake
 from sidecar.adapters.nats.job_store import NatsJobStore
+from sidecar.adapters.nats.leases import NatsLeaseStore
 from sidecar.adapters.nats.micro import NatsEndpoints
 from sidecar.adapters.nats.mux import Mux
 from sidecar.adapters.nats.provision import ensure
@@ -87,6 +91,10 @@ class App:
             ),
             endpoints=NatsEndpoints(mux, subjects=subjects),
             models=models,
+            bus=NatsClusterBus(mux, subjects),
+            leases=NatsLeaseStore(mux, is_replicated=is_replicated),
+            checkpoints=NatsCheckpoints(mux, is_replicated=is_replicated),
+            dead=NatsDeadLetters(mux, subjects, is_replicated=is_replicated),
             clock=SystemClock(),
         )
 

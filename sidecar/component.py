@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from sidecar.errors import SidecarError
+from sidecar.errors import BusUnavailable, SidecarError
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Phase(Enum):
@@ -167,3 +169,64 @@ def logged(what: str, **facts: Any) -> Iterator[None]:
         yield
     except SidecarError as e:
         log.warning("%s failed", what, extra={**facts, "error": e.message, "code": e.code})
+
+
+class _Timer(Protocol):
+    def cancel(self) -> object: ...
+
+
+class _Timers(Protocol):
+    """As much of a clock as is needed to wait."""
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> _Timer: ...
+
+
+async def within(clock: _Timers, seconds: float, work: Coroutine[Any, Any, T], *, what: str) -> T:
+    """The outcome of `work`; after `seconds` of `clock` BusUnavailable, though it may have happened."""
+    task = asyncio.ensure_future(work)
+    is_over = False
+
+    def stop() -> None:
+        nonlocal is_over
+        is_over = True
+        task.cancel()
+
+    timer = clock.call_later(seconds, stop)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        current = asyncio.current_task()
+        if is_over and not (current is not None and current.cancelling()):
+            raise BusUnavailable(f"{what} took more than {seconds:g} s") from None
+        raise
+    finally:
+        timer.cancel()
+
+
+class Waker:
+    """A nap that can be ended: `wait` lasts until `wake` or its time."""
+
+    def __init__(self, clock: _Timers) -> None:
+        self._clock = clock
+        self._nap: asyncio.Future[None] | None = None
+        self._is_woken = False
+
+    def wake(self) -> None:
+        self._is_woken = True
+        if self._nap is not None and not self._nap.done():
+            self._nap.set_result(None)
+
+    async def wait(self, seconds: float) -> None:
+        if not self._is_woken:
+            nap = self._nap = asyncio.get_running_loop().create_future()
+
+            def end() -> None:
+                if not nap.done():
+                    nap.set_result(None)
+
+            timer = self._clock.call_later(seconds, end)
+            try:
+                await nap
+            finally:
+                timer.cancel()
+        self._is_woken = False

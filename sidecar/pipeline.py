@@ -23,10 +23,13 @@ from sidecar.errors import (
     Permanent,
     SidecarError,
 )
+from sidecar.job_manager.claiming import Taken
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.service import JobManager
 from sidecar.models.base import epoch
 from sidecar.models.facts import RunFacts
+from sidecar.models.replica import ENDED, Outcome
+from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
 from sidecar.ports import Clock, Stored
 from sidecar.request_handler.decode import Opened
@@ -35,8 +38,6 @@ from sidecar.response_formatter import formatter, structured
 from sidecar.settings import JobsSettings
 
 log = logging.getLogger(__name__)
-
-LAST_WORDS_S = 5.0
 
 
 class Pipeline:
@@ -72,39 +73,46 @@ class Pipeline:
         """The document of a job that has to wait."""
         return await self._jobs.record_queued(opened.stored, job=opened.job, metadata=opened.metadata)
 
-    async def run(self, opened: Opened, share: Share, *, known: Stored | None) -> None:
-        """A granted job, from the claim to its end."""
+    async def run(self, opened: Opened, share: Share, *, known: Stored | None) -> Outcome:
+        """A granted job, from the claim to its end, or to where it leaves this replica's hands."""
         request = opened.request
         if request is None:
             raise SidecarError(f"job {opened.job} was granted without a request")
+        outcome = ENDED
         with self._left_to_the_next_reading(opened):
-            job = await self._jobs.claim(opened.stored, request, job=opened.job, known=known)
-            if job is None:
-                return
-            facts = RunFacts(queued_ms=self._since(opened.stored.stored_at))
-            try:
-                await self._run(job, opened, share, facts)
-            finally:
-                await self._jobs.release(job)
+            outcome = await self._claimed(opened, request, share, known)
+        return outcome
 
-    async def _run(self, job: OwnedJob, opened: Opened, share: Share, facts: RunFacts) -> None:
+    async def _claimed(
+        self, opened: Opened, request: JobRequest, share: Share, known: Stored | None
+    ) -> Outcome:
+        try:
+            job = await self._jobs.claim(
+                opened.stored, request, job=opened.job, known=known, granted_attempt=share.granted_attempt
+            )
+        except Taken as e:
+            return Outcome(kind="taken", attempt=e.attempt, owner=e.owner)
+        if job is None:
+            return ENDED
+        facts = RunFacts(queued_ms=self._since(opened.stored.stored_at))
+        try:
+            return await self._run(job, opened, share, facts)
+        finally:
+            await self._jobs.release(job)
+
+    async def _run(self, job: OwnedJob, opened: Opened, share: Share, facts: RunFacts) -> Outcome:
         result: Result | None = None
         try:
             result = await self._result(job, opened, share, facts)
             await self._jobs.end(job, result)
         except Conflict as e:
             log.warning("lost a job to another owner", extra={"job": opened.job, "error": e.message})
+            return Outcome(kind="taken", attempt=job.state.attempt)
         except asyncio.CancelledError:
-            await self._last_words(job, result)
+            # The process stops: nobody should have to wait until this owner counts as silent.
+            await self._jobs.leave(job, result)
             raise
-
-    async def _last_words(self, job: OwnedJob, result: Result | None) -> None:
-        """The process stops: write a result that is there, or give the job back for another owner to run."""
-        try:
-            async with asyncio.timeout(LAST_WORDS_S):
-                await (self._jobs.hand_back(job) if result is None else self._jobs.end(job, result))
-        except (SidecarError, TimeoutError) as e:
-            log.warning("a job could not be handed back", extra={"job": job.state.job, "error": str(e)})
+        return ENDED
 
     @contextmanager
     def _left_to_the_next_reading(self, opened: Opened) -> Iterator[None]:

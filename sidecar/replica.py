@@ -4,8 +4,10 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
+from sidecar import __version__
 from sidecar.asking import Asker
 from sidecar.calling import Caller
+from sidecar.cluster.service import Cluster
 from sidecar.component import Tasks, logged
 from sidecar.coordinator.service import Coordinator
 from sidecar.errors import InvalidRequest
@@ -17,11 +19,15 @@ from sidecar.models.profile import Limits
 from sidecar.models.subjects import is_name
 from sidecar.pipeline import Pipeline
 from sidecar.ports import (
+    Checkpoints,
     Clock,
+    ClusterBus,
+    DeadLetters,
     Endpoint,
     Endpoints,
     Intake,
     JobStore,
+    LeaseStore,
     ModelClient,
     Publisher,
     Query,
@@ -43,6 +49,10 @@ class Ports(NamedTuple):
     publisher: Publisher
     endpoints: Endpoints
     models: ModelClient
+    bus: ClusterBus
+    leases: LeaseStore
+    checkpoints: Checkpoints
+    dead: DeadLetters
     clock: Clock
 
 
@@ -60,26 +70,44 @@ class Replica:
         self.coordinator = Coordinator(
             policy=self._policy, bedrock=settings.bedrock, default_max_tokens=settings.jobs.max_tokens
         )
-        self.scheduler = self._scheduler()
         self.jobs = JobManager(
             store=ports.store,
             publisher=ports.publisher,
             intake=ports.intake,
+            dead=ports.dead,
             clock=ports.clock,
             owner=name,
             max_attempts=settings.jobs.max_attempts,
             gather_s=settings.jobs.delta_ms / 1000,
         )
         self.queries = Queries(store=ports.store, publisher=ports.publisher, intake=ports.intake)
+        self.cluster = Cluster(
+            bus=ports.bus,
+            leases=ports.leases,
+            clock=ports.clock,
+            name=name,
+            slots=settings.scheduler.slots,
+            version=__version__,
+            on_crash=on_crash,
+            on_disowned=self._on_disowned,
+        )
         self.requests = RequestHandler(
             intake=ports.intake,
-            scheduler=self.scheduler,
+            checkpoints=ports.checkpoints,
+            new_scheduler=self._scheduler,
             work=self._pipeline(),
+            crew=self.cluster,
             clock=ports.clock,
+            attempt_of=self.jobs.attempt_of,
             on_crash=on_crash,
             reconcile_s=settings.scheduler.reconcile_s,
             check_s=settings.scheduler.check_s,
         )
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """The scheduler of the current term; an idle one while another replica schedules."""
+        return self.requests.scheduler
 
     def _scheduler(self) -> Scheduler:
         scheduler = self._settings.scheduler
@@ -118,15 +146,17 @@ class Replica:
         await self._ports.endpoints.serve(
             (*self.queries.endpoints(), Endpoint("models", "models.*", self._models))
         )
-        await self.requests.start()
+        await self.cluster.start(self.requests)
         self._background.spawn(self._recheck(), name="cancellations")
 
     async def drain(self, *, grace_s: float) -> None:
-        """Take no new grants, let what runs finish for `grace_s`, stop the rest, say the last words."""
+        """Give the lease back, let what runs finish for `grace_s`, hand the rest back, say the last words."""
+        await self.cluster.leave()
         await self.requests.drain()
         if not await self.requests.finish(grace_s):
-            log.warning("jobs were cut off by the end of the grace period", extra={"jobs": self.requests.running})
+            log.warning("running jobs are handed back", extra={"jobs": self.requests.running})
         await self.requests.stop()
+        await self.cluster.stop()
         await self._ports.endpoints.stop()
         await self._background.cancel()
 
@@ -151,6 +181,9 @@ class Replica:
     def _on_cancel_mark(self, tenant: str, job: str) -> None:
         if not self.jobs.cancel(tenant, job):
             self.requests.cancel(tenant, job)
+
+    def _on_disowned(self, tenant: str, job: str) -> None:
+        self._background.spawn(self.jobs.check(tenant, job))
 
     async def _models(self, query: Query) -> Reply:
         """The catalogue as the tenant may use it."""

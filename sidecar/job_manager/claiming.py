@@ -2,7 +2,7 @@
 
 from enum import Enum
 
-from sidecar.errors import Permanent
+from sidecar.errors import Conflict, Permanent
 from sidecar.models.job import JobState
 
 
@@ -13,13 +13,24 @@ class Claim(Enum):
     LEAVE = "leave"  # another replica claimed it for this very grant
 
 
+class Taken(Conflict):
+    """Another replica, `owner`, has claimed the job as `attempt`; the grant did not know of it."""
+
+    def __init__(self, state: JobState) -> None:
+        super().__init__(f"job {state.job} is {state.owner}'s as attempt {state.attempt}")
+        self.attempt = state.attempt
+        self.owner = state.owner
+
+
 def judge(state: JobState, *, request_seq: int, granted_attempt: int) -> Claim:
-    """`granted_attempt` is the attempt the scheduler knew of when it granted the job."""
+    """`granted_attempt` is the attempt the scheduler knew of when it granted the job. What was handed back
+    (`queued`, whatever its attempt) is anybody's.
+    """
     if state.request_seq != request_seq:
         return Claim.DROP
     if state.is_terminal:
         return Claim.FINISH
-    if state.attempt > granted_attempt:
+    if state.attempt > granted_attempt and state.state != "queued":
         return Claim.LEAVE
     return Claim.TAKE
 

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from sidecar.models.codec import decode_request
 from sidecar.models.event import Event
 from sidecar.models.job import JobState
 from sidecar.models.result import ErrorInfo, Output, Result
-from sidecar.ports import Clock, Intake, Publisher, StoredRequest
+from sidecar.ports import Clock, DeadLetters, Intake, JobStore, Publisher, Stored, StoredRequest
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +27,13 @@ _TOKEN = re.compile(r"[^\s.*>\x00-\x1f\x7f\ufffd]{1,256}")
 class Ending:
     """Ends jobs. The state document is the commit point; what follows it can be repeated by anybody."""
 
-    def __init__(self, *, publisher: Publisher, intake: Intake, clock: Clock) -> None:
+    def __init__(
+        self, *, publisher: Publisher, intake: Intake, store: JobStore, dead: DeadLetters, clock: Clock
+    ) -> None:
         self._publisher = publisher
         self._intake = intake
+        self._store = store
+        self._dead = dead
         self._clock = clock
         self.counts: Counter[str] = Counter()
 
@@ -68,7 +73,22 @@ class Ending:
             log.warning("a result's metadata does not fit the bus", extra={"job": state.job, "error": e.message})
             await self._publish(msgspec.structs.replace(event, metadata={}))
         self.counts[state.state] += 1
+        if state.result.error is not None and state.result.error.code == "crash_loop":
+            await keep_trying("keeping a request", lambda: self._bury(state), clock=self._clock)
         await self.delete(state.request_seq)
+
+    async def _bury(self, state: JobState) -> None:
+        """Keep the request of a job that took its owners down, for a human to look at and replay."""
+        stored = await self._intake.get(state.request_seq)
+        if stored is None:
+            return
+        revisions = await self._store.history(state.tenant, state.job)
+        reason = state.result.error.message if state.result and state.result.error else "crash_loop"
+        try:
+            await self._dead.put(state.job, stored, reason=reason, history=history_of(revisions))
+            self.counts["buried"] += 1
+        except BusRefused:
+            log.exception("a request could not be kept in LLM_DEAD", extra={"job": state.job})
 
     async def turn_away(self, stored: StoredRequest, *, job: str, result: Result) -> None:
         """Refuse a request whose tenant is no name: it can have no document, only a result and no more."""
@@ -101,6 +121,20 @@ class Ending:
 
     async def delete(self, seq: int) -> None:
         await keep_trying("deleting a request", lambda: self._intake.delete(seq), clock=self._clock)
+
+
+def history_of(revisions: Sequence[Stored]) -> list[dict[str, Any]]:
+    """What a job's documents tell of its attempts, one entry each: who, since when, how far."""
+    attempts: dict[int, dict[str, Any]] = {}
+    for stored in revisions:
+        state = stored.state
+        if state.is_terminal or state.owner is None:
+            continue
+        entry = attempts.setdefault(
+            state.attempt, {"attempt": state.attempt, "owner": state.owner, "claimed": state.updated}
+        )
+        entry |= {"state": state.state, "updated": state.updated, "crashes": state.crashes}
+    return list(attempts.values())
 
 
 def metadata_of(payload: bytes) -> dict[str, Any]:

@@ -5,9 +5,10 @@ import logging
 from collections import Counter
 from typing import Any
 
+from sidecar.component import logged, within
 from sidecar.errors import BusUnavailable, Conflict
 from sidecar.job_manager import transitions
-from sidecar.job_manager.claiming import Claim, crash_loop, judge
+from sidecar.job_manager.claiming import Claim, Taken, crash_loop, judge
 from sidecar.job_manager.ending import Ending
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.persist import Record, keep_trying
@@ -17,9 +18,12 @@ from sidecar.models.job import JobState
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
 from sidecar.models.subjects import is_name
-from sidecar.ports import Clock, Intake, JobStore, Publisher, Stored, StoredRequest
+from sidecar.ports import Clock, DeadLetters, Intake, JobStore, Publisher, Stored, StoredRequest
 
 log = logging.getLogger(__name__)
+
+# What a job may take to be handed back; a grace period has passed before.
+LEAVE_S = 5.0
 
 
 class JobManager:
@@ -31,6 +35,7 @@ class JobManager:
         store: JobStore,
         publisher: Publisher,
         intake: Intake,
+        dead: DeadLetters,
         clock: Clock,
         owner: str,
         max_attempts: int,
@@ -39,7 +44,7 @@ class JobManager:
         self._store = store
         self._publisher = publisher
         self._clock = clock
-        self._ending = Ending(publisher=publisher, intake=intake, clock=clock)
+        self._ending = Ending(publisher=publisher, intake=intake, store=store, dead=dead, clock=clock)
         self._owner = owner
         self._max_attempts = max_attempts
         self._gather_s = gather_s
@@ -73,7 +78,9 @@ class JobManager:
         known: Stored | None = None,
         granted_attempt: int | None = None,
     ) -> OwnedJob | None:
-        """Make the job ours by compare-and-set. None: it is not, and nothing is left to do here.
+        """Make the job ours by compare-and-set. None: it is over, and nothing is left to do here.
+
+        Raises Taken when it is another's.
 
         `known` is the document as the scheduler wrote or read it last, `granted_attempt` the attempt it knew
         of (None: whatever is found may be taken over).
@@ -127,6 +134,9 @@ class JobManager:
                 continue
             attempt = found.state.attempt if granted_attempt is None else granted_attempt
             verdict = judge(found.state, request_seq=seq, granted_attempt=attempt)
+            if verdict is Claim.LEAVE:
+                self.counts["claim_leave"] += 1
+                raise Taken(found.state)
             if verdict is not Claim.TAKE:
                 await self._settle_foreign(verdict, found.state, seq)
                 return False
@@ -199,10 +209,49 @@ class JobManager:
                 return await self._settle_foreign(verdict, found.state, stored.seq)
             record.state, record.revision = found.state, found.revision
 
-    async def hand_back(self, owned: OwnedJob) -> None:
-        """Give the job up in good order: its document goes back to `queued`."""
-        await owned.progress.flush()
-        await owned.record.write(transitions.handed_back(owned.state, now=self._clock.now()))
+    async def leave(self, owned: OwnedJob, result: Result | None) -> None:
+        """The process stops: end the job if its result is there, else hand it back for anybody to take at once.
+
+        Gives up after `LEAVE_S` seconds: then the job counts as one of an owner that fell silent.
+        """
+        with logged("handing a job back", job=owned.state.job):
+            await within(self._clock, LEAVE_S, self._leave(owned, result), what="handing a job back")
+
+    async def _leave(self, owned: OwnedJob, result: Result | None) -> None:
+        record = owned.record
+        while True:
+            try:
+                if result is not None and not record.state.is_terminal:
+                    await owned.progress.flush()
+                    await self._ending.commit(record, result, n=owned.progress.said + 1)
+                if record.state.is_terminal:
+                    return await self._ending.announce(record.state, metadata=owned.metadata)
+                await owned.progress.flush()
+                await record.write(transitions.handed_back(record.state, now=self._clock.now()))
+                self.counts["handed_back"] += 1
+                return
+            except Conflict:
+                # A write of ours that was under way may have happened.
+                found = await record.read()
+            if found is None or (found.state.owner, found.state.attempt) != (self._owner, record.state.attempt):
+                return
+            record.state, record.revision = found.state, found.revision
+
+    async def check(self, tenant: str, job: str) -> None:
+        """Somebody says that a job which runs here is another's: if so, stop it at once."""
+        owned = self._live.get((tenant, job))
+        if owned is None:
+            return
+        found = await owned.record.read()
+        mine = owned.state
+        if found is not None and (found.state.owner, found.state.attempt) != (mine.owner, mine.attempt):
+            self.counts["disowned"] += 1
+            owned.scope.stop(Taken(found.state))
+
+    def attempt_of(self, tenant: str, job: str) -> int | None:
+        """The attempt of a job that was claimed here; None for others."""
+        owned = self._live.get((tenant, job))
+        return owned.state.attempt if owned is not None else None
 
     async def release(self, owned: OwnedJob) -> None:
         """The job is no longer in this process's hands, however it left them."""

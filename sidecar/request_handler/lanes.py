@@ -42,6 +42,12 @@ class Index:
         lane.has_more = True
         return lane
 
+    def hold(self, lane: Lane, seq: int) -> None:
+        """A request is in a worker's hands, whether it was read here or not."""
+        if seq not in self._tracked:
+            self._tracked[seq] = lane
+            self.lane(lane).tracked += 1
+
     def track(self, lane: LaneIndex, seq: int) -> bool:
         """A request was read. False when it is in memory already."""
         if seq > lane.read_seq:

@@ -6,7 +6,7 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 
 from sidecar.component import Tasks
-from sidecar.errors import BusUnavailable, SidecarError
+from sidecar.errors import BusUnavailable, JobCancelled, SidecarError
 from sidecar.ports import Clock, Doorbell, Intake, Lane, StoredRequest
 from sidecar.request_handler.decode import Opened, open_request
 from sidecar.request_handler.lanes import Index, LaneIndex
@@ -20,6 +20,17 @@ MOST_CACHED_BYTES = 64 * 1024 * 1024
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 5.0
 
+async def fetch(intake: Intake, seq: int, *, clock: Clock) -> StoredRequest | None:
+    """A request, however long the bus is away; None when it is gone."""
+    delay_s = FIRST_DELAY_S
+    while True:
+        try:
+            return await intake.get(seq)
+        except BusUnavailable:
+            await clock.sleep(delay_s)
+            delay_s = min(delay_s * 2, LONGEST_DELAY_S)
+
+
 Admit = Callable[[Opened], Ticket]
 Refuse = Callable[[Opened, SidecarError], Awaitable[None]]
 
@@ -28,7 +39,8 @@ class Reader:
     """Fills the scheduler's windows. Doorbells are hints; `reconcile` and `check` hold them against the stream.
 
     `admit` decides on each request that is read, `refuse` ends those that it does not let in, `on_filled` is
-    called when something was queued. What waits in a window is in `waiting`, by (tenant, job).
+    called when something was queued, `is_marked` knows of cancellations that were heard. What waits in
+    a window is in `waiting`, by (tenant, job).
     """
 
     def __init__(
@@ -41,6 +53,7 @@ class Reader:
         admit: Admit,
         refuse: Refuse,
         on_filled: Callable[[], None],
+        is_marked: Callable[[str, str], bool],
     ) -> None:
         self._intake = intake
         self._scheduler = scheduler
@@ -49,6 +62,7 @@ class Reader:
         self._admit = admit
         self._refuse = refuse
         self._on_filled = on_filled
+        self._is_marked = is_marked
         self._index = Index()
         self._opened: OrderedDict[int, Opened] = OrderedDict()
         self._cached_bytes = 0
@@ -92,19 +106,28 @@ class Reader:
         """The request of a waiting ticket, if it is in memory."""
         return self._opened.get(ticket.seq)
 
+    def take(self, ticket: Ticket) -> Opened | None:
+        """The request of a ticket that waits no more, if it is in memory; it is not kept any longer."""
+        return self._drop(ticket.seq)
+
     async def open(self, ticket: Ticket) -> Opened | None:
         """The request of a ticket, from memory or from the stream; None when it is gone."""
         opened = self._drop(ticket.seq)
-        delay_s = FIRST_DELAY_S
-        while opened is None:
-            try:
-                stored = await self._intake.get(ticket.seq)
-            except BusUnavailable:
-                await self._clock.sleep(delay_s)
-                delay_s = min(delay_s * 2, LONGEST_DELAY_S)
-                continue
-            return open_request(stored) if stored is not None else None
+        if opened is None:
+            stored = await fetch(self._intake, ticket.seq, clock=self._clock)
+            opened = open_request(stored) if stored is not None else None
         return opened
+
+    def hold(self, ticket: Ticket) -> None:
+        """A worker has the job already: do not read its request again."""
+        key = (ticket.lane.tenant, ticket.job_id)
+        if (waiting := self.waiting.get(key)) is not None and waiting.seq == ticket.seq:
+            del self.waiting[key]
+        self._index.hold(ticket.lane, ticket.seq)
+
+    def waits_again(self, ticket: Ticket) -> None:
+        """The job was granted, and is queued once more."""
+        self.waiting.setdefault((ticket.lane.tenant, ticket.job_id), ticket)
 
     def _fill(self, lane: LaneIndex) -> None:
         if self.is_open and lane.has_more and not lane.is_filling and self._scheduler.room(lane.lane) > 0:
@@ -147,6 +170,8 @@ class Reader:
             return opened, opened.refusal
         try:
             ticket = self._admit(opened)
+            if self._is_marked(ticket.lane.tenant, ticket.job_id):
+                return opened, JobCancelled("the job was cancelled while it was queued")
             self._scheduler.push(ticket, now=self._clock.monotonic())
         except SidecarError as e:
             return opened, e

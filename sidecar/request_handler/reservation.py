@@ -1,85 +1,113 @@
-"""A running job's part of slots and quota: what it was granted, and how it asks for more."""
+"""What the scheduler holds for one running job: the grant in force, and the way back to who waits for the next."""
 
-import asyncio
 from collections.abc import Callable
+from typing import Protocol
 
-from sidecar.errors import DailyQuotaExhausted, ModelUnavailable, SidecarError, Throttled
+from sidecar.errors import Permanent, SidecarError
+from sidecar.models.replica import Held, Outcome, Wish
 from sidecar.models.result import Usage
 from sidecar.ports import Clock
 from sidecar.request_handler.quota import Throttle
 from sidecar.request_handler.schedule import Scheduler
 from sidecar.request_handler.tickets import Grant
 
+Answer = Callable[["Reservation", int, str | None, SidecarError | None], None]
+
+
+class Term(Protocol):
+    """The term of office that a reservation belongs to."""
+
+    scheduler: Scheduler
+    clock: Clock
+
+    def kick(self) -> None: ...
+
+    def finished(self, reservation: "Reservation", outcome: Outcome) -> None: ...
+
 
 class Reservation:
-    """The grant in force of one running job. Waiting for another one is fair: the scheduler decides when."""
+    """The scheduler's seat of one job on `worker`. Operations whose number is not above `number` are repetitions.
 
-    def __init__(self, grant: Grant, *, scheduler: Scheduler, clock: Clock, on_change: Callable[[], None]) -> None:
-        self._grant = grant
-        self._scheduler = scheduler
-        self._clock = clock
-        self._on_change = on_change
-        self._next: asyncio.Future[Grant] | None = None
+    `attempt` is the job's attempt as far as it is known; `since_beat`: the job is in the worker's heartbeats after
+    this one, until it has ended; `absences` counts those in which it was missing.
+    """
+
+    __slots__ = (
+        "_term",
+        "absences",
+        "answer",
+        "answered",
+        "attempt",
+        "grant",
+        "number",
+        "since_beat",
+        "wish",
+        "worker",
+    )
+
+    def __init__(self, grant: Grant, *, worker: str, attempt: int, term: Term, answer: Answer) -> None:
+        self.grant = grant
+        self.worker = worker
+        self.attempt = attempt
+        self.number = 0
+        self.wish: Wish | None = None
+        self.answered: tuple[int, str] | None = None
+        self.since_beat: int | None = None
+        self.absences = 0
+        self.answer = answer
+        self._term = term
 
     @property
-    def pool(self) -> str:
-        return self._grant.pool
+    def seq(self) -> int:
+        return self.grant.ticket.seq
 
     def take_over(self, grant: Grant) -> None:
         """The scheduler granted what this job waits for. One that nobody waits for any more is given back."""
-        if self._next is None or self._next.done():
-            self._scheduler.undo(grant, now=self._clock.monotonic())
-        else:
-            self._grant = grant
-            self._next.set_result(grant)
+        wish = self.wish
+        if wish is None:
+            self._term.scheduler.undo(grant, now=self._term.clock.monotonic())
+            return
+        self.grant, self.wish, self.answered = grant, None, (wish.number, grant.pool)
+        self.answer(self, wish.number, grant.pool, None)
 
-    async def move(self, pool: str) -> None:
-        """Undo the debit in `pool` so far, then wait for room in another one."""
-        now = self._clock.monotonic()
-        self._scheduler.undo(self._grant, now=now, keeps_slot=True)
-        await self._ask((pool,))
+    def undo(self, number: int, *, keeps_slot: bool) -> None:
+        if self._is_new(number):
+            self._close(keeps_slot=keeps_slot)
+            self._term.kick()
 
-    async def rest(self, seconds: float) -> None:
-        """Wait without holding a slot or quota, then for room in the same pool again."""
-        self._scheduler.undo(self._grant, now=self._clock.monotonic())
-        self._on_change()
-        await self._clock.sleep(seconds)
-        await self._ask((self._grant.pool,))
-
-    async def next_turn(self, *, input_tokens: int, max_tokens: int) -> None:
-        """After `used`: wait for room for the job's next model call, ahead of queued jobs of its class."""
-        self._grant.input_tokens, self._grant.max_tokens = input_tokens, max_tokens
-        await self._ask((self._grant.pool,))
-
-    async def _ask(self, pools: tuple[str, ...]) -> None:
-        grant = self._grant
-        self._next = asyncio.get_running_loop().create_future()
-        self._scheduler.next_turn(
-            grant,
-            pools=pools,
-            input_tokens=grant.input_tokens,
-            max_tokens=grant.max_tokens,
-            now=self._clock.monotonic(),
-        )
-        self._on_change()
+    def ask(self, wish: Wish) -> None:
+        if not self._is_new(wish.number):
+            return
+        term = self._term
+        if self.grant.is_open:
+            # Its end was said by an operation that got lost.
+            self._close(keeps_slot=True)
+        self.wish = wish
         try:
-            await self._next
-        finally:
-            self._next = None
+            term.scheduler.next_turn(
+                self.grant,
+                pools=wish.pools,
+                input_tokens=wish.input_tokens,
+                max_tokens=wish.max_tokens,
+                now=term.clock.monotonic(),
+            )
+        except Permanent as e:
+            self.wish = None
+            self.answer(self, wish.number, None, e)
+        term.kick()
 
-    def failed(self, error: SidecarError) -> None:
-        """What a refusal teaches about the pool."""
-        kind = throttle_of(error)
-        if kind is not None:
-            retry_after = getattr(error, "retry_after", None)
-            self._scheduler.throttled(self.pool, now=self._clock.monotonic(), kind=kind, retry_after=retry_after)
+    def throttled(self, number: int, kind: Throttle, retry_after: float | None) -> None:
+        if self._is_new(number):
+            now = self._term.clock.monotonic()
+            self._term.scheduler.throttled(self.grant.pool, now=now, kind=kind, retry_after=retry_after)
 
-    def used(self, usage: Usage, *, seconds: float) -> None:
-        """Settle the call's debit with what it took. The slot stays until `finish`."""
-        now = self._clock.monotonic()
-        self._scheduler.succeeded(self.pool, now=now)
-        self._scheduler.settle(
-            self._grant,
+    def used(self, number: int, usage: Usage, seconds: float) -> None:
+        if not self._is_new(number):
+            return
+        scheduler, now = self._term.scheduler, self._term.clock.monotonic()
+        scheduler.succeeded(self.grant.pool, now=now)
+        scheduler.settle(
+            self.grant,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             cache_read_tokens=usage.cache_read_tokens,
@@ -88,23 +116,47 @@ class Reservation:
             now=now,
             keeps_slot=True,
         )
-        self._on_change()
+        self._term.kick()
 
-    def finish(self) -> None:
-        """The job has ended here, whichever way: whatever is still held goes back. Idempotent."""
-        self._scheduler.finish(self._grant, now=self._clock.monotonic())
-        self._on_change()
+    def finish(self, number: int, outcome: Outcome) -> None:
+        if self._is_new(number):
+            self._term.finished(self, outcome)
 
+    def abandon(self) -> None:
+        """The worker fell silent: what its last call took is not known, so it counts as it was predicted."""
+        scheduler, now, grant = self._term.scheduler, self._term.clock.monotonic(), self.grant
+        if grant.is_open:
+            scheduler.settle(
+                grant,
+                input_tokens=grant.input_tokens,
+                output_tokens=round(grant.predicted_output),
+                seconds=max(0.0, now - grant.granted_at),
+                now=now,
+                keeps_slot=True,
+            )
+        scheduler.finish(grant, now=now)
 
-def throttle_of(error: SidecarError) -> Throttle | None:
-    """How the limiter takes a refusal: 429 is our quota, 503 the region's demand, not-ready neither."""
-    if isinstance(error, DailyQuotaExhausted):
-        return "daily"
-    if isinstance(error, Throttled):
-        return "quota"
-    if isinstance(error, ModelUnavailable):
-        if error.details.get("provider_code") == "ModelNotReadyException":
-            return "not_ready"
-        if error.details.get("http_status") == 503:
-            return "region"
-    return None
+    def reported(self, held: Held) -> None:
+        """What its worker's heartbeat says: repeats whatever may have got lost on either side."""
+        self.absences = 0
+        self.attempt = max(self.attempt, held.attempt)
+        wish = held.wish
+        if wish is None:
+            return
+        if self.answered is not None and self.answered[0] == wish.number:
+            self.answer(self, wish.number, self.answered[1], None)
+        elif self.wish is None or self.wish.number < wish.number:
+            self._close(keeps_slot=held.holds_slot)
+            self.ask(wish)
+
+    def _close(self, *, keeps_slot: bool) -> None:
+        scheduler = self._term.scheduler
+        scheduler.undo(self.grant, now=self._term.clock.monotonic(), keeps_slot=True)
+        if not keeps_slot:
+            scheduler.release_slot(self.grant)
+
+    def _is_new(self, number: int) -> bool:
+        if number <= self.number:
+            return False
+        self.number = number
+        return True

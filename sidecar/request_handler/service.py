@@ -1,217 +1,194 @@
-"""From doorbells to grants: keeps the windows filled, and dispatches what the scheduler grants."""
+"""From doorbells to running jobs: this replica's part in it, as a worker always, as the scheduler for a time."""
 
-import asyncio
-import logging
-from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 
-from sidecar.component import Tasks, logged
-from sidecar.errors import JobCancelled, Permanent, SidecarError
-from sidecar.ports import Cancellable, Clock, Intake, Lane, Stored
-from sidecar.request_handler.decode import Opened
-from sidecar.request_handler.reader import Reader
-from sidecar.request_handler.reservation import Reservation
+from sidecar.component import Tasks
+from sidecar.errors import SidecarError
+from sidecar.models.replica import Held, Offer, Op, Turn
+from sidecar.ports import Checkpoints, Clock, Doorbell, Intake, Lane
+from sidecar.request_handler.leading import Leader
+from sidecar.request_handler.roles import Crew, Work
+from sidecar.request_handler.saving import Saver
 from sidecar.request_handler.schedule import Scheduler
-from sidecar.request_handler.tickets import Grant, Ticket
+from sidecar.request_handler.worker import Worker
 
-log = logging.getLogger(__name__)
+MOST_MARKS = 20_000
 
-# A queued record is written for what waits longer than this, at most so many each round: under a flood they lag,
-# and are never in the way of dispatch.
-RECORD_AFTER_S = 0.1
-RECORDS_A_ROUND = 32
-
-
-_DROPPED: Mapping[str, str] = {
-    "deadline_exceeded": "the deadline passed while the job was queued",
-    "quota_exceeded": "the job is larger than the quota of every model it may run on",
-}
-
-
-class Work(Protocol):
-    """What the pipeline does for the request handler."""
-
-    def admit(self, opened: Opened) -> Ticket:
-        """Decide whether the job may run, and how it is queued. Raises SidecarError with the refusal."""
-        ...
-
-    async def refuse(self, opened: Opened, error: SidecarError, *, known: Stored | None = None) -> None:
-        """End a job that will not run."""
-        ...
-
-    async def run(self, opened: Opened, share: Reservation, *, known: Stored | None) -> None:
-        """Run a granted job to its end."""
-        ...
-
-    async def record_queued(self, opened: Opened) -> Stored | None:
-        """Write down that the job waits. None when it could not be written or the job is known already."""
-        ...
+Reports = Callable[[], Mapping[str, tuple[int, Mapping[int, Held]]]]
 
 
 class RequestHandler:
-    """Reads what clients ask for, and lets the scheduler say when it runs."""
+    """Runs what is granted to this replica, and grants to all while it holds the lease.
+
+    `scheduler` is the one of the current term, or an idle one. `lead` and `follow` begin and end a term.
+    """
 
     def __init__(
         self,
         *,
         intake: Intake,
-        scheduler: Scheduler,
+        checkpoints: Checkpoints,
+        new_scheduler: Callable[[], Scheduler],
         work: Work,
+        crew: Crew,
         clock: Clock,
+        attempt_of: Callable[[str, str], int | None],
         on_crash: Callable[[BaseException], None],
         reconcile_s: float = 15.0,
         check_s: float = 1.0,
     ) -> None:
         self._intake = intake
-        self._scheduler = scheduler
+        self._new_scheduler = new_scheduler
         self._work = work
+        self._crew = crew
         self._clock = clock
+        self._on_crash = on_crash
         self._reconcile_s = reconcile_s
         self._check_s = check_s
-        self._on_crash = on_crash
-        self._duties = Tasks(on_crash)
-        self._jobs = Tasks(on_crash)
-        self._reader = Reader(
-            intake=intake,
-            scheduler=scheduler,
-            clock=clock,
-            tasks=self._duties,
-            admit=work.admit,
-            refuse=work.refuse,
-            on_filled=self.kick,
+        self._worker = Worker(
+            intake=intake, work=work, crew=crew, clock=clock, attempt_of=attempt_of, on_crash=on_crash
         )
-        self._shares: dict[int, Reservation] = {}
-        self._recorded: dict[int, asyncio.Task[Stored | None]] = {}
-        self._timer: Cancellable | None = None
-        self._is_kicked = False
-        self._is_open = False
-        self.counts: Counter[str] = Counter()
+        self._saver = Saver(checkpoints, clock)
+        self._endings = Tasks(on_crash)
+        self._savings = Tasks(on_crash)
+        self._marks: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._listens = False
+        self.leader: Leader | None = None
+        self.scheduler = new_scheduler()
 
-    async def start(self) -> None:
-        """Listen first, then read what is there: in this order nothing falls between."""
-        self._is_open = True
-        await self._intake.listen(self._reader.on_doorbell)
-        self._duties.spawn(self._watch(), name="intake-watch")
-        self._duties.spawn(self._record_waiting(), name="queued-records")
+    # This process's life.
 
     async def drain(self) -> None:
         """Take no new grants. What runs goes on."""
-        self._is_open = self._reader.is_open = False
-        if self._timer is not None:
-            self._timer.cancel()
-        await self._duties.cancel()
+        self._worker.is_open = False
+        self.follow()
 
     async def finish(self, timeout_s: float) -> bool:
         """Wait for the running jobs. False when some still run after `timeout_s`."""
-        return await self._jobs.wait(timeout_s)
+        return await self._worker.finish(timeout_s)
 
     async def stop(self) -> None:
-        await self._jobs.cancel()
+        """Break off what runs, and hand it back."""
+        await self._worker.stop()
+        await self._savings.cancel()
+        await self._endings.cancel()
 
     @property
     def running(self) -> int:
-        return len(self._jobs)
+        return len(self._worker)
 
     def jobs_of(self, lane: Lane) -> int:
-        """How many jobs of a lane are in memory: waiting in its window, or running."""
-        return self._reader.jobs_of(lane)
+        """How many jobs of a lane are in the scheduler's memory: waiting in its window, or in flight."""
+        return self.leader.jobs_of(lane) if self.leader is not None else 0
 
     def kick(self) -> None:
-        """Something changed that may let a job run: ask the scheduler, once for all changes of this moment."""
-        if not self._is_kicked and self._is_open:
-            self._is_kicked = True
-            asyncio.get_running_loop().call_soon(self._on_kick)
+        """Something changed that may let a job run."""
+        if self.leader is not None:
+            self.leader.kick()
 
-    def cancel(self, tenant: str, job: str) -> bool:
-        """Take a waiting job out of its window and end it. False when it does not wait here."""
-        ticket = self._reader.waiting.pop((tenant, job), None)
-        if ticket is None or not self._scheduler.remove(ticket.lane, ticket.seq):
+    def cancel(self, tenant: str, job: str) -> None:
+        """A mark of cancellation was heard: end the job if it waits here, or when it is read."""
+        if self.leader is not None and self.leader.cancel(tenant, job):
+            return
+        self._marks[(tenant, job)] = None
+        if len(self._marks) > MOST_MARKS:
+            self._marks.popitem(last=False)
+
+    # The lease comes and goes.
+
+    async def lead(self, term: int, reports: Reports) -> None:
+        """Begin to schedule: go on from what the predecessor left and what all workers report."""
+        scheduler = self._new_scheduler()
+        now = self._clock.monotonic()
+        scheduler.epoch_offset = self._clock.now() - now
+        checkpoint = await self._saver.load()
+        if not self._listens:
+            await self._intake.listen(self._on_doorbell)
+            self._listens = True
+        if self._crew.term != term:
+            return
+        if checkpoint is not None:
+            self._saver.restore(scheduler, checkpoint)
+        scheduler.set_slots(self._crew.slots)
+        self.scheduler = scheduler
+        self.leader = Leader(
+            term=term,
+            intake=self._intake,
+            scheduler=scheduler,
+            work=self._work,
+            worker=self._worker,
+            crew=self._crew,
+            clock=self._clock,
+            endings=self._endings,
+            is_marked=lambda tenant, job: (tenant, job) in self._marks,
+            on_crash=self._on_crash,
+            reconcile_s=self._reconcile_s,
+            check_s=self._check_s,
+        )
+        self._worker.saw_term(term)
+        self.leader.adopt_own()
+        for worker, (n, jobs) in reports().items():
+            self.leader.heard(worker, n, jobs)
+        self.leader.start()
+        self._savings.spawn(self._saver.keep_saving(scheduler), name="scheduler-checkpoint")
+
+    def follow(self) -> None:
+        """Schedule no more, from this moment on; the jobs here go on."""
+        leader, self.leader = self.leader, None
+        if leader is not None:
+            leader.close()
+            self._worker.scatter()
+            self._savings.spawn(self._end_term(leader))
+
+    async def _end_term(self, leader: Leader) -> None:
+        await leader.stop()
+
+    # What other replicas say.
+
+    def report(self) -> Sequence[Held]:
+        return self._worker.report()
+
+    def take(self, offer: Offer) -> str | None:
+        """Run a job that another replica granted. The reason when it is not taken."""
+        return self._worker.take(offer)
+
+    def saw_term(self, term: int) -> None:
+        self._worker.saw_term(term)
+
+    def heard(self, worker: str, n: int, jobs: Mapping[int, Held]) -> None:
+        if self.leader is not None:
+            self.leader.heard(worker, n, jobs)
+
+    def silent(self, worker: str) -> None:
+        if self.leader is not None:
+            self.leader.silent(worker)
+
+    def resized(self) -> None:
+        """Workers came or went, or take jobs no more."""
+        if self.leader is not None:
+            self.scheduler.set_slots(self._crew.slots)
+            self.leader.kick()
+
+    def apply(self, worker: str, ops: Sequence[Op]) -> bool:
+        """Operations of jobs on another worker. False when this replica does not schedule."""
+        if self.leader is None:
             return False
-        self._jobs.spawn(self._end_unrun(ticket, JobCancelled("the job was cancelled while it was queued")))
+        for op in ops:
+            self.leader.apply(worker, op)
         return True
 
-    def _on_kick(self) -> None:
-        self._is_kicked = False
-        if self._is_open:
-            try:
-                self._dispatch()
-            except Exception as e:
-                log.exception("dispatch failed")
-                self._on_crash(e)
+    def answered(self, turn: Turn) -> None:
+        """The scheduler's answer to a job here."""
+        share = self._worker.share_of(turn.seq)
+        if share is None:
+            return
+        if turn.pool is not None:
+            share.granted(turn.number, turn.pool)
+        elif turn.error is not None:
+            error = SidecarError(turn.error.message, code=turn.error.code, details=turn.error.details)
+            share.denied(turn.number, error)
 
-    def _dispatch(self) -> None:
-        now = self._clock.monotonic()
-        self._scheduler.epoch_offset = self._clock.now() - now
-        for dropped in self._scheduler.take_dropped(now=now):
-            self._reader.left(dropped.ticket)
-            error = Permanent(_DROPPED.get(dropped.code, "the job cannot run"), code=dropped.code)
-            self._jobs.spawn(self._end_unrun(dropped.ticket, error))
-        while (grant := self._scheduler.grant(now=now)) is not None:
-            running = self._shares.get(grant.ticket.seq)
-            if running is not None:
-                running.take_over(grant)
-            else:
-                self._begin(grant)
-        self._wake_again(now)
-
-    def _begin(self, grant: Grant) -> None:
-        share = Reservation(grant, scheduler=self._scheduler, clock=self._clock, on_change=self.kick)
-        self._shares[grant.ticket.seq] = share
-        self._jobs.spawn(self._run(grant.ticket, share))
-        self._reader.left(grant.ticket)
-
-    def _wake_again(self, now: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        wake_at = self._scheduler.next_wake(now=now)
-        if wake_at is not None:
-            self._timer = self._clock.call_later(max(0.001, wake_at - now), self.kick)
-
-    async def _run(self, ticket: Ticket, share: Reservation) -> None:
-        try:
-            opened = await self._reader.open(ticket)
-            if opened is not None and opened.request is not None:
-                await self._work.run(opened, share, known=await self._record_of(ticket))
-        finally:
-            del self._shares[ticket.seq]
-            share.finish()
-            self._reader.forget(ticket)
-
-    async def _end_unrun(self, ticket: Ticket, error: SidecarError) -> None:
-        try:
-            opened = await self._reader.open(ticket)
-            if opened is not None:
-                await self._work.refuse(opened, error, known=await self._record_of(ticket))
-        finally:
-            self._reader.forget(ticket)
-
-    async def _record_of(self, ticket: Ticket) -> Stored | None:
-        task = self._recorded.pop(ticket.seq, None)
-        return await task if task is not None else None
-
-    async def _watch(self) -> None:
-        """Hold the doorbells against the stream: everything every 15 s, its last sequence every second."""
-        while True:
-            with logged("reconciling with the request stream"):
-                await self._reader.reconcile()
-            next_at = self._clock.monotonic() + self._reconcile_s
-            while self._clock.monotonic() < next_at:
-                await self._clock.sleep(self._check_s)
-                with logged("reading the request stream's last sequence"):
-                    if not await self._reader.check():
-                        break
-
-    async def _record_waiting(self) -> None:
-        unrecorded = self._reader.unrecorded
-        while True:
-            await self._clock.sleep(RECORD_AFTER_S)
-            room = RECORDS_A_ROUND
-            before = self._clock.now() - RECORD_AFTER_S
-            while unrecorded and room and unrecorded[0].stored_at <= before:
-                ticket = unrecorded.popleft()
-                opened = self._reader.peek(ticket)
-                if opened is not None and (ticket.lane.tenant, ticket.job_id) in self._reader.waiting:
-                    room -= 1
-                    self._recorded[ticket.seq] = self._jobs.spawn(self._work.record_queued(opened))
+    def _on_doorbell(self, doorbell: Doorbell) -> None:
+        if self.leader is not None:
+            self.leader.on_doorbell(doorbell)

@@ -193,3 +193,13 @@ async def test_a_list_reaches_back_over_what_other_tenants_wrote(world: World) -
             break
     assert len(found) == len(set(found)) == 6_000
     assert msgspec.json.encode(page)
+
+
+async def test_the_history_of_a_job_is_its_documents_in_order(world: World) -> None:
+    first = await world.first.jobs.create(job_state())
+    second = await world.second.jobs.update(job_state(state="running", attempt=1, owner="r1"), revision=first)
+    await world.first.jobs.create(job_state("j2"))
+    found = await world.first.jobs.history("acme", "j1")
+    assert [stored.revision for stored in found] == [first, second]
+    assert [stored.state.state for stored in found] == ["queued", "running"]
+    assert await world.first.jobs.history("acme", "j3") == []

@@ -7,10 +7,14 @@ from typing import Any
 import msgspec
 
 from sidecar.adapters.memory.bus import MemoryBus
+from sidecar.adapters.memory.checkpoints import MemoryCheckpoints
 from sidecar.adapters.memory.clock import MemoryClock
+from sidecar.adapters.memory.cluster_bus import MemoryClusterBus
+from sidecar.adapters.memory.dead_letters import MemoryDeadLetters
 from sidecar.adapters.memory.endpoints import MemoryEndpoints
 from sidecar.adapters.memory.intake import MemoryIntake
 from sidecar.adapters.memory.job_store import MemoryJobStore
+from sidecar.adapters.memory.leases import MemoryLeaseStore
 from sidecar.adapters.memory.model import ScriptedModel
 from sidecar.adapters.memory.publisher import MemoryPublisher
 from sidecar.models.codec import decode_event
@@ -41,6 +45,10 @@ class Bench:
             publisher=MemoryPublisher(self.bus, replica=name),
             endpoints=MemoryEndpoints(self.bus, replica=name),
             models=self.model,
+            bus=MemoryClusterBus(self.bus, replica=name),
+            leases=MemoryLeaseStore(self.bus, replica=name),
+            checkpoints=MemoryCheckpoints(self.bus, replica=name),
+            dead=MemoryDeadLetters(self.bus, replica=name),
             clock=self.clock,
         )
         replica = Replica(Settings(**settings), ports, name=name, on_crash=self.crashes.append)
@@ -50,7 +58,13 @@ class Bench:
         return replica
 
     async def submit(
-        self, request: Any = None, *, tenant: str = "acme", job_class: str = "standard", job: str | None = None, **more: Any
+        self,
+        request: Any = None,
+        *,
+        tenant: str = "acme",
+        job_class: str = "standard",
+        job: str | None = None,
+        **more: Any,
     ) -> str:
         """Publish a request. Returns the job's id."""
         headers = {"Llm-Job-Id": job} if job else {}
@@ -60,7 +74,9 @@ class Bench:
         seq = await MemoryIntake(self.bus, replica="client").submit(Lane(tenant, job_class), payload, headers)
         return job or f"s{seq}"
 
-    async def ask(self, verb: str, *tokens: str, payload: bytes = b"", headers: Mapping[str, str] | None = None) -> Reply:
+    async def ask(
+        self, verb: str, *tokens: str, payload: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> Reply:
         subject = self.bus.subjects.endpoint(verb, *tokens)
         return await self.clock.run(self.bus.request(subject, payload, headers or {}))
 
@@ -73,6 +89,7 @@ class Bench:
 
     async def result(self, job: str, *, tenant: str = "acme", limit_s: float = 3600.0) -> Result:
         """Let time pass until the job has its result."""
+
         async def wait() -> Result:
             while True:
                 events = await self.events(job, tenant=tenant)
@@ -92,5 +109,5 @@ async def bench(model: ScriptedModel | None = None) -> AsyncIterator[Bench]:
         yield made
     finally:
         for replica in made.replicas:
-            await replica.drain(grace_s=0)
+            await clock.run(replica.drain(grace_s=0))
         assert not made.crashes

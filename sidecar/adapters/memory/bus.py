@@ -156,7 +156,7 @@ class MemoryBus:
         return stop
 
     async def ask(self, operation: Operation, payload: bytes, *, timeout_s: float) -> bytes:
-        """Ask another replica. Raises BusUnavailable: status 503 when nobody answers there, else after `timeout_s`."""
+        """Ask another replica. Raises BusUnavailable: with status 503 when nobody answers there, else late."""
         self.operations.append(operation)
         fault = self.faults(operation)
         await self.clock.sleep(fault.delay_s)

@@ -1,6 +1,7 @@
 """State documents and marks of cancellation in memory: twin of `adapters.nats.job_store`."""
 
-from collections.abc import Callable
+import builtins
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -49,6 +50,15 @@ class MemoryJobStore:
             raise InvalidRequest(f"{tenant!r} does not name a tenant")
         before = _position(cursor)
         return await self._perform("list", tenant, "*", lambda: self._page(tenant, state, limit, before))
+
+    async def history(self, tenant: str, job: str) -> Sequence[Stored]:
+        subject = _key(_STATES, tenant, job)
+
+        def find() -> builtins.list[Stored]:
+            found = self._bus.jobs.find(subject)
+            return [Stored(codec.decode_state(entry.payload), entry.seq) for entry in found]
+
+        return await self._perform("history", tenant, job, find)
 
     async def mark_cancelled(self, tenant: str, job: str, *, reason: str | None = None) -> None:
         subject = _key(_MARKS, tenant, job)

@@ -1,6 +1,6 @@
 """State documents in the KV bucket `LLM_JOB`, marks of cancellation in `LLM_CANCEL`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from sidecar.adapters.nats.direct import TOMBSTONE, StreamReader
 from sidecar.adapters.nats.job_list import list_jobs
@@ -55,6 +55,10 @@ class NatsJobStore:
         if not is_name(tenant):
             raise InvalidRequest(f"{tenant!r} does not name a tenant")
         return await list_jobs(self._states, f"{_STATES}{tenant}.*", state=state, limit=limit, cursor=cursor)
+
+    async def history(self, tenant: str, job: str) -> Sequence[Stored]:
+        found = [item async for item in self._states.scan(_key(_STATES, tenant, job), seq=1)]
+        return [Stored(codec.decode_state(item.payload), item.seq) for item in found if not item.is_tombstone]
 
     async def mark_cancelled(self, tenant: str, job: str, *, reason: str | None = None) -> None:
         await self._mux.store(_key(_MARKS, tenant, job), (reason or "").encode())

@@ -1,0 +1,78 @@
+"""Which worker gets the next job: the one with the smallest part of its slots in use. Pure."""
+
+
+class _Worker:
+    __slots__ = ("held", "is_shunned", "slots", "takes_jobs")
+
+    def __init__(self) -> None:
+        self.slots = 0
+        self.held = 0
+        self.takes_jobs = False
+        self.is_shunned = False
+
+    @property
+    def is_open(self) -> bool:
+        return self.takes_jobs and not self.is_shunned
+
+
+class Workers:
+    """Everybody's slots and jobs, as the scheduler counts them. `own` is this process's member name."""
+
+    def __init__(self, own: str) -> None:
+        self._own = own
+        self._workers: dict[str, _Worker] = {}
+        self._others = 0
+
+    def update(self, member: str, *, slots: int, takes_jobs: bool) -> None:
+        """What a worker said of itself. One that was shunned is asked again."""
+        worker = self._workers.setdefault(member, _Worker())
+        worker.slots, worker.takes_jobs, worker.is_shunned = slots, takes_jobs, False
+        self._count()
+
+    def drop(self, member: str) -> None:
+        self._workers.pop(member, None)
+        self._count()
+
+    def shun(self, member: str) -> None:
+        """It did not take a job: leave it alone until its next heartbeat."""
+        worker = self._workers.get(member)
+        if worker is not None:
+            worker.is_shunned = True
+
+    def took(self, member: str) -> None:
+        worker = self._workers.get(member)
+        if worker is not None:
+            worker.held += 1
+
+    def left(self, member: str) -> None:
+        worker = self._workers.get(member)
+        if worker is not None and worker.held > 0:
+            worker.held -= 1
+
+    def forget_jobs(self) -> None:
+        """Nobody holds anything: a new scheduler counts anew."""
+        for worker in self._workers.values():
+            worker.held = 0
+
+    @property
+    def slots(self) -> int:
+        """Of all workers that take jobs."""
+        return sum(worker.slots for worker in self._workers.values() if worker.takes_jobs)
+
+    def choose(self) -> str | None:
+        """Who should run the next job; this process where that is as good. None while nobody takes jobs."""
+        if not self._others:
+            own = self._workers.get(self._own)
+            return self._own if own is not None and own.is_open else None
+        best: str | None = None
+        best_load = 0.0
+        for name, worker in self._workers.items():
+            if not worker.is_open:
+                continue
+            load = worker.held / worker.slots if worker.slots else float("inf")
+            if best is None or load < best_load or (load == best_load and name == self._own):
+                best, best_load = name, load
+        return best
+
+    def _count(self) -> None:
+        self._others = sum(1 for name, worker in self._workers.items() if name != self._own and worker.takes_jobs)

@@ -1,0 +1,400 @@
+"""Keeps the lease, tells and hears who is there, and carries grants and operations between replicas.
+
+What it decides stands in `lease`, `membership` and `grants`; what it is told goes to its `Host`.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from sidecar.cluster import messages
+from sidecar.cluster.grants import Workers
+from sidecar.cluster.lease import TTL_S, Lease
+from sidecar.cluster.membership import BEAT_S, JOBS_A_BEAT, Members
+from sidecar.cluster.outbox import Outbox
+from sidecar.component import Tasks, Waker, logged, within
+from sidecar.errors import BusUnavailable, Conflict, SidecarError
+from sidecar.models.replica import (
+    Disowned,
+    Heartbeat,
+    Held,
+    Offer,
+    OfferReply,
+    Op,
+    Ops,
+    OpsReply,
+    Rollcall,
+    Turn,
+    Wire,
+)
+from sidecar.ports import Cancellable, Clock, ClusterBus, LeaseStore
+
+log = logging.getLogger(__name__)
+
+LEASE = "scheduler"
+# A round of heartbeats, and a little more.
+ROUND_S = 1.2
+POLL_S = 0.02
+REQUEST_S = 1.5
+OFFER_S = 2.0
+ALONE_S = 0.5
+FAREWELL_S = 2.0
+
+
+class Host(Protocol):
+    """What the cluster tells this replica, and asks of it."""
+
+    def report(self) -> Sequence[Held]: ...
+
+    async def lead(
+        self, term: int, reports: Callable[[], Mapping[str, tuple[int, Mapping[int, Held]]]]
+    ) -> None: ...
+
+    def follow(self) -> None: ...
+
+    def saw_term(self, term: int) -> None: ...
+
+    def heard(self, worker: str, n: int, jobs: Mapping[int, Held]) -> None: ...
+
+    def silent(self, worker: str) -> None: ...
+
+    def resized(self) -> None: ...
+
+    def take(self, offer: Offer) -> str | None: ...
+
+    def apply(self, worker: str, ops: Sequence[Op]) -> bool: ...
+
+    def answered(self, turn: Turn) -> None: ...
+
+
+class Cluster:
+    """One replica among its peers. `name` may be used again after this process; `own`, its member name, is not."""
+
+    def __init__(
+        self,
+        *,
+        bus: ClusterBus,
+        leases: LeaseStore,
+        clock: Clock,
+        name: str,
+        slots: int,
+        version: str,
+        on_crash: Callable[[BaseException], None],
+        on_disowned: Callable[[str, str], None],
+    ) -> None:
+        self.name = name
+        self.own = f"{name[:48]}-{secrets.token_hex(4)}"
+        self.version = version
+        self._bus = bus
+        self._leases = leases
+        self._clock = clock
+        self._own_slots = slots
+        self._on_disowned = on_disowned
+        self._tasks = Tasks(on_crash)
+        self._takeovers = Tasks(on_crash)
+        self._lease = Lease()
+        self._leading = 0
+        self._members = Members()
+        self._workers = Workers(self.own)
+        self._outbox = Outbox(bus=bus, clock=clock, own=self.own, on_crash=on_crash)
+        self._lease_waker = Waker(clock)
+        self._lease_duty: asyncio.Task[None] | None = None
+        self._fence: Cancellable | None = None
+        self._beats = 0
+        self._is_alone = False
+        self._is_draining = False
+        self._is_leaving = False
+        self._listening_since = 0.0
+        self._host: Host
+
+    async def start(self, host: Host) -> None:
+        """Listen, then speak, then try for the lease."""
+        self._host = host
+        self._workers.update(self.own, slots=self._own_slots, takes_jobs=True)
+        self._is_alone = await self._nobody_else()
+        await self._bus.serve(messages.PRESENT, lambda _: b"")
+        await self._bus.subscribe(messages.HEARTBEAT, self._on_heartbeat)
+        await self._bus.subscribe(messages.ROLLCALL, self._on_rollcall)
+        await self._bus.subscribe(messages.RELEASED, lambda _: self._lease_waker.wake())
+        await self._bus.subscribe(messages.turns_to(self.own), self._on_turn)
+        await self._bus.subscribe(messages.disowned_to(self.own), self._on_disowned_message)
+        await self._bus.serve(messages.offers_to(self.own), self._on_offer)
+        await self._bus.serve(messages.ops_to(self.own), self._on_ops)
+        self._listening_since = self._clock.monotonic()
+        self._tasks.spawn(self._keep_beating(), name="heartbeat")
+        self._lease_duty = self._tasks.spawn(self._keep_lease(), name="lease")
+
+    async def leave(self) -> None:
+        """Schedule no more, and give the lease back at once; say that no jobs are taken any more. Repeatable."""
+        if self._is_draining:
+            return
+        self._is_draining = True
+        self._workers.update(self.own, slots=self._own_slots, takes_jobs=False)
+        self._step_down()
+        self._lease_waker.wake()
+        if self._lease_duty is None:
+            return
+        # A request under way may still win the lease: it has to end before the lease can be given back.
+        await asyncio.wait({self._lease_duty})
+        revision = self._lease.give_up()
+        self.beat()
+        if revision is not None:
+            with logged("giving the lease back"):
+                release = self._leases.release(LEASE, revision=revision)
+                await within(self._clock, FAREWELL_S, release, what="giving the lease back")
+                self._bus.publish(messages.RELEASED, b"")
+
+    async def stop(self) -> None:
+        """Say the last words, and be gone."""
+        await self.leave()
+        await self._outbox.close(FAREWELL_S)
+        self._is_leaving = True
+        self.beat()
+        await self._takeovers.cancel()
+        await self._tasks.cancel()
+        await self._bus.close()
+
+    # The crew, as the request handler sees it.
+
+    @property
+    def term(self) -> int:
+        return self._leading if self._leading and self._lease.is_held(self._clock.monotonic()) else 0
+
+    @property
+    def slots(self) -> int:
+        return self._workers.slots
+
+    @property
+    def members(self) -> int:
+        """How many replicas are there, this one included."""
+        return 1 + sum(1 for member in self._members if member != self.own)
+
+    def choose(self) -> str | None:
+        return self._workers.choose()
+
+    def took(self, worker: str) -> None:
+        self._workers.took(worker)
+
+    def left(self, worker: str) -> None:
+        self._workers.left(worker)
+
+    def has_name(self, name: str) -> bool:
+        return self._members.has_name(name)
+
+    async def offer(self, worker: str, offer: Offer) -> int | None:
+        try:
+            payload = await self._bus.request(
+                messages.offers_to(worker), messages.encode(offer), timeout_s=OFFER_S
+            )
+        except SidecarError as e:
+            log.info("a grant was not answered", extra={"worker": worker, "job": offer.job, "error": e.message})
+            self._workers.shun(worker)
+            return None
+        reply = messages.decode(payload, OfferReply)
+        if reply is None or not reply.is_taken:
+            self._workers.shun(worker)
+            return None
+        return reply.beat
+
+    def answer(self, worker: str, turn: Turn) -> None:
+        self._tell(messages.turns_to(worker), turn)
+
+    def disown(self, worker: str, tenant: str, job: str) -> None:
+        self._tell(messages.disowned_to(worker), Disowned(tenant=tenant, job=job))
+
+    def post(self, op: Op) -> None:
+        self._outbox.post(op)
+
+    # Heartbeats.
+
+    def beat(self) -> None:
+        """Say now what the next heartbeat would say."""
+        self._beats += 1
+        jobs = tuple(self._host.report())
+        parts = max(1, -(-len(jobs) // JOBS_A_BEAT))
+        for part in range(parts):
+            self._tell(
+                messages.HEARTBEAT,
+                Heartbeat(
+                    member=self.own,
+                    name=self.name,
+                    n=self._beats,
+                    slots=self._own_slots,
+                    version=self.version,
+                    is_draining=self._is_draining,
+                    is_leaving=self._is_leaving,
+                    term=self._leading,
+                    part=part + 1,
+                    parts=parts,
+                    jobs=jobs[part * JOBS_A_BEAT : (part + 1) * JOBS_A_BEAT],
+                ),
+            )
+
+    async def _keep_beating(self) -> None:
+        while True:
+            self.beat()
+            await self._clock.sleep(BEAT_S)
+            for member in self._members.sweep(self._clock.monotonic(), keep=self.own):
+                log.warning("a replica has fallen silent", extra={"member": member})
+                self._gone(member)
+
+    def _on_heartbeat(self, payload: bytes) -> None:
+        beat = messages.decode(payload, Heartbeat)
+        if beat is None or beat.member == self.own:
+            return
+        if beat.is_leaving:
+            if self._members.remove(beat.member) is not None:
+                self._gone(beat.member)
+            return
+        heard = self._members.hear(beat, self._clock.monotonic())
+        if beat.term:
+            self._on_leader(beat.member, beat.term)
+        member = heard.member or self._members.get(beat.member)
+        if member is None:
+            return
+        self._workers.update(beat.member, slots=beat.slots, takes_jobs=member.takes_jobs)
+        if heard.is_new:
+            log.info("a replica is there", extra={"member": beat.member, "version": beat.version})
+        if heard.is_changed:
+            self._host.resized()
+        if heard.member is not None:
+            self._host.heard(beat.member, member.n, member.jobs)
+
+    def _gone(self, member: str) -> None:
+        """Its jobs first, then its slots: what it held is granted again among those who stay."""
+        self._workers.update(member, slots=0, takes_jobs=False)
+        self._host.silent(member)
+        self._workers.drop(member)
+        self._host.resized()
+        self._lease_waker.wake()
+
+    def _on_rollcall(self, payload: bytes) -> None:
+        call = messages.decode(payload, Rollcall)
+        if call is not None and call.member != self.own:
+            self._on_leader(call.member, call.term)
+            self.beat()
+
+    def _on_leader(self, member: str, term: int) -> None:
+        self._host.saw_term(term)
+        self._outbox.direct(member, term)
+
+    # Grants and operations.
+
+    def _on_offer(self, payload: bytes) -> bytes:
+        offer = messages.decode(payload, Offer)
+        if offer is None:
+            return messages.encode(OfferReply(is_taken=False, reason="unreadable"))
+        self._on_leader(offer.leader, offer.term)
+        reason = self._host.take(offer)
+        return messages.encode(OfferReply(is_taken=reason is None, reason=reason or "", beat=self._beats))
+
+    def _on_ops(self, payload: bytes) -> bytes:
+        batch = messages.decode(payload, Ops)
+        is_leader = batch is not None and self._host.apply(batch.member, batch.ops)
+        return messages.encode(OpsReply(is_leader=is_leader))
+
+    def _on_turn(self, payload: bytes) -> None:
+        turn = messages.decode(payload, Turn)
+        if turn is not None:
+            self._host.answered(turn)
+
+    def _on_disowned_message(self, payload: bytes) -> None:
+        disowned = messages.decode(payload, Disowned)
+        if disowned is not None:
+            self._on_disowned(disowned.tenant, disowned.job)
+
+    def _tell(self, topic: str, message: Wire) -> None:
+        try:
+            self._bus.publish(topic, messages.encode(message))
+        except SidecarError as e:
+            log.debug("a message to the other replicas was not sent", extra={"topic": topic, "error": e.message})
+
+    # The lease.
+
+    async def _nobody_else(self) -> bool:
+        """Whether no other replica is connected. Then nobody's jobs need to be waited for."""
+        try:
+            await self._bus.request(messages.PRESENT, b"", timeout_s=ALONE_S)
+        except BusUnavailable as e:
+            return e.details.get("status") == 503
+        return False
+
+    async def _keep_lease(self) -> None:
+        while not self._is_draining:
+            await self._try_lease()
+            now = self._clock.monotonic()
+            leader = self._members.leader(now)
+            wait_s = self._lease.wait_s(now, is_leader_heard=leader is not None)
+            await self._lease_waker.wait(wait_s)
+
+    async def _try_lease(self) -> None:
+        step = self._lease.step()
+        self._lease.sent(self._clock.monotonic())
+        revision = self._lease.revision or 0
+        try:
+            if step == "renew":
+                request = self._leases.renew(LEASE, self.own, revision=revision, ttl_s=TTL_S)
+                found: int | None = await within(self._clock, REQUEST_S, request, what="renewing the lease")
+            else:
+                asking = self._leases.acquire(LEASE, self.own, ttl_s=TTL_S)
+                found = await within(self._clock, REQUEST_S, asking, what="taking the lease")
+        except Conflict:
+            found = None
+        except SidecarError as e:
+            log.debug("the lease was not answered", extra={"error": e.message})
+            self._lease.unanswered()
+            return
+        self._on_lease(found)
+
+    def _on_lease(self, revision: int | None) -> None:
+        if revision is None:
+            self._lease.refused()
+            self._step_down()
+            return
+        self._end_if_over()
+        now = self._clock.monotonic()
+        if self._lease.granted(revision, now):
+            self._takeovers.spawn(self._take_over(self._lease.term), name="take-over")
+        if self._fence is not None:
+            self._fence.cancel()
+        self._fence = self._clock.call_later(max(0.0, self._lease.held_until - now), self._end_if_over)
+
+    def _end_if_over(self) -> None:
+        if self._lease.fence(self._clock.monotonic()):
+            self._step_down()
+
+    def _step_down(self) -> None:
+        if self._leading:
+            log.warning("this replica schedules no more", extra={"term": self._leading})
+            self._leading = 0
+            self._host.follow()
+
+    async def _take_over(self, term: int) -> None:
+        """Hear what everybody is running, then schedule."""
+        self._tell(messages.ROLLCALL, Rollcall(member=self.own, term=term))
+        await self._hear_all(self._clock.monotonic())
+        if self._lease.term != term or self._is_draining:
+            return
+        log.info("this replica schedules", extra={"term": term, "members": self.members})
+        self._workers.forget_jobs()
+        self._leading = term
+        self._outbox.direct(self.own, term)
+        await self._host.lead(term, self._reports)
+        self.beat()
+
+    async def _hear_all(self, since: float) -> None:
+        """Wait for a heartbeat of everybody known, and for those unknown as long as a round takes."""
+        until = since + ROUND_S
+        if self._is_alone or since - self._listening_since >= ROUND_S:
+            while self._clock.monotonic() < until and self._unheard(since):
+                await self._clock.sleep(POLL_S)
+        else:
+            await self._clock.sleep(max(0.0, self._listening_since + ROUND_S - self._clock.monotonic()))
+
+    def _unheard(self, since: float) -> bool:
+        return any(member.heard_at < since for _, member in self._members.items())
+
+    def _reports(self) -> Mapping[str, tuple[int, Mapping[int, Held]]]:
+        return {name: (member.n, member.jobs) for name, member in self._members.items()}

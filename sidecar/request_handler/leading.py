@@ -1,0 +1,426 @@
+"""One term of office as the scheduler: reads the queue, grants, and keeps account of every job in flight.
+
+doorbell ──▶ window ──▶ grant ──▶ worker: this process, or another by an offer
+                ▲                   │ ended: forget
+                └── again ◀─────────┘ returned, refused, fell silent, vanished
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from sidecar.component import Tasks, logged
+from sidecar.errors import Conflict, JobCancelled, Permanent, SidecarError
+from sidecar.models.replica import Held, Offer, Op, Outcome, Turn
+from sidecar.models.result import ErrorInfo
+from sidecar.ports import Cancellable, Clock, Doorbell, Intake, Lane
+from sidecar.request_handler.reader import Reader, fetch
+from sidecar.request_handler.reservation import Reservation
+from sidecar.request_handler.roles import Crew, Work
+from sidecar.request_handler.schedule import Scheduler
+from sidecar.request_handler.share import apply, ticket_of
+from sidecar.request_handler.tickets import Grant, Ticket
+from sidecar.request_handler.worker import Record, Worker
+
+log = logging.getLogger(__name__)
+
+# A queued record is written for what waits longer than this, at most so many each round: under a flood they lag,
+# and are never in the way of dispatch.
+RECORD_AFTER_S = 0.1
+RECORDS_A_ROUND = 32
+# Nobody took a job: how long it waits until it is offered again.
+REFUSED_S = 0.25
+# Another replica has claimed a job and does not report it yet: as long as its next heartbeat may take.
+REPORT_S = 1.2
+# A worker that does not report a job twice has not got it any more.
+ABSENCES = 2
+
+_DROPPED: Mapping[str, str] = {
+    "deadline_exceeded": "the deadline passed while the job was queued",
+    "quota_exceeded": "the job is larger than the quota of every model it may run on",
+}
+
+
+class Leader:
+    """The scheduler's work for one `term`. `endings` are the tasks that end jobs which never run."""
+
+    def __init__(
+        self,
+        *,
+        term: int,
+        intake: Intake,
+        scheduler: Scheduler,
+        work: Work,
+        worker: Worker,
+        crew: Crew,
+        clock: Clock,
+        endings: Tasks,
+        is_marked: Callable[[str, str], bool],
+        on_crash: Callable[[BaseException], None],
+        reconcile_s: float,
+        check_s: float,
+    ) -> None:
+        self.term = term
+        self.scheduler = scheduler
+        self.clock = clock
+        self._intake = intake
+        self._work = work
+        self._worker = worker
+        self._crew = crew
+        self._endings = endings
+        self._on_crash = on_crash
+        self._reconcile_s = reconcile_s
+        self._check_s = check_s
+        self._duties = Tasks(on_crash)
+        self._reader = Reader(
+            intake=intake,
+            scheduler=scheduler,
+            clock=clock,
+            tasks=self._duties,
+            admit=work.admit,
+            refuse=work.refuse,
+            on_filled=self.kick,
+            is_marked=is_marked,
+        )
+        self._held: dict[int, Reservation] = {}
+        self._of_worker: dict[str, dict[int, Reservation]] = {}
+        self._reports: dict[str, Mapping[int, Held]] = {}
+        self._attempts: dict[int, int] = {}
+        self._recorded: dict[int, Record] = {}
+        self._timer: Cancellable | None = None
+        self._is_kicked = False
+        self.is_open = True
+        self.counts: Counter[str] = Counter()
+
+    def start(self) -> None:
+        """Read what is there, and go on reading."""
+        self._duties.spawn(self._watch(), name="intake-watch")
+        self._duties.spawn(self._record_waiting(), name="queued-records")
+        self.kick()
+
+    def close(self) -> None:
+        """Grant no more, from this moment on."""
+        self.is_open = self._reader.is_open = False
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def stop(self) -> None:
+        self.close()
+        await self._duties.cancel()
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._held)
+
+    def jobs_of(self, lane: Lane) -> int:
+        return self._reader.jobs_of(lane)
+
+    def on_doorbell(self, doorbell: Doorbell) -> None:
+        self._reader.on_doorbell(doorbell)
+
+    def kick(self) -> None:
+        """Something changed that may let a job run: ask the scheduler, once for all changes of this moment."""
+        if not self._is_kicked and self.is_open:
+            self._is_kicked = True
+            asyncio.get_running_loop().call_soon(self._on_kick)
+
+    def cancel(self, tenant: str, job: str) -> bool:
+        """Take a waiting job out of its window and end it. False when it does not wait here."""
+        ticket = self._reader.waiting.pop((tenant, job), None)
+        if ticket is None or not self.scheduler.remove(ticket.lane, ticket.seq):
+            return False
+        self._end_unrun(ticket, JobCancelled("the job was cancelled while it was queued"))
+        return True
+
+    # What workers say.
+
+    def heard(self, worker: str, n: int, jobs: Mapping[int, Held]) -> None:
+        """A worker's heartbeat: whatever it says differently from what is known here is put right."""
+        self._reports[worker] = jobs
+        known = self._of_worker.get(worker, {})
+        for seq, reservation in list(known.items()):
+            held = jobs.get(seq)
+            if held is not None:
+                reservation.reported(held)
+            elif reservation.since_beat is not None and n > reservation.since_beat:
+                reservation.absences += 1
+                if reservation.absences >= ABSENCES:
+                    self._vanished(reservation)
+        for seq, held in jobs.items():
+            if seq not in known:
+                self._found(worker, n, held)
+        self.kick()
+
+    def silent(self, worker: str) -> None:
+        """A worker has fallen silent: its jobs are granted again, each as its next attempt."""
+        self._reports.pop(worker, None)
+        for reservation in list(self._of_worker.get(worker, {}).values()):
+            self.counts["orphaned"] += 1
+            reservation.abandon()
+            self._release(reservation)
+            self._again(reservation.grant.ticket, attempt=reservation.attempt)
+        self.kick()
+
+    def apply(self, worker: str, op: Op) -> None:
+        """An operation of a job on another worker."""
+        reservation = self._held.get(op.seq)
+        if reservation is not None and reservation.worker == worker:
+            apply(reservation, op)
+
+    def adopt_own(self) -> None:
+        """Take over the jobs that run in this process."""
+        for share, held in zip(self._worker.shares, self._worker.report(), strict=True):
+            reservation = self._adopt(self._crew.own, 0, held)
+            if reservation is not None:
+                share.sit(reservation)
+                reservation.reported(held)
+
+    def finished(self, reservation: Reservation, outcome: Outcome) -> None:
+        """A job has left its worker."""
+        if self._held.get(reservation.seq) is not reservation:
+            return
+        ticket = reservation.grant.ticket
+        self._release(reservation)
+        self.scheduler.finish(reservation.grant, now=self.clock.monotonic())
+        if outcome.kind == "ended":
+            self._reader.forget(ticket)
+        else:
+            self.counts[outcome.kind] += 1
+            self._take_back(ticket, outcome, max(reservation.attempt, outcome.attempt))
+        self.kick()
+
+    def _take_back(self, ticket: Ticket, outcome: Outcome, attempt: int) -> None:
+        """A job that its worker did not end: whoever has it is its owner, else it is granted again."""
+        owner = outcome.owner
+        if outcome.kind == "taken":
+            for worker, jobs in self._reports.items():
+                held = jobs.get(ticket.seq)
+                if held is not None and held.attempt >= outcome.attempt:
+                    self._adopt(worker, 0, held)
+                    return
+        is_elsewhere = outcome.kind == "taken" and owner != self._crew.name and self._crew.has_name(owner or "")
+        delay_s = REPORT_S if is_elsewhere or outcome.kind == "unreadable" else 0.0
+        self._again(ticket, attempt=attempt, delay_s=delay_s)
+
+    # Grants.
+
+    def _on_kick(self) -> None:
+        self._is_kicked = False
+        if self.is_open:
+            try:
+                self._dispatch()
+            except Exception as e:
+                log.exception("dispatch failed")
+                self._on_crash(e)
+
+    def _dispatch(self) -> None:
+        scheduler, now = self.scheduler, self.clock.monotonic()
+        if self._crew.term != self.term:
+            return
+        scheduler.epoch_offset = self.clock.now() - now
+        for dropped in scheduler.take_dropped(now=now):
+            self._reader.left(dropped.ticket)
+            error = Permanent(_DROPPED.get(dropped.code, "the job cannot run"), code=dropped.code)
+            self._end_unrun(dropped.ticket, error)
+        while (grant := scheduler.grant(now=now)) is not None:
+            reservation = self._held.get(grant.ticket.seq)
+            if reservation is not None:
+                reservation.take_over(grant)
+            else:
+                self._begin(grant)
+        self._wake_again(now)
+
+    def _begin(self, grant: Grant) -> None:
+        ticket = grant.ticket
+        worker = self._crew.choose()
+        if worker is None:
+            now = self.clock.monotonic()
+            self.scheduler.requeue(grant, now=now, not_before=now + REFUSED_S)
+            return
+        attempt = self._attempts.pop(ticket.seq, 0)
+        reservation = self._reserve(grant, worker, attempt)
+        if worker == self._crew.own:
+            self._worker.begin(
+                ticket,
+                pool=grant.pool,
+                attempt=attempt,
+                seat=reservation,
+                opened=self._reader.take(ticket),
+                record=self._recorded.pop(ticket.seq, None),
+            )
+        else:
+            self._duties.spawn(self._offer(reservation, attempt))
+        self._reader.left(ticket)
+
+    async def _offer(self, reservation: Reservation, attempt: int) -> None:
+        grant = reservation.grant
+        ticket = grant.ticket
+        self._reader.take(ticket)
+        record = self._recorded.pop(ticket.seq, None)
+        known = await record if record is not None else None
+        offer = Offer(
+            leader=self._crew.own,
+            term=self.term,
+            seq=ticket.seq,
+            tenant=ticket.lane.tenant,
+            job_class=ticket.lane.job_class,
+            job=ticket.job_id,
+            pool=grant.pool,
+            pools=ticket.pools,
+            input_tokens=ticket.input_tokens,
+            max_tokens=ticket.max_tokens,
+            stored_at=ticket.stored_at,
+            deadline=ticket.deadline,
+            attempt=attempt,
+            known=known.state if known is not None else None,
+            revision=known.revision if known is not None else 0,
+        )
+        beat = await self._crew.offer(reservation.worker, offer)
+        if self._held.get(ticket.seq) is not reservation:
+            return
+        if beat is not None:
+            self.counts["offers"] += 1
+            reservation.since_beat = beat
+            return
+        self.counts["refused"] += 1
+        self._release(reservation)
+        self.scheduler.finish(grant, now=self.clock.monotonic())
+        self._again(ticket, attempt=attempt)
+        self.kick()
+
+    def _wake_again(self, now: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        wake_at = self.scheduler.next_wake(now=now)
+        if wake_at is not None:
+            self._timer = self.clock.call_later(max(0.001, wake_at - now), self.kick)
+
+    # Who has what.
+
+    def _reserve(self, grant: Grant, worker: str, attempt: int) -> Reservation:
+        reservation = Reservation(grant, worker=worker, attempt=attempt, term=self, answer=self._answer)
+        self._held[grant.ticket.seq] = reservation
+        self._of_worker.setdefault(worker, {})[grant.ticket.seq] = reservation
+        self._crew.took(worker)
+        return reservation
+
+    def _release(self, reservation: Reservation) -> None:
+        seq = reservation.seq
+        del self._held[seq]
+        del self._of_worker[reservation.worker][seq]
+        self._crew.left(reservation.worker)
+
+    def _answer(self, reservation: Reservation, number: int, pool: str | None, error: SidecarError | None) -> None:
+        seq = reservation.seq
+        if reservation.worker == self._crew.own:
+            share = self._worker.share_of(seq)
+            if share is None:
+                return
+            if pool is not None:
+                share.granted(number, pool)
+            elif error is not None:
+                share.denied(number, error)
+            return
+        info = ErrorInfo(code=error.code, message=error.message, details=error.details) if error else None
+        self._crew.answer(reservation.worker, Turn(seq=seq, number=number, pool=pool, error=info))
+
+    def _again(self, ticket: Ticket, *, attempt: int, delay_s: float = 0.0) -> None:
+        now = self.clock.monotonic()
+        self._attempts[ticket.seq] = attempt
+        self._reader.waits_again(ticket)
+        self.scheduler.push_back(ticket, now=now, not_before=now + delay_s if delay_s else None)
+
+    def _adopt(self, worker: str, n: int, held: Held) -> Reservation | None:
+        ticket = ticket_of(held)
+        if ticket.lane.job_class not in self.scheduler.share.classes:
+            return None
+        self._attempts.pop(held.seq, None)
+        self._reader.hold(ticket)
+        now = self.clock.monotonic()
+        grant = self.scheduler.adopt(
+            ticket, pool=held.pool, now=now, is_open=held.is_open, holds_slot=held.holds_slot
+        )
+        reservation = self._reserve(grant, worker, held.attempt)
+        reservation.since_beat, reservation.number = n, held.number
+        if held.wish is not None:
+            reservation.number = held.wish.number - 1
+        self.counts["adopted"] += 1
+        return reservation
+
+    def _found(self, worker: str, n: int, held: Held) -> None:
+        """A worker reports a job that is not known to be there."""
+        reservation = self._held.get(held.seq)
+        if reservation is not None:
+            self._crew.disown(worker, held.tenant, held.job)
+            return
+        ticket = self._reader.waiting.get((held.tenant, held.job))
+        if ticket is not None and ticket.seq == held.seq:
+            if held.attempt < self._attempts.get(held.seq, 0):
+                self._crew.disown(worker, held.tenant, held.job)
+                return
+            self.scheduler.remove(ticket.lane, ticket.seq)
+        reservation = self._adopt(worker, n, held)
+        if reservation is not None:
+            reservation.reported(held)
+
+    def _vanished(self, reservation: Reservation) -> None:
+        """Its worker lost it without a word that arrived: its request tells whether it has ended."""
+        self.counts["vanished"] += 1
+        reservation.abandon()
+        self._release(reservation)
+        self._duties.spawn(self._look_after(reservation.grant.ticket, reservation.attempt))
+
+    async def _look_after(self, ticket: Ticket, attempt: int) -> None:
+        stored = await fetch(self._intake, ticket.seq, clock=self.clock)
+        if ticket.seq in self._held:
+            return
+        if stored is None:
+            self._reader.forget(ticket)
+        else:
+            self._again(ticket, attempt=attempt)
+        self.kick()
+
+    # Jobs that never run, and what keeps the windows true.
+
+    def _end_unrun(self, ticket: Ticket, error: SidecarError) -> None:
+        self._attempts.pop(ticket.seq, None)
+        self._endings.spawn(self._refuse(ticket, error))
+
+    async def _refuse(self, ticket: Ticket, error: SidecarError) -> None:
+        try:
+            opened = await self._reader.open(ticket)
+            record = self._recorded.pop(ticket.seq, None)
+            if opened is not None:
+                known = await record if record is not None else None
+                await self._work.refuse(opened, error, known=known)
+        except Conflict as e:
+            log.info("a job was somebody else's", extra={"job": ticket.job_id, "error": e.message})
+        finally:
+            self._reader.forget(ticket)
+
+    async def _watch(self) -> None:
+        """Hold the doorbells against the stream: everything every 15 s, its last sequence every second."""
+        while True:
+            with logged("reconciling with the request stream"):
+                await self._reader.reconcile()
+            next_at = self.clock.monotonic() + self._reconcile_s
+            while self.clock.monotonic() < next_at:
+                await self.clock.sleep(self._check_s)
+                with logged("reading the request stream's last sequence"):
+                    if not await self._reader.check():
+                        break
+
+    async def _record_waiting(self) -> None:
+        unrecorded = self._reader.unrecorded
+        while True:
+            await self.clock.sleep(RECORD_AFTER_S)
+            room = RECORDS_A_ROUND
+            before = self.clock.now() - RECORD_AFTER_S
+            while unrecorded and room and unrecorded[0].stored_at <= before:
+                ticket = unrecorded.popleft()
+                opened = self._reader.peek(ticket)
+                if opened is not None and (ticket.lane.tenant, ticket.job_id) in self._reader.waiting:
+                    room -= 1
+                    self._recorded[ticket.seq] = self._endings.spawn(self._work.record_queued(opened))

@@ -1,0 +1,82 @@
+"""Whom the request handler works with: the pipeline that runs jobs, and the replicas that share them."""
+
+from typing import Protocol
+
+from sidecar.errors import SidecarError
+from sidecar.models.replica import Offer, Op, Outcome, Turn
+from sidecar.ports import Stored
+from sidecar.request_handler.decode import Opened
+from sidecar.request_handler.share import JobShare
+from sidecar.request_handler.tickets import Ticket
+
+
+class Work(Protocol):
+    """What the pipeline does for the request handler."""
+
+    def admit(self, opened: Opened) -> Ticket:
+        """Decide whether the job may run, and how it is queued. Raises SidecarError with the refusal."""
+        ...
+
+    async def refuse(self, opened: Opened, error: SidecarError, *, known: Stored | None = None) -> None:
+        """End a job that will not run."""
+        ...
+
+    async def run(self, opened: Opened, share: JobShare, *, known: Stored | None) -> Outcome:
+        """Run a granted job to its end, or as far as it is ours."""
+        ...
+
+    async def record_queued(self, opened: Opened) -> Stored | None:
+        """Write down that the job waits. None when it could not be written or the job is known already."""
+        ...
+
+
+class Crew(Protocol):
+    """The replicas, this one included. A worker is known by its member name."""
+
+    @property
+    def own(self) -> str:
+        """This process's member name."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """This replica's name, as the documents of its jobs have it."""
+        ...
+
+    @property
+    def term(self) -> int:
+        """The term in which this replica schedules; 0 when it does not, from the moment that its lease may end."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """Of all workers that take jobs."""
+        ...
+
+    def choose(self) -> str | None:
+        """The worker for the next job; None while nobody takes jobs."""
+        ...
+
+    def took(self, worker: str) -> None: ...
+
+    def left(self, worker: str) -> None: ...
+
+    def has_name(self, name: str) -> bool:
+        """Whether a live replica has this name, which is the owner's in a job's document."""
+        ...
+
+    async def offer(self, worker: str, offer: Offer) -> int | None:
+        """Grant a job to another replica. Its last heartbeat's number; None when it did not take the job."""
+        ...
+
+    def answer(self, worker: str, turn: Turn) -> None:
+        """Answer a wish of a job that runs on another replica."""
+        ...
+
+    def disown(self, worker: str, tenant: str, job: str) -> None:
+        """Tell a replica that a job it reports seems to be another's."""
+        ...
+
+    def post(self, op: Op) -> None:
+        """Tell the replica that schedules; its successor learns the same from the next heartbeat."""
+        ...

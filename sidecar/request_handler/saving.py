@@ -1,0 +1,58 @@
+"""The scheduler's checkpoint: written while it schedules, read by its successor."""
+
+import asyncio
+import logging
+
+import msgspec
+
+from sidecar.component import logged
+from sidecar.errors import SidecarError
+from sidecar.ports import Checkpoints, Clock
+from sidecar.request_handler.schedule import Scheduler
+
+log = logging.getLogger(__name__)
+
+NAME = "scheduler"
+EVERY_S = 1.0
+# A snapshot of many lanes takes its time on the event loop: at most this share of it.
+LARGEST_SHARE = 0.02
+
+
+class Saver:
+    """Saves and restores one scheduler after the other."""
+
+    def __init__(self, checkpoints: Checkpoints, clock: Clock) -> None:
+        self._checkpoints = checkpoints
+        self._clock = clock
+
+    async def load(self) -> bytes | None:
+        """What the predecessor left; None when it cannot be had: then levels start empty."""
+        try:
+            return await self._checkpoints.load(NAME)
+        except SidecarError as e:
+            log.warning("the scheduler's checkpoint cannot be read", extra={"error": e.message})
+            return None
+
+    def restore(self, scheduler: Scheduler, payload: bytes) -> None:
+        try:
+            scheduler.restore(msgspec.json.decode(payload), now=self._clock.monotonic())
+        except (ValueError, msgspec.DecodeError) as e:
+            log.warning("the scheduler's checkpoint is of no use", extra={"error": str(e)})
+
+    async def keep_saving(self, scheduler: Scheduler) -> None:
+        """Save once a second while there is something new."""
+        loop = asyncio.get_running_loop()
+        saved: bytes | None = None
+        wait_s = EVERY_S
+        while True:
+            await self._clock.sleep(wait_s)
+            began = loop.time()
+            state = scheduler.snapshot(now=self._clock.monotonic())
+            # Without its time, so that an idle scheduler writes nothing.
+            content = msgspec.json.encode({**state, "epoch": 0})
+            payload = msgspec.json.encode(state)
+            wait_s = max(EVERY_S, (loop.time() - began) / LARGEST_SHARE)
+            if content != saved:
+                with logged("saving the scheduler's checkpoint"):
+                    await self._checkpoints.save(NAME, payload)
+                    saved = content

@@ -1,0 +1,130 @@
+"""The jobs that run in this process, whoever granted them."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from sidecar.component import Tasks, within
+from sidecar.errors import BusUnavailable
+from sidecar.models.replica import ENDED, Held, Offer, Outcome
+from sidecar.ports import Clock, Intake, Stored
+from sidecar.request_handler.decode import Opened, open_request
+from sidecar.request_handler.reader import fetch
+from sidecar.request_handler.roles import Crew, Work
+from sidecar.request_handler.share import DistantSeat, JobShare, Seat, ticket_of
+from sidecar.request_handler.tickets import Ticket
+
+log = logging.getLogger(__name__)
+
+Record = asyncio.Task[Stored | None]
+
+
+class Worker:
+    """Runs what was granted. `attempt_of(tenant, job)` is the attempt of a job that was claimed here."""
+
+    def __init__(
+        self,
+        *,
+        intake: Intake,
+        work: Work,
+        crew: Crew,
+        clock: Clock,
+        attempt_of: Callable[[str, str], int | None],
+        on_crash: Callable[[BaseException], None],
+    ) -> None:
+        self._intake = intake
+        self._work = work
+        self._crew = crew
+        self._clock = clock
+        self._attempt_of = attempt_of
+        self._tasks = Tasks(on_crash)
+        self._shares: dict[int, JobShare] = {}
+        self._highest_term = 0
+        self.is_open = True
+
+    def __len__(self) -> int:
+        return len(self._shares)
+
+    @property
+    def shares(self) -> tuple[JobShare, ...]:
+        return tuple(self._shares.values())
+
+    def share_of(self, seq: int) -> JobShare | None:
+        return self._shares.get(seq)
+
+    def report(self) -> tuple[Held, ...]:
+        """What the heartbeat says of the jobs here."""
+        return tuple(
+            share.held(self._attempt_of(share.ticket.lane.tenant, share.ticket.job_id))
+            for share in self._shares.values()
+        )
+
+    def begin(
+        self, ticket: Ticket, *, pool: str, attempt: int, seat: Seat, opened: Opened | None, record: Record | None
+    ) -> JobShare:
+        """Run a job that this process's own scheduler granted."""
+        share = JobShare(ticket, pool=pool, granted_attempt=attempt, seat=seat, clock=self._clock)
+        self._shares[ticket.seq] = share
+        self._tasks.spawn(self._run(share, opened, record, None))
+        return share
+
+    def take(self, offer: Offer) -> str | None:
+        """Run a job that another replica granted. The reason when it is not taken."""
+        if not self.is_open:
+            return "draining"
+        if offer.term < self._highest_term:
+            return f"term {offer.term} is over, {self._highest_term} has begun"
+        self._highest_term = offer.term
+        if offer.seq in self._shares:
+            return None
+        seat = DistantSeat(offer.seq, self._crew.post)
+        share = JobShare(
+            ticket_of(offer), pool=offer.pool, granted_attempt=offer.attempt, seat=seat, clock=self._clock
+        )
+        self._shares[offer.seq] = share
+        known = Stored(offer.known, offer.revision) if offer.known is not None else None
+        self._tasks.spawn(self._run(share, None, None, known))
+        return None
+
+    def saw_term(self, term: int) -> None:
+        """A scheduler of this term is there: grants of earlier ones are void."""
+        self._highest_term = max(self._highest_term, term)
+
+    def scatter(self) -> None:
+        """This process schedules no more: its jobs go on under whoever does."""
+        for seq, share in self._shares.items():
+            share.sit(DistantSeat(seq, self._crew.post))
+
+    async def finish(self, timeout_s: float) -> bool:
+        """Wait until all have ended. False when some still run after `timeout_s`."""
+        if not self._tasks or timeout_s <= 0:
+            return not self._tasks
+        try:
+            await within(self._clock, timeout_s, self._tasks.wait(), what="waiting for running jobs")
+        except BusUnavailable:
+            return not self._tasks
+        return True
+
+    async def stop(self) -> None:
+        """Break off what runs; each job is handed back."""
+        await self._tasks.cancel()
+
+    async def _run(
+        self, share: JobShare, opened: Opened | None, record: Record | None, known: Stored | None
+    ) -> None:
+        outcome = Outcome(kind="returned", attempt=share.granted_attempt)
+        try:
+            if opened is None:
+                stored = await fetch(self._intake, share.ticket.seq, clock=self._clock)
+                opened = open_request(stored) if stored is not None else None
+            if record is not None:
+                known = await record
+            if opened is None:
+                outcome = ENDED
+            elif opened.request is None:
+                outcome = Outcome(kind="unreadable", attempt=share.granted_attempt)
+            else:
+                outcome = await self._work.run(opened, share, known=known)
+        finally:
+            del self._shares[share.ticket.seq]
+            share.finish(outcome)
