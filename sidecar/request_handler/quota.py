@@ -4,7 +4,9 @@ Tokens are deducted at the start of a call (input + max_tokens) and corrected at
 burndown × output; cache reads are free); requests and concurrent calls are bounded beside them, tokens a day
 where the limits say so. A pool runs at 98 % of its quota with a burst of 15 s. Refusals teach: a 429 takes the
 rate × 0.9 at most once a second, sustained 503 × 0.5; both grow back by equal steps. A pool without a known quota
-starts modestly and grows while it is the limit. Times are monotonic seconds, except where they say epoch.
+starts at a level typical of accounts and doubles each second while it is the limit, until the first refusal: that
+one, and each further, takes it to 0.9 of what was served of late (within 0.5 and 0.9 of where it was), and from
+there it grows by equal steps. Times are monotonic seconds, except where they say epoch.
 Source: the Bedrock user guide's pages on token burndown and quotas.
 """
 
@@ -16,7 +18,11 @@ from sidecar.models.profile import Limits
 
 UTILISATION = 0.98
 BURST_S = 15.0
-START_TOKENS_PER_MINUTE = 30_000.0
+START_TOKENS_PER_MINUTE = 1_000_000.0
+MOST_TOKENS_PER_MINUTE = 1e9
+LEAST_TOKENS_PER_MINUTE = 600.0
+SERVED_WINDOW_S = 10
+LARGEST_FALL = 0.5
 RECOVERY_PER_S = 0.1 / 60
 REGION_HOLD_S = 15.0
 REGION_ERRORS = 3
@@ -64,6 +70,29 @@ class Bucket:
         return missing / self.rate if self.rate > 0 else inf
 
 
+class Recent:
+    """A sum over about the last `seconds` seconds, kept by whole seconds."""
+
+    __slots__ = ("_at", "_sums")
+
+    def __init__(self, seconds: int) -> None:
+        self._sums = [0.0] * seconds
+        self._at = 0
+
+    def add(self, amount: float, now: float) -> None:
+        self._advance(int(now))
+        self._sums[self._at % len(self._sums)] += amount
+
+    def sum(self, now: float) -> float:
+        self._advance(int(now))
+        return sum(self._sums)
+
+    def _advance(self, second: int) -> None:
+        for at in range(max(self._at + 1, second - len(self._sums) + 1), second + 1):
+            self._sums[at % len(self._sums)] = 0.0
+        self._at = max(self._at, second)
+
+
 class Pool:
     """One quota pool. `fits` asks, `reserve` debits, then exactly one of `settle` and `undo`."""
 
@@ -75,6 +104,7 @@ class Pool:
         "day_used",
         "errors",
         "factor",
+        "has_refused",
         "hold_until",
         "in_flight",
         "is_learning",
@@ -92,8 +122,10 @@ class Pool:
         "recovered_at",
         "requests",
         "seconds_per_token",
+        "served",
         "slots",
         "slowed_at",
+        "step",
         "throttles",
         "tokens",
         "used",
@@ -109,6 +141,9 @@ class Pool:
         self.slots = 1
         self.is_learning = False
         self.learned = START_TOKENS_PER_MINUTE
+        self.has_refused = False
+        self.step = 0.0
+        self.served = Recent(SERVED_WINDOW_S)
         self.factor = 1.0
         self.in_flight = 0
         self.closed_until = self.hold_until = self.slowed_at = self.limited_at = -inf
@@ -252,6 +287,8 @@ class Pool:
         self.tokens.add(reserved - actual)
         self.day_used += actual - reserved
         self.used += actual
+        if self.is_learning:
+            self.served.add(actual, now)
         if now >= self.minute_at + 60:
             self._next_minute(now)
         self.minute_used += actual
@@ -297,7 +334,7 @@ class Pool:
             self._region_refused(now)
         elif now >= self.slowed_at + 1.0:
             self.slowed_at = now
-            self._slow(0.9)
+            self._slow(0.9 if self.limits.tokens_per_minute else self._fall(now))
         self.closed_until = max(self.closed_until, now + pause)
 
     def _region_refused(self, now: float) -> None:
@@ -308,9 +345,18 @@ class Pool:
             self.hold_until = now + REGION_HOLD_S
             self._slow(0.5)
 
+    def _fall(self, now: float) -> float:
+        """By how much an unknown quota was overestimated: what was served tells, where anything was."""
+        served = self.served.sum(now) * 60 / SERVED_WINDOW_S
+        return min(0.9, max(LARGEST_FALL, 0.9 * served / self.learned)) if served else 0.9
+
     def _slow(self, by: float) -> None:
         if self.limits.tokens_per_minute is None:
-            self.learned = max(self.learned * by, START_TOKENS_PER_MINUTE * MIN_FACTOR)
+            self.has_refused = True
+            self.step = RECOVERY_PER_S * self.learned
+            self.learned = max(self.learned * by, LEAST_TOKENS_PER_MINUTE)
+            # The other side's bucket is empty, so ours is: a burst now would only be refused again.
+            self.tokens.level = min(self.tokens.level, 0.0)
         else:
             self.factor = max(self.factor * by, MIN_FACTOR)
             self.is_learning = True
@@ -324,13 +370,18 @@ class Pool:
             return
         if self.limits.tokens_per_minute is None:
             if now - self.limited_at <= 1.0:
-                self.learned += START_TOKENS_PER_MINUTE * min(elapsed, 1.0) / 60
-                self._set_rates()
+                self._grow(min(elapsed, 1.0))
         elif self.factor < 1.0:
             self.factor = min(1.0, self.factor + RECOVERY_PER_S * elapsed)
             self._set_rates()
         else:
             self.is_learning = False
+
+    def _grow(self, elapsed: float) -> None:
+        """An unknown quota that is the limit: doubled each second till the first refusal, then equal steps."""
+        grown = self.learned + self.step * elapsed if self.has_refused else self.learned * 2**elapsed
+        self.learned = min(grown, MOST_TOKENS_PER_MINUTE)
+        self._set_rates()
 
     def succeeded(self, *, now: float) -> None:
         """A call was answered: the region is well, and a probe has come back."""
@@ -347,6 +398,7 @@ class Pool:
             "requests": self.requests.level if self.requests else None,
             "factor": self.factor,
             "learned": self.learned,
+            "step": self.step if self.has_refused else None,
             "closed_s": max(0.0, self.closed_until - now),
             "probing": self.is_probing,
             "day_s": self.day_ends - now,
@@ -358,6 +410,8 @@ class Pool:
         """Take over a checkpoint that is `age_s` old: what flowed in since then counts."""
         self.factor = float(state["factor"])
         self.learned = float(state["learned"])
+        self.has_refused = state.get("step") is not None
+        self.step = float(state.get("step") or 0.0)
         self.seconds_per_token = float(state["seconds_per_token"])
         self.is_learning = self.is_learning or self.factor < 1.0
         self.is_probing = bool(state["probing"])

@@ -153,21 +153,97 @@ def test_the_daily_limit_is_not_retried_but_probed_by_one_call_an_hour() -> None
     assert not tested.fits(1, 3_600.0)
 
 
-def test_an_unknown_quota_starts_modestly_grows_while_it_is_the_limit_and_shrinks_on_429() -> None:
-    tested = Pool("m@r", Limits(), now=0.0)
-    assert tested.tokens_per_minute == 30_000
-    now = 0.0
-    while now < 120:
+def flood(tested: Pool, begin: float, end: float, *, call: float = 500) -> float:
+    """Make as many calls as the pool lets through. Returns the time at which that ends."""
+    now = begin
+    while now < end:
         now += 0.1
-        while tested.fits(500, now):
-            tested.reserve(500, now)
-            tested.settle(500, 500, now)
-    assert 80_000 < tested.tokens_per_minute < 95_000
+        for _ in range(10_000):
+            if not tested.fits(call, now):
+                break
+            tested.reserve(call, now)
+            tested.settle(call, call, now)
+    return now
+
+
+def test_an_unknown_quota_doubles_each_second_while_it_is_the_limit() -> None:
+    tested = Pool("m@r", Limits(), now=0.0)
+    assert tested.tokens_per_minute == 1_000_000
+    now = flood(tested, 0.0, 3.0, call=5_000)
+    assert 4_000_000 < tested.tokens_per_minute <= 8_300_000
     learned = tested.tokens_per_minute
     tested.refill(now + 600)
-    assert tested.tokens_per_minute == pytest.approx(learned, rel=0.01)
-    tested.throttled("quota", now=now + 600, retry_after=None)
-    assert tested.tokens_per_minute == pytest.approx(learned * 0.9, rel=0.01)
+    assert tested.tokens_per_minute == pytest.approx(learned, rel=0.1)
+
+
+def test_an_unknown_quota_that_nobody_exhausts_stays_where_it_is() -> None:
+    tested = Pool("m@r", Limits(), now=0.0)
+    for now in range(1, 100):
+        assert tested.fits(1_000, float(now))
+        tested.reserve(1_000, float(now))
+        tested.settle(1_000, 1_000, float(now))
+    assert tested.tokens_per_minute == 1_000_000
+
+
+def test_a_refusal_takes_an_unknown_quota_to_nine_tenths_of_what_was_served() -> None:
+    tested = Pool("m@r", Limits(), now=0.0)
+    for second in range(1, 11):
+        tested.reserve(14_000, float(second))
+        tested.settle(14_000, 14_000, float(second))
+    tested.throttled("quota", now=10.5, retry_after=None)
+    assert tested.tokens_per_minute == pytest.approx(0.9 * 14_000 * 60)
+
+
+def test_a_refusal_of_a_pool_that_served_next_to_nothing_halves_it_at_most() -> None:
+    tested = Pool("m@r", Limits(), now=0.0)
+    tested.throttled("quota", now=1.0, retry_after=None)
+    assert tested.tokens_per_minute == pytest.approx(900_000)
+    tested.reserve(10, 2.0)
+    tested.settle(10, 10, 2.0)
+    tested.throttled("quota", now=3.0, retry_after=None)
+    assert tested.tokens_per_minute == pytest.approx(450_000)
+
+
+def test_after_a_refusal_an_unknown_quota_grows_by_equal_steps() -> None:
+    tested = Pool("m@r", Limits(), now=0.0)
+    now = flood(tested, 0.0, 1.0, call=5_000)
+    tested.throttled("quota", now=now, retry_after=None)
+    first = tested.tokens_per_minute
+    now = flood(tested, now, now + 60, call=5_000)
+    second = tested.tokens_per_minute
+    flood(tested, now, now + 60, call=5_000)
+    third = tested.tokens_per_minute
+    assert 1.05 * first < second < 1.35 * first
+    assert third - second == pytest.approx(second - first, rel=0.3)
+
+
+@pytest.mark.parametrize("quota", [50_000, 400_000, 5_000_000])
+def test_an_unknown_quota_is_found_within_a_minute_and_mostly_used(quota: int) -> None:
+    """Against a bucket that holds a minute's quota and refuses what it has not."""
+    tested = Pool("m@r", Limits(), now=0.0)
+    behind = Bucket(quota / 60, quota, now=0.0)
+    calls: list[tuple[float, float]] = []
+    now, used, refused, made = 0.0, 0.0, 0, 0
+    while now < 360:
+        now += 0.05
+        behind.refill(now)
+        while calls and calls[0][0] <= now:
+            _, tokens = calls.pop(0)
+            tested.settle(1_000, tokens, now)
+            behind.add(1_000 - tokens)
+            used += tokens if now > 180 else 0.0
+        while len(calls) < 2_000 and tested.fits(1_000, now):
+            tested.reserve(1_000, now)
+            made += now > 180
+            if behind.level < 1_000:
+                tested.undo(1_000, now=now)
+                tested.throttled("quota", now=now, retry_after=None)
+                refused += now > 180
+                break
+            behind.add(-1_000)
+            calls.append((now + 2.0, 600.0))
+    assert used > 0.8 * quota * 3
+    assert refused < 0.05 * made
 
 
 def test_new_limits_hold_at_once_and_keep_what_is_reserved() -> None:
