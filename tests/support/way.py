@@ -96,10 +96,12 @@ def statuses(events: list[Event]) -> list[Status]:
 
 
 @asynccontextmanager
-async def way(endpoint_url: str | None, *, models: Any = None, **settings: Any) -> AsyncIterator[Way]:
+async def way(
+    endpoint_url: str | None, *, models: Any = None, models_policy: Any = None, **settings: Any
+) -> AsyncIterator[Way]:
     """A replica whose Bedrock is at `endpoint_url`; `models` takes the place of the real client."""
     bedrock = {"endpoint_url": endpoint_url, "max_connections": 600, **settings.pop("bedrock", {})}
-    made = Settings(bedrock=bedrock, **settings)
+    made = Settings(bedrock=bedrock, models=models_policy or {}, **settings)
     clock = SystemClock()
     bus = MemoryBus(clock)
     client = models or BedrockManager(made.bedrock)

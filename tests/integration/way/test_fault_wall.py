@@ -42,7 +42,7 @@ CHAIN = [FIRST, SECOND]
 BLOCK_STOP = event("contentBlockStop", contentBlockIndex=0)
 GOOD = (START, text("Hello"), text(" world"), BLOCK_STOP, STOP, METADATA)
 SECOND_ANSWER = "the second's answer"
-IMPATIENT = {"first_token_timeout_s": 0.6, "idle_timeout_s": 0.4}
+IMPATIENT: dict[str, Any] = {"first_token_timeout_s": 0.6, "idle_timeout_s": 0.4}
 
 
 async def check_failover(on: Way, job: str, *, code: str, said: str = SECOND_ANSWER) -> Result:
