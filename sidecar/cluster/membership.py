@@ -70,7 +70,7 @@ class Members:
         return max(leaders, key=lambda member: member.beat.term, default=None)
 
     def hear(self, beat: Heartbeat, now: float) -> Heard:
-        """Take a heartbeat in. One that is older than what was heard, or of a process that left, changes nothing."""
+        """Take a heartbeat in. One older than what was heard, or of a process that left, is passed over."""
         member = self._members.get(beat.member)
         is_new = member is None
         if member is None:

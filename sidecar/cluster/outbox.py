@@ -1,4 +1,4 @@
-"""Operations on their way to the scheduler: in order, in batches, until it has taken them or is followed by another."""
+"""Operations on their way to the scheduler: in order, in batches, until it or its successor has taken them."""
 
 import asyncio
 import logging

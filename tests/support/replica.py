@@ -1,6 +1,6 @@
 """A replica on the in-memory twins, and a client's few moves, for tests of the way of a job."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -25,6 +25,7 @@ from sidecar.replica import Ports, Replica
 from sidecar.settings import Settings
 
 MODEL = "claude-sonnet-4-5"
+PLENTY = {MODEL: {"tokens_per_minute": 1_000_000_000, "requests_per_minute": 100_000_000}}
 
 
 class Bench:
@@ -36,6 +37,51 @@ class Bench:
         self.bus = bus
         self.crashes: list[BaseException] = []
         self.replicas: list[Replica] = []
+        self.dead: list[Replica] = []
+
+    async def fleet(self, *names: str, slots: int = 4, **settings: Any) -> list[Replica]:
+        """Replicas that know each other and have a scheduler, with quota for everything."""
+        settings = {"models": PLENTY, "scheduler": {"slots": slots, "interactive_reserve": 0.0}, **settings}
+        made = [await self.replica(name, **settings) for name in names]
+        await self.clock.advance(2.5)
+        return made
+
+    @property
+    def leader(self) -> Replica:
+        """The one replica that schedules now, of those that live."""
+        (found,) = [replica for replica in self.replicas if replica.cluster.term]
+        return found
+
+    @property
+    def followers(self) -> list[Replica]:
+        return [replica for replica in self.replicas if not replica.cluster.term]
+
+    def kill(self, replica: Replica) -> None:
+        """SIGKILL, as its peers see it: nothing more comes from it, nothing reaches it."""
+        self.replicas.remove(replica)
+        self.dead.append(replica)
+        self.bus.partition(replica.name)
+        self.bus.disconnect(replica.name)
+
+    async def stop(self, replica: Replica, *, grace_s: float = 0.0) -> None:
+        """SIGTERM: returns when the process would exit."""
+        self.replicas.remove(replica)
+        await self.clock.run(replica.drain(grace_s=grace_s))
+
+    async def until(self, condition: Callable[[], bool], *, limit_s: float = 60.0) -> float:
+        """Let time pass until `condition` holds. Returns how much has passed."""
+        began = self.clock.monotonic()
+
+        async def wait() -> None:
+            while not condition():
+                await self.clock.sleep(0.02)
+
+        await self.clock.run(wait(), limit_s=limit_s)
+        return self.clock.monotonic() - began
+
+    def requests(self) -> int:
+        """How many requests still stand."""
+        return len(list(self.bus.requests.find(f"{self.bus.subjects.root}.request.>")))
 
     async def replica(self, name: str = "one", **settings: Any) -> Replica:
         intake = MemoryIntake(self.bus, replica=name)
@@ -108,6 +154,6 @@ async def bench(model: ScriptedModel | None = None) -> AsyncIterator[Bench]:
     try:
         yield made
     finally:
-        for replica in made.replicas:
+        for replica in (*made.replicas, *made.dead):
             await clock.run(replica.drain(grace_s=0))
         assert not made.crashes

@@ -1,22 +1,235 @@
-"""Several replicas on one bus, in virtual time: who schedules, who works, and what happens when one goes."""
+"""Several replicas on one bus, in virtual time: who schedules, who works, and what an orderly end is."""
+
+from typing import Any
+
+import msgspec
 
 from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.model import ScriptedModel, says
-from tests.support.replica import bench
+from sidecar.adapters.memory.cluster_bus import MemoryClusterBus
+from sidecar.adapters.memory.model import ScriptedModel, fails, says
+from sidecar.errors import Throttled
+from sidecar.models.call import ModelCall
+from sidecar.models.event import Status
+from tests.support.fleet import check_all_ended, slow, submit
+from tests.support.replica import MODEL, PLENTY, bench
 
 
 async def test_jobs_are_spread_over_all_replicas() -> None:
-    clock = MemoryClock()
-    async with bench(ScriptedModel(clock, default=says("ok", first_s=5.0))) as b:
-        replicas = [await b.replica(name, scheduler={"slots": 2}) for name in ("one", "two", "three")]
-        await clock.advance(3)
+    async with bench(slow()) as b:
+        replicas = await b.fleet("one", "two", "three", slots=2)
         assert [r.cluster.members for r in replicas] == [3, 3, 3]
-        jobs = [await b.submit(params={"max_tokens": 10}) for _ in range(6)]
-        await clock.advance(1)
+        jobs = await submit(b, 6)
+        await b.clock.advance(1)
         assert [r.requests.running for r in replicas] == [2, 2, 2]
         assert [r.cluster.term > 0 for r in replicas] == [True, False, False]
+        await check_all_ended(b, jobs)
+        assert b.leader.scheduler.ledger.slots == 6
+        assert {(await b.stored(job)).state.attempt for job in jobs} == {1}  # type: ignore[union-attr]
+
+
+async def test_one_replica_alone_sends_no_grant_over_the_bus() -> None:
+    async with bench(slow()) as b:
+        await b.fleet("one")
+        await check_all_ended(b, await submit(b, 6))
+        assert not [operation for operation in b.bus.operations if ".sys.offer." in operation.subject]
+        assert not [operation for operation in b.bus.operations if ".sys.ops." in operation.subject]
+
+
+async def test_one_replica_alone_schedules_at_once() -> None:
+    async with bench(slow()) as b:
+        replica = await b.replica("one", models=PLENTY)
+        await b.until(lambda: replica.cluster.term > 0, limit_s=1)
+        assert b.clock.monotonic() < 0.1
+
+
+async def test_when_the_scheduler_leaves_in_order_another_goes_on_within_a_second() -> None:
+    async with bench(slow(20.0)) as b:
+        await b.fleet("one", "two", "three")
+        jobs = await submit(b, 6)
+        await b.clock.advance(1)
+        leader = b.leader
+        began = b.clock.monotonic()
+        await b.stop(leader)
+        late = await b.submit(params={"max_tokens": 10})
+        await b.until(lambda: len(b.model.calls) >= 9, limit_s=5)
+        assert b.clock.monotonic() - began < 1.0
+        await check_all_ended(b, [*jobs, late])
+        states = [stored.state for job in jobs if (stored := await b.stored(job))]
+        assert {state.crashes for state in states} == {0}
+        assert sorted(state.attempt for state in states) == [1, 1, 1, 1, 2, 2]
+
+
+async def test_a_job_that_is_handed_back_runs_elsewhere_at_once() -> None:
+    async with bench(slow(20.0)) as b:
+        await b.fleet("one", "two", slots=4)
+        jobs = await submit(b, 4)
+        await b.clock.advance(1)
+        follower = b.followers[0]
+        assert follower.requests.running == 2
+        await b.stop(follower)
+        took = await b.until(lambda: b.leader.requests.running == 4, limit_s=5)
+        assert took < 0.5
+        await check_all_ended(b, jobs)
+        assert b.model.open_calls == 0
+
+
+async def test_a_draining_worker_finishes_what_ends_within_its_grace() -> None:
+    async with bench(slow(5.0)) as b:
+        await b.fleet("one", "two", slots=4)
+        jobs = await submit(b, 4)
+        await b.clock.advance(1)
+        follower = b.followers[0]
+        await b.stop(follower, grace_s=30)
+        await check_all_ended(b, jobs)
+        assert {(await b.stored(job)).state.attempt for job in jobs} == {1}  # type: ignore[union-attr]
+        assert len(b.model.calls) == 4
+
+
+async def test_a_draining_worker_takes_no_grants() -> None:
+    async with bench(slow(5.0)) as b:
+        await b.fleet("one", "two", slots=4)
+        first = await submit(b, 2)
+        await b.clock.advance(0.5)
+        follower = b.followers[0]
+        await follower.cluster.leave()
+        await follower.requests.drain()
+        await b.clock.advance(0.1)
+        assert b.leader.scheduler.ledger.slots == 4
+        jobs = await submit(b, 6)
+        await b.clock.advance(0.5)
+        assert follower.requests.running <= 1
+        await check_all_ended(b, first + jobs)
+
+
+async def test_rolling_restart_loses_nothing_and_counts_no_crash() -> None:
+    async with bench(slow(3.0)) as b:
+        await b.fleet("a1", "b1", "c1", slots=3)
+        jobs: list[str] = []
+        for generation in (2, 3):
+            for name in ("a", "b", "c"):
+                jobs += await submit(b, 6)
+                await b.clock.advance(1)
+                old = next(r for r in b.replicas if r.name.startswith(name))
+                await b.stop(old, grace_s=1)
+                await b.replica(
+                    f"{name}{generation}", models=PLENTY, scheduler={"slots": 3, "interactive_reserve": 0.0}
+                )
+        await check_all_ended(b, jobs)
+        states = [stored.state for job in jobs if (stored := await b.stored(job))]
+        assert {state.crashes for state in states} == {0}
+        assert not list(b.bus.dead.find(">"))
+
+
+async def test_a_drain_while_the_bus_is_away_ends_all_the_same() -> None:
+    async with bench(slow(100.0)) as b:
+        await b.fleet("one", "two")
+        jobs = await submit(b, 4)
+        await b.clock.advance(1)
+        follower = b.followers[0]
+        began = b.clock.monotonic()
+        b.bus.partition(follower.name)
+        await b.stop(follower)
+        assert b.clock.monotonic() - began < 20
+        await check_all_ended(b, jobs)
+
+
+async def test_a_job_on_another_replica_moves_to_another_pool() -> None:
+    clock = MemoryClock()
+
+    def turn(call: ModelCall) -> Any:
+        if call.candidate.profile.alias == MODEL:
+            return fails(Throttled("too many"), first_s=0.5)
+        return says("from the second", first_s=1.0)
+
+    policy = {**PLENTY, "nova-lite": {"tokens_per_minute": 10**9, "requests_per_minute": 10**8}}
+    async with bench(ScriptedModel(clock, turn)) as b:
+        await b.fleet("one", "two", models=policy)
+        jobs = await submit(b, 4, model=[MODEL, "nova-lite"])
+        await b.clock.advance(0.3)
+        assert b.followers[0].requests.running == 2
+        await check_all_ended(b, jobs)
         for job in jobs:
-            assert (await b.result(job)).state == "succeeded"
-        await clock.advance(3)
-        assert replicas[0].scheduler.ledger.slots_used == 0
-        assert replicas[0].scheduler.ledger.slots == 6
+            assert (await b.result(job)).output.text == "from the second"
+
+
+async def test_a_job_that_waits_for_its_next_call_goes_on_under_a_new_scheduler() -> None:
+    clock = MemoryClock()
+    script = iter([fails(Throttled("too many", retry_after=3.0), first_s=0.1)] * 2)
+    model = ScriptedModel(clock, lambda call: next(script, says("ok", first_s=1.0)))
+    async with bench(model) as b:
+        await b.fleet("one", "two", "three")
+        jobs = await submit(b, 2, model=[MODEL])
+        await b.clock.advance(1.0)
+        await b.stop(b.leader, grace_s=20)
+        await check_all_ended(b, jobs)
+
+
+async def test_cancellation_reaches_the_owner_on_another_replica() -> None:
+    async with bench(slow(100.0)) as b:
+        await b.fleet("one", "two", slots=2)
+        jobs = await submit(b, 4)
+        await b.clock.advance(1)
+        assert [r.requests.running for r in b.replicas] == [2, 2]
+        for job in jobs:
+            await b.ask("cancel", "acme", job)
+        await check_all_ended(b, jobs, state="cancelled")
+        assert b.model.open_calls == 0
+
+
+async def test_a_job_deep_in_the_backlog_is_cancelled_when_it_is_read() -> None:
+    async with bench(slow(2.0)) as b:
+        await b.fleet("one", "two", slots=1)
+        jobs = await submit(b, 60)
+        await b.ask("cancel", "acme", jobs[50])
+        assert (await b.result(jobs[50], limit_s=300)).state == "cancelled"
+        others = [job for job in jobs if job != jobs[50]]
+        for job in others:
+            assert (await b.result(job, limit_s=300)).state == "succeeded"
+        assert len(b.model.calls) == 59
+        states = [e.data.state for e in await b.events(jobs[50]) if isinstance(e.data, Status)]
+        assert "running" not in states
+
+
+async def test_fields_of_a_newer_version_are_passed_over() -> None:
+    async with bench(slow()) as b:
+        await b.fleet("one")
+        newer = MemoryClusterBus(b.bus, replica="new")
+        beat = {
+            "member": "new-1",
+            "name": "new",
+            "n": 1,
+            "slots": 5,
+            "protocol": 2,
+            "oldest": 1,
+            "mood": {"good": True},
+            "jobs": [],
+        }
+        newer.publish("heartbeat", msgspec.json.encode(beat))
+        newer.publish("heartbeat", b"\xff not a heartbeat")
+        await b.clock.advance(0.1)
+        assert b.leader.cluster.members == 2
+        assert b.leader.scheduler.ledger.slots == 9
+
+
+async def test_a_replica_two_versions_away_gets_no_jobs() -> None:
+    async with bench(slow(1.0)) as b:
+        await b.fleet("one")
+        newer = MemoryClusterBus(b.bus, replica="new")
+        beat = {"member": "new-1", "name": "new", "n": 1, "slots": 50, "protocol": 3, "oldest": 2}
+        newer.publish("heartbeat", msgspec.json.encode(beat))
+        await b.clock.advance(0.1)
+        assert b.leader.scheduler.ledger.slots == 4
+        await check_all_ended(b, await submit(b, 6))
+
+
+async def test_a_worker_that_refuses_a_grant_costs_the_job_nothing() -> None:
+    async with bench(slow(1.0)) as b:
+        await b.fleet("one")
+        ghost = MemoryClusterBus(b.bus, replica="ghost")
+        for n in range(3):
+            beat = {"member": "ghost-1", "name": "ghost", "n": n + 1, "slots": 50}
+            ghost.publish("heartbeat", msgspec.json.encode(beat))
+            jobs = await submit(b, 4)
+            await b.clock.advance(1)
+        await check_all_ended(b, jobs)
+        assert {(await b.stored(job)).state.attempt for job in jobs} == {1}  # type: ignore[union-attr]
