@@ -82,12 +82,12 @@ class Backlog:
         state = self.lanes.get(lane)
         if state is None:
             return self.size
-        free = self.size - state.queued
+        free = self.size - state.queued - state.delayed
         if free > 0 or self.queued > self.size * len(self.lanes) + GROWTH_BUDGET:
             return max(free, 0)
         waiting = [queue for flow in state.flows.values() for queue in flow.queues if queue.items]
         if waiting and all(key in held for queue in waiting for key in queue.line.pools):
-            return max(GROWN_WINDOW - state.queued, 0)
+            return max(GROWN_WINDOW - state.queued - state.delayed, 0)
         return 0
 
     def push(self, ticket: Ticket, *, is_retry: bool = False, credit: float | None = 0.0) -> None:

@@ -3,10 +3,10 @@
 Tokens are deducted at the start of a call (input + max_tokens) and corrected at its end (input + cache writes +
 burndown × output; cache reads are free); requests and concurrent calls are bounded beside them, tokens a day
 where the limits say so. A pool runs at 98 % of its quota with a burst of 15 s. Refusals teach: a 429 takes the
-rate × 0.9 at most once a second, sustained 503 × 0.5; both grow back by equal steps. A pool without a known quota
-starts at a level typical of accounts and doubles each second while it is the limit, until the first refusal: that
-one, and each further, takes it to 0.9 of what was served of late (within 0.5 and 0.9 of where it was), and from
-there it grows by equal steps. Times are monotonic seconds, except where they say epoch.
+rate × 0.9 at most once a second and pauses the pool, sustained 503 × 0.5; both grow back by equal steps. A pool
+without a known quota starts at a level typical of accounts and doubles each second while it is the limit, until
+the first refusal: that one, and each further, takes it to 0.9 of what was served of late (within 0.5 and 0.9 of
+where it was), and from there it grows by equal steps. Times are monotonic seconds, except where they say epoch.
 Source: the Bedrock user guide's pages on token burndown and quotas.
 """
 
@@ -30,6 +30,8 @@ REGION_WINDOW_S = 10.0
 MIN_FACTOR = 0.02
 MAX_RETRY_AFTER_S = 900.0
 NOT_READY_S = 5.0
+PAUSE_S = 0.5
+MAX_DOUBLINGS = 5
 DAILY_PROBE_S = 3_600.0
 DAY_S = 86_400.0
 COLD_SECONDS_PER_TOKEN = 0.02
@@ -120,6 +122,7 @@ class Pool:
         "per_day",
         "prices",
         "recovered_at",
+        "refused_in_a_row",
         "requests",
         "seconds_per_token",
         "served",
@@ -150,6 +153,7 @@ class Pool:
         self.recovered_at = now
         self.errors: list[float] = []
         self.is_probing = False
+        self.refused_in_a_row = 0
         self.day_ends = now + DAY_S - epoch % DAY_S
         self.day_used = 0.0
         self.used = self.minute_used = self.minute_before = 0.0
@@ -332,10 +336,22 @@ class Pool:
             self.is_probing = True
         elif kind == "region":
             self._region_refused(now)
-        elif now >= self.slowed_at + 1.0:
+        else:
+            pause = max(pause, self._quota_refused(now))
+        self.closed_until = max(self.closed_until, now + pause)
+
+    def _quota_refused(self, now: float) -> float:
+        """Slow down once for all refusals of a second. Returns a pause in seconds, longer each time in a row.
+
+        Without it each refused call would give its tokens back, and the next one run into the same wall.
+        """
+        if now >= self.slowed_at + 1.0:
             self.slowed_at = now
             self._slow(0.9 if self.limits.tokens_per_minute else self._fall(now))
-        self.closed_until = max(self.closed_until, now + pause)
+            # The other side's bucket is empty, so ours is: a burst now would only be refused again.
+            self.tokens.level = min(self.tokens.level, 0.0)
+            self.refused_in_a_row = min(self.refused_in_a_row + 1, MAX_DOUBLINGS)
+        return PAUSE_S * 2.0 ** (self.refused_in_a_row - 1)
 
     def _region_refused(self, now: float) -> None:
         self.errors = [at for at in self.errors if at > now - REGION_WINDOW_S]
@@ -355,8 +371,6 @@ class Pool:
             self.has_refused = True
             self.step = RECOVERY_PER_S * self.learned
             self.learned = max(self.learned * by, LEAST_TOKENS_PER_MINUTE)
-            # The other side's bucket is empty, so ours is: a burst now would only be refused again.
-            self.tokens.level = min(self.tokens.level, 0.0)
         else:
             self.factor = max(self.factor * by, MIN_FACTOR)
             self.is_learning = True
@@ -385,6 +399,7 @@ class Pool:
 
     def succeeded(self, *, now: float) -> None:
         """A call was answered: the region is well, and a probe has come back."""
+        self.refused_in_a_row = 0
         if self.errors:
             self.errors.clear()
         if self.is_probing and now >= self.closed_until:

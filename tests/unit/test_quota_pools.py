@@ -107,6 +107,23 @@ def test_a_429_takes_a_tenth_at_most_once_a_second_and_it_grows_back() -> None:
     assert tested.factor == 1.0
 
 
+def test_after_a_429_the_pool_pauses_longer_each_time_in_a_row_and_starts_from_empty() -> None:
+    tested = pool()
+    pauses = []
+    now = 0.0
+    for _ in range(7):
+        tested.reserve(500, now)
+        tested.throttled("quota", now=now, retry_after=None)
+        tested.undo(500, now=now)
+        assert not tested.fits(2_000, now)
+        pauses.append(tested.closed_until - now)
+        now += 20.0
+    assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0]
+    tested.succeeded(now=now)
+    tested.throttled("quota", now=now, retry_after=None)
+    assert tested.closed_until == now + 0.5
+
+
 def test_one_503_teaches_nothing_but_three_in_ten_seconds_halve_the_rate_for_a_while() -> None:
     tested = pool()
     tested.throttled("region", now=1.0, retry_after=None)
