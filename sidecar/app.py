@@ -22,8 +22,10 @@ from sidecar.adapters.nats.job_store import NatsJobStore
 from sidecar.adapters.nats.leases import NatsLeaseStore
 from sidecar.adapters.nats.micro import NatsEndpoints
 from sidecar.adapters.nats.mux import Mux
+from sidecar.adapters.nats.policies import NatsPolicyStore
 from sidecar.adapters.nats.provision import ensure
 from sidecar.adapters.nats.publisher import NatsPublisher
+from sidecar.adapters.nats.spend import NatsSpendLedger
 from sidecar.component import Lifecycle, Phase, SystemClock
 from sidecar.models.subjects import Subjects
 from sidecar.replica import Ports, Replica
@@ -95,6 +97,8 @@ class App:
             leases=NatsLeaseStore(mux, is_replicated=is_replicated),
             checkpoints=NatsCheckpoints(mux, is_replicated=is_replicated),
             dead=NatsDeadLetters(mux, subjects, is_replicated=is_replicated),
+            spend=NatsSpendLedger(mux, subjects, is_replicated=is_replicated),
+            policies=NatsPolicyStore(mux, is_replicated=is_replicated),
             clock=SystemClock(),
         )
 
@@ -145,14 +149,16 @@ class App:
         return _page({"status": status, "reasons": health.reasons})
 
     async def _info(self) -> Page:
-        running = self.replica.requests.running if self.replica else 0
+        replica = self.replica
         return _page(
             {
                 "name": self.name,
                 "version": __version__,
                 "phase": self.lifecycle.phase.value,
                 "degraded": self.lifecycle.health.reasons,
-                "running": running,
+                "running": replica.requests.running if replica else 0,
+                "is_scheduler": bool(replica and replica.cluster.term),
+                "replicas": replica.cluster.members if replica else 0,
             }
         )
 
