@@ -100,9 +100,20 @@ class Process:
 
 
 class SidecarProcess(Process):
-    """A running `sidecar run`. `settings` are nested like the configuration file."""
+    """A running `sidecar run`. `settings` are nested like the configuration file.
 
-    def __init__(self, nats_url: str, bedrock_url: str, **settings: Any) -> None:
+    `module` takes the place of `sidecar` on the command line; `environment` comes on top of a clean one.
+    """
+
+    def __init__(
+        self,
+        nats_url: str,
+        bedrock_url: str,
+        *,
+        module: str = "sidecar",
+        environment: dict[str, str] | None = None,
+        **settings: Any,
+    ) -> None:
         self.admin_port = free_port()
         given: dict[str, Any] = {
             "nats": {"url": nats_url},
@@ -117,7 +128,8 @@ class SidecarProcess(Process):
             for section, values in given.items()
             for key, value in values.items()
         ]
-        super().__init__(sys.executable, "-m", "sidecar", "run", *flags)
+        surroundings = {**clean_environment(), **(environment or {})}
+        super().__init__(sys.executable, "-m", module, "run", *flags, environment=surroundings)
 
     def get(self, path: str) -> tuple[int, Any]:
         """Status and body of a page of the admin endpoint; 0 where nobody answers."""

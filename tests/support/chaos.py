@@ -1,0 +1,286 @@
+"""Several sidecars as processes, a load on them, and what goes wrong in between."""
+
+import asyncio
+import json
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nats
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from tests.support.audit import Findings, audit, calls_by_job, last, prompt
+from tests.support.emulator import EmulatorProcess
+from tests.support.process import MODEL, SidecarProcess
+
+LIMIT_S = 180.0
+STARTS_S = 120.0
+TERMINAL_POLL_S = 0.1
+# The emulator remembers its last calls; read them before they are forgotten.
+COLLECT_S = 1.0
+COLLECTED = 1000
+LEASE = "$KV.LLM_CTL.lease.scheduler"
+
+
+class Fleet:
+    """Sidecars `r0`, `r1`, … on one NATS and one emulator. A killed one is followed by another of its name."""
+
+    def __init__(
+        self,
+        nats_url: str,
+        bedrock_url: str,
+        *,
+        size: int,
+        module: str = "sidecar",
+        environment: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> None:
+        self._nats_url = nats_url
+        self._bedrock_url = bedrock_url
+        self._module = module
+        self._environment = dict(environment or {})
+        self._settings = settings
+        self._size = size
+        self.processes: list[SidecarProcess] = []
+        self.kills = 0
+        self.last_words: list[str] = []
+
+    def _spawn(self, place: int) -> SidecarProcess:
+        return SidecarProcess(
+            self._nats_url,
+            self._bedrock_url,
+            module=self._module,
+            environment={**self._environment, "SIDECAR_NAME": f"r{place}"},
+            **self._settings,
+        )
+
+    async def start(self) -> None:
+        """Return when all are ready to work."""
+        self.processes = [self._spawn(place) for place in range(self._size)]
+        await self.wait_ready()
+
+    async def wait_ready(self) -> None:
+        for process in list(self.processes):
+            await asyncio.to_thread(process.wait_ready)
+
+    def kill(self, place: int) -> None:
+        """SIGKILL."""
+        self.kills += 1
+        self.processes[place].kill()
+
+    def respawn(self, place: int) -> SidecarProcess:
+        """Put a new process in the place of one that ended; does not wait until it is ready."""
+        old = self.processes[place]
+        self.last_words.append(old.log[-1500:])
+        old.__exit__()
+        self.processes[place] = self._spawn(place)
+        return self.processes[place]
+
+    async def terminate(self, place: int) -> int:
+        """SIGTERM. Returns the exit code."""
+        process = self.processes[place]
+        process.signal(signal.SIGTERM)
+        return await asyncio.to_thread(process.wait)
+
+    def place_of(self, name: str) -> int:
+        """Of the replica whose name begins a member name of the cluster."""
+        return int(name.partition("-")[0].removeprefix("r"))
+
+    def logs(self) -> str:
+        """The ends of all logs, for a failure's message."""
+        ends = [f"r{place}: {process.log[-1500:]}" for place, process in enumerate(self.processes)]
+        return "\n".join(ends)
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.__exit__()
+
+
+@asynccontextmanager
+async def fleet(nats_url: str, emulator: EmulatorProcess, *, size: int = 3, **more: Any) -> AsyncIterator[Fleet]:
+    """Ready replicas; killed at the end."""
+    made = Fleet(nats_url, emulator.url, size=size, **more)
+    try:
+        await made.start()
+        yield made
+    finally:
+        await asyncio.to_thread(made.close)
+
+
+@dataclass
+class Load:
+    """Jobs of one tenant, published with acknowledgement, whatever happens to the servers meanwhile."""
+
+    connection: Client
+    tenant: str
+    emulator: EmulatorProcess
+    jobs: list[str] = field(default_factory=list)
+    streamed: set[str] = field(default_factory=set)
+    results: Counter[str] = field(default_factory=Counter)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    _calls: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def listen(self) -> None:
+        async def hear(message: Any) -> None:
+            event = json.loads(message.data)
+            event["heard_at"] = time.monotonic()
+            if event["type"] == "result":
+                self.results[event["job"]] += 1
+            else:
+                self.events.append(event)
+            self._changed.set()
+
+        subject = f"llm.v1.job.{self.tenant}.>"
+        await self.connection.subscribe(subject, cb=hear, pending_msgs_limit=-1, pending_bytes_limit=-1)
+        await self.connection.flush()
+
+    async def submit(self, job: str, *, behave: str, is_streamed: bool = True, job_class: str = "standard") -> None:
+        """Publish until the stream has acknowledged it."""
+        request = {
+            "messages": [{"role": "user", "content": prompt(job, behave=behave)}],
+            "model": MODEL,
+            "stream": is_streamed,
+            "params": {"max_tokens": 256},
+        }
+        headers = {"Llm-Job-Id": job, "Nats-Msg-Id": f"{self.tenant}:{job}"}
+        subject = f"llm.v1.request.{self.tenant}.{job_class}"
+        self.jobs.append(job)
+        if is_streamed:
+            self.streamed.add(job)
+        async with asyncio.timeout(LIMIT_S):
+            while True:
+                with suppress(NatsError, TimeoutError):
+                    reply = await self.connection.request(
+                        subject, json.dumps(request).encode(), timeout=5, headers=headers
+                    )
+                    if b'"error"' not in reply.data:
+                        return
+                await asyncio.sleep(0.2)
+
+    async def submit_many(self, count: int, *, behave: str, over_s: float = 0.0, prefix: str = "j") -> None:
+        """Jobs at an even pace, every second one streamed."""
+        began = time.monotonic()
+        for i in range(count):
+            await self.submit(f"{prefix}{i}", behave=behave, is_streamed=i % 2 == 0)
+            await asyncio.sleep(max(0.0, began + over_s * (i + 1) / count - time.monotonic()))
+
+    async def until(self, is_enough: Any, *, limit_s: float = LIMIT_S) -> None:
+        """Wait until `is_enough()`; asked whenever an event was heard, and now and then."""
+        async with asyncio.timeout(limit_s):
+            while not is_enough():
+                self._changed.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), 1.0)
+
+    async def until_ended(self, *, limit_s: float = LIMIT_S) -> None:
+        """Wait until every job's result is stored; what was heard may have gaps, the stream has none."""
+        missing = set(self.jobs)
+        async with asyncio.timeout(limit_s):
+            while missing:
+                await asyncio.sleep(TERMINAL_POLL_S)
+                missing -= set(self.results)
+                for job in sorted(missing)[:20]:
+                    with suppress(NatsError, TimeoutError):
+                        if await last(self.connection, "KV_LLM_JOB", f"llm.v1.log.{self.tenant}.{job}.result"):
+                            missing.discard(job)
+
+    async def collect_calls(self) -> None:
+        """Take down what the emulator was asked, before it forgets. Runs until it is cancelled."""
+        while True:
+            await self._collect()
+            await asyncio.sleep(COLLECT_S)
+
+    async def _collect(self) -> None:
+        path = f"calls?bodies=1&last={COLLECTED}"
+        for call in await asyncio.to_thread(self.emulator.control, "GET", path):
+            self._calls[call["number"]] = call
+
+    @property
+    def calls(self) -> Counter[str]:
+        """By job."""
+        return calls_by_job(self._calls.values())
+
+    async def settle(self) -> Findings:
+        """The audit, once what follows a result (the request's deletion) has been done, or is not done in time."""
+        await self._collect()
+        until = time.monotonic() + 30.0
+        while True:
+            ours = Counter({job: n for job, n in self.calls.items() if job in set(self.jobs)})
+            found = await audit(
+                self.connection, self.tenant, self.jobs, ours, streamed=frozenset(self.streamed)
+            )
+            if not found.requests_left or time.monotonic() > until:
+                return found
+            await asyncio.sleep(0.5)
+
+
+@asynccontextmanager
+async def load(nats_url: str, emulator: EmulatorProcess, *, tenant: str) -> AsyncIterator[Load]:
+    """A client that listens, and takes down the provider's calls."""
+
+    async def quiet(_: Exception) -> None:
+        return None
+
+    connection = await nats.connect(
+        nats_url.split(","), max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=quiet
+    )
+    made = Load(connection, tenant, emulator)
+    await made.listen()
+    collecting = asyncio.create_task(made.collect_calls())
+    try:
+        yield made
+    finally:
+        collecting.cancel()
+        await asyncio.wait({collecting})
+        await connection.close()
+
+
+async def scheduler_of(connection: Client) -> str | None:
+    """The member name of the replica that holds the lease."""
+    with suppress(NatsError, TimeoutError):
+        found = await last(connection, "KV_LLM_CTL", LEASE)
+        if found is not None and found.payload:
+            return found.payload.decode()
+    return None
+
+
+async def wait_scheduler(connection: Client, *, other_than: Iterable[str] = ()) -> str:
+    """Wait until somebody holds the lease. Raises TimeoutError."""
+    excluded = set(other_than)
+    async with asyncio.timeout(LIMIT_S):
+        while True:
+            holder = await scheduler_of(connection)
+            if holder is not None and holder not in excluded:
+                return holder
+            await asyncio.sleep(0.05)
+
+
+async def havoc(replicas: Fleet, *, kills: int, every_s: float, chance: random.Random) -> None:
+    """A random replica ends by SIGKILL, and is followed at once, `kills` times."""
+    for _ in range(kills):
+        await asyncio.sleep(every_s)
+        place = chance.randrange(len(replicas.processes))
+        await asyncio.to_thread(replicas.kill, place)
+        replicas.respawn(place)
+
+
+async def keep_up(replicas: Fleet) -> None:
+    """Start again whatever has ended by itself. Runs until it is cancelled."""
+    while True:
+        await asyncio.sleep(0.05)
+        for place, process in enumerate(replicas.processes):
+            if not process.is_running:
+                replicas.respawn(place)
+
+
+def fault_environment(folder: Path) -> dict[str, str]:
+    """What `tests.support.fault_points` reads."""
+    return {"FAULT_LATCHES": str(folder)}
