@@ -8,12 +8,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 import pytest
 
 from sidecar.adapters.nats.checkpoints import NatsCheckpoints
+from sidecar.adapters.nats.cluster_bus import NatsClusterBus
 from sidecar.adapters.nats.dead_letters import NatsDeadLetters
 from sidecar.adapters.nats.intake import NatsIntake
 from sidecar.adapters.nats.job_store import NatsJobStore
 from sidecar.adapters.nats.leases import NatsLeaseStore
 from sidecar.adapters.nats.mux import Mux
+from sidecar.adapters.nats.policies import NatsPolicyStore
 from sidecar.adapters.nats.publisher import NatsPublisher
+from sidecar.adapters.nats.spend import NatsSpendLedger
 from sidecar.models import codec
 from sidecar.models.subjects import Subjects
 from sidecar.ports import Lane, StoredRequest
@@ -136,6 +139,9 @@ def storage_on(mux: Mux, *, is_replicated: bool) -> Storage:
         NatsLeaseStore(mux, is_replicated=is_replicated),
         NatsDeadLetters(mux, subjects),
         NatsCheckpoints(mux, is_replicated=is_replicated),
+        NatsClusterBus(mux, subjects),
+        NatsSpendLedger(mux, subjects, is_replicated=is_replicated),
+        NatsPolicyStore(mux, is_replicated=is_replicated),
     )
 
 

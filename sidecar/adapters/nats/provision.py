@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from sidecar.adapters.nats.drift import Difference, Drift, compare, is_covered
@@ -12,11 +12,13 @@ from sidecar.adapters.nats.mux import Mux
 from sidecar.adapters.nats.topology import StreamSpec, streams
 from sidecar.adapters.nats.watchdog import Backoff
 from sidecar.errors import BusRefused, BusUnavailable, StartupError
+from sidecar.models.subjects import SPEND_STREAM
 from sidecar.settings import Settings
 
 log = logging.getLogger(__name__)
 
-OLDEST_SERVER = (2, 12)
+OLDEST_SERVER = (2, 11)
+FIRST_SERVER_THAT_COUNTS = (2, 12)
 
 _NAME_IN_USE = 10058
 _OVERLAP = 10065
@@ -35,18 +37,32 @@ async def ensure(mux: Mux, settings: Settings) -> None:
     with the remedy, for a server too old or without JetStream, and for a stream that conflicts; with
     `nats.adopt` conflicts are logged instead and streams stay as they are.
     """
-    check_version(mux.connection.server_version)
+    version = check_version(mux.connection.server_version)
     await _patiently("JetStream", lambda: _check_jetstream(mux))
-    for spec in streams(settings):
+    for spec in _fitting(streams(settings), settings, version):
         await _patiently(spec.name, lambda spec=spec: _ensure_one(mux, spec, adopt=settings.nats.adopt))  # type: ignore[misc]
 
 
-def check_version(version: str) -> None:
-    """Raises StartupError for a server older than this needs (counters came with 2.12)."""
+def check_version(version: str) -> tuple[int, int]:
+    """The server's major and minor version. Raises StartupError for one older than this needs."""
     found = re.match(r"v?(\d+)\.(\d+)", version)
     if found is None or (int(found[1]), int(found[2])) < OLDEST_SERVER:
         oldest = ".".join(map(str, OLDEST_SERVER))
         raise StartupError(f"the NATS server is version {version or 'unknown'}: {oldest} or newer is needed")
+    return int(found[1]), int(found[2])
+
+
+def _fitting(specs: Sequence[StreamSpec], settings: Settings, version: tuple[int, int]) -> Sequence[StreamSpec]:
+    """The streams that this server can hold. Budgets need counters, which came with 2.12; nothing else does."""
+    if version >= FIRST_SERVER_THAT_COUNTS:
+        return specs
+    budgeted = [name for name, tenant in settings.tenants.items() if tenant.budget_usd_per_day is not None]
+    if budgeted:
+        raise StartupError(
+            f"tenants.{budgeted[0]}.budget_usd_per_day needs NATS server 2.12 or newer, this one is"
+            f" {version[0]}.{version[1]}: upgrade the server or remove the budget"
+        )
+    return [spec for spec in specs if spec.name != SPEND_STREAM]
 
 
 async def _patiently(what: str, step: Callable[[], Awaitable[None]]) -> None:
