@@ -53,7 +53,7 @@ async def test_a_result_that_passed_while_the_connection_was_away_is_heard(own_n
             await dial()
 
         muxes[0].connection._dial = dial_later  # type: ignore[method-assign]
-        await muxes[0].connection.reconnect()
+        muxes[0].connection.reconnect()
         async with asyncio.timeout(60):
             while muxes[0].connection.is_connected:  # noqa: ASYNC110 - states are polled
                 await asyncio.sleep(0.01)
