@@ -184,7 +184,7 @@ class Ledger:
         prices = grant.prices
         cost = max(quota_tokens * prices[0], prices[1], seconds * prices[2])
         pool.settle(grant.reserved, quota_tokens, now)
-        pool.learn_seconds(output_tokens, seconds)
+        pool.answered(output_tokens, seconds, granted_at=grant.granted_at)
         if flow.tenant.bucket is not None:
             flow.tenant.settle(grant.reserved, quota_tokens, now=now)
         self.share.settle(flow, cost - grant.cost)

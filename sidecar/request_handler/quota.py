@@ -317,8 +317,13 @@ class Pool:
         if self.requests is not None:
             self.requests.add(1.0)
 
-    def learn_seconds(self, output_tokens: float, seconds: float) -> None:
-        """Remember how long answers take, for the prediction of time in a slot."""
+    def answered(self, output_tokens: float, seconds: float, *, granted_at: float) -> None:
+        """Remember how long answers take, for the prediction of time in a slot.
+
+        Only a call that was granted after the last refusal shows that the quota has room again.
+        """
+        if granted_at > self.slowed_at:
+            self.refused_in_a_row = 0
         seen = seconds / (output_tokens + SETUP_TOKENS)
         self.seconds_per_token += 0.1 * (seen - self.seconds_per_token)
 
@@ -399,7 +404,6 @@ class Pool:
 
     def succeeded(self, *, now: float) -> None:
         """A call was answered: the region is well, and a probe has come back."""
-        self.refused_in_a_row = 0
         if self.errors:
             self.errors.clear()
         if self.is_probing and now >= self.closed_until:

@@ -119,9 +119,12 @@ def test_after_a_429_the_pool_pauses_longer_each_time_in_a_row_and_starts_from_e
         pauses.append(tested.closed_until - now)
         now += 20.0
     assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0]
-    tested.succeeded(now=now)
+    tested.answered(100, 1.0, granted_at=now - 21.0)
     tested.throttled("quota", now=now, retry_after=None)
-    assert tested.closed_until == now + 0.5
+    assert tested.closed_until == now + 8.0
+    tested.answered(100, 1.0, granted_at=now + 9.0)
+    tested.throttled("quota", now=now + 10, retry_after=None)
+    assert tested.closed_until == now + 10.5
 
 
 def test_one_503_teaches_nothing_but_three_in_ten_seconds_halve_the_rate_for_a_while() -> None:
