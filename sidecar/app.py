@@ -15,7 +15,7 @@ from sidecar.adapters.bedrock.manager import BedrockManager
 from sidecar.adapters.http.admin import AdminServer, Page, Route
 from sidecar.adapters.nats.checkpoints import NatsCheckpoints
 from sidecar.adapters.nats.cluster_bus import NatsClusterBus
-from sidecar.adapters.nats.connection import Connection
+from sidecar.adapters.nats.connection import Connection, State
 from sidecar.adapters.nats.dead_letters import NatsDeadLetters
 from sidecar.adapters.nats.intake import NatsIntake
 from sidecar.adapters.nats.job_store import NatsJobStore
@@ -50,6 +50,7 @@ class App:
         self.replica: Replica | None = None
         self.admin: AdminServer | None = None
         self._closing = AsyncExitStack()
+        self._is_closing = False
 
     async def start(self) -> None:
         """Raises StartupError when the process cannot run as configured. Waits while NATS is away."""
@@ -79,7 +80,9 @@ class App:
         self._closing.push_async_callback(mux.close)
         return mux
 
-    def _on_nats_state(self, state: Any) -> None:
+    def _on_nats_state(self, state: State) -> None:
+        if self._is_closing:
+            return
         self.lifecycle.health.set("nats", None if state == "connected" else f"NATS is {state}")
 
     def _ports(self, mux: Mux, models: BedrockManager) -> Ports:
@@ -118,6 +121,7 @@ class App:
             if not drain.done():
                 await self.replica.drain(grace_s=0)
             await drain
+        self._is_closing = True
         await self._closing.aclose()
         self.lifecycle.enter(Phase.STOPPED)
 
