@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.demo import PATIENCE_S, ROOT, Demo, end, environment, sidecar, started, wait_for
+from tests.support.demo import PATIENCE_S, ROOT, Demo, end, environment, first_line, sidecar, started, wait_for
 
 EXAMPLES = ("minimal", "streaming", "cancel", "fan_out", "plain_nats")
 
@@ -40,8 +40,7 @@ def test_the_demo_prints_a_table_and_leaves_nothing_behind() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_demo_that_serves_ends_in_order(number: int) -> None:
     with started(["demo", "--serve", "--no-story", "--port", "0", "--json"]) as process:
-        assert process.stdout is not None
-        up = json.loads(process.stdout.readline())
+        up = first_line(process)
         with urllib.request.urlopen(f"{up['admin']}/readyz", timeout=PATIENCE_S) as page:  # noqa: S310
             assert page.status == 200
         assert end(process, number) == 0
@@ -82,7 +81,7 @@ def test_a_sidecar_runs_jobs_and_drains_at_sigterm(demo: Demo, tmp_path: Path) -
             stdout=subprocess.DEVNULL,
         )
     try:
-        wait_for(log, '"phase":"running"')
+        wait_for(log, '"phase":"running"', process)
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE_S) == 0
         assert "Traceback" not in log.read_text()
@@ -149,8 +148,7 @@ def test_a_wrong_configuration_is_named(arguments: tuple[str, ...], words: str) 
 
 def test_the_emulator_serves_until_it_is_told_to_end(tmp_path: Path) -> None:
     with started(["emulator", "--port", "0", "--json"]) as process:
-        assert process.stdout is not None
-        url = json.loads(process.stdout.readline())["url"]
+        url = first_line(process)["url"]
         request = urllib.request.Request(  # noqa: S310
             f"{url}/model/amazon.nova-lite-v1%3A0/converse",
             data=json.dumps({"messages": [{"role": "user", "content": [{"text": "[[echo]] hello"}]}]}).encode(),

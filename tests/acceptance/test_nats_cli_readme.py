@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import threading
 
 import pytest
 
@@ -41,13 +42,15 @@ def test_a_question_in_plain_text_is_answered(demo: Demo) -> None:
 
 def test_a_job_is_published_followed_read_and_replayed(demo: Demo) -> None:
     follower = subprocess.Popen(
-        ["nats", "sub", "--raw", "llm.v1.job.hand.job1.*"],
+        ["nats", "sub", "llm.v1.job.hand.job1.*"],
         env=environment(NATS_URL=demo.nats),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    watchdog = threading.Timer(PATIENCE_S, follower.kill)
+    watchdog.start()
     try:
         assert follower.stdout is not None
         assert follower.stderr is not None
@@ -60,16 +63,18 @@ def test_a_job_is_published_followed_read_and_replayed(demo: Demo) -> None:
         followed = []
         while not followed or followed[-1]["type"] != "result":
             line = follower.stdout.readline()
-            if line.strip():
+            assert line, "nats sub ended"
+            if line.startswith("{"):
                 followed.append(json.loads(line))
     finally:
+        watchdog.cancel()
         follower.kill()
         follower.communicate()
     state = json.loads(nats(demo, "kv", "get", "LLM_JOB", "hand.job1", "--raw"))
     assert state["result"] == followed[-1]["data"]
     assert json.loads(nats(demo, "req", "--raw", "llm.v1.get.hand.job1", ""))["state"] == "succeeded"
     replies = nats(demo, "req", "--raw", "--replies", "0", "--timeout", "2s", "llm.v1.replay.hand.job1", "")
-    events = [json.loads(line) for line in replies.splitlines() if line.strip()]
+    events = [json.loads(line) for line in replies.splitlines() if line.startswith("{")]
     assert [event["n"] for event in events] == list(range(1, len(events) + 1))
     assert events[-len(followed) :] == followed
     jobs = json.loads(nats(demo, "req", "--raw", "llm.v1.jobs.hand", '{"limit": 5}'))

@@ -47,7 +47,7 @@ def test_the_commands_of_the_readme_work(demo: Demo) -> None:
 def _run(command: str, block: Block, demo: Demo) -> None:
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],
-        env=environment(NATS_URL=demo.nats),
+        env=environment(NATS_URL=demo.nats, SIDECAR_BEDROCK__ENDPOINT_URL=demo.bedrock),
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from sidecar.cli.main import main
@@ -115,18 +116,23 @@ def end(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> int:
 @contextmanager
 def running_demo() -> Iterator[Demo]:
     with started(["demo", "--serve", "--no-story", "--port", "0", "--json"]) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line:
-            _, errors = process.communicate(timeout=PATIENCE_S)
-            raise AssertionError(f"the demo ended with {process.returncode}: {errors}")
-        yield Demo(**json.loads(line))
+        yield Demo(**first_line(process))
 
 
-def wait_for(path: Path, text: str, *, timeout_s: float = PATIENCE_S) -> None:
+def first_line(process: subprocess.Popen[str]) -> Any:
+    """The JSON that a process prints when it is ready. Fails with what it said when it ended instead."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        _, errors = process.communicate(timeout=PATIENCE_S)
+        raise AssertionError(f"the process ended with {process.returncode}: {errors}")
+    return json.loads(line)
+
+
+def wait_for(path: Path, text: str, process: subprocess.Popen[bytes]) -> None:
     """Until a file that a process writes holds `text`."""
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + PATIENCE_S
     while text not in path.read_text():
-        if time.monotonic() > deadline:
+        if process.poll() is not None or time.monotonic() > deadline:
             raise AssertionError(f"{path} does not hold {text!r}: {path.read_text()[-2000:]}")
         time.sleep(0.05)
