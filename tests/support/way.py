@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from sidecar.adapters.bedrock.credentials import CredentialSource
 from sidecar.adapters.bedrock.manager import BedrockManager
 from sidecar.adapters.memory.bus import MemoryBus
 from sidecar.adapters.memory.checkpoints import MemoryCheckpoints
@@ -16,7 +17,9 @@ from sidecar.adapters.memory.endpoints import MemoryEndpoints
 from sidecar.adapters.memory.intake import MemoryIntake
 from sidecar.adapters.memory.job_store import MemoryJobStore
 from sidecar.adapters.memory.leases import MemoryLeaseStore
+from sidecar.adapters.memory.policies import MemoryPolicyStore
 from sidecar.adapters.memory.publisher import MemoryPublisher
+from sidecar.adapters.memory.spend import MemorySpendLedger
 from sidecar.component import SystemClock
 from sidecar.models.codec import decode_event
 from sidecar.models.event import Delta, Event, Status
@@ -34,9 +37,16 @@ SECOND_ID = "amazon.nova-lite-v1:0"
 class Way:
     """A client's few moves, and the replica that serves them."""
 
-    def __init__(self, bus: MemoryBus, replica: Replica) -> None:
+    def __init__(self, bus: MemoryBus, replica: Replica, client: Any) -> None:
         self.bus = bus
         self.replica = replica
+        self._client = client
+
+    def credentials(self) -> CredentialSource:
+        """Where the real client has its keys from."""
+        assert isinstance(self._client, BedrockManager)
+        assert self._client._credentials is not None
+        return self._client._credentials
 
     async def submit(
         self,
@@ -75,6 +85,9 @@ class Way:
         """Submit, and wait for the result."""
         return await self.result(await self.submit(content, **fields))
 
+    async def cancel(self, job: str, *, tenant: str = "acme") -> None:
+        await self.bus.request(self.bus.subjects.endpoint("cancel", tenant, job), b"", {})
+
     async def until_state(self, job: str, state: str) -> Status:
         """Wait until the job has said that it is in `state`."""
         async with asyncio.timeout(PATIENCE_S):
@@ -112,7 +125,7 @@ async def way(
     replica = Replica(made, ports, name="one", on_crash=crashes.append)
     await replica.start()
     try:
-        yield Way(bus, replica)
+        yield Way(bus, replica, client)
         assert not crashes
     finally:
         await replica.drain(grace_s=0)
@@ -130,6 +143,8 @@ def _ports(bus: MemoryBus, client: Any, clock: SystemClock) -> Ports:
         "leases": MemoryLeaseStore(bus, replica="one"),
         "checkpoints": MemoryCheckpoints(bus, replica="one"),
         "dead": MemoryDeadLetters(bus, replica="one"),
+        "spend": MemorySpendLedger(bus, replica="one"),
+        "policies": MemoryPolicyStore(bus, replica="one"),
         "models": client,
         "clock": clock,
     }
