@@ -1,6 +1,7 @@
 """The Bedrock adapter's front: port `ModelClient` over one of two transports."""
 
 import asyncio
+import logging
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -22,12 +23,14 @@ from sidecar.adapters.bedrock.families import encode_call
 from sidecar.adapters.bedrock.stream import Assembler
 from sidecar.adapters.bedrock.transport import BrokenStream, EventReader, Target, Transport
 from sidecar.adapters.bedrock.watchdog import Watchdog
-from sidecar.errors import CallTimeout, ModelFailed, StartupError
+from sidecar.errors import CallTimeout, ModelFailed, SidecarError, StartupError
 from sidecar.models.call import CallLimits, ModelCall, ModelDelta, ModelReply
 from sidecar.settings import BedrockSettings
 
 if TYPE_CHECKING:
     from botocore.session import Session
+
+log = logging.getLogger(__name__)
 
 # After the answer's end only its bill is outstanding, and then only the end of the stream.
 BILL_GRACE_S = 10.0
@@ -44,9 +47,13 @@ class BedrockManager:
         self._credentials: CredentialSource | None = None
         self._endpoints: dict[str, asyncio.Task[Endpoint]] = {}
         self._session: Session | None = None
+        self._warming: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Open the transport. Asks nobody anything yet. Raises StartupError for a malformed endpoint URL."""
+        """Open the transport. Credentials and endpoints are looked up meanwhile: the first call need not wait.
+
+        Raises StartupError for a malformed endpoint URL.
+        """
         url = self._settings.endpoint_url
         if url is not None:
             try:
@@ -57,9 +64,21 @@ class BedrockManager:
             self._open_session, is_local=url is not None and is_loopback(url), clock=self._monotonic
         )
         self._transport = await self._open_transport(self._credentials)
+        self._warming = asyncio.create_task(self._warm(self._credentials), name="bedrock-warming")
+
+    async def _warm(self, credentials: CredentialSource) -> None:
+        try:
+            await credentials.get()
+            for region in self._settings.regions:
+                await self._endpoint(region)
+        except SidecarError as e:
+            log.warning("Bedrock cannot be called yet", extra={"error": e.message})
 
     async def close(self) -> None:
         """Close connections and threads. Calls under way fail."""
+        if self._warming is not None:
+            self._warming.cancel()
+            await asyncio.wait({self._warming})
         for lookup in self._endpoints.values():
             lookup.cancel()
         self._endpoints.clear()
