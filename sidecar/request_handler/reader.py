@@ -66,6 +66,7 @@ class Reader:
         self._index = Index()
         self._opened: OrderedDict[int, Opened] = OrderedDict()
         self._cached_bytes = 0
+        self._known: dict[tuple[str, str], int] = {}
         self._fills = asyncio.Semaphore(FILLS_AT_ONCE)
         self.waiting: dict[tuple[str, str], Ticket] = {}
         self.unrecorded: deque[Ticket] = deque()
@@ -98,6 +99,9 @@ class Reader:
 
     def forget(self, ticket: Ticket) -> None:
         """The request is gone from the stream, or somebody else's concern."""
+        key = (ticket.lane.tenant, ticket.job_id)
+        if self._known.get(key) == ticket.seq:
+            del self._known[key]
         self._index.forget(ticket.seq)
         self._drop(ticket.seq)
         self._fill(self._index.lane(ticket.lane))
@@ -180,14 +184,16 @@ class Reader:
             log.exception("a request could not be queued", extra={"job": opened.job, "seq": stored.seq})
             return opened, SidecarError("the sidecar failed to queue this request; its log says how")
         self._keep(opened)
-        self.waiting.setdefault((ticket.lane.tenant, ticket.job_id), ticket)
+        key = (ticket.lane.tenant, ticket.job_id)
+        self.waiting.setdefault(key, ticket)
+        self._known.setdefault(key, ticket.seq)
         self.unrecorded.append(ticket)
         return None
 
     async def _end_refused(self, opened: Opened, error: SidecarError) -> None:
         try:
-            if (opened.stored.lane.tenant, opened.job) in self.waiting:
-                # A second request with the id of one that waits must not end that one.
+            if (opened.stored.lane.tenant, opened.job) in self._known:
+                # A second request with the id of one that was queued must not end that one.
                 log.info("a second request with a known job id was dropped", extra={"job": opened.job})
                 await self._intake.delete(opened.stored.seq)
             else:
