@@ -10,6 +10,8 @@ from sidecar.models.profile import ModelProfile
 from sidecar.models.request import JobRequest, TaskKind
 
 MIN_ANSWER_TOKENS = 64
+MIN_FLEX_S = 300.0
+MAX_PRIORITY_S = 10.0
 
 Stage = Literal["unknown", "tenant", "lifecycle", "region", "capability", "context", "output", "budget", "health"]
 STAGES: tuple[Stage, ...] = (
@@ -220,14 +222,14 @@ def service_tier(
 ) -> str:
     """The tier to ask for. An explicit wish stands; `auto` picks among those the model has.
 
-    Batch work with more than ten minutes left takes the cheap `flex`. `priority` costs more, so `auto` takes it
+    Batch work with more than five minutes left takes the cheap `flex`. `priority` costs more, so `auto` takes it
     only for interactive work with less than ten seconds left.
     """
     if asked != "auto":
         return asked
     left = float("inf") if deadline is None else deadline - now
-    if job_class == "batch" and left > 600 and "flex" in profile.service_tiers:
+    if job_class == "batch" and left > MIN_FLEX_S and "flex" in profile.service_tiers:
         return "flex"
-    if job_class == "interactive" and left < 10 and "priority" in profile.service_tiers:
+    if job_class == "interactive" and left < MAX_PRIORITY_S and "priority" in profile.service_tiers:
         return "priority"
     return "default"
