@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -171,3 +172,39 @@ def test_a_closed_pipe_is_no_error(demo: Demo) -> None:
     )
     assert "Traceback" not in piped.stderr
     assert "Exception" not in piped.stderr
+
+
+def test_contexts_of_the_nats_cli_are_honoured(demo: Demo, tmp_path: Path) -> None:
+    contexts = tmp_path / "nats" / "context"
+    contexts.mkdir(parents=True)
+    (contexts / "here.json").write_text(json.dumps({"url": demo.nats}))
+    env = {"XDG_CONFIG_HOME": str(tmp_path), "SIDECAR_TENANT": "contexts"}
+    assert command("jobs", "--json", "--context", "here", env=env).returncode == 0
+    assert (
+        command("--context", "here", "jobs", "--json", env={**env, "NATS_URL": "nats://127.0.0.1:9"}).returncode
+        == 3
+    )
+    (contexts.parent / "context.txt").write_text("here")
+    assert command("jobs", "--json", env=env).returncode == 0
+
+
+def test_schemas_are_listed_printed_written_and_checked(tmp_path: Path) -> None:
+    names = command("schema").stdout.split()
+    assert {"request", "event", "result"} <= set(names)
+    assert json.loads(command("schema", "request").stdout)["title"]
+    assert command("schema", "nonsense").returncode == 2
+    assert command("schema", "--check", "--root", str(tmp_path)).returncode == 1
+    assert command("schema", "--check", "--write").returncode == 2
+
+
+def test_a_configuration_is_shown_without_secrets_and_checked(tmp_path: Path) -> None:
+    file = tmp_path / "sidecar.toml"
+    file.write_text('[nats]\nurl = "nats://u:hunter2@h:4222"\n[tenants.acme]\nweight = 3\n')
+    shown = command("config", "--config", str(file), "--json")
+    assert json.loads(shown.stdout)["tenants"]["acme"]["weight"] == 3
+    assert "hunter2" not in shown.stdout
+    assert "tenants.acme.weight = 3.0" in command("config", "--changed", "--config", str(file)).stdout
+    assert command("config", "--check", str(file)).returncode == 0
+    file.write_text("[tenants.acme]\nwait = 3\n")
+    refused = command("config", "--check", str(file))
+    assert (refused.returncode, "tenants.acme.wait" in refused.stderr) == (2, True)
