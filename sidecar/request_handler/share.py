@@ -74,11 +74,11 @@ class JobShare:
         self._undo(keeps_slot=True)
         await self._ask((pool,), self.ticket.input_tokens, self.ticket.max_tokens)
 
-    async def rest(self, seconds: float) -> None:
-        """Wait without holding a slot or quota, then for room in the same pool again."""
+    async def rest(self, seconds: float, *, pool: str | None = None) -> None:
+        """Wait without holding a slot or quota, then for room in `pool`, or in the same one again."""
         self._undo(keeps_slot=False)
         await self._clock.sleep(seconds)
-        await self._ask((self.pool,), self.ticket.input_tokens, self.ticket.max_tokens)
+        await self._ask((pool or self.pool,), self.ticket.input_tokens, self.ticket.max_tokens)
 
     async def next_turn(self, *, input_tokens: int, max_tokens: int) -> None:
         """After `used`: wait for room for the job's next model call, ahead of queued jobs of its class."""
