@@ -11,14 +11,54 @@ from sidecar.cli.invocation import Invocation, connection_options
 STATES = ("queued", "running", "waiting", "succeeded", "failed", "cancelled", "expired", "rejected")
 
 
-@click.command("jobs")
+@click.group("jobs", invoke_without_command=True)
 @click.option("--state", type=click.Choice(STATES), help="Only these.")
 @click.option("-n", "--limit", type=click.IntRange(1), default=50, show_default=True)
 @connection_options
+@click.pass_context
+def command(context: click.Context, state: Any, limit: int) -> int:
+    """List a tenant's jobs, newest first, without their results. With --json one job a line.
+
+    The subcommands are for operators: they need the rights of the sidecar itself, not those of a tenant.
+    """
+    if context.invoked_subcommand is not None:
+        return exits.OK
+    return asyncio.run(_jobs(context.find_object(Invocation) or Invocation(), state, limit))
+
+
+@command.command("dead")
+@click.option("-n", "--limit", type=click.IntRange(1), default=50, show_default=True)
+@click.option("--all", "is_all", is_flag=True, help="Of all tenants.")
+@connection_options
 @click.pass_obj
-def command(invocation: Invocation, state: Any, limit: int) -> int:
-    """List a tenant's jobs, newest first, without their results. With --json one job a line."""
-    return asyncio.run(_jobs(invocation, state, limit))
+def dead(invocation: Invocation, limit: int, is_all: bool) -> int:
+    """List the requests that were given up because their workers crashed too often, oldest first."""
+    from sidecar.cli.dead_letters import list_dead
+
+    return asyncio.run(list_dead(invocation, None if is_all else invocation.tenant, limit))
+
+
+@command.command("replay")
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
+@click.option("--keep", is_flag=True, help="Keep the dead letter.")
+@connection_options
+@click.pass_obj
+def replay(invocation: Invocation, jobs: tuple[str, ...], keep: bool) -> int:
+    """Hand requests in again that were given up. Each becomes a job with an id of its own, which is printed."""
+    from sidecar.cli.dead_letters import replay_dead
+
+    return asyncio.run(replay_dead(invocation, jobs, keep=keep))
+
+
+@command.command("purge")
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
+@connection_options
+@click.pass_obj
+def purge(invocation: Invocation, jobs: tuple[str, ...]) -> int:
+    """Forget requests that were given up."""
+    from sidecar.cli.dead_letters import purge_dead
+
+    return asyncio.run(purge_dead(invocation, jobs))
 
 
 async def _jobs(invocation: Invocation, state: Any, limit: int) -> int:

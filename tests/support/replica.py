@@ -16,7 +16,9 @@ from sidecar.adapters.memory.intake import MemoryIntake
 from sidecar.adapters.memory.job_store import MemoryJobStore
 from sidecar.adapters.memory.leases import MemoryLeaseStore
 from sidecar.adapters.memory.model import ScriptedModel
+from sidecar.adapters.memory.policies import MemoryPolicyStore
 from sidecar.adapters.memory.publisher import MemoryPublisher
+from sidecar.adapters.memory.spend import MemorySpendLedger
 from sidecar.models.codec import decode_event
 from sidecar.models.event import Event
 from sidecar.models.result import Result
@@ -95,12 +97,14 @@ class Bench:
             leases=MemoryLeaseStore(self.bus, replica=name),
             checkpoints=MemoryCheckpoints(self.bus, replica=name),
             dead=MemoryDeadLetters(self.bus, replica=name),
+            spend=MemorySpendLedger(self.bus, replica=name),
+            policies=MemoryPolicyStore(self.bus, replica=name),
             clock=self.clock,
         )
         replica = Replica(Settings(**settings), ports, name=name, on_crash=self.crashes.append)
-        await replica.start()
-        await self.clock.settle()
         self.replicas.append(replica)
+        await self.clock.run(replica.start())
+        await self.clock.settle()
         return replica
 
     async def submit(
