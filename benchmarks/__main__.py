@@ -25,6 +25,7 @@ SEPARATE = {
     "fairness": "benchmarks.fairness",
     "storage": "benchmarks.storage_cpu",
     "bedrock": "benchmarks.bedrock_cpu",
+    "chaos": "benchmarks.chaos",
 }
 """Benches of their own, with arguments of their own."""
 

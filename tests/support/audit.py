@@ -1,4 +1,4 @@
-"""What the streams hold at the end of a rough time, held against what was promised: the server's word, in stored order."""
+"""What the streams hold after a rough time, held against what was promised: the server's word, in stored order."""
 
 import asyncio
 import hashlib
@@ -86,9 +86,7 @@ async def last(connection: Client, stream: str, subject: str) -> Message | None:
 
 async def _get(connection: Client, stream: str, question: Mapping[str, Any]) -> Message | None:
     subject = f"$JS.API.STREAM.MSG.GET.{stream}"
-    reply = json.loads(
-        (await connection.request(subject, json.dumps(question).encode(), timeout=REQUEST_S)).data
-    )
+    reply = json.loads((await connection.request(subject, json.dumps(question).encode(), timeout=REQUEST_S)).data)
     if "error" in reply:
         if reply["error"]["err_code"] == _NO_MESSAGE:
             return None
@@ -113,7 +111,12 @@ def calls_by_job(calls: Iterable[Mapping[str, Any]]) -> Counter[str]:
 
 
 async def audit(
-    connection: Client, tenant: str, jobs: Iterable[str], calls: Counter[str], *, streamed: frozenset[str] = frozenset()
+    connection: Client,
+    tenant: str,
+    jobs: Iterable[str],
+    calls: Counter[str],
+    *,
+    streamed: frozenset[str] = frozenset(),
 ) -> Findings:
     """Hold a tenant's streams against the promises. `streamed` are the jobs that asked for deltas."""
     wanted = list(jobs)

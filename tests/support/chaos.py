@@ -6,7 +6,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,7 +142,9 @@ class Load:
         await self.connection.subscribe(subject, cb=hear, pending_msgs_limit=-1, pending_bytes_limit=-1)
         await self.connection.flush()
 
-    async def submit(self, job: str, *, behave: str, is_streamed: bool = True, job_class: str = "standard") -> None:
+    async def submit(
+        self, job: str, *, behave: str, is_streamed: bool = True, job_class: str = "standard"
+    ) -> None:
         """Publish until the stream has acknowledged it."""
         request = {
             "messages": [{"role": "user", "content": prompt(job, behave=behave)}],
@@ -172,7 +174,16 @@ class Load:
             await self.submit(f"{prefix}{i}", behave=behave, is_streamed=i % 2 == 0)
             await asyncio.sleep(max(0.0, began + over_s * (i + 1) / count - time.monotonic()))
 
-    async def until(self, is_enough: Any, *, limit_s: float = LIMIT_S) -> None:
+    async def until_running(self, wanted: Iterable[str]) -> None:
+        """Wait until each of these jobs was heard to run."""
+        expected = set(wanted)
+        await self.until(lambda: expected <= self.heard_running())
+
+    def heard_running(self) -> set[str]:
+        """Jobs that a model was heard to run."""
+        return {e["job"] for e in self.events if e["type"] == "status" and e["data"]["state"] == "running"}
+
+    async def until(self, is_enough: Callable[[], bool], *, limit_s: float = LIMIT_S) -> None:
         """Wait until `is_enough()`; asked whenever an event was heard, and now and then."""
         async with asyncio.timeout(limit_s):
             while not is_enough():
@@ -208,23 +219,32 @@ class Load:
         """By job."""
         return calls_by_job(self._calls.values())
 
+    def aborted_at(self) -> dict[str, float]:
+        """When the provider saw its client leave, by job, in seconds since 1970."""
+        return {
+            job: call["aborted_at"]
+            for call in self._calls.values()
+            if call["aborted_at"] is not None
+            for job in calls_by_job([call])
+        }
+
     async def settle(self) -> Findings:
         """The audit, once what follows a result (the request's deletion) has been done, or is not done in time."""
         await self._collect()
         until = time.monotonic() + 30.0
         while True:
             ours = Counter({job: n for job, n in self.calls.items() if job in set(self.jobs)})
-            found = await audit(
-                self.connection, self.tenant, self.jobs, ours, streamed=frozenset(self.streamed)
-            )
+            found = await audit(self.connection, self.tenant, self.jobs, ours, streamed=frozenset(self.streamed))
             if not found.requests_left or time.monotonic() > until:
                 return found
             await asyncio.sleep(0.5)
 
 
 @asynccontextmanager
-async def load(nats_url: str, emulator: EmulatorProcess, *, tenant: str) -> AsyncIterator[Load]:
-    """A client that listens, and takes down the provider's calls."""
+async def load(
+    nats_url: str, emulator: EmulatorProcess, *, tenant: str, is_counting: bool = True
+) -> AsyncIterator[Load]:
+    """A client that listens, and takes down the provider's calls where they are to be counted."""
 
     async def quiet(_: Exception) -> None:
         return None
@@ -234,12 +254,13 @@ async def load(nats_url: str, emulator: EmulatorProcess, *, tenant: str) -> Asyn
     )
     made = Load(connection, tenant, emulator)
     await made.listen()
-    collecting = asyncio.create_task(made.collect_calls())
+    counting = asyncio.create_task(made.collect_calls()) if is_counting else None
     try:
         yield made
     finally:
-        collecting.cancel()
-        await asyncio.wait({collecting})
+        if counting is not None:
+            counting.cancel()
+            await asyncio.wait({counting})
         await connection.close()
 
 
@@ -261,6 +282,12 @@ async def wait_scheduler(connection: Client, *, other_than: Iterable[str] = ()) 
             if holder is not None and holder not in excluded:
                 return holder
             await asyncio.sleep(0.05)
+
+
+async def stream_leader(connection: Client, stream: str) -> str:
+    """The name of the server that leads a replicated stream now."""
+    info = json.loads((await connection.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=30)).data)
+    return str(info["cluster"]["leader"])
 
 
 async def havoc(replicas: Fleet, *, kills: int, every_s: float, chance: random.Random) -> None:

@@ -1,8 +1,8 @@
 """`python -m tests.support.fault_points run …`: a sidecar that kills itself at a named step of a job's way.
 
-The job called `at-<step>` ends the process by SIGKILL at that step, once: whichever process creates the file of that
-name in the folder FAULT_LATCHES dies, those that follow do not. Nothing of this is in the product: the ports are
-wrapped on their way into it.
+The job called `at-<step>` ends the process by SIGKILL at that step, once: whichever process creates the file of
+that name in the folder FAULT_LATCHES dies, those that follow do not. Nothing of this is in the product: the ports
+are wrapped on their way into it.
 """
 
 import os

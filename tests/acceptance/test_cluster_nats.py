@@ -1,0 +1,77 @@
+"""NATS servers that are killed and restarted over their store while jobs run."""
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from sidecar.adapters.nats.embedded import NatsCluster
+from tests.support.audit import Findings
+from tests.support.chaos import Load, fleet, load, stream_leader
+from tests.support.emulator import EmulatorProcess
+from tests.support.nats_server import Server
+
+JOBS = 200
+# Long enough that a server can die and come back under it.
+LONG = "tokens=80 tps=16"
+
+
+@pytest.fixture
+def tenant() -> str:
+    return f"t{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def cluster() -> Iterator[NatsCluster]:
+    servers = NatsCluster()
+    try:
+        servers.start()
+        yield servers
+    finally:
+        servers.stop()
+
+
+async def _run_all(jobs: Load) -> None:
+    await jobs.submit_many(JOBS, behave=LONG)
+    await jobs.until_running(jobs.jobs)
+
+
+def _check(found: Findings, logs: str) -> None:
+    assert not found.problems, f"{found}\n{logs}"
+    assert found.states == {"succeeded": JOBS}
+    assert found.dead == 0
+
+
+async def test_a_server_that_dies_and_comes_back_costs_no_call(
+    own_nats_server: Server, bedrock: EmulatorProcess, tenant: str
+) -> None:
+    """All running jobs go on with the answers they are paying for: none is asked for twice."""
+    url = own_nats_server.url
+    async with fleet(url, bedrock, size=1) as replicas, load(url, bedrock, tenant=tenant) as jobs:
+        await _run_all(jobs)
+        await asyncio.to_thread(own_nats_server.restart, force=True)
+        await jobs.until_ended()
+        found = await jobs.settle()
+        _check(found, replicas.logs())
+        assert (found.calls, found.repeated) == (JOBS, 0)
+
+
+async def test_a_server_of_a_cluster_dies_and_comes_back(
+    cluster: NatsCluster, bedrock: EmulatorProcess, tenant: str
+) -> None:
+    """Three servers, three copies of each stream; the leader of the jobs' stream is killed and started again."""
+    url = cluster.url
+    async with (
+        fleet(url, bedrock, size=2, nats={"replicas": 3}) as replicas,
+        load(url, bedrock, tenant=tenant) as jobs,
+    ):
+        await _run_all(jobs)
+        name = await stream_leader(jobs.connection, "KV_LLM_JOB")
+        server = next(server for server in cluster.servers if server.name == name)
+        await asyncio.to_thread(server.kill)
+        await asyncio.sleep(3.0)
+        await asyncio.to_thread(server.restart)
+        await jobs.until_ended()
+        found = await jobs.settle()
+        _check(found, replicas.logs())
