@@ -48,7 +48,7 @@ class Progress:
         self._waiting: deque[EventData] = deque()
         self._pump: asyncio.Task[None] | None = None
         self._deltas_may_leave_at = 0.0
-        self._nap: asyncio.Task[None] | None = None
+        self._nap: asyncio.Future[None] | None = None
         self._is_urgent = False
         self._is_lost = False
         self._is_mute = False
@@ -94,8 +94,7 @@ class Progress:
     async def flush(self) -> None:
         """Wait until everything said so far is stored. Raises Conflict when the job was lost."""
         self._is_urgent = True
-        if self._nap is not None:
-            self._nap.cancel()
+        self._wake()
         while self._pump is not None:
             await asyncio.shield(self._pump)
         self._is_urgent = False
@@ -157,13 +156,18 @@ class Progress:
             wait_s = self._deltas_may_leave_at - self._clock.monotonic()
             if wait_s <= 0:
                 return
-            # A nap of its own, so that flush can end it without ending the pump.
-            self._nap = asyncio.get_running_loop().create_task(self._clock.sleep(wait_s))
+            # A future of its own, so that flush can end the nap without ending the pump.
+            nap = self._nap = asyncio.get_running_loop().create_future()
+            timer = self._clock.call_later(wait_s, self._wake)
             try:
-                await asyncio.wait({self._nap})
+                await nap
             finally:
-                self._nap.cancel()
+                timer.cancel()
                 self._nap = None
+
+    def _wake(self) -> None:
+        if self._nap is not None and not self._nap.done():
+            self._nap.set_result(None)
 
     async def _send(self, event: Event) -> bool:
         """Store the event. False for a delta that is too large for the bus and can be made smaller."""

@@ -38,8 +38,9 @@ def has_points(params: dict[str, Any]) -> bool:
 def keep_newest(messages: list[dict[str, Any]], allowed: int) -> int:
     """Take out the oldest points beyond `allowed`. Returns how many went."""
     total = sum("cachePoint" in block for message in messages for block in message["content"])
-    excess = max(0, total - allowed)
-    left = excess
+    if total <= allowed:
+        return 0
+    excess = left = total - allowed
     for message in messages:
         kept = []
         for block in message["content"]:

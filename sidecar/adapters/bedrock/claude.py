@@ -1,5 +1,6 @@
 """Anthropic's Claude on Bedrock, from 3.7 Sonnet on."""
 
+from functools import lru_cache
 from typing import Any
 
 from sidecar.adapters.bedrock.converse import ConverseFamily
@@ -13,19 +14,24 @@ _BUDGETS = {"low": 2048, "medium": 8192, "high": 24_576}
 _MIN_TOP_P_THINKING = 0.95
 
 
+@lru_cache
+def _rules(prefill: bool, replays_reasoning: bool, points: bool) -> MessageRules:
+    return MessageRules(
+        allows_prefill=prefill,
+        trims_prefill=True,
+        replays_reasoning=replays_reasoning,
+        needs_signature=True,
+        allows_cache_points=points,
+        # A document inside a result is taken, but the model does not see it.
+        result_documents=False,
+        beside_results=False,
+        narrow_ids=True,
+    )
+
+
 class ClaudeFamily(ConverseFamily):
     def rules(self, traits: Traits) -> MessageRules:
-        return MessageRules(
-            allows_prefill=traits.prefill,
-            trims_prefill=True,
-            replays_reasoning=traits.replays_reasoning,
-            needs_signature=True,
-            allows_cache_points="messages" in traits.cache_points,
-            # A document inside a result is taken, but the model does not see it.
-            result_documents=False,
-            beside_results=False,
-            narrow_ids=True,
-        )
+        return _rules(traits.prefill, traits.replays_reasoning, "messages" in traits.cache_points)
 
     def reasoning(self, call: ModelCall, messages: list[dict[str, Any]], warnings: list[str]) -> dict[str, Any]:
         kind = call.candidate.profile.traits.reasoning

@@ -6,6 +6,7 @@ same bytes, since prompt caches go by them.
 """
 
 import re
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -22,6 +23,15 @@ from sidecar.models.profile import Traits
 MAX_METADATA = 16
 _METADATA_TEXT = re.compile(r"[a-zA-Z0-9\s:_@$#=/+,\-.]{0,256}\Z")
 _SCHEMA_NAME = "answer"
+
+
+@lru_cache
+def _rules(prefill: bool, replays_reasoning: bool, points: bool) -> MessageRules:
+    return MessageRules(
+        allows_prefill=prefill,
+        replays_reasoning=replays_reasoning,
+        allows_cache_points=points,
+    )
 
 
 class ConverseFamily:
@@ -55,11 +65,7 @@ class ConverseFamily:
         )
 
     def rules(self, traits: Traits) -> MessageRules:
-        return MessageRules(
-            allows_prefill=traits.prefill,
-            replays_reasoning=traits.replays_reasoning,
-            allows_cache_points="messages" in traits.cache_points,
-        )
+        return _rules(traits.prefill, traits.replays_reasoning, "messages" in traits.cache_points)
 
     def can_force(self, traits: Traits, is_reasoning: bool) -> bool:
         """Whether tool_choice `any` or a name may be sent."""

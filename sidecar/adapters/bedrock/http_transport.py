@@ -4,7 +4,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from io import BytesIO
 from typing import Any
 
@@ -99,7 +99,7 @@ class HttpTransport:
                 data=body if len(body) < _LARGE_BODY_BYTES else BytesIO(body),
                 headers=headers,
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_s),
+                timeout=_connect_timeout(limits.connect_s),
             )
             if response.status == 200:
                 return response
@@ -135,6 +135,11 @@ class HttpTransport:
             require_tls(endpoint)
             return {"Content-Type": "application/json", "Authorization": f"Bearer {auth.token}"}
         return signer.headers(path, body, auth, now=self._now())
+
+
+@lru_cache(maxsize=64)
+def _connect_timeout(connect_s: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
 
 
 class _HttpReader:
@@ -209,9 +214,8 @@ async def _whole_body(response: aiohttp.ClientResponse, limits: CallLimits) -> b
     content = response.content
     try:
         while True:
-            if content.is_eof():
-                data = await content.readany()
-            else:
+            data = content.read_nowait()
+            if not data and not content.is_eof():
                 async with asyncio.timeout(limits.idle_s):
                     data = await content.readany()
             if not data:

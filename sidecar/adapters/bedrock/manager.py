@@ -64,7 +64,8 @@ class BedrockManager:
             self._open_session, is_local=url is not None and is_loopback(url), clock=self._monotonic
         )
         self._transport = await self._open_transport(self._credentials)
-        self._warming = asyncio.create_task(self._warm(self._credentials), name="bedrock-warming")
+        if url is None:
+            self._warming = asyncio.create_task(self._warm(self._credentials), name="bedrock-warming")
 
     async def _warm(self, credentials: CredentialSource) -> None:
         try:

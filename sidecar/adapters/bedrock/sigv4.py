@@ -29,12 +29,22 @@ class Signer:
         self._host = host
         self._service = service
         self._signing_key: tuple[str, str, bytes] | None = None
+        self._paths: dict[str, str] = {}
+        self._second: tuple[int, str, str] = (-1, "", "")
 
     def headers(self, path: str, body: bytes, keys: Keys, *, now: float) -> dict[str, str]:
         """Headers to send with a POST of `body` to `path` (URL-encoded once) at `now`, seconds since 1970."""
-        t = time.gmtime(now)
-        day = f"{t.tm_year:04d}{t.tm_mon:02d}{t.tm_mday:02d}"
-        timestamp = f"{day}T{t.tm_hour:02d}{t.tm_min:02d}{t.tm_sec:02d}Z"
+        second, day, timestamp = self._second
+        if int(now) != second:
+            t = time.gmtime(now)
+            day = f"{t.tm_year:04d}{t.tm_mon:02d}{t.tm_mday:02d}"
+            timestamp = f"{day}T{t.tm_hour:02d}{t.tm_min:02d}{t.tm_sec:02d}Z"
+            self._second = (int(now), day, timestamp)
+        canonical_path = self._paths.get(path)
+        if canonical_path is None:
+            if len(self._paths) >= 1024:
+                self._paths.clear()
+            canonical_path = self._paths[path] = quote(path, safe="/~")
         names = "content-type;host;x-amz-date"
         canonical = f"content-type:application/json\nhost:{self._host}\nx-amz-date:{timestamp}\n"
         headers = {"Content-Type": "application/json", "X-Amz-Date": timestamp}
@@ -43,7 +53,7 @@ class Signer:
             canonical += f"x-amz-security-token:{keys.token}\n"
             headers["X-Amz-Security-Token"] = keys.token
         digest = hashlib.sha256(body).hexdigest()
-        request = f"POST\n{quote(path, safe='/~')}\n\n{canonical}\n{names}\n{digest}"
+        request = f"POST\n{canonical_path}\n\n{canonical}\n{names}\n{digest}"
         scope = f"{day}/{self._region}/{self._service}/aws4_request"
         to_sign = f"{ALGORITHM}\n{timestamp}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
         signature = hmac.digest(self._key(day, keys.secret_key), to_sign.encode(), "sha256").hex()
