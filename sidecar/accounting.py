@@ -1,11 +1,14 @@
 """What a job's model calls took: attempts, usage and cost, entered into its facts."""
 
+from collections.abc import Sequence
 from typing import Literal
 
+from sidecar.coordinator.cost import LONG_TTL_FACTOR, TIER_FACTORS
 from sidecar.coordinator.service import Coordinator
 from sidecar.models.call import ModelCall, ModelReply
-from sidecar.models.content import CachePointBlock
+from sidecar.models.content import CachePointBlock, Message
 from sidecar.models.facts import RunFacts
+from sidecar.models.request import JobRequest
 from sidecar.models.result import Attempt, ErrorInfo, Usage
 
 # Rough, and said to be: used where the provider told nothing (a call that was broken off).
@@ -61,8 +64,18 @@ def _charge(call: ModelCall, usage: Usage, facts: RunFacts, coordinator: Coordin
         facts.cost_usd += price
 
 
+def dearest_factor(request: JobRequest) -> float:
+    """How much dearer than a plain one a request's calls can be: service tier, cache entries that live long."""
+    is_pressed = request.deadline is not None or request.timeout_s is not None
+    tier = "priority" if request.service_tier == "auto" and is_pressed else request.service_tier
+    cache = LONG_TTL_FACTOR if _ttl_of(request.messages or ()) == "1h" else 1.0
+    return max(TIER_FACTORS.get(tier, 1.0), 1.0) * cache
+
+
 def _longest_ttl(call: ModelCall) -> str:
-    blocks = (
-        block for message in call.messages if not isinstance(message.content, str) for block in message.content
-    )
+    return _ttl_of(call.messages)
+
+
+def _ttl_of(messages: Sequence[Message]) -> str:
+    blocks = (block for message in messages if not isinstance(message.content, str) for block in message.content)
     return "1h" if any(isinstance(block, CachePointBlock) and block.ttl == "1h" for block in blocks) else "5m"

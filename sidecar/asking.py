@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from sidecar.accounting import dearest_factor
 from sidecar.coordinator.service import Coordinator, Selection
 from sidecar.errors import InvalidRequest, Permanent, SidecarError
 from sidecar.models.call import CallLimits, ModelCall, ToolSpec
@@ -38,14 +39,19 @@ class Asker:
         bedrock: BedrockSettings,
         policy: Callable[[], Policy],
         queued: Callable[[Lane], int],
+        on_budget: Callable[[str], None],
     ) -> None:
-        """`policy` is asked each time, so that a reload holds at once; `queued` counts a lane's jobs."""
+        """`policy` is asked each time, so that a reload holds at once; `queued` counts a lane's jobs.
+
+        `on_budget` is told of each tenant with a daily budget that queues a job.
+        """
         self._coordinator = coordinator
         self._clock = clock
         self._jobs = jobs
         self._bedrock = bedrock
         self._policy = policy
         self._queued = queued
+        self._on_budget = on_budget
         self._selections: OrderedDict[int, tuple[Selection, int]] = OrderedDict()
 
     def ticket(self, opened: Opened) -> Ticket:
@@ -68,6 +74,8 @@ class Asker:
             deadline=request.deadline.timestamp() if request.deadline else None,
         )
         admission.admit(asked, policy=tenant)
+        if tenant.budget_usd_per_day is not None:
+            self._on_budget(name)
         self._selections[stored.seq] = (selection, tokens)
         if len(self._selections) > MOST_REMEMBERED:
             self._selections.popitem(last=False)
@@ -81,6 +89,7 @@ class Asker:
             max_tokens=max_tokens,
             pools=tuple(asked.pools),
             deadline=asked.deadline,
+            price_factor=dearest_factor(request),
         )
 
     def call(self, opened: Opened, *, pool: str, deadline: float, facts: RunFacts) -> tuple[ModelCall, Selection]:

@@ -20,6 +20,7 @@ from sidecar.models.profile import Candidate
 from sidecar.models.result import Usage
 from sidecar.ports import Clock, ModelClient
 from sidecar.response_formatter.formatter import error_info
+from sidecar.spending import Spending
 
 # A whole answer gives no sign of life while it is made; one that takes longer than at this rate has stalled.
 SLOWEST_TOKENS_A_S = 10.0
@@ -40,8 +41,8 @@ class Share(Protocol):
         """Give the first pool's debit back, then wait for room in `pool`."""
         ...
 
-    async def rest(self, seconds: float) -> None:
-        """Wait for `seconds` without holding a slot."""
+    async def rest(self, seconds: float, *, pool: str) -> None:
+        """Wait for `seconds` without holding a slot, then for room in `pool`."""
         ...
 
     def failed(self, error: SidecarError) -> None:
@@ -68,9 +69,10 @@ class _Run(msgspec.Struct, kw_only=True):
 class Caller:
     """Makes the model calls of jobs."""
 
-    def __init__(self, *, coordinator: Coordinator, models: ModelClient, clock: Clock) -> None:
+    def __init__(self, *, coordinator: Coordinator, models: ModelClient, spending: Spending, clock: Clock) -> None:
         self._coordinator = coordinator
         self._models = models
+        self._spending = spending
         self._clock = clock
 
     async def answer(
@@ -146,7 +148,7 @@ class Caller:
         await run.job.wait_for(
             Status(state="waiting", waiting_for="model", reason=decision.reason, estimate_ms=estimate_ms)
         )
-        await run.share.rest(decision.delay_s)
+        await run.share.rest(decision.delay_s, pool=decision.candidate.route.pool)
 
     async def _once(self, run: _Run, candidate: Candidate) -> ModelReply | SidecarError:
         """Make the call that was begun. Returns the error where it failed; others' errors are raised."""
@@ -208,7 +210,10 @@ class Caller:
         seconds = self._clock.monotonic() - started
         accounting.note(call, facts, outcome="ok", seconds=seconds)
         accounting.count(call, reply, facts, coordinator=self._coordinator)
-        run.share.used(reply.usage, seconds=seconds)
+        try:
+            await self._spending.settle(run.job, facts)
+        finally:
+            run.share.used(reply.usage, seconds=seconds)
         self._learn(run, call.candidate, reply, seconds)
         return reply
 

@@ -36,6 +36,7 @@ from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.tickets import Ticket
 from sidecar.response_formatter import formatter, structured
 from sidecar.settings import JobsSettings
+from sidecar.spending import Spending
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +45,19 @@ class Pipeline:
     """Takes jobs through the parts. Knows the order and nothing else."""
 
     def __init__(
-        self, *, asker: Asker, jobs: JobManager, caller: Caller, clock: Clock, settings: JobsSettings
+        self,
+        *,
+        asker: Asker,
+        jobs: JobManager,
+        caller: Caller,
+        spending: Spending,
+        clock: Clock,
+        settings: JobsSettings,
     ) -> None:
         self._asker = asker
         self._jobs = jobs
         self._caller = caller
+        self._spending = spending
         self._clock = clock
         self._settings = settings
 
@@ -104,12 +113,14 @@ class Pipeline:
         result: Result | None = None
         try:
             result = await self._result(job, opened, share, facts)
+            await self._spending.settle(job, facts)
             await self._jobs.end(job, result)
         except Conflict as e:
             log.warning("lost a job to another owner", extra={"job": opened.job, "error": e.message})
             return Outcome(kind="taken", attempt=job.state.attempt)
         except asyncio.CancelledError:
             # The process stops: nobody should have to wait until this owner counts as silent.
+            self._spending.count(job, facts)
             await self._jobs.leave(job, result)
             raise
         return ENDED

@@ -29,14 +29,17 @@ from sidecar.ports import (
     JobStore,
     LeaseStore,
     ModelClient,
+    PolicyStore,
     Publisher,
     Query,
     Reply,
+    SpendLedger,
 )
 from sidecar.request_handler.schedule import Scheduler
 from sidecar.request_handler.service import RequestHandler
 from sidecar.request_handler.tickets import TenantCaps
 from sidecar.settings import Policy, Settings
+from sidecar.spending import Spending
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +56,8 @@ class Ports(NamedTuple):
     leases: LeaseStore
     checkpoints: Checkpoints
     dead: DeadLetters
+    spend: SpendLedger
+    policies: PolicyStore
     clock: Clock
 
 
@@ -91,6 +96,15 @@ class Replica:
             on_crash=on_crash,
             on_disowned=self._on_disowned,
         )
+        self.spending = Spending(
+            ledger=ports.spend,
+            bus=ports.bus,
+            clock=ports.clock,
+            policy=lambda: self._policy,
+            scheduling=lambda: self.requests.scheduler if self.requests.leader is not None else None,
+            kick=lambda: self.requests.kick(),
+            on_crash=on_crash,
+        )
         self.requests = RequestHandler(
             intake=ports.intake,
             checkpoints=ports.checkpoints,
@@ -116,6 +130,7 @@ class Replica:
             slots=scheduler.slots,
             tenants=self._caps,
             limits=self._limits,
+            price=self._most_usd,
             interactive_reserve=scheduler.interactive_reserve,
             window=scheduler.window,
         )
@@ -129,16 +144,31 @@ class Replica:
             bedrock=settings.bedrock,
             policy=lambda: self._policy,
             queued=lambda lane: self.requests.jobs_of(lane),
+            on_budget=self.spending.want,
         )
-        caller = Caller(coordinator=self.coordinator, models=ports.models, clock=ports.clock)
-        return Pipeline(asker=asker, jobs=self.jobs, caller=caller, clock=ports.clock, settings=settings.jobs)
+        caller = Caller(
+            coordinator=self.coordinator, models=ports.models, spending=self.spending, clock=ports.clock
+        )
+        return Pipeline(
+            asker=asker,
+            jobs=self.jobs,
+            caller=caller,
+            spending=self.spending,
+            clock=ports.clock,
+            settings=settings.jobs,
+        )
 
     def _caps(self, tenant: str) -> TenantCaps:
         policy = self._policy.tenant(tenant)
-        return TenantCaps(policy.weight, policy.max_concurrency, policy.tokens_per_minute)
+        return TenantCaps(
+            policy.weight, policy.max_concurrency, policy.tokens_per_minute, policy.budget_usd_per_day
+        )
 
     def _limits(self, pool: str) -> Limits:
         return self.coordinator.limits(pool)
+
+    def _most_usd(self, pool: str, input_tokens: int, max_tokens: int) -> float | None:
+        return self.coordinator.most_usd(pool, input_tokens, max_tokens)
 
     async def start(self) -> None:
         """Hear cancellations before jobs, answer before working: nothing falls between."""
@@ -146,6 +176,7 @@ class Replica:
         await self._ports.endpoints.serve(
             (*self.queries.endpoints(), Endpoint("models", "models.*", self._models))
         )
+        await self.spending.start()
         await self.cluster.start(self.requests)
         self._background.spawn(self._recheck(), name="cancellations")
 
@@ -156,6 +187,7 @@ class Replica:
         if not await self.requests.finish(grace_s):
             log.warning("running jobs are handed back", extra={"jobs": self.requests.running})
         await self.requests.stop()
+        await self.spending.stop()
         await self.cluster.stop()
         await self._ports.endpoints.stop()
         await self._background.cancel()

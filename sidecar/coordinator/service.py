@@ -258,6 +258,15 @@ class Coordinator:
         routes = profile.routes if profile else ()
         return next((route.limits for route in routes if route.pool == pool), Limits())
 
+    def most_usd(self, pool: str, input_tokens: int, max_tokens: int) -> float | None:
+        """The most a call on a pool (`Route.pool`) can cost, in US dollars; None where no price is known."""
+        profile = self.profile(pool.rpartition("@")[0])
+        route = next((route for route in profile.routes if route.pool == pool), None) if profile else None
+        if profile is None or route is None:
+            return None
+        candidate = Candidate(profile=profile, route=route)
+        return self.estimate_cost(candidate, input_tokens=input_tokens, max_tokens=max_tokens)
+
     def profile(self, name: str) -> ModelProfile | None:
         """The model of an alias, Bedrock id, profile or ARN; None when unknown."""
         found = self._catalogue.resolve(name)

@@ -8,10 +8,9 @@ from sidecar.models.result import Attempt, Child, StopReason, Timings, Usage, Us
 class RunFacts(msgspec.Struct, kw_only=True):
     """Gathered while a job runs; the one mutable value here, owned by the task that runs the job.
 
-    `text` holds what was streamed of the attempt that counts, in pieces; `has_streamed` says
-    whether any delta of it went out,
-    `is_bound_by_budget` whether the answer's length was bounded by the job's money. `cost_usd` is None as soon as one
-    call's price is not known.
+    `text` holds what was streamed of the attempt that counts, in pieces; `has_streamed` says whether any delta
+    of it went out, `is_bound_by_budget` whether the answer's length was bounded by the job's money. `cost_usd` is
+    None as soon as one call's price is not known; `counted_micro_usd` is what of it the tenant's day was charged.
     """
 
     input_estimate: int = 0
@@ -26,6 +25,7 @@ class RunFacts(msgspec.Struct, kw_only=True):
     text: list[str] = msgspec.field(default_factory=list)
     has_streamed: bool = False
     is_bound_by_budget: bool = False
+    counted_micro_usd: int = 0
     stop_reason: StopReason | None = None
     queued_ms: int = 0
     first_token_ms: int | None = None

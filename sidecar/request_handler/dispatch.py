@@ -144,7 +144,7 @@ class Dispatch:
         budget = self.ledger.budget(tenant)
         if budget is None:
             return None
-        needed = self.ledger.least_money(ticket)
+        needed = self.ledger.money_needed(ticket)
         return None if needed <= budget.left else refusal(ticket, budget, needed=needed)
 
     def _is_unpaid(self, flow: Flow, ticket: Ticket) -> bool:
@@ -164,7 +164,7 @@ class Dispatch:
         budget = self.ledger.budget(tenant)
         if budget is None:
             return True
-        needed = self.ledger.least_money(ticket)
+        needed = self.ledger.money_needed(ticket)
         return needed <= budget.free or needed > budget.left
 
     def _park(self, flow: Flow, ticket: Ticket, now: float) -> bool:

@@ -219,17 +219,27 @@ class Leader:
         if self._crew.term != self.term:
             return
         scheduler.epoch_offset = self.clock.now() - now
-        for dropped in scheduler.take_dropped(now=now):
-            self._reader.left(dropped.ticket)
-            error = Permanent(_DROPPED.get(dropped.code, "the job cannot run"), code=dropped.code)
-            self._end_unrun(dropped.ticket, error)
         while (grant := scheduler.grant(now=now)) is not None:
             reservation = self._held.get(grant.ticket.seq)
             if reservation is not None:
                 reservation.take_over(grant)
             else:
                 self._begin(grant)
+        self._end_refused(now)
         self._wake_again(now)
+
+    def _end_refused(self, now: float) -> None:
+        """Jobs that the scheduler gave up on while it looked for grants."""
+        for dropped in self.scheduler.take_dropped(now=now):
+            self._reader.left(dropped.ticket)
+            error = dropped.error or Permanent(
+                _DROPPED.get(dropped.code, "the job cannot run"), code=dropped.code
+            )
+            self._end_unrun(dropped.ticket, error)
+        for denied in self.scheduler.take_denied():
+            reservation = self._held.get(denied.previous.ticket.seq)
+            if reservation is not None:
+                reservation.deny(denied.error)
 
     def _begin(self, grant: Grant) -> None:
         ticket = grant.ticket

@@ -67,11 +67,11 @@ class Ledger:
         """The most the ticket's next call can cost on a pool (1e-6 USD)."""
         return money_of(ticket, pool, price=self.price)
 
-    def least_money(self, ticket: Ticket) -> float:
-        """The same on the cheapest pool that can hold the call."""
+    def money_needed(self, ticket: Ticket) -> float:
+        """The same on the preferred pool that can hold the call: want of money is no reason for another model."""
         need = ticket.input_tokens + ticket.max_tokens
-        costs = [self.money(ticket, key) for key in ticket.pools if need <= self.pool(key).largest]
-        return min(costs, default=inf)
+        usable = (key for key in ticket.pools if need <= self.pool(key).largest)
+        return self.money(ticket, next(usable, ticket.pools[0]))
 
     def set_slots(self, slots: int, *, kept_share: float) -> None:
         """`slots` over all workers; a part of them is kept for class interactive, where there are enough."""

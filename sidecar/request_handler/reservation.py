@@ -70,6 +70,12 @@ class Reservation:
         self.grant, self.wish, self.answered = grant, None, (wish.number, grant.pool)
         self.answer(self, wish.number, grant.pool, None)
 
+    def deny(self, error: SidecarError) -> None:
+        """What this job waits for will not be granted any more."""
+        wish, self.wish = self.wish, None
+        if wish is not None:
+            self.answer(self, wish.number, None, error)
+
     def undo(self, number: int, *, keeps_slot: bool) -> None:
         if self._is_new(number):
             self._close(keeps_slot=keeps_slot)

@@ -131,6 +131,20 @@ class Scheduler:
             tenant.budget.heard(day, total)
             self.backlog.unpark(tenant)
 
+    def knows_budget(self, name: str) -> bool:
+        """Whether the tenant's total of the day was heard."""
+        tenant = self.ledger.tenants.get(name)
+        return tenant is not None and tenant.budget is not None and tenant.budget.settled is not None
+
+    def budgets_to_read(self, *, all_in_use: bool) -> list[str]:
+        """Tenants whose total is not known; with `all_in_use` also those with calls or jobs that it decides on."""
+        return [
+            name
+            for name, tenant in self.ledger.tenants.items()
+            if tenant.budget is not None
+            and (tenant.budget.settled is None or (all_in_use and (tenant.budget.reserved or tenant.parked)))
+        ]
+
     def grant(self, *, now: float) -> Grant | None:
         """The next call that may start, with everything debited; None when nothing may start now."""
         return self.dispatch.next(now)

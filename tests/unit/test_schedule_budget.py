@@ -125,9 +125,17 @@ def test_an_old_total_that_comes_late_takes_nothing_back() -> None:
     assert [dropped.code for dropped in made.take_dropped(now=0.0)] == ["budget_exceeded"]
 
 
-def test_a_dear_pool_is_passed_over_for_one_that_the_tenant_can_pay() -> None:
+def test_want_of_money_is_no_reason_for_another_model() -> None:
     made = queue(scheduler(), ticket(1, pools=("dear", POOL)))
-    assert [grant.pool for grant in granted(made)] == [POOL]
+    assert granted(made) == []
+    assert [dropped.code for dropped in made.take_dropped(now=0.0)] == ["budget_exceeded"]
+
+
+def test_a_full_quota_does_not_move_a_job_to_a_pool_that_the_tenant_cannot_pay() -> None:
+    made = queue(scheduler(), ticket(1, pools=(POOL, "dear")))
+    made.throttled(POOL, now=0.0, retry_after=5.0)
+    assert granted(made) == []
+    assert [grant.pool for grant in granted(made, 6.0)] == [POOL]
 
 
 def test_a_model_without_a_price_is_refused_to_a_tenant_with_a_budget() -> None:
