@@ -13,7 +13,14 @@ LONGEST_HEAD = 8_192
 READ_TIMEOUT_S = 5.0
 MOST_CONNECTIONS = 64
 
-_REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
+_REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
 
 
 class Page(NamedTuple):
@@ -104,4 +111,8 @@ class AdminServer:
             return method, Page(b'{"error":"no such path"}', 404)
         if method not in route.methods:
             return method, Page(b'{"error":"method not allowed"}', 405)
-        return method, await route.handler()
+        try:
+            return method, await route.handler()
+        except Exception:
+            log.exception("admin page %s failed", target)
+            return method, Page(b'{"error":"the sidecar failed; its log says how"}', 500)

@@ -1,0 +1,72 @@
+"""What the index knows of each lane, held against what the stream says."""
+
+from sidecar.ports import Backlog, Doorbell, Lane
+from sidecar.request_handler.lanes import Index
+
+A, B = Lane("a", "standard"), Lane("b", "standard")
+
+
+def bell(seq: int, lane: Lane = A) -> Doorbell:
+    return Doorbell(seq, lane, 10, None)
+
+
+def test_a_doorbell_says_that_a_lane_has_more_until_it_was_read() -> None:
+    index = Index()
+    lane = index.ring(bell(5))
+    assert lane is not None
+    assert lane.has_more
+    assert index.highest_seq == 5
+    assert index.track(lane, 5)
+    assert index.ring(bell(5)) is None
+    assert index.ring(bell(4)) is None
+    assert index.ring(bell(6)) is lane
+
+
+def test_a_request_is_in_memory_once() -> None:
+    index = Index()
+    lane = index.lane(A)
+    assert index.track(lane, 3)
+    assert not index.track(lane, 3)
+    assert lane.tracked == 1
+    index.forget(3)
+    index.forget(3)
+    assert lane.tracked == 0
+    assert not index.is_tracked(3)
+
+
+def test_a_lane_that_holds_more_than_is_known_is_read_from_its_start() -> None:
+    index = Index()
+    lane = index.lane(A)
+    index.track(lane, 3)
+    assert list(index.reconcile(Backlog({A: 1}, 3))) == []
+    assert list(index.reconcile(Backlog({A: 2}, 4))) == [lane]
+    assert lane.read_seq == 0
+    assert lane.has_more
+    assert index.highest_seq == 4
+
+
+def test_a_lane_that_is_being_read_is_left_alone() -> None:
+    index = Index()
+    lane = index.lane(A)
+    lane.is_filling = True
+    assert list(index.reconcile(Backlog({A: 5}, 5))) == []
+
+
+def test_a_lane_known_to_have_more_goes_on_where_it_was() -> None:
+    index = Index()
+    lane = index.lane(A)
+    index.track(lane, 3)
+    lane.has_more = True
+    assert list(index.reconcile(Backlog({A: 5}, 9))) == [lane]
+    assert lane.read_seq == 3
+
+
+def test_idle_lanes_are_forgotten_and_busy_ones_are_not() -> None:
+    index = Index()
+    index.lane(A)
+    index.track(index.lane(B), 1)
+    list(index.reconcile(Backlog({}, 9)))
+    assert list(index.lanes) == [B]
+    index.forget(1)
+    list(index.reconcile(Backlog({}, 9)))
+    assert index.lanes == {}

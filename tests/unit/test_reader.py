@@ -1,0 +1,179 @@
+"""Reading requests into the scheduler's windows, a few of each lane at a time."""
+
+import asyncio
+
+from sidecar.adapters.memory.bus import MemoryBus
+from sidecar.adapters.memory.clock import MemoryClock
+from sidecar.adapters.memory.intake import MemoryIntake
+from sidecar.component import Tasks
+from sidecar.errors import JobCancelled, Permanent, SidecarError
+from sidecar.ports import Lane
+from sidecar.request_handler.decode import Opened
+from sidecar.request_handler.reader import Reader
+from sidecar.request_handler.schedule import Scheduler
+from sidecar.request_handler.tickets import Ticket
+
+LANE = Lane("acme", "standard")
+REQUEST = b'{"messages": [{"role": "user", "content": "hi"}]}'
+
+
+class Stage:
+    def __init__(self, *, window: int = 4) -> None:
+        self.clock = MemoryClock()
+        self.bus = MemoryBus(self.clock)
+        self.crashes: list[BaseException] = []
+        self.tasks = Tasks(self.crashes.append)
+        self.scheduler = Scheduler(
+            classes={"interactive": 100, "standard": 20, "batch": 1}, slots=1, window=window
+        )
+        self.refused: list[tuple[str, SidecarError]] = []
+        self.marked: set[tuple[str, str]] = set()
+        self.poison: set[str] = set()
+        self.reader = Reader(
+            intake=MemoryIntake(self.bus),
+            scheduler=self.scheduler,
+            clock=self.clock,
+            tasks=self.tasks,
+            admit=self.admit,
+            refuse=self.refuse,
+            on_filled=lambda: None,
+            is_marked=lambda tenant, job: (tenant, job) in self.marked,
+        )
+
+    def admit(self, opened: Opened) -> Ticket:
+        if opened.job in self.poison:
+            raise ZeroDivisionError
+        stored = opened.stored
+        return Ticket(
+            seq=stored.seq,
+            lane=stored.lane,
+            job_id=opened.job,
+            size=len(stored.payload),
+            stored_at=stored.stored_at,
+            input_tokens=1,
+            max_tokens=1,
+            pools=("m@r",),
+        )
+
+    async def refuse(self, opened: Opened, error: SidecarError) -> None:
+        self.refused.append((opened.job, error))
+        await MemoryIntake(self.bus).delete(opened.stored.seq)
+
+    async def submit(self, job: str, payload: bytes = REQUEST) -> int:
+        return await MemoryIntake(self.bus).submit(LANE, payload, {"Llm-Job-Id": job})
+
+    @property
+    def waiting(self) -> list[str]:
+        return [job for _, job in self.reader.waiting]
+
+
+async def test_a_window_is_filled_and_no_more() -> None:
+    stage = Stage(window=4)
+    for i in range(20):
+        await stage.submit(f"j{i}")
+    await stage.reader.reconcile()
+    await stage.clock.settle()
+    assert stage.waiting[:4] == ["j0", "j1", "j2", "j3"]
+    assert len(stage.waiting) < 20
+
+
+async def test_what_left_makes_room_for_the_next_in_order() -> None:
+    stage = Stage(window=2)
+    for i in range(5):
+        await stage.submit(f"j{i}")
+    await stage.reader.reconcile()
+    await stage.clock.settle()
+    seen = []
+    while stage.waiting:
+        key, ticket = next(iter(stage.reader.waiting.items()))
+        seen.append(key[1])
+        stage.scheduler.remove(LANE, ticket.seq)
+        stage.reader.left(ticket)
+        await stage.clock.settle()
+    assert seen == [f"j{i}" for i in range(5)]
+
+
+async def test_garbage_is_refused_and_the_next_is_read() -> None:
+    stage = Stage()
+    await stage.submit("bad", b"no json")
+    await stage.submit("good")
+    await stage.reader.reconcile()
+    await stage.clock.settle()
+    assert stage.waiting == ["good"]
+    ((job, error),) = stage.refused
+    assert (job, error.code) == ("bad", "invalid_request")
+
+
+async def test_a_request_that_breaks_admission_is_refused_and_ends_nothing() -> None:
+    stage = Stage()
+    stage.poison.add("poison")
+    await stage.submit("poison")
+    await stage.submit("good")
+    await stage.reader.reconcile()
+    await stage.clock.settle()
+    assert stage.waiting == ["good"]
+    assert [(job, error.code) for job, error in stage.refused] == [("poison", "internal")]
+    assert stage.crashes == []
+
+
+async def test_a_refused_request_with_the_id_of_a_queued_one_is_dropped() -> None:
+    stage = Stage()
+    await stage.submit("same")
+    await stage.submit("same", b"garbage")
+    await stage.reader.reconcile()
+    await stage.clock.settle()
+    assert stage.refused == []
+    assert stage.waiting == ["same"]
+    assert len(list(stage.bus.requests.find("llm.v1.request.>"))) == 1
+
+
+async def test_a_job_whose_cancellation_was_heard_is_not_queued() -> None:
+    stage = Stage()
+    stage.marked.add(("acme", "gone"))
+    await stage.submit("gone")
+    await stage.reader.reconcile()
+    await stage.clock.settle()
+    assert [(job, type(error)) for job, error in stage.refused] == [("gone", JobCancelled)]
+
+
+async def test_a_bus_that_is_away_is_asked_again() -> None:
+    stage = Stage()
+    await stage.submit("j1")
+    reconciling = asyncio.ensure_future(stage.reader.reconcile())
+    await stage.clock.settle()
+    stage.bus.partition("replica")
+    await stage.clock.advance(20)
+    stage.bus.heal("replica")
+    await stage.clock.advance(20)
+    await asyncio.wait([reconciling])
+    assert stage.waiting == ["j1"]
+    assert stage.crashes == []
+
+
+async def test_what_was_forgotten_can_be_read_again() -> None:
+    stage = Stage()
+    await stage.submit("j1")
+    await stage.reader.reconcile()
+    await stage.clock.settle()
+    ticket = stage.reader.waiting[("acme", "j1")]
+    stage.scheduler.remove(LANE, ticket.seq)
+    stage.reader.left(ticket)
+    stage.reader.forget(ticket)
+    assert stage.waiting == []
+    await stage.reader.reconcile()
+    await stage.clock.settle()
+    assert stage.waiting == ["j1"]
+
+
+async def test_an_unknown_refusal_is_passed_on_as_it_is() -> None:
+    stage = Stage()
+    error = Permanent("no", code="tenant_denied")
+
+    def admit(opened: Opened) -> Ticket:
+        raise error
+
+    stage.reader._admit = admit
+    await stage.submit("j1")
+    await stage.reader.reconcile()
+    await stage.clock.settle()
+    assert stage.refused == [("j1", error)]
