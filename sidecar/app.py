@@ -5,7 +5,9 @@ import logging
 import os
 import re
 import socket
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -26,10 +28,12 @@ from sidecar.adapters.nats.policies import NatsPolicyStore
 from sidecar.adapters.nats.provision import ensure
 from sidecar.adapters.nats.publisher import NatsPublisher
 from sidecar.adapters.nats.spend import NatsSpendLedger
+from sidecar.adapters.nats.topology import largest_queue
 from sidecar.component import Lifecycle, Phase, SystemClock
 from sidecar.models.subjects import Subjects
+from sidecar.reloading import Reloader
 from sidecar.replica import Ports, Replica
-from sidecar.settings import Settings
+from sidecar.settings import Policy, Settings
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +47,14 @@ def replica_name(settings: Settings) -> str:
 class App:
     """A whole process. `start`, then `wait` until somebody asks for the end or it cannot go on, then `stop`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, *, reread: Callable[[], Settings] | None = None, watched: Path | None = None
+    ) -> None:
+        """`reread` gives the settings anew, from the file `watched` and whatever else they came from."""
         self.settings = settings
+        self._reread = reread
+        self._watched = watched
+        self._reloader: Reloader | None = None
         self.lifecycle = Lifecycle()
         self.name = replica_name(settings)
         self.replica: Replica | None = None
@@ -67,8 +77,35 @@ class App:
         )
         for warning in self.replica.coordinator.warnings:
             log.warning("model configuration", extra={"warning": warning})
+        await self._start_reloading(mux, self.replica)
         await self.replica.start()
         self.lifecycle.enter(Phase.RUNNING)
+
+    async def _start_reloading(self, mux: Mux, replica: Replica) -> None:
+        async def apply(policy: Policy) -> None:
+            settings = self.settings.model_copy(update=dict(policy))
+            if largest_queue(settings) > largest_queue(self.settings):
+                await ensure(mux, settings)
+            replica.apply(policy)
+            self.settings = settings
+
+        self._reloader = Reloader(
+            store=replica.policies,
+            read_file=lambda: (self._reread() if self._reread else self.settings).policy,
+            path=self._watched,
+            current=self.settings.policy,
+            apply=apply,
+            health=self.lifecycle.health,
+            clock=SystemClock(),
+            on_crash=self.lifecycle.fail,
+        )
+        await self._reloader.start()
+        self._closing.push_async_callback(self._reloader.stop)
+
+    def reload(self) -> None:
+        """Read the policy again (SIGHUP)."""
+        if self._reloader is not None:
+            self._reloader.reload()
 
     async def _connect(self) -> Mux:
         connection = Connection(self.settings.nats, name=f"llm-sidecar {self.name}")
@@ -84,6 +121,8 @@ class App:
         if self._is_closing:
             return
         self.lifecycle.health.set("nats", None if state == "connected" else f"NATS is {state}")
+        if state == "connected" and self._reloader is not None:
+            self._reloader.hint()
 
     def _ports(self, mux: Mux, models: BedrockManager) -> Ports:
         subjects = Subjects(self.settings.nats.prefix)

@@ -119,6 +119,10 @@ class Replica:
         )
 
     @property
+    def policies(self) -> PolicyStore:
+        return self._ports.policies
+
+    @property
     def scheduler(self) -> Scheduler:
         """The scheduler of the current term; an idle one while another replica schedules."""
         return self.requests.scheduler

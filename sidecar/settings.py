@@ -4,7 +4,9 @@ The only reader of the environment. Every field's name or description carries it
 (`classes`, `tenants`, `models`, `filters`) can be loaded again while the process runs: `load_policy`.
 """
 
+import json
 import os
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -264,7 +266,40 @@ def load(config: Path | None = None, overrides: dict[str, Any] | None = None) ->
     try:
         return FromFile(**(overrides or {}))
     except ValidationError as e:
-        lines = [f"{'.'.join(str(p) for p in item['loc'])}: {item['msg']}" for item in e.errors()]
-        raise StartupError("the configuration is not valid: " + "; ".join(lines)) from e
+        raise _not_valid("the configuration", e) from e
     except ValueError as e:
         raise StartupError(f"the configuration file {config} cannot be read: {e}") from e
+
+
+def merge_policy(base: Policy, document: bytes | None) -> Policy:
+    """`base` with what a TOML or JSON `document` says: an entry there (a tenant, a model) replaces the base's whole.
+
+    Raises StartupError that names each field that is wrong.
+    """
+    if document is None:
+        return base
+    sections = _parsed(document)
+    merged = base.model_dump(exclude_unset=True)
+    for name, entries in sections.items():
+        both = isinstance(entries, dict) and name in Policy.model_fields
+        merged[name] = {**merged.get(name, {}), **entries} if both else entries
+    try:
+        return Policy.model_validate(merged)
+    except ValidationError as e:
+        raise _not_valid("the policy", e) from e
+
+
+def _parsed(document: bytes) -> dict[str, Any]:
+    try:
+        text = document.decode()
+        sections = json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
+    except ValueError as e:
+        raise StartupError(f"the policy is neither TOML nor JSON: {e}") from e
+    if not isinstance(sections, dict):
+        raise StartupError("the policy is no table of sections")
+    return sections
+
+
+def _not_valid(what: str, error: ValidationError) -> StartupError:
+    lines = [f"{'.'.join(str(p) for p in item['loc'])}: {item['msg']}" for item in error.errors()]
+    return StartupError(f"{what} is not valid: " + "; ".join(lines))

@@ -40,7 +40,11 @@ def command(
     from sidecar import logs
 
     logs.set_up(level=settings.log.level, form=settings.log.format)
-    return run_loop(serve(settings))
+
+    def reread() -> "Settings":
+        return load_settings(config, (*assignments, *extra), invocation)
+
+    return run_loop(serve(settings, reread=reread, watched=config))
 
 
 def run_loop(work: Coroutine[Any, Any, int]) -> int:
@@ -65,11 +69,13 @@ def _spare_the_collector() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
-async def serve(settings: "Settings") -> int:
+async def serve(
+    settings: "Settings", *, reread: "Callable[[], Settings] | None" = None, watched: Path | None = None
+) -> int:
     """Start, wait, drain. Returns the exit code; raises StartupError when it cannot run as configured."""
     from sidecar.app import App
 
-    app = App(settings)
+    app = App(settings, reread=reread, watched=watched)
     loop = asyncio.get_running_loop()
     starting = loop.create_task(app.start())
 
@@ -80,6 +86,7 @@ async def serve(settings: "Settings") -> int:
 
     for number in _SIGNALS:
         loop.add_signal_handler(number, on_signal)
+    loop.add_signal_handler(signal.SIGHUP, app.reload)
     try:
         await asyncio.wait({starting})
         if not starting.cancelled():
@@ -88,7 +95,7 @@ async def serve(settings: "Settings") -> int:
             await app.wait()
     finally:
         await app.stop()
-        for number in _SIGNALS:
+        for number in (*_SIGNALS, signal.SIGHUP):
             loop.remove_signal_handler(number)
     return _outcome(app)
 

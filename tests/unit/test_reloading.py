@@ -1,0 +1,148 @@
+"""The policy while the process runs: what is taken over, and that the last good one stays."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.adapters.memory.bus import MemoryBus
+from sidecar.adapters.memory.clock import MemoryClock
+from sidecar.adapters.memory.policies import MemoryPolicyStore
+from sidecar.component import Health
+from sidecar.errors import StartupError
+from sidecar.reloading import Reloader
+from sidecar.settings import Policy, TenantPolicy, load, merge_policy
+from tests.support.replica import bench
+
+
+class World:
+    def __init__(self, path: Path, text: str) -> None:
+        self.path = path
+        self.write(text)
+        self.clock = MemoryClock()
+        self.bus = MemoryBus(self.clock)
+        self.store = MemoryPolicyStore(self.bus)
+        self.health = Health()
+        self.applied: list[Policy] = []
+        self.crashes: list[BaseException] = []
+        self.refuses: str | None = None
+        self.reloader = Reloader(
+            store=MemoryPolicyStore(self.bus, replica="one"),
+            read_file=lambda: load(path).policy,
+            path=path,
+            current=load(path).policy,
+            apply=self.apply,
+            health=self.health,
+            clock=self.clock,
+            on_crash=self.crashes.append,
+        )
+
+    def write(self, text: str) -> None:
+        self.path.write_text(text)
+
+    async def apply(self, policy: Policy) -> None:
+        if self.refuses:
+            raise StartupError(self.refuses)
+        self.applied.append(policy)
+
+    async def save(self, document: bytes | None) -> None:
+        await self.clock.run(self.store.save(document))
+        await self.clock.advance(0.1)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> Any:
+    made = World(tmp_path / "sidecar.toml", "[tenants.acme]\nweight = 2\n")
+    await made.reloader.start()
+    yield made
+    await made.reloader.stop()
+    assert not made.crashes
+
+
+async def test_a_file_that_changes_is_taken_over_within_a_moment(world: World) -> None:
+    world.write("[tenants.acme]\nweight = 3.5\nmax_queue = 7\n")
+    await world.clock.advance(1.1)
+    assert [p.tenant("acme") for p in world.applied] == [TenantPolicy(weight=3.5, max_queue=7)]
+
+
+async def test_a_bad_file_changes_nothing_and_is_told_until_it_is_mended(world: World) -> None:
+    world.write("[tenants.acme]\nwieght = 3\n")
+    await world.clock.advance(1.1)
+    assert world.applied == []
+    assert not world.reloader.is_ok
+    assert "tenants.acme.wieght" in world.health.reasons["config"]
+    world.write("[tenants.acme]\nweight = 30\n")
+    await world.clock.advance(1.1)
+    assert world.health.reasons == {}
+    assert world.applied[-1].tenant("acme").weight == 30
+
+
+async def test_a_file_that_goes_away_leaves_the_old_policy(world: World) -> None:
+    world.path.unlink()
+    await world.clock.advance(1.1)
+    assert world.applied == []
+    assert "does not exist" in world.health.reasons["config"]
+
+
+@pytest.mark.parametrize(
+    "document", [b'[tenants.beta]\nweight = 9\n', b'{"tenants": {"beta": {"weight": 9}}}'], ids=["toml", "json"]
+)
+async def test_what_is_on_the_bus_stands_over_the_file(world: World, document: bytes) -> None:
+    await world.save(document)
+    assert world.applied[-1].tenant("beta").weight == 9
+    assert world.applied[-1].tenant("acme").weight == 2
+    await world.save(None)
+    assert "beta" not in world.applied[-1].tenants
+
+
+@pytest.mark.parametrize(
+    "document", [b"[tenants", b"\xff", b"{]", b"[tenants.a]\nweight = -1\n", b"[bedrock]\nregions = []"]
+)
+async def test_a_bad_document_on_the_bus_is_refused_with_its_reason(world: World, document: bytes) -> None:
+    await world.save(document)
+    assert world.applied == []
+    assert "policy" in world.health.reasons["config"]
+    await world.save(None)
+    assert world.health.reasons == {}
+
+
+async def test_a_hint_that_was_lost_is_made_good_by_reading_again(world: World) -> None:
+    world.bus.deliveries = lambda delivery: ()
+    await world.save(b'[tenants.beta]\nweight = 9\n')
+    assert world.applied == []
+    await world.clock.advance(16.0)
+    assert world.applied[-1].tenant("beta").weight == 9
+
+
+async def test_a_policy_that_cannot_be_applied_is_tried_again_on_request(world: World) -> None:
+    world.refuses = "no such model"
+    world.write("[tenants.acme]\nweight = 4\n")
+    await world.clock.advance(1.1)
+    assert "no such model" in world.health.reasons["config"]
+    world.refuses = None
+    world.reloader.reload()
+    await world.clock.advance(0.1)
+    assert world.applied[-1].tenant("acme").weight == 4
+    assert world.reloader.is_ok
+
+
+def test_an_entry_of_the_document_replaces_the_whole_entry() -> None:
+    base = Policy(tenants={"a": TenantPolicy(weight=2, max_queue=5), "b": TenantPolicy(weight=3)})
+    merged = merge_policy(base, b"[tenants.a]\nweight = 4\n[classes.batch]\nweight = 2\n")
+    assert merged.tenant("a") == TenantPolicy(weight=4)
+    assert merged.tenant("b").weight == 3
+    assert merged.classes["batch"].weight == 2
+    assert merged.classes["interactive"].weight == 100
+
+
+async def test_new_weights_and_denials_hold_for_the_next_job() -> None:
+    async with bench() as made:
+        replica = await made.replica()
+        job = await made.submit()
+        assert (await made.result(job)).state == "succeeded"
+        replica.apply(Policy(tenants={"acme": TenantPolicy(deny=True)}))
+        job = await made.submit()
+        result = await made.result(job)
+        assert result.state == "rejected"
+        assert result.error is not None
+        assert result.error.code == "tenant_denied"
