@@ -167,7 +167,7 @@ async def worker(under: Stage) -> list[Figure]:
             before = set(jobs.jobs)
             await jobs.submit_many(30, behave="tokens=160 tps=20", prefix=f"w{round_}-")
             ours = {job: 0.0 for job in jobs.jobs if job not in before}
-            await jobs.until_running(ours)
+            await jobs.until_called(ours)
             killed_at = time.monotonic()
             await asyncio.to_thread(replicas.kill, place)
             await asyncio.to_thread(replicas.respawn(place).wait_ready)
@@ -216,7 +216,7 @@ async def nats(under: Stage) -> list[Figure]:
         load(under.nats.url, under.emulator, tenant="chaos") as jobs,
     ):
         await jobs.submit_many(RUNNING_JOBS, behave=LONG)
-        await jobs.until_running(jobs.jobs)
+        await jobs.until_called(jobs.jobs)
         await asyncio.to_thread(under.nats.restart, force=True)
         await jobs.until_ended()
         found = await jobs.settle()
@@ -257,7 +257,7 @@ async def cancel(under: Stage) -> list[Figure]:
         load(under.nats.url, under.emulator, tenant="chaos") as jobs,
     ):
         await jobs.submit_many(CANCELS, behave="tokens=2000 tps=20")
-        await jobs.until_running(jobs.jobs)
+        await jobs.until_called(jobs.jobs)
         asked: dict[str, float] = {}
         for job in jobs.jobs:
             asked[job] = time.time()

@@ -34,7 +34,7 @@ def cluster() -> Iterator[NatsCluster]:
 
 async def _run_all(jobs: Load) -> None:
     await jobs.submit_many(JOBS, behave=LONG)
-    await jobs.until_running(jobs.jobs)
+    await jobs.until_called(jobs.jobs)
 
 
 def _check(found: Findings, logs: str) -> None:

@@ -61,7 +61,7 @@ async def test_jobs_that_outlive_the_grace_period_are_handed_over(
         load(url, bedrock, tenant=tenant) as jobs,
     ):
         await jobs.submit_many(20, behave="tokens=60 tps=15")
-        await jobs.until_running(jobs.jobs)
+        await jobs.until_called(jobs.jobs)
         assert await replicas.terminate(0) == 0, replicas.logs()
         await jobs.until_ended()
         found = await jobs.settle()

@@ -16,12 +16,12 @@ TERMINAL = frozenset({"succeeded", "failed", "cancelled", "expired", "rejected"}
 READS_AT_ONCE = 64
 REQUEST_S = 30.0
 _NO_MESSAGE = 10037
-_MARK = re.compile(r"\bjob=([A-Za-z0-9_-]+)")
+_MARK = re.compile(r"\bjob=([A-Za-z0-9_-]+)/([A-Za-z0-9_-]+)")
 
 
-def prompt(job: str, *, behave: str) -> str:
+def prompt(tenant: str, job: str, *, behave: str) -> str:
     """A prompt whose calls can be counted by job afterwards. `behave` is the emulator's grammar."""
-    return f"[[{behave}]] job={job}"
+    return f"[[{behave}]] job={tenant}/{job}"
 
 
 class Message(NamedTuple):
@@ -101,12 +101,13 @@ async def count(connection: Client, stream: str) -> int:
     return int(reply["state"]["messages"]) if "state" in reply else 0
 
 
-def calls_by_job(calls: Iterable[Mapping[str, Any]]) -> Counter[str]:
-    """How often the provider was called for each job, from the emulator's recorded calls with bodies."""
+def calls_by_job(calls: Iterable[Mapping[str, Any]], tenant: str) -> Counter[str]:
+    """How often the provider was called for a tenant's jobs, from the emulator's recorded calls with bodies."""
     counted: Counter[str] = Counter()
     for call in calls:
         found = _MARK.search(json.dumps(call["request"]["messages"]))
-        counted[found[1] if found else "?"] += 1
+        if found is not None and found[1] == tenant:
+            counted[found[2]] += 1
     return counted
 
 

@@ -25,7 +25,7 @@ STARTS_S = 120.0
 TERMINAL_POLL_S = 0.1
 # The emulator remembers its last calls; read them before they are forgotten.
 COLLECT_S = 1.0
-COLLECTED = 1000
+COLLECTED = 500
 LEASE = "$KV.LLM_CTL.lease.scheduler"
 
 
@@ -147,7 +147,7 @@ class Load:
     ) -> None:
         """Publish until the stream has acknowledged it."""
         request = {
-            "messages": [{"role": "user", "content": prompt(job, behave=behave)}],
+            "messages": [{"role": "user", "content": prompt(self.tenant, job, behave=behave)}],
             "model": MODEL,
             "stream": is_streamed,
             "params": {"max_tokens": 256},
@@ -174,14 +174,12 @@ class Load:
             await self.submit(f"{prefix}{i}", behave=behave, is_streamed=i % 2 == 0)
             await asyncio.sleep(max(0.0, began + over_s * (i + 1) / count - time.monotonic()))
 
-    async def until_running(self, wanted: Iterable[str]) -> None:
-        """Wait until each of these jobs was heard to run."""
-        expected = set(wanted)
-        await self.until(lambda: expected <= self.heard_running())
-
-    def heard_running(self) -> set[str]:
-        """Jobs that a model was heard to run."""
-        return {e["job"] for e in self.events if e["type"] == "status" and e["data"]["state"] == "running"}
+    async def until_called(self, wanted: Iterable[str]) -> None:
+        """Wait until the provider was called for each of these jobs."""
+        async with asyncio.timeout(LIMIT_S):
+            while set(wanted) - set(self.calls):
+                await asyncio.sleep(TERMINAL_POLL_S)
+                await self._collect()
 
     async def until(self, is_enough: Callable[[], bool], *, limit_s: float = LIMIT_S) -> None:
         """Wait until `is_enough()`; asked whenever an event was heard, and now and then."""
@@ -217,7 +215,7 @@ class Load:
     @property
     def calls(self) -> Counter[str]:
         """By job."""
-        return calls_by_job(self._calls.values())
+        return calls_by_job(self._calls.values(), self.tenant)
 
     def aborted_at(self) -> dict[str, float]:
         """When the provider saw its client leave, by job, in seconds since 1970."""
@@ -225,7 +223,7 @@ class Load:
             job: call["aborted_at"]
             for call in self._calls.values()
             if call["aborted_at"] is not None
-            for job in calls_by_job([call])
+            for job in calls_by_job([call], self.tenant)
         }
 
     async def settle(self) -> Findings:
@@ -233,8 +231,9 @@ class Load:
         await self._collect()
         until = time.monotonic() + 30.0
         while True:
-            ours = Counter({job: n for job, n in self.calls.items() if job in set(self.jobs)})
-            found = await audit(self.connection, self.tenant, self.jobs, ours, streamed=frozenset(self.streamed))
+            found = await audit(
+                self.connection, self.tenant, self.jobs, self.calls, streamed=frozenset(self.streamed)
+            )
             if not found.requests_left or time.monotonic() > until:
                 return found
             await asyncio.sleep(0.5)

@@ -148,7 +148,7 @@ class TrippedModels(Tripped):
 
     async def stream(self, call: ModelCall) -> AsyncIterator[ModelDelta | ModelReply]:
         async for item in self._port.stream(call):
-            if "job=at-called" in repr(call):
+            if "/at-called" in repr(call.messages):
                 self._trip("called", "at-called")
             yield item
 
