@@ -254,3 +254,45 @@ async def test_an_expired_lease_whose_renewal_is_answered_late_is_not_believed()
         jobs = await submit(b, 4)
         b.bus.faults = lambda op: Fault()
         await check_all_ended(b, jobs)
+
+
+STEPS = [
+    ("jobs.create", 1, 2),
+    ("events.publish", 1, 2),
+    ("jobs.update", 1, 2),
+    ("events.publish", 2, 1),
+    ("intake.delete", 1, 1),
+]
+
+
+@pytest.mark.parametrize(("name", "occurrence", "most_calls"), STEPS)
+@pytest.mark.parametrize("is_done", [False, True], ids=["before", "after"])
+async def test_a_crash_before_or_after_any_step_is_made_good(
+    name: str, occurrence: int, most_calls: int, is_done: bool
+) -> None:
+    """The steps of a unary job: claim, first event, commit, result event, deletion of the request."""
+    async with bench(slow(0.5)) as b:
+        await b.fleet("one")
+        count = 0
+
+        def faults(op: Operation) -> Fault:
+            nonlocal count
+            count += op.name == name
+            if op.name == name and count == occurrence and op.replica == "one":
+                # What follows never arrives either: the process is gone.
+                b.clock.call_later(0.0, lambda: b.kill(b.replicas[0]))
+                return Fault(lose="ack" if is_done else "request")
+            return Fault()
+
+        b.bus.faults = faults
+        job = await b.submit(job="job1", params={"max_tokens": 10})
+        await b.clock.advance(3)
+        assert not b.replicas, "the step was met"
+        b.bus.faults = lambda op: Fault()
+        await b.fleet("two")
+        await check_all_ended(b, [job])
+        is_committed = (name, is_done) == ("jobs.update", True) or name == "intake.delete" or occurrence == 2
+        assert len(b.model.calls) <= (1 if is_committed else most_calls)
+        events = await b.events(job)
+        result = events[-1].data
+        assert (await b.stored(job)).state.result == result  # type: ignore[union-attr]
