@@ -41,7 +41,8 @@ class Asker:
         queued: Callable[[Lane], int],
         on_budget: Callable[[str], None],
     ) -> None:
-        """`policy` is asked each time, so that a reload holds at once; `queued` counts a lane's jobs.
+        """`policy` is asked each time, so that a reload holds at once; `queued` counts a lane's jobs,
+        the one that is being asked about included.
 
         `on_budget` is told of each tenant with a daily budget that queues a job.
         """
@@ -69,7 +70,7 @@ class Asker:
             input_tokens=tokens,
             max_tokens=max_tokens,
             pools={c.route.pool: c.route.limits for c in _affordable_stand_ins(request, selection)},
-            queued=self._queued(stored.lane),
+            queued=max(0, self._queued(stored.lane) - 1),
             now=self._clock.now(),
             deadline=request.deadline.timestamp() if request.deadline else None,
         )
@@ -91,6 +92,10 @@ class Asker:
             deadline=asked.deadline,
             price_factor=dearest_factor(request),
         )
+
+    def max_queue(self, lane: Lane) -> int:
+        """How many jobs of the lane the tenant may have, queued and running."""
+        return self._policy().tenant(lane.tenant).max_queue
 
     def call(self, opened: Opened, *, pool: str, deadline: float, facts: RunFacts) -> tuple[ModelCall, Selection]:
         """The model call of a granted job, for the candidate of the granted pool; `aiming` bounds it later."""

@@ -31,7 +31,7 @@ from sidecar.models.facts import RunFacts
 from sidecar.models.replica import ENDED, Outcome
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
-from sidecar.ports import Clock, Stored
+from sidecar.ports import Clock, Lane, Stored
 from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.tickets import Ticket
 from sidecar.response_formatter import formatter, structured
@@ -66,6 +66,10 @@ class Pipeline:
         if opened.request is not None:
             structured.check(opened.request.output)
         return self._asker.ticket(opened)
+
+    def max_queue(self, lane: Lane) -> int:
+        """How many jobs of the lane the tenant may have, queued and running."""
+        return self._asker.max_queue(lane)
 
     async def refuse(self, opened: Opened, error: SidecarError, *, known: Stored | None = None) -> None:
         """The end of a job that never runs: refused, expired or cancelled while it was queued."""

@@ -272,7 +272,7 @@ def load(config: Path | None = None, overrides: dict[str, Any] | None = None) ->
 
 
 def merge_policy(base: Policy, document: bytes | None) -> Policy:
-    """`base` with what a TOML or JSON `document` says: an entry there (a tenant, a model) replaces the base's whole.
+    """`base` with what a TOML or JSON `document` says: an entry there (a tenant, a model) replaces the base's.
 
     Raises StartupError that names each field that is wrong.
     """

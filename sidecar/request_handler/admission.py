@@ -65,12 +65,17 @@ def check_names(tenant: str, kind: str, names: Iterable[str], *, allowed: Iterab
 def check_queue(asked: Asked, *, policy: TenantPolicy) -> None:
     """Raise `queue_full` where the lane holds as many jobs as the tenant may have."""
     if asked.queued >= policy.max_queue:
-        raise Temporary(
-            f"{asked.queued} jobs are queued or running, tenant {asked.tenant} may have {policy.max_queue}"
-            " of one class: wait for results before you send more",
-            code="queue_full",
-            details={"queued": asked.queued, "max_queue": policy.max_queue},
-        )
+        raise queue_full(asked.tenant, queued=asked.queued, max_queue=policy.max_queue)
+
+
+def queue_full(tenant: str, *, queued: int, max_queue: int) -> Temporary:
+    """The refusal of a job that comes to a lane of `queued` jobs."""
+    return Temporary(
+        f"{queued} jobs are queued or running, tenant {tenant} may have {max_queue}"
+        " of one class: wait for results before you send more",
+        code="queue_full",
+        details={"queued": queued, "max_queue": max_queue},
+    )
 
 
 def check_size(asked: Asked, *, policy: TenantPolicy) -> None:

@@ -6,9 +6,13 @@ from sidecar.ports import Backlog, Doorbell, Lane
 
 
 class LaneIndex:
-    """One lane. `read_seq`: everything up to here is in memory or gone. `has_more`: something may stand behind."""
+    """One lane. `read_seq`: everything up to here is in memory or gone. `has_more`: something may stand behind.
 
-    __slots__ = ("has_more", "is_filling", "lane", "read_seq", "tracked")
+    `tracked` counts requests in memory, `excess` those of them that are turned away, `stored` all that the stream
+    holds: the count of the last reconcile and what was heard since.
+    """
+
+    __slots__ = ("excess", "has_more", "is_filling", "lane", "read_seq", "stored", "tracked")
 
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
@@ -16,6 +20,8 @@ class LaneIndex:
         self.has_more = False
         self.is_filling = False
         self.tracked = 0
+        self.excess = 0
+        self.stored = 0
 
 
 class Index:
@@ -24,6 +30,7 @@ class Index:
     def __init__(self) -> None:
         self.lanes: dict[Lane, LaneIndex] = {}
         self._tracked: dict[int, Lane] = {}
+        self._excess: set[int] = set()
         self.highest_seq = 0
 
     def lane(self, lane: Lane) -> LaneIndex:
@@ -34,9 +41,10 @@ class Index:
 
     def ring(self, doorbell: Doorbell) -> LaneIndex | None:
         """Note a doorbell. The lane to read, or None when the request is known already."""
+        lane = self.lane(doorbell.lane)
         if doorbell.seq > self.highest_seq:
             self.highest_seq = doorbell.seq
-        lane = self.lane(doorbell.lane)
+            lane.stored += 1
         if doorbell.seq <= lane.read_seq:
             return None
         lane.has_more = True
@@ -47,6 +55,23 @@ class Index:
         if seq not in self._tracked:
             self._tracked[seq] = lane
             self.lane(lane).tracked += 1
+
+    def set_aside(self, lane: LaneIndex, seq: int) -> bool:
+        """A request is one too many for its lane: not to be read with the others. False when it is known."""
+        if seq in self._tracked or seq <= lane.read_seq:
+            return False
+        self.hold(lane.lane, seq)
+        self._excess.add(seq)
+        lane.excess += 1
+        return True
+
+    def let_in(self, lane: LaneIndex, seq: int) -> None:
+        """There is room after all for a request that was set aside."""
+        if seq in self._excess:
+            self._excess.discard(seq)
+            del self._tracked[seq]
+            lane.excess -= 1
+            lane.tracked -= 1
 
     def track(self, lane: LaneIndex, seq: int) -> bool:
         """A request was read. False when it is in memory already."""
@@ -62,7 +87,12 @@ class Index:
         """A request is gone from the stream, or no concern of ours any more."""
         lane = self._tracked.pop(seq, None)
         if lane is not None:
-            self.lanes[lane].tracked -= 1
+            index = self.lanes[lane]
+            index.tracked -= 1
+            index.stored = max(0, index.stored - 1)
+            if seq in self._excess:
+                self._excess.discard(seq)
+                index.excess -= 1
 
     def is_tracked(self, seq: int) -> bool:
         return seq in self._tracked
@@ -74,8 +104,11 @@ class Index:
         doorbell was lost, or a request was dropped on the way. It is read again from its start.
         """
         self.highest_seq = max(self.highest_seq, backlog.last_seq)
+        for index in self.lanes.values():
+            index.stored = 0
         for lane, count in backlog.counts.items():
             index = self.lane(lane)
+            index.stored = count
             if count > index.tracked and not index.is_filling:
                 if not index.has_more:
                     index.read_seq = 0

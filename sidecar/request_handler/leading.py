@@ -82,6 +82,7 @@ class Leader:
             refuse=work.refuse,
             on_filled=self.kick,
             is_marked=is_marked,
+            max_queue=work.max_queue,
         )
         self._held: dict[int, Reservation] = {}
         self._of_worker: dict[str, dict[int, Reservation]] = {}
@@ -115,6 +116,10 @@ class Leader:
 
     def jobs_of(self, lane: Lane) -> int:
         return self._reader.jobs_of(lane)
+
+    def stored(self) -> dict[Lane, int]:
+        """How many requests the stream holds of each lane, queued and in flight."""
+        return self._reader.stored()
 
     def on_doorbell(self, doorbell: Doorbell) -> None:
         self._reader.on_doorbell(doorbell)

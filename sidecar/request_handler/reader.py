@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from sidecar.component import Tasks
 from sidecar.errors import BusUnavailable, JobCancelled, SidecarError
 from sidecar.ports import Clock, Doorbell, Intake, Lane, StoredRequest
+from sidecar.request_handler.admission import queue_full
 from sidecar.request_handler.decode import Opened, open_request
 from sidecar.request_handler.lanes import Index, LaneIndex
 from sidecar.request_handler.schedule import Scheduler
@@ -16,6 +17,9 @@ from sidecar.request_handler.tickets import Ticket
 log = logging.getLogger(__name__)
 
 FILLS_AT_ONCE = 32
+REFUSALS_AT_ONCE = 8
+# Whoever sends when a result has come finds a queue that is about to be one job shorter.
+LENIENCE_S = 0.1
 MOST_CACHED_BYTES = 64 * 1024 * 1024
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 5.0
@@ -54,6 +58,7 @@ class Reader:
         refuse: Refuse,
         on_filled: Callable[[], None],
         is_marked: Callable[[str, str], bool],
+        max_queue: Callable[[Lane], int],
     ) -> None:
         self._intake = intake
         self._scheduler = scheduler
@@ -63,19 +68,54 @@ class Reader:
         self._refuse = refuse
         self._on_filled = on_filled
         self._is_marked = is_marked
+        self._max_queue = max_queue
         self._index = Index()
         self._opened: OrderedDict[int, Opened] = OrderedDict()
         self._cached_bytes = 0
         self._known: dict[tuple[str, str], int] = {}
         self._fills = asyncio.Semaphore(FILLS_AT_ONCE)
+        self._excess: deque[tuple[LaneIndex, int, float]] = deque()
+        self._turning_away = 0
         self.waiting: dict[tuple[str, str], Ticket] = {}
         self.unrecorded: deque[Ticket] = deque()
         self.is_open = True
 
     def on_doorbell(self, doorbell: Doorbell) -> None:
         lane = self._index.ring(doorbell)
-        if lane is not None:
-            self._fill(lane)
+        if lane is None:
+            return
+        if lane.stored > self._max_queue(lane.lane) and self._index.set_aside(lane, doorbell.seq):
+            self._excess.append((lane, doorbell.seq, self._clock.monotonic() + LENIENCE_S))
+            if self._turning_away < REFUSALS_AT_ONCE and self.is_open:
+                self._turning_away += 1
+                self._tasks.spawn(self._turn_away())
+        self._fill(lane)
+
+    async def _turn_away(self) -> None:
+        """Refuse the requests that are more than their tenants may queue, the newest ones, beside all else."""
+        try:
+            while self._excess and self.is_open:
+                lane, seq, due = self._excess.popleft()
+                if (early_s := due - self._clock.monotonic()) > 0:
+                    await self._clock.sleep(early_s)
+                stored = await fetch(self._intake, seq, clock=self._clock)
+                if stored is None:
+                    self._index.forget(seq)
+                elif (refusal := self._judge_excess(lane, stored)) is not None:
+                    await self._end_refused(*refusal)
+        finally:
+            self._turning_away -= 1
+
+    def _judge_excess(self, lane: LaneIndex, stored: StoredRequest) -> tuple[Opened, SidecarError] | None:
+        most = self._max_queue(lane.lane)
+        if lane.stored <= most:
+            self._index.let_in(lane, stored.seq)
+            refusal = self._take(lane, stored)
+            self._on_filled()
+            return refusal
+        opened = open_request(stored)
+        error = opened.refusal or queue_full(lane.lane.tenant, queued=lane.stored - 1, max_queue=most)
+        return opened, error
 
     async def reconcile(self) -> None:
         """Read every lane that holds more than is known of it."""
@@ -87,8 +127,13 @@ class Reader:
         return await self._intake.last_seq() <= self._index.highest_seq
 
     def jobs_of(self, lane: Lane) -> int:
-        """How many of a lane's requests are in memory and not ended."""
-        return self._index.lane(lane).tracked
+        """How many of a lane's requests are in memory and not ended, those left out that are turned away."""
+        index = self._index.lanes.get(lane)
+        return index.tracked - index.excess if index is not None else 0
+
+    def stored(self) -> dict[Lane, int]:
+        """How many requests the stream holds of each lane, queued and in flight."""
+        return {lane: index.stored for lane, index in self._index.lanes.items() if index.stored}
 
     def left(self, ticket: Ticket) -> None:
         """The job does not wait any more: there may be room for the next of its lane."""

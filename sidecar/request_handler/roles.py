@@ -4,7 +4,7 @@ from typing import Protocol
 
 from sidecar.errors import SidecarError
 from sidecar.models.replica import Offer, Op, Outcome, Turn
-from sidecar.ports import Stored
+from sidecar.ports import Lane, Stored
 from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.share import JobShare
 from sidecar.request_handler.tickets import Ticket
@@ -15,6 +15,10 @@ class Work(Protocol):
 
     def admit(self, opened: Opened) -> Ticket:
         """Decide whether the job may run, and how it is queued. Raises SidecarError with the refusal."""
+        ...
+
+    def max_queue(self, lane: Lane) -> int:
+        """How many jobs of the lane the tenant may have, queued and running."""
         ...
 
     async def refuse(self, opened: Opened, error: SidecarError, *, known: Stored | None = None) -> None:

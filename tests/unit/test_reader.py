@@ -29,6 +29,7 @@ class Stage:
         self.refused: list[tuple[str, SidecarError]] = []
         self.marked: set[tuple[str, str]] = set()
         self.poison: set[str] = set()
+        self.max_queue = 10_000
         self.reader = Reader(
             intake=MemoryIntake(self.bus),
             scheduler=self.scheduler,
@@ -38,6 +39,7 @@ class Stage:
             refuse=self.refuse,
             on_filled=lambda: None,
             is_marked=lambda tenant, job: (tenant, job) in self.marked,
+            max_queue=lambda lane: self.max_queue,
         )
 
     def admit(self, opened: Opened) -> Ticket:
