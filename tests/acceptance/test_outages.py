@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import pytest
 from nats.errors import Error as NatsError
 
 from sidecar.adapters.nats.embedded import free_port
@@ -27,7 +28,8 @@ async def start_jobs(client: Stranger, behaviour: str) -> Feed:
 
 
 def is_well(sidecar: SidecarProcess) -> bool:
-    return sidecar.get("/readyz")[1] == {"status": "ready", "reasons": {}}
+    page: object = sidecar.get("/readyz")[1]
+    return page == {"status": "ready", "reasons": {}}
 
 
 async def check_all(client: Stranger) -> list[dict[str, object]]:
@@ -188,6 +190,31 @@ async def test_what_outlives_the_grace_is_handed_to_the_next_process(
         assert state["attempt"] == 2
         assert state["crashes"] == 0
         assert feed.text == result["output"]["text"]
+
+
+@pytest.mark.parametrize("hurry", ["signal", "page"])
+async def test_a_second_request_to_stop_does_not_wait_for_the_grace(
+    own_nats_server: Server, bedrock: EmulatorProcess, hurry: str
+) -> None:
+    async with stranger(own_nats_server.url, "acme") as client:
+        with spawn_sidecar(own_nats_server.url, bedrock.url, jobs={"drain_s": 300}) as sidecar:
+            feed = await client.submit(asks("[[tokens=6000 tps=50]] go", stream=True), job="long")
+            await feed.first_delta()
+            sidecar.signal(signal.SIGTERM)
+            await asyncio.to_thread(wait_until, lambda: sidecar.get("/readyz")[0] == 503, what="draining")
+            if hurry == "signal":
+                sidecar.signal(signal.SIGTERM)
+            else:
+                assert (await asyncio.to_thread(sidecar.get, "/drain"))[0] == 200
+            assert await asyncio.to_thread(sidecar.wait, 30) == 0
+        state = json.loads(
+            (
+                await client.connection.request(
+                    "$JS.API.DIRECT.GET.KV_LLM_JOB", json.dumps({"last_by_subj": "$KV.LLM_JOB.acme.long"}).encode()
+                )
+            ).data
+        )
+        assert (state["state"], state["owner"]) == ("queued", None)
 
 
 async def test_a_process_that_was_killed_leaves_its_jobs_to_the_next(
