@@ -113,7 +113,7 @@ def on_off_ratio(record: Record) -> float:
 
 def speed_figures(*, is_quick: bool) -> list[Figure]:
     """Decisions a second and memory."""
-    rounds = 2 if is_quick else 5
+    rounds = 2 if is_quick else 7
     lanes = 2_000 if is_quick else 10_000
     speed = fairness_speed.decisions(lanes, rounds=rounds)
     return [
@@ -141,11 +141,21 @@ def comparison(records: Records) -> list[dict[str, Any]]:
             "throttles": record.throttles,
             "calls": record.calls,
             "newcomer_dispatches": record.others_before.get(newcomer) if workload == "flood" else None,
+            "class_shares": class_shares(record) if workload == "classes" else None,
             "on_off_ratio": round(on_off_ratio(record), 2) if workload == "on-off" else None,
         }
         for workload, by_policy in records.items()
         for policy, record in by_policy.items()
     ]
+
+
+def class_shares(record: Record) -> dict[str, float]:
+    """Each class's part of the service."""
+    total = sum(record.served.values())
+    return {
+        name: round(sum(v for lane, v in record.served.items() if lane.job_class == name) / total, 4)
+        for name in CLASSES
+    }
 
 
 def _jain(record: Record) -> float:
@@ -163,6 +173,8 @@ def print_comparison(rows: list[dict[str, Any]]) -> None:
             remarks.append("newcomer never served" if behind is None else f"newcomer after {behind}")
         if row["on_off_ratio"] is not None:
             remarks.append(f"on-off gets {row['on_off_ratio']} × fair")
+        if row["class_shares"]:
+            remarks.append("classes " + " : ".join(f"{share:.3f}" for share in row["class_shares"].values()))
         steady = row["workload"] != "flood"
         jain, gap = (f"{row['jain']:.4f}", f"{row['gap_pool_s']:.2f}") if steady else ("", "")
         print(

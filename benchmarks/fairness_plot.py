@@ -15,7 +15,8 @@ COLOURS = (
     "#66a80f",
     "#862e9c",
 )
-WIDTH, HEIGHT, LEFT, TOP, GAP = 190, 130, 64, 46, 22
+WIDTH, HEIGHT, LEFT, TOP, GAP = 190, 130, 92, 46, 22
+POINTS = 60
 
 Curve = Sequence[tuple[float, float]]
 
@@ -54,7 +55,7 @@ def _panel(left: float, top: float, curves: Mapping[str, Curve], highest: float)
     for n, curve in enumerate(curves.values()):
         points = " ".join(
             f"{left + WIDTH * time / last:.1f},{top + HEIGHT * (1 - value / (highest or 1)):.1f}"
-            for time, value in curve
+            for time, value in curve[:: len(curve) // POINTS + 1]
         )
         colour = COLOURS[n % len(COLOURS)]
         parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.4" points="{points}"/>')

@@ -85,13 +85,6 @@ class Ledger:
             return False
         return job_class == "interactive" or self.slots_used_by_others < self.slots - self.slots_kept
 
-    def _take_slot(self, grant: Grant) -> None:
-        grant.holds_slot = True
-        self.slots_used += 1
-        if grant.ticket.lane.job_class != "interactive":
-            self.slots_used_by_others += 1
-        grant.flow.tenant.running += 1
-
     def free_slot(self, grant: Grant) -> None:
         grant.holds_slot = False
         self.slots_used -= 1
@@ -145,7 +138,11 @@ class Ledger:
             prices,
         )
         if not holds_slot:
-            self._take_slot(grant)
+            grant.holds_slot = True
+            self.slots_used += 1
+            if ticket.lane.job_class != "interactive":
+                self.slots_used_by_others += 1
+            flow.tenant.running += 1
         if flow.tenant.budget is not None and (money := self.money(ticket, pool.key)) < inf:
             grant.money = money
             flow.tenant.budget.reserved += money
@@ -181,8 +178,7 @@ class Ledger:
         flow: Flow = grant.flow
         pool: Pool = grant.quota
         self._free_money(grant)
-        prices = grant.prices
-        cost = max(quota_tokens * prices[0], prices[1], seconds * prices[2])
+        cost = grant.price(quota_tokens, seconds)
         pool.settle(grant.reserved, quota_tokens, now)
         pool.answered(output_tokens, seconds, granted_at=grant.granted_at)
         if flow.tenant.bucket is not None:

@@ -217,7 +217,10 @@ class Pool:
             return False
         tokens = self.tokens
         if now > tokens.at:
-            self.refill(now)
+            if self.is_learning or self.requests is not None or now >= self.day_ends:
+                self.refill(now)
+            else:
+                tokens.refill(now)
         if tokens.level < need - _ROUNDING:
             self.limited_at = now
             if tokens.level < self._target(need) - _ROUNDING:
