@@ -13,7 +13,7 @@ from sidecar.models.codec import decode, decode_event, decode_plain_or_request, 
 from sidecar.models.job import JobState
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
-from sidecar.models.subjects import HEADER_END, HEADER_JOB_ID, TRACE_HEADERS, is_name
+from sidecar.models.subjects import HEADER_END, HEADER_JOB_ID, TRACE_HEADERS, check_job_id, is_name
 from sidecar.ports import Endpoint, Intake, JobStore, Lane, Publisher, Query, Reply
 
 
@@ -48,8 +48,8 @@ class Queries:
             raise InvalidRequest(f"use one of {', '.join(JOB_CLASSES)}", path="subject.class")
         request = decode_plain_or_request(query.payload)
         given = query.headers.get(HEADER_JOB_ID)
-        if given is not None and not is_name(given):
-            raise InvalidRequest("use 1 to 64 of A-Z a-z 0-9 _ -", path=HEADER_JOB_ID)
+        if given is not None and (problem := check_job_id(given)) is not None:
+            raise InvalidRequest(problem, path=HEADER_JOB_ID)
         job = given or f"a{uuid.uuid4().hex}"
         headers = {name: query.headers[name] for name in TRACE_HEADERS if name in query.headers}
         headers |= {HEADER_JOB_ID: job, "Nats-Msg-Id": f"{tenant}:{job}"}

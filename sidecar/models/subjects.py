@@ -28,11 +28,25 @@ HEADER_IDEMPOTENCY_KEY = "Idempotency-Key"
 TRACE_HEADERS = ("traceparent", "tracestate")
 
 _NAME = re.compile(NAME_PATTERN)
+_DERIVED = re.compile(r"s[0-9]+")
 
 
 def is_name(token: str) -> bool:
     """Whether `token` may stand for a tenant, job, scope or tool."""
     return _NAME.fullmatch(token) is not None
+
+
+def check_job_id(given: str) -> str | None:
+    """What is wrong with a job id that a client gives; None for a good one.
+
+    Names of the form `s<number>` are for requests without an id: one of those, accepted later, would count as
+    known already and be dropped.
+    """
+    if not is_name(given):
+        return "use 1 to 64 of A-Z a-z 0-9 _ -"
+    if _DERIVED.fullmatch(given):
+        return "names of the form s<number> are kept for requests without an id: choose another"
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from sidecar.errors import InvalidRequest, SidecarError
 from sidecar.models.base import JOB_CLASSES
 from sidecar.models.codec import decode_request
 from sidecar.models.request import JobRequest
-from sidecar.models.subjects import HEADER_JOB_ID, is_name
+from sidecar.models.subjects import HEADER_JOB_ID, check_job_id, is_name
 from sidecar.ports import StoredRequest
 
 
@@ -31,11 +31,10 @@ def job_of(stored: StoredRequest) -> tuple[str, InvalidRequest | None]:
     derived = f"s{stored.seq}"
     if given is None:
         return derived, None
-    if is_name(given):
+    problem = check_job_id(given)
+    if problem is None:
         return given, None
-    return derived, InvalidRequest(
-        f"header {HEADER_JOB_ID} is {given[:80]!r}: use 1 to 64 of A-Z a-z 0-9 _ -", path=HEADER_JOB_ID
-    )
+    return derived, InvalidRequest(f"header {HEADER_JOB_ID} is {given[:80]!r}: {problem}", path=HEADER_JOB_ID)
 
 
 def open_request(stored: StoredRequest) -> Opened:

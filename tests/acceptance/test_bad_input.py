@@ -125,7 +125,7 @@ async def test_a_tenant_that_is_no_name_is_rejected(client: Stranger, tenant: st
     assert event["data"]["error"]["details"]["path"] == "subject.tenant"
 
 
-@pytest.mark.parametrize("job", ["a.b", "with blank", "*", "x" * 65, "ümlaut"])
+@pytest.mark.parametrize("job", ["a.b", "with blank", "*", "x" * 65, "ümlaut", "s17"])
 async def test_a_job_id_that_is_no_name_is_rejected(client: Stranger, job: str) -> None:
     everything = await client.follow("*", "result")
     acknowledgement = await client.publish(hello(), headers={"Llm-Job-Id": job})

@@ -321,3 +321,13 @@ async def test_requests_left_in_the_stream_are_found_without_doorbells() -> None
         assert (await b.result(later, limit_s=30)).state == "succeeded"
         lane = Lane("acme", "standard")
         assert list(await MemoryIntake(b.bus).read(lane, after_seq=0, limit=10)) == []
+
+
+async def test_an_id_of_the_form_of_a_sequence_cannot_swallow_a_later_request() -> None:
+    async with bench() as b:
+        await b.replica()
+        await b.submit(job="s2")
+        assert (await b.result("s1")).state == "rejected"
+        assert (await b.result(await b.submit())).state == "succeeded"
+        reply = await b.ask("ask", "acme", "standard", payload=b"hi", headers={"Llm-Job-Id": "s3"})
+        assert reply.headers["Nats-Service-Error-Code"] == "400"
