@@ -30,6 +30,7 @@ from sidecar.adapters.nats.publisher import NatsPublisher
 from sidecar.adapters.nats.spend import NatsSpendLedger
 from sidecar.adapters.nats.topology import largest_queue
 from sidecar.component import Lifecycle, Phase, SystemClock
+from sidecar.models.stats import ReplicaState
 from sidecar.models.subjects import Subjects
 from sidecar.reloading import Reloader
 from sidecar.replica import Ports, Replica
@@ -73,7 +74,11 @@ class App:
         await models.start()
         self._closing.push_async_callback(models.close)
         self.replica = Replica(
-            self.settings, self._ports(mux, models), name=self.name, on_crash=self.lifecycle.fail
+            self.settings,
+            self._ports(mux, models),
+            name=self.name,
+            on_crash=self.lifecycle.fail,
+            state=self._replica_state,
         )
         for warning in self.replica.coordinator.warnings:
             log.warning("model configuration", extra={"warning": warning})
@@ -116,6 +121,13 @@ class App:
         await mux.start()
         self._closing.push_async_callback(mux.close)
         return mux
+
+    def _replica_state(self) -> ReplicaState:
+        if self.lifecycle.phase in (Phase.CREATED, Phase.STARTING):
+            return "starting"
+        if self.lifecycle.phase is not Phase.RUNNING:
+            return "draining"
+        return "degraded" if self.lifecycle.health.is_degraded else "running"
 
     def _on_nats_state(self, state: State) -> None:
         if self._is_closing:

@@ -16,6 +16,8 @@ from sidecar.job_manager.service import JobManager
 from sidecar.models.api import ModelsPage
 from sidecar.models.codec import encode
 from sidecar.models.profile import Limits
+from sidecar.models.result import Usage
+from sidecar.models.stats import ReplicaState, Stats
 from sidecar.models.subjects import is_name
 from sidecar.pipeline import Pipeline
 from sidecar.ports import (
@@ -35,13 +37,18 @@ from sidecar.ports import (
     Reply,
     SpendLedger,
 )
+from sidecar.request_handler.meter import Meter
 from sidecar.request_handler.schedule import Scheduler
 from sidecar.request_handler.service import RequestHandler
 from sidecar.request_handler.tickets import TenantCaps
 from sidecar.settings import Policy, Settings
 from sidecar.spending import Spending
+from sidecar.stats import Books, Own, own_stats
 
 log = logging.getLogger(__name__)
+
+STATS_S = 1.0
+STATS_TOPIC = "stats"
 
 
 class Ports(NamedTuple):
@@ -65,12 +72,21 @@ class Replica:
     """The parts of one process, in the order in which they start and drain."""
 
     def __init__(
-        self, settings: Settings, ports: Ports, *, name: str, on_crash: Callable[[BaseException], None]
+        self,
+        settings: Settings,
+        ports: Ports,
+        *,
+        name: str,
+        on_crash: Callable[[BaseException], None],
+        state: Callable[[], ReplicaState] = lambda: "running",
     ) -> None:
+        """`state` is what statistics say of this replica."""
         self._settings = settings
         self._ports = ports
         self._policy = settings.policy
         self._background = Tasks(on_crash)
+        self._state = state
+        self._started_at = ports.clock.monotonic()
         self.name = name
         self.coordinator = Coordinator(
             policy=self._policy, bedrock=settings.bedrock, default_max_tokens=settings.jobs.max_tokens
@@ -135,6 +151,7 @@ class Replica:
             tenants=self._caps,
             limits=self._limits,
             price=self._most_usd,
+            meter=Meter(self._cost_of),
             interactive_reserve=scheduler.interactive_reserve,
             window=scheduler.window,
         )
@@ -171,6 +188,9 @@ class Replica:
     def _limits(self, pool: str) -> Limits:
         return self.coordinator.limits(pool)
 
+    def _cost_of(self, pool: str, usage: Usage) -> float | None:
+        return self.coordinator.price_on(pool, usage)
+
     def _most_usd(self, pool: str, input_tokens: int, max_tokens: int) -> float | None:
         return self.coordinator.most_usd(pool, input_tokens, max_tokens)
 
@@ -182,6 +202,7 @@ class Replica:
         )
         await self.spending.start()
         await self.cluster.start(self.requests)
+        self._background.spawn(self._tell_stats(), name="stats")
         self._background.spawn(self._recheck(), name="cancellations")
 
     async def drain(self, *, grace_s: float) -> None:
@@ -207,6 +228,45 @@ class Replica:
             now=self._ports.clock.monotonic(),
         )
         self.requests.kick()
+
+    def stats(self) -> Stats:
+        """What this replica knows of itself, and of all queues while it schedules."""
+        clock, leader, now = self._ports.clock, self.requests.leader, self._ports.clock.monotonic()
+        own = Own(
+            replica=self.name,
+            version=__version__,
+            now=clock.now(),
+            state=self._state(),
+            uptime_s=now - self._started_at,
+            slots=self._settings.scheduler.slots,
+            slots_used=self.requests.running,
+        )
+        meter = self.scheduler.meter
+        if leader is None or meter is None:
+            return own_stats(own)
+        meter.forget_idle(now)
+        books = Books(
+            scheduler=self.scheduler,
+            meter=meter,
+            stored=leader.stored(),
+            in_flight=leader.running(),
+            policy=self._policy,
+            replicas=self.cluster.members,
+            alias_of=self._alias_of,
+            phases=self.coordinator.health(clock.now()),
+            now=now,
+        )
+        return own_stats(own, books)
+
+    def _alias_of(self, name: str) -> str | None:
+        profile = self.coordinator.profile(name)
+        return profile.alias if profile else None
+
+    async def _tell_stats(self) -> None:
+        while True:
+            await self._ports.clock.sleep(STATS_S)
+            with logged("telling statistics"):
+                self._ports.bus.publish(STATS_TOPIC, encode(self.stats()))
 
     async def _recheck(self) -> None:
         while True:

@@ -267,6 +267,14 @@ class Coordinator:
         candidate = Candidate(profile=profile, route=route)
         return self.estimate_cost(candidate, input_tokens=input_tokens, max_tokens=max_tokens)
 
+    def price_on(self, pool: str, usage: Usage) -> float | None:
+        """US dollars of a call on a pool, at plain prices: for figures. None where no price is known."""
+        profile = self.profile(pool.rpartition("@")[0])
+        route = next((route for route in profile.routes if route.pool == pool), None) if profile else None
+        if profile is None or route is None:
+            return None
+        return self.price(Candidate(profile=profile, route=route), usage)
+
     def profile(self, name: str) -> ModelProfile | None:
         """The model of an alias, Bedrock id, profile or ARN; None when unknown."""
         found = self._catalogue.resolve(name)

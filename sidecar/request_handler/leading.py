@@ -117,6 +117,10 @@ class Leader:
     def jobs_of(self, lane: Lane) -> int:
         return self._reader.jobs_of(lane)
 
+    def running(self) -> Counter[Lane]:
+        """How many jobs of each lane were granted and have not ended."""
+        return Counter(reservation.grant.ticket.lane for reservation in self._held.values())
+
     def stored(self) -> dict[Lane, int]:
         """How many requests the stream holds of each lane, queued and in flight."""
         return self._reader.stored()

@@ -129,6 +129,7 @@ class Pool:
         "slots",
         "slowed_at",
         "step",
+        "throttled_lately",
         "throttles",
         "tokens",
         "used",
@@ -160,6 +161,7 @@ class Pool:
         self.minute_at = now - now % 60
         self.wanted = self.wanted_by = 0.0
         self.throttles = 0
+        self.throttled_lately = Recent(60)
         self.seconds_per_token = COLD_SECONDS_PER_TOKEN
         self.tokens = Bucket(0.0, 0.0, now=now)
         self.requests: Bucket | None = None
@@ -333,6 +335,7 @@ class Pool:
     def throttled(self, kind: Throttle, *, now: float, retry_after: float | None) -> None:
         """Learn from a refusal; `retry_after` is the other side's wish in seconds."""
         self.throttles += 1
+        self.throttled_lately.add(1, now)
         self.refill(now)
         self.recovered_at = now
         pause = min(retry_after or 0.0, MAX_RETRY_AFTER_S)

@@ -14,6 +14,7 @@ import msgspec
 
 from sidecar.errors import Permanent
 from sidecar.models.profile import Limits
+from sidecar.models.result import Usage
 from sidecar.ports import Lane
 from sidecar.request_handler import checkpoint, outlook
 from sidecar.request_handler.backlog import Backlog
@@ -21,6 +22,7 @@ from sidecar.request_handler.budget import Price
 from sidecar.request_handler.dispatch import Dispatch
 from sidecar.request_handler.fair_share import FairShare
 from sidecar.request_handler.ledger import Ledger
+from sidecar.request_handler.meter import Meter
 from sidecar.request_handler.quota import Throttle
 from sidecar.request_handler.tickets import Blocked, Denied, Dropped, Grant, TenantCaps, Ticket
 from sidecar.request_handler.turns import Turn, Turns
@@ -37,6 +39,7 @@ class Scheduler:
         tenants: Callable[[str], TenantCaps] = lambda name: TenantCaps(),
         limits: Callable[[str], Limits] = lambda pool: Limits(),
         price: Price = lambda pool, input_tokens, max_tokens: 0.0,
+        meter: Meter | None = None,
         interactive_reserve: float = 0.05,
         window: int = 16,
         epoch_offset: float = 0.0,
@@ -46,6 +49,7 @@ class Scheduler:
         self.backlog = Backlog(self.share, self.ledger, size=window)
         self.turns = Turns(self.share)
         self.dispatch = Dispatch(self.share, backlog=self.backlog, turns=self.turns, ledger=self.ledger)
+        self.meter = meter
         self._interactive_reserve = interactive_reserve
         self.set_slots(slots)
 
@@ -147,7 +151,10 @@ class Scheduler:
 
     def grant(self, *, now: float) -> Grant | None:
         """The next call that may start, with everything debited; None when nothing may start now."""
-        return self.dispatch.next(now)
+        grant = self.dispatch.next(now)
+        if self.meter is not None and grant is not None and grant.turn == 1:
+            self.meter.started(grant.ticket, now=now, epoch=now + self.ledger.epoch_offset)
+        return grant
 
     def settle(
         self,
@@ -171,6 +178,16 @@ class Scheduler:
         closed = self.ledger.settle(
             grant, quota_tokens=tokens, output_tokens=output_tokens, seconds=seconds, now=now
         )
+        if closed and self.meter is not None:
+            usage = Usage(
+                input_tokens=input_tokens,
+                output_tokens=output_tokens,
+                cache_read_tokens=cache_read_tokens,
+                cache_write_tokens=cache_write_tokens,
+            )
+            epoch = now + self.ledger.epoch_offset
+            cost = grant.price(tokens, seconds)
+            self.meter.settled(grant, usage, cost=cost, quota_tokens=tokens, now=now, epoch=epoch)
         if closed and not keeps_slot:
             self.release_slot(grant)
         self.backlog.unpark(grant.flow.tenant)

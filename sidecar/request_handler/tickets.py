@@ -56,6 +56,10 @@ class Grant(msgspec.Struct, gc=False, eq=False):
     prices: tuple[float, float, float] = (0.0, 0.0, 0.0)
     money: float = 0.0
 
+    def price(self, quota_tokens: float, seconds: float) -> float:
+        """What the call took of the scarcest resource of its pool, in pool-seconds."""
+        return max(quota_tokens * self.prices[0], self.prices[1], seconds * self.prices[2])
+
 
 class TenantCaps(NamedTuple):
     """What bounds a tenant in the scheduler. None: not bounded."""

@@ -1,0 +1,142 @@
+"""What the scheduler's decisions came to: waits, shares, tokens, money, by lane, tenant, class and model. Pure.
+
+Bounded: a wait sample is kept for a minute and `SAMPLES` of a lane at most; tenants that did nothing for two
+minutes are forgotten but for what they spent today; beyond `MOST_SPENDERS` names spending is summed up as one.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+from sidecar.models.result import Usage
+from sidecar.ports import Lane
+from sidecar.request_handler.budget import DAY_S
+from sidecar.request_handler.tickets import Grant, Ticket
+
+SAMPLES = 128
+WINDOW_S = 60.0
+MOST_LANES = 5_000
+MOST_SPENDERS = 10_000
+OTHERS = "_others"
+
+CostOf = Callable[[str, Usage], float | None]
+"""US dollars of a call on a pool with this usage; None where no price is known."""
+
+
+class Minute:
+    """A sum over the last minute: the running one's, and of the one before what is not yet over, as an average."""
+
+    __slots__ = ("_at", "_before", "_now")
+
+    def __init__(self) -> None:
+        self._at = 0
+        self._now = 0.0
+        self._before = 0.0
+
+    def add(self, amount: float, now: float) -> None:
+        self._turn(now)
+        self._now += amount
+
+    def sum(self, now: float) -> float:
+        self._turn(now)
+        return self._now + self._before * (1 - now % WINDOW_S / WINDOW_S)
+
+    def _turn(self, now: float) -> None:
+        at = int(now // WINDOW_S)
+        if at != self._at:
+            self._before = self._now if at == self._at + 1 else 0.0
+            self._now = 0.0
+            self._at = at
+
+
+class Account:
+    """One tenant, or one class, in the last minute: settled cost in pool-seconds, quota tokens."""
+
+    __slots__ = ("cost", "tokens")
+
+    def __init__(self) -> None:
+        self.cost = Minute()
+        self.tokens = Minute()
+
+
+class Meter:
+    """`cost_of` prices usage; `now` is monotonic, `epoch` wall-clock seconds."""
+
+    def __init__(self, cost_of: CostOf = lambda pool, usage: None) -> None:
+        self._cost_of = cost_of
+        self.tenants: dict[str, Account] = {}
+        self.classes: dict[str, Account] = {}
+        self._calls: dict[str, Minute] = {}
+        self._waits: dict[Lane, deque[tuple[float, float]]] = {}
+        self._day = 0
+        self.spent_usd: dict[tuple[str, str], float] = {}
+        self.granted = 0
+
+    def started(self, ticket: Ticket, *, now: float, epoch: float) -> None:
+        """A queued job was granted."""
+        self.granted += 1
+        waits = self._waits.get(ticket.lane)
+        if waits is None:
+            if len(self._waits) >= MOST_LANES:
+                del self._waits[next(iter(self._waits))]
+            waits = self._waits[ticket.lane] = deque(maxlen=SAMPLES)
+        waits.append((now, max(0.0, epoch - ticket.stored_at)))
+
+    def settled(
+        self, grant: Grant, usage: Usage, *, cost: float, quota_tokens: float, now: float, epoch: float
+    ) -> None:
+        """A call was settled at `cost` pool-seconds and `quota_tokens`."""
+        tenant, job_class = grant.ticket.lane
+        for accounts, name in ((self.tenants, tenant), (self.classes, job_class)):
+            account = accounts.get(name)
+            if account is None:
+                account = accounts[name] = Account()
+            account.cost.add(cost, now)
+            account.tokens.add(quota_tokens, now)
+        self._calls.setdefault(grant.pool, Minute()).add(1, now)
+        usd = self._cost_of(grant.pool, usage)
+        if usd:
+            self._spend(tenant, grant.pool.rpartition("@")[0], usd, epoch)
+
+    def _spend(self, tenant: str, model: str, usd: float, epoch: float) -> None:
+        self.roll(epoch)
+        key = (tenant, model)
+        if key not in self.spent_usd and len(self.spent_usd) >= MOST_SPENDERS:
+            key = (OTHERS, model)
+        self.spent_usd[key] = self.spent_usd.get(key, 0.0) + usd
+
+    def roll(self, epoch: float) -> None:
+        """Yesterday's spending counts no more."""
+        day = int(epoch // DAY_S)
+        if day != self._day:
+            self._day = day
+            self.spent_usd.clear()
+
+    def calls_of(self, pool: str, *, now: float) -> float:
+        """Calls of a pool that were settled within the last minute."""
+        calls = self._calls.get(pool)
+        return calls.sum(now) if calls else 0.0
+
+    def waits_ms(self, lane: Lane, *, now: float) -> tuple[int, int] | None:
+        """The median and the 95th percentile of the lane's waits within the last minute; None without any."""
+        waits = self._waits.get(lane)
+        while waits and waits[0][0] < now - WINDOW_S:
+            waits.popleft()
+        if not waits:
+            self._waits.pop(lane, None)
+            return None
+        sorted_s = sorted(wait for _, wait in waits)
+        return tuple(  # type: ignore[return-value]
+            round(1000 * sorted_s[min(len(sorted_s) - 1, int(share * len(sorted_s)))]) for share in (0.5, 0.95)
+        )
+
+    def forget_idle(self, now: float) -> None:
+        """Drop the accounts of tenants that did nothing in the last two minutes. O(tenants)."""
+        for name in [name for name, account in self.tenants.items() if not account.cost.sum(now)]:
+            del self.tenants[name]
+
+    def spent_by_tenant(self) -> dict[str, float]:
+        """US dollars of the day by tenant, as far as this scheduler saw it."""
+        total: dict[str, float] = {}
+        for (tenant, _), usd in self.spent_usd.items():
+            total[tenant] = total.get(tenant, 0.0) + usd
+        return total

@@ -1,0 +1,266 @@
+"""What a replica says of itself once a second: `models.stats` filled from the scheduler's books. Pure.
+
+Queues are the stream's (as of the last reconcile and what was heard since), shares and waits of the last minute.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, cast, get_args
+
+from sidecar.coordinator.health import Phase
+from sidecar.models.base import JobClass, rfc3339
+from sidecar.models.stats import (
+    MAX_POOLS,
+    MAX_TENANTS,
+    ClassStats,
+    LaneStats,
+    ModelHealth,
+    ModelStats,
+    OtherTenants,
+    PoolStats,
+    ReplicaState,
+    Stats,
+    TenantStats,
+)
+from sidecar.ports import Lane
+from sidecar.request_handler.budget import USD
+from sidecar.request_handler.meter import Meter
+from sidecar.request_handler.schedule import Scheduler
+from sidecar.settings import Policy
+
+_CLASSES: tuple[JobClass, ...] = get_args(JobClass)
+_HEALTH: Mapping[Phase, ModelHealth] = {
+    "closed": "healthy",
+    "half_open": "degraded",
+    "open": "open",
+    "denied": "open",
+}
+_BEST: tuple[ModelHealth, ...] = ("healthy", "unknown", "degraded", "open")
+
+
+class Own(NamedTuple):
+    """What a replica knows of itself, whether it schedules or not. `now`: seconds since 1970."""
+
+    replica: str
+    version: str
+    now: float
+    state: ReplicaState
+    uptime_s: float
+    slots: int
+    slots_used: int
+
+
+class Books(NamedTuple):
+    """What only the scheduler knows. `stored`: requests in the stream, `in_flight`: granted of them, by lane.
+
+    `now` is monotonic. `alias_of` names the model of a pool, `phases` are the pools' breakers.
+    """
+
+    scheduler: Scheduler
+    meter: Meter
+    stored: Mapping[Lane, int]
+    in_flight: Mapping[Lane, int]
+    policy: Policy
+    replicas: int
+    alias_of: Callable[[str], str | None]
+    phases: Mapping[str, Phase]
+    now: float
+
+
+def own_stats(own: Own, books: Books | None = None) -> Stats:
+    """The message. Without `books` of a replica that does not schedule: its own part."""
+    stats = Stats(
+        replica=own.replica,
+        version=own.version,
+        time=rfc3339(own.now),
+        state=own.state,
+        is_scheduler=books is not None,
+        uptime_s=round(own.uptime_s, 1),
+        slots=own.slots,
+        slots_used=own.slots_used,
+        running=own.slots_used,
+    )
+    return stats if books is None else _with_books(stats, books, own.now)
+
+
+def _with_books(stats: Stats, books: Books, epoch: float) -> Stats:
+    books.meter.roll(epoch)
+    busy = {
+        lane: (max(0, books.stored.get(lane, 0) - books.in_flight.get(lane, 0)), books.in_flight.get(lane, 0))
+        for lane in {**books.stored, **books.in_flight}
+        if lane.job_class in _CLASSES
+    }
+    tenants, others = _tenants(books, busy)
+    pools = _pools(books)
+    return Stats(
+        **{
+            **{name: getattr(stats, name) for name in stats.__struct_fields__},
+            "replicas": books.replicas,
+            "queued": sum(queued for queued, _ in busy.values()),
+            "running": sum(running for _, running in busy.values()),
+            "classes": _classes(books, busy),
+            "tenants": tenants,
+            "other_tenants": others,
+            "pools": pools[:MAX_POOLS],
+            "other_pools": max(0, len(pools) - MAX_POOLS),
+            "models": _models(pools, books),
+        }
+    )
+
+
+Busy = Mapping[Lane, tuple[int, int]]
+
+
+def _classes(books: Books, busy: Busy) -> tuple[ClassStats, ...]:
+    weights = books.scheduler.share.classes
+    costs = {name: account.cost.sum(books.now) for name, account in books.meter.classes.items()}
+    total = sum(costs.values())
+    counts: dict[str, tuple[int, int]] = {}
+    for lane, (queued, running) in busy.items():
+        before = counts.get(lane.job_class, (0, 0))
+        counts[lane.job_class] = (before[0] + queued, before[1] + running)
+    active = {name for name in weights if name in counts or costs.get(name)}
+    weighs = sum(weights[name] for name in active)
+    return tuple(
+        ClassStats(
+            job_class=name,
+            weight=weights[name],
+            queued=counts.get(name, (0, 0))[0],
+            running=counts.get(name, (0, 0))[1],
+            share=_part(costs.get(name, 0.0), total),
+            fair_share=_part(weights[name], weighs) if name in active else 0.0,
+        )
+        for name in _CLASSES
+        if name in weights
+    )
+
+
+def _tenants(books: Books, busy: Busy) -> tuple[tuple[TenantStats, ...], OtherTenants]:
+    jobs: Counter[str] = Counter()
+    lanes: dict[str, list[Lane]] = {}
+    for lane, (queued, running) in busy.items():
+        jobs[lane.tenant] += queued + running
+        lanes.setdefault(lane.tenant, []).append(lane)
+    spent = _spent(books)
+    known = {*jobs, *books.meter.tenants, *spent}
+    names = sorted(known, key=lambda name: (-jobs[name], -spent.get(name, 0.0), name))
+    fair = _fair_shares(books, lanes)
+    total = sum(account.cost.sum(books.now) for account in books.meter.tenants.values())
+    listed = tuple(
+        _tenant(name, books, busy, lanes.get(name, []), spent=spent, fair=fair, total=total)
+        for name in names[:MAX_TENANTS]
+    )
+    rest = names[MAX_TENANTS:]
+    others = OtherTenants(
+        tenants=len(rest),
+        queued=sum(busy[lane][0] for name in rest for lane in lanes.get(name, ())),
+        running=sum(busy[lane][1] for name in rest for lane in lanes.get(name, ())),
+        tokens_per_minute=round(sum(_tokens(books, name) for name in rest)),
+        spend_today_usd=round(sum(spent.get(name, 0.0) for name in rest), 6),
+    )
+    return listed, others
+
+
+def _tenant(
+    name: str,
+    books: Books,
+    busy: Busy,
+    lanes: list[Lane],
+    *,
+    spent: Mapping[str, float],
+    fair: Mapping[str, float],
+    total: float,
+) -> TenantStats:
+    policy = books.policy.tenant(name)
+    account = books.meter.tenants.get(name)
+    return TenantStats(
+        tenant=name,
+        weight=policy.weight,
+        lanes=tuple(_lane(lane, books, busy[lane]) for lane in sorted(lanes)),
+        share=_part(account.cost.sum(books.now), total) if account else 0.0,
+        fair_share=round(fair.get(name, 0.0), 4),
+        tokens_per_minute=round(_tokens(books, name)),
+        spend_today_usd=round(spent.get(name, 0.0), 6),
+        budget_today_usd=policy.budget_usd_per_day,
+    )
+
+
+def _lane(lane: Lane, books: Books, jobs: tuple[int, int]) -> LaneStats:
+    waits = books.meter.waits_ms(lane, now=books.now)
+    return LaneStats(
+        job_class=cast(JobClass, lane.job_class),
+        queued=jobs[0],
+        running=jobs[1],
+        wait_p50_ms=waits[0] if waits else None,
+        wait_p95_ms=waits[1] if waits else None,
+    )
+
+
+def _tokens(books: Books, name: str) -> float:
+    account = books.meter.tenants.get(name)
+    return account.tokens.sum(books.now) if account else 0.0
+
+
+def _spent(books: Books) -> dict[str, float]:
+    """By the shared ledger where there is a budget, else as far as this scheduler saw it."""
+    spent = books.meter.spent_by_tenant()
+    for name, tenant in books.scheduler.ledger.tenants.items():
+        budget = books.scheduler.ledger.budget(tenant)
+        if budget is not None and budget.settled is not None:
+            spent[name] = budget.settled / USD
+    return {name: usd for name, usd in spent.items() if usd}
+
+
+def _fair_shares(books: Books, lanes: Mapping[str, list[Lane]]) -> dict[str, float]:
+    """What the weights give each tenant that has work: its part of each of its classes."""
+    classes = books.scheduler.share.classes
+    weight = {name: books.policy.tenant(name).weight for name in lanes}
+    in_class: dict[str, float] = {}
+    for name, own in lanes.items():
+        for lane in own:
+            in_class[lane.job_class] = in_class.get(lane.job_class, 0.0) + weight[name]
+    total = sum(classes.get(name, 0.0) for name in in_class) or 1.0
+    part = {name: classes.get(name, 0.0) / total / weighs for name, weighs in in_class.items()}
+    return {name: sum(weight[name] * part[lane.job_class] for lane in own) for name, own in lanes.items()}
+
+
+def _pools(books: Books) -> list[PoolStats]:
+    return [_pool(key, books) for key in sorted(books.scheduler.ledger.pools)]
+
+
+def _pool(key: str, books: Books) -> PoolStats:
+    pool = books.scheduler.ledger.pools[key]
+    pool.refill(books.now)
+    invoke_id, _, region = key.rpartition("@")
+    quota = pool.tokens_per_minute
+    return PoolStats(
+        model=books.alias_of(invoke_id) or invoke_id,
+        invoke_id=invoke_id,
+        region=region,
+        in_flight=pool.in_flight,
+        used_share=_part(pool.used_per_minute(books.now), quota),
+        tokens_per_minute=round(quota),
+        tokens_remaining=round(pool.tokens.level),
+        throttles_last_minute=round(pool.throttled_lately.sum(books.now)),
+        health=_HEALTH.get(books.phases.get(key, "closed"), "unknown"),
+    )
+
+
+def _models(pools: list[PoolStats], books: Books) -> tuple[ModelStats, ...]:
+    """By model: the health of its best pool, calls settled and refused within the last minute."""
+    by_model: dict[str, list[PoolStats]] = {}
+    for pool in pools:
+        by_model.setdefault(pool.model, []).append(pool)
+    return tuple(
+        ModelStats(
+            model=model,
+            health=min((pool.health for pool in own), key=_BEST.index),
+            calls=round(sum(books.meter.calls_of(f"{p.invoke_id}@{p.region}", now=books.now) for p in own)),
+            errors=sum(pool.throttles_last_minute for pool in own),
+        )
+        for model, own in sorted(by_model.items())[:MAX_POOLS]
+    )
+
+
+def _part(amount: float, of: float) -> float:
+    return round(amount / of, 4) if of else 0.0
