@@ -60,7 +60,7 @@ class MemoryClock:
         # How many callbacks wait is private to the loop, and unknown with uvloop: rounds must do there.
         waiting: Sized | None = getattr(asyncio.get_running_loop(), "_ready", None)
         rounds = 0
-        while rounds < _ROUNDS or waiting:
+        while waiting or (rounds < _ROUNDS and waiting is None) or not rounds:
             await asyncio.sleep(0)
             rounds += 1
 

@@ -43,6 +43,10 @@ class Ack(NamedTuple):
 
 def matches(pattern: str, subject: str) -> bool:
     """Whether a subject fits a pattern with `*` for one token and `>` for the rest."""
+    if "*" not in pattern:
+        if not pattern.endswith(">"):
+            return pattern == subject
+        return subject.startswith(pattern[:-1]) and len(subject) >= len(pattern)
     wanted, found = pattern.split("."), subject.split(".")
     for i, want in enumerate(wanted):
         if want == ">":
