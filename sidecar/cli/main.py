@@ -22,15 +22,17 @@ COMMANDS = {
     "get": "Show a job's state document.",
     "jobs": "List jobs, newest first.",
     "models": "List the models that a tenant may use.",
+    "top": "Who waits, who runs, who gets what share; live.",
     "emulator": "Run a local Bedrock with the true wire format.",
     "schema": "Print, write or check the protocol's schemas.",
     "doctor": "Check NATS, JetStream, permissions, credentials and model access.",
     "config": "Show or check the configuration.",
+    "nats-config": "Print the NATS server's configuration that keeps tenants apart.",
 }
 
 
 class LazyGroup(click.Group):
-    """Commands by name: `sidecar.cli.<name>_command` holds the function `command`."""
+    """Commands by name: `sidecar.cli.<name>_command` (`-` as `_`) holds the function `command`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -38,7 +40,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"sidecar.cli.{cmd_name}_command").command
+        command: click.Command = import_module(f"sidecar.cli.{cmd_name.replace('-', '_')}_command").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
