@@ -1,21 +1,21 @@
-"""Keeps the lease, tells and hears who is there, and carries grants and operations between replicas.
+"""Tells and hears who is there, and carries grants and operations between replicas.
 
-What it decides stands in `lease`, `membership` and `grants`; what it is told goes to its `Host`.
+What it decides stands in `lease`, `membership` and `grants`; the lease is kept by `office`, and what others say
+goes to the `Host`.
 """
 
-import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
 from sidecar.cluster import messages
 from sidecar.cluster.grants import Workers
-from sidecar.cluster.lease import TTL_S, Lease
+from sidecar.cluster.host import Host
 from sidecar.cluster.membership import BEAT_S, JOBS_A_BEAT, Members
+from sidecar.cluster.office import Office
 from sidecar.cluster.outbox import Outbox
-from sidecar.component import Tasks, Waker, logged, within
-from sidecar.errors import BusUnavailable, Conflict, SidecarError
+from sidecar.component import Tasks
+from sidecar.errors import BusUnavailable, SidecarError
 from sidecar.models.replica import (
     Disowned,
     Heartbeat,
@@ -29,44 +29,16 @@ from sidecar.models.replica import (
     Turn,
     Wire,
 )
-from sidecar.ports import Cancellable, Clock, ClusterBus, LeaseStore
+from sidecar.ports import Clock, ClusterBus, LeaseStore
 
 log = logging.getLogger(__name__)
 
-LEASE = "scheduler"
 # A round of heartbeats, and a little more.
 ROUND_S = 1.2
 POLL_S = 0.02
-REQUEST_S = 1.5
 OFFER_S = 2.0
 ALONE_S = 0.5
 FAREWELL_S = 2.0
-
-
-class Host(Protocol):
-    """What the cluster tells this replica, and asks of it."""
-
-    def report(self) -> Sequence[Held]: ...
-
-    async def lead(
-        self, term: int, reports: Callable[[], Mapping[str, tuple[int, Mapping[int, Held]]]]
-    ) -> None: ...
-
-    def follow(self) -> None: ...
-
-    def saw_term(self, term: int) -> None: ...
-
-    def heard(self, worker: str, n: int, jobs: Mapping[int, Held]) -> None: ...
-
-    def silent(self, worker: str) -> None: ...
-
-    def resized(self) -> None: ...
-
-    def take(self, offer: Offer) -> str | None: ...
-
-    def apply(self, worker: str, ops: Sequence[Op]) -> bool: ...
-
-    def answered(self, turn: Turn) -> None: ...
 
 
 class Cluster:
@@ -88,20 +60,24 @@ class Cluster:
         self.own = f"{name[:48]}-{secrets.token_hex(4)}"
         self.version = version
         self._bus = bus
-        self._leases = leases
         self._clock = clock
         self._own_slots = slots
         self._on_disowned = on_disowned
         self._tasks = Tasks(on_crash)
         self._takeovers = Tasks(on_crash)
-        self._lease = Lease()
+        self._office = Office(
+            leases=leases,
+            clock=clock,
+            own=self.own,
+            on_term=self._on_term,
+            on_end=self._step_down,
+            is_leader_heard=lambda: self._members.leader(clock.monotonic()) is not None,
+            on_crash=on_crash,
+        )
         self._leading = 0
         self._members = Members()
         self._workers = Workers(self.own)
         self._outbox = Outbox(bus=bus, clock=clock, own=self.own, on_crash=on_crash)
-        self._lease_waker = Waker(clock)
-        self._lease_duty: asyncio.Task[None] | None = None
-        self._fence: Cancellable | None = None
         self._beats = 0
         self._is_alone = False
         self._is_draining = False
@@ -117,14 +93,14 @@ class Cluster:
         await self._bus.serve(messages.PRESENT, lambda _: b"")
         await self._bus.subscribe(messages.HEARTBEAT, self._on_heartbeat)
         await self._bus.subscribe(messages.ROLLCALL, self._on_rollcall)
-        await self._bus.subscribe(messages.RELEASED, lambda _: self._lease_waker.wake())
+        await self._bus.subscribe(messages.RELEASED, lambda _: self._office.wake())
         await self._bus.subscribe(messages.turns_to(self.own), self._on_turn)
         await self._bus.subscribe(messages.disowned_to(self.own), self._on_disowned_message)
         await self._bus.serve(messages.offers_to(self.own), self._on_offer)
         await self._bus.serve(messages.ops_to(self.own), self._on_ops)
         self._listening_since = self._clock.monotonic()
         self._tasks.spawn(self._keep_beating(), name="heartbeat")
-        self._lease_duty = self._tasks.spawn(self._keep_lease(), name="lease")
+        self._office.start()
 
     async def leave(self) -> None:
         """Schedule no more, and give the lease back at once; say that no jobs are taken any more. Repeatable."""
@@ -133,18 +109,9 @@ class Cluster:
         self._is_draining = True
         self._workers.update(self.own, slots=self._own_slots, takes_jobs=False)
         self._step_down()
-        self._lease_waker.wake()
-        if self._lease_duty is None:
-            return
-        # A request under way may still win the lease: it has to end before the lease can be given back.
-        await asyncio.wait({self._lease_duty})
-        revision = self._lease.give_up()
+        if await self._office.give_up():
+            self._publish(messages.RELEASED, b"")
         self.beat()
-        if revision is not None:
-            with logged("giving the lease back"):
-                release = self._leases.release(LEASE, revision=revision)
-                await within(self._clock, FAREWELL_S, release, what="giving the lease back")
-                self._bus.publish(messages.RELEASED, b"")
 
     async def stop(self) -> None:
         """Say the last words, and be gone."""
@@ -160,7 +127,7 @@ class Cluster:
 
     @property
     def term(self) -> int:
-        return self._leading if self._leading and self._lease.is_held(self._clock.monotonic()) else 0
+        return self._leading if self._leading and self._leading == self._office.term else 0
 
     @property
     def slots(self) -> int:
@@ -268,7 +235,7 @@ class Cluster:
         self._host.silent(member)
         self._workers.drop(member)
         self._host.resized()
-        self._lease_waker.wake()
+        self._office.wake()
 
     def _on_rollcall(self, payload: bytes) -> None:
         call = messages.decode(payload, Rollcall)
@@ -306,8 +273,11 @@ class Cluster:
             self._on_disowned(disowned.tenant, disowned.job)
 
     def _tell(self, topic: str, message: Wire) -> None:
+        self._publish(topic, messages.encode(message))
+
+    def _publish(self, topic: str, payload: bytes) -> None:
         try:
-            self._bus.publish(topic, messages.encode(message))
+            self._bus.publish(topic, payload)
         except SidecarError as e:
             log.debug("a message to the other replicas was not sent", extra={"topic": topic, "error": e.message})
 
@@ -321,53 +291,12 @@ class Cluster:
             return e.details.get("status") == 503
         return False
 
-    async def _keep_lease(self) -> None:
-        while not self._is_draining:
-            await self._try_lease()
-            now = self._clock.monotonic()
-            leader = self._members.leader(now)
-            wait_s = self._lease.wait_s(now, is_leader_heard=leader is not None)
-            await self._lease_waker.wait(wait_s)
-
-    async def _try_lease(self) -> None:
-        step = self._lease.step()
-        self._lease.sent(self._clock.monotonic())
-        revision = self._lease.revision or 0
-        try:
-            if step == "renew":
-                request = self._leases.renew(LEASE, self.own, revision=revision, ttl_s=TTL_S)
-                found: int | None = await within(self._clock, REQUEST_S, request, what="renewing the lease")
-            else:
-                asking = self._leases.acquire(LEASE, self.own, ttl_s=TTL_S)
-                found = await within(self._clock, REQUEST_S, asking, what="taking the lease")
-        except Conflict:
-            found = None
-        except SidecarError as e:
-            log.debug("the lease was not answered", extra={"error": e.message})
-            self._lease.unanswered()
-            return
-        self._on_lease(found)
-
-    def _on_lease(self, revision: int | None) -> None:
-        if revision is None:
-            self._lease.refused()
-            self._step_down()
-            return
-        self._end_if_over()
-        now = self._clock.monotonic()
-        if self._lease.granted(revision, now):
-            self._takeovers.spawn(self._take_over(self._lease.term), name="take-over")
-        if self._fence is not None:
-            self._fence.cancel()
-        self._fence = self._clock.call_later(max(0.0, self._lease.held_until - now), self._end_if_over)
-
-    def _end_if_over(self) -> None:
-        if self._lease.fence(self._clock.monotonic()):
-            self._step_down()
+    def _on_term(self, term: int) -> None:
+        self._takeovers.spawn(self._take_over(term), name="take-over")
 
     def _step_down(self) -> None:
         if self._leading:
-            log.warning("this replica schedules no more", extra={"term": self._leading})
+            log.info("this replica schedules no more", extra={"term": self._leading})
             self._leading = 0
             self._host.follow()
 
@@ -375,7 +304,7 @@ class Cluster:
         """Hear what everybody is running, then schedule."""
         self._tell(messages.ROLLCALL, Rollcall(member=self.own, term=term))
         await self._hear_all(self._clock.monotonic())
-        if self._lease.term != term or self._is_draining:
+        if self._office.term != term or self._is_draining:
             return
         log.info("this replica schedules", extra={"term": term, "members": self.members})
         self._workers.forget_jobs()
