@@ -1,0 +1,201 @@
+{{- define "nats-llm-sidecar.name" -}}
+{{- default "nats-llm-sidecar" .Values.nameOverride | trunc 53 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "nats-llm-sidecar.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 53 | trimSuffix "-" }}
+{{- else }}
+{{- $name := include "nats-llm-sidecar.name" . }}
+{{- if contains $name .Release.Name }}
+{{- .Release.Name | trunc 53 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 53 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "nats-llm-sidecar.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "nats-llm-sidecar.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "nats-llm-sidecar.labels" -}}
+{{ include "nats-llm-sidecar.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{- define "nats-llm-sidecar.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "nats-llm-sidecar.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- define "nats-llm-sidecar.configMapName" -}}
+{{- default (include "nats-llm-sidecar.fullname" .) .Values.existingConfigMap }}
+{{- end }}
+
+{{- define "nats-llm-sidecar.configChecksum" -}}
+checksum/config: {{ .Values.config | sha256sum }}
+{{- end }}
+
+{{- define "nats-llm-sidecar.image" -}}
+{{- if .Values.image.digest }}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest }}
+{{- else }}
+{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) }}
+{{- end }}
+{{- end }}
+
+{{/* Seconds that a pod with the sidecar needs to end: an application's own stop comes on top. */}}
+{{- define "nats-llm-sidecar.terminationGracePeriodSeconds" -}}
+{{- add .Values.drainSeconds .Values.drainMarginSeconds }}
+{{- end }}
+
+{{- define "nats-llm-sidecar.env" -}}
+- name: SIDECAR_CONFIG
+  value: /etc/sidecar/sidecar.toml
+# The kubelet asks by the pod's address.
+- name: SIDECAR_ADMIN__HOST
+  value: "0.0.0.0"
+- name: SIDECAR_ADMIN__PORT
+  value: {{ .Values.adminPort | quote }}
+- name: SIDECAR_JOBS__DRAIN_S
+  value: {{ .Values.drainSeconds | quote }}
+- name: AWS_REGION
+  value: {{ .Values.aws.region | quote }}
+{{- with .Values.credentials }}
+{{- if .credsKey }}
+- name: NATS_CREDS
+  value: {{ printf "/etc/sidecar-credentials/%s" .credsKey }}
+{{- end }}
+{{- if .caKey }}
+- name: NATS_CA
+  value: {{ printf "/etc/sidecar-credentials/%s" .caKey }}
+{{- end }}
+{{- $secret := .existingSecret }}
+{{- range $name, $key := dict "NATS_USER" .userKey "NATS_PASSWORD" .passwordKey "NATS_TOKEN" .tokenKey }}
+{{- if $key }}
+- name: {{ $name }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ $secret }}
+      key: {{ $key }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "nats-llm-sidecar.hasCredentialFiles" -}}
+{{- with .Values.credentials }}{{ if and .existingSecret (or .credsKey .caKey) }}true{{ end }}{{ end }}
+{{- end }}
+
+{{/* The container without what tells a native sidecar from a container of its own. */}}
+{{- define "nats-llm-sidecar.containerBody" -}}
+name: llm-sidecar
+image: {{ include "nats-llm-sidecar.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+args: ["run"]
+env:
+  {{- include "nats-llm-sidecar.env" . | nindent 2 }}
+{{- if or .Values.aws.existingSecret .Values.extraEnvFrom }}
+envFrom:
+  {{- with .Values.aws.existingSecret }}
+  - secretRef:
+      name: {{ . }}
+  {{- end }}
+  {{- with .Values.extraEnvFrom }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+ports:
+  - name: llm-admin
+    containerPort: {{ .Values.adminPort }}
+startupProbe:
+  httpGet:
+    path: /startupz
+    port: llm-admin
+  periodSeconds: 1
+  timeoutSeconds: 5
+  failureThreshold: 120
+livenessProbe:
+  httpGet:
+    path: /livez
+    port: llm-admin
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 3
+readinessProbe:
+  httpGet:
+    path: /readyz
+    port: llm-admin
+  periodSeconds: 5
+  timeoutSeconds: 5
+  failureThreshold: 3
+lifecycle:
+  preStop:
+    httpGet:
+      path: /drain
+      port: llm-admin
+resources:
+  {{- toYaml .Values.resources | nindent 2 }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  readOnlyRootFilesystem: true
+  allowPrivilegeEscalation: false
+  capabilities:
+    drop: ["ALL"]
+  seccompProfile:
+    type: RuntimeDefault
+volumeMounts:
+  - name: llm-sidecar-config
+    mountPath: /etc/sidecar
+    readOnly: true
+  - name: llm-sidecar-tmp
+    mountPath: /tmp
+  {{- if include "nats-llm-sidecar.hasCredentialFiles" . }}
+  - name: llm-sidecar-credentials
+    mountPath: /etc/sidecar-credentials
+    readOnly: true
+  {{- end }}
+  {{- with .Values.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+
+{{/*
+For other charts: an entry of a pod's initContainers that runs beside the application (a native sidecar). Its
+context is this chart as a dependency, index .Subcharts "nats-llm-sidecar"; the pod also needs the volumes, the
+grace period and the service account. ../../example-app shows it whole.
+*/}}
+{{- define "nats-llm-sidecar.container" -}}
+- {{ include "nats-llm-sidecar.containerBody" . | nindent 2 | trim }}
+  restartPolicy: Always
+{{- end }}
+
+{{- define "nats-llm-sidecar.volumes" -}}
+- name: llm-sidecar-config
+  configMap:
+    name: {{ include "nats-llm-sidecar.configMapName" . }}
+- name: llm-sidecar-tmp
+  emptyDir:
+    sizeLimit: {{ .Values.tmpSizeLimit }}
+{{- if include "nats-llm-sidecar.hasCredentialFiles" . }}
+- name: llm-sidecar-credentials
+  secret:
+    secretName: {{ .Values.credentials.existingSecret }}
+    defaultMode: 0440
+{{- end }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}

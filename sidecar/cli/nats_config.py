@@ -1,0 +1,157 @@
+"""nats-server configuration that keeps tenants apart, as text. Pure.
+
+`accounts` (preferred): each tenant is an account of its own. The export's `account_token_position` lets an
+account import only subjects that carry its own name, and the server maps every reply back into the account that
+asked, so no reply subject can reach another tenant or the sidecar's streams.
+`users`: users of one account with subject permissions. A client's reply subject is not checked by the server, so
+JetStream's acknowledgement of a request can be aimed at any subject of the account.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from sidecar.errors import StartupError
+from sidecar.models.subjects import (
+    CANCEL_BUCKET,
+    CONFIG_BUCKET,
+    CONTROL_BUCKET,
+    JOB_BUCKET,
+    PROMPT_BUCKET,
+    TOOL_BUCKET,
+    Subjects,
+    is_name,
+)
+
+Mode = Literal["accounts", "users"]
+
+SIDECAR = "SIDECAR"
+"""The account of the sidecar and its streams, where there are accounts."""
+_SERVICES = {
+    "request": "*.*",
+    "ask": "*.*",
+    "cancel": "*.*",
+    "get": "*.*",
+    "replay": "*.*",
+    "jobs": "*",
+    "models": "*",
+    "tools": "*.*",
+}
+# A later answer is lost on its way between accounts: the server forgets who asked. `ask` waits for a whole job.
+_ANSWER_WITHIN = {"ask": "1h"}
+_ANSWER_WITHIN_ELSE = "2m"
+_MANY_ANSWERS = "replay"
+_BUCKETS = (JOB_BUCKET, CANCEL_BUCKET, CONTROL_BUCKET, TOOL_BUCKET, CONFIG_BUCKET, PROMPT_BUCKET)
+_RESERVED = ("default", "shared", "sidecar", "operator", "sys")
+
+
+def render(tenants: Sequence[str], *, mode: Mode, prefix: str = "llm") -> str:
+    """The configuration for these tenants. Raises StartupError for names that cannot be kept apart."""
+    _check(tenants)
+    subjects = Subjects(prefix)
+    lines = _accounts(tenants, subjects) if mode == "accounts" else _users(tenants, subjects)
+    head = [
+        f"# Made by: sidecar nats-config --mode {mode} --tenants {','.join(tenants)}",
+        "# Each $NAME is read from the server's environment. Let a password begin with a letter.",
+    ]
+    return "\n".join([*head, *lines])
+
+
+def password_variable(user: str) -> str:
+    """The environment variable that holds a user's password."""
+    return "LLM_PASSWORD_" + re.sub(r"[^A-Z0-9]", "_", user.upper())
+
+
+def _check(tenants: Sequence[str]) -> None:
+    if not tenants:
+        raise StartupError("no tenant was named: give --tenants acme,globex")
+    seen: dict[str, str] = {}
+    for tenant in tenants:
+        if not is_name(tenant):
+            raise StartupError(f"{tenant!r} is no tenant's name: use 1 to 64 of A-Z a-z 0-9 _ -")
+        if tenant.lower() in _RESERVED:
+            raise StartupError(f"{tenant!r} is reserved: choose another name for the tenant")
+        variable = password_variable(tenant)
+        if variable in seen:
+            raise StartupError(f"{tenant!r} and {seen[variable]!r} would share {variable}: rename one")
+        seen[variable] = tenant
+
+
+def _accounts(tenants: Sequence[str], subjects: Subjects) -> list[str]:
+    position = subjects.root.count(".") + 3
+    exports = [_service_export(subjects, verb, rest, position) for verb, rest in _SERVICES.items()]
+    exports.append(f'{{ stream: "{subjects.endpoint("job", "*", ">")}", account_token_position: {position} }}')
+    imports = [
+        f'{{ service: {{ account: "{tenant}", subject: "{subjects.endpoint("call", tenant, ">")}" }} }}'
+        for tenant in tenants
+    ]
+    lines = ["accounts {", f"  {SIDECAR}: {{", "    jetstream: enabled"]
+    lines += [f"    users: [{{ user: sidecar, password: ${password_variable('sidecar')} }}]"]
+    lines += [*_list("exports", exports), *_list("imports", imports), "  }"]
+    for tenant in tenants:
+        lines += _tenant_account(tenant, subjects)
+    return [*lines, "}"]
+
+
+def _service_export(subjects: Subjects, verb: str, rest: str, position: int) -> str:
+    response = "stream" if verb == _MANY_ANSWERS else "singleton"
+    return (
+        f'{{ service: "{subjects.endpoint(verb, rest)}", account_token_position: {position}, '
+        f'response: {response}, threshold: "{_ANSWER_WITHIN.get(verb, _ANSWER_WITHIN_ELSE)}" }}'
+    )
+
+
+def _tenant_account(tenant: str, subjects: Subjects) -> list[str]:
+    def imported(kind: str, subject: str) -> str:
+        return f'{{ {kind}: {{ account: {SIDECAR}, subject: "{subject}" }} }}'
+
+    imports = [
+        imported("service", subjects.endpoint(verb, tenant, *rest.split(".")[1:]))
+        for verb, rest in _SERVICES.items()
+    ]
+    imports.append(imported("stream", subjects.endpoint("job", tenant, ">")))
+    calls = f'{{ service: "{subjects.endpoint("call", tenant, ">")}", accounts: [{SIDECAR}] }}'
+    return [
+        f'  "{tenant}": {{',
+        f'    users: [{{ user: "{tenant}", password: ${password_variable(tenant)} }}]',
+        *_list("imports", imports),
+        *_list("exports", [calls]),
+        "  }",
+    ]
+
+
+def _users(tenants: Sequence[str], subjects: Subjects) -> list[str]:
+    own = [f"{subjects.root}.>", "$JS.API.>", *(f"$KV.{bucket}.>" for bucket in _BUCKETS), "_INBOX.>"]
+    replies = [f"_INBOX_{tenant}.>" for tenant in tenants]
+    lines = [
+        "# A tenant's client must use the inbox prefix _INBOX_<tenant>; SidecarClient does.",
+        "# Tenants of one account must not be hostile to each other: see docs/deploy.md.",
+        "authorization {",
+        "  users: [",
+        f"    {{ user: sidecar, password: ${password_variable('sidecar')}, permissions: {{",
+        f"        publish: {_quoted([*own, *replies])}",
+        f"        subscribe: {_quoted([f'{subjects.root}.>', '$SRV.>', '$KV.>', '_INBOX.>'])} }} }}",
+    ]
+    for tenant in tenants:
+        lines += _tenant_user(tenant, subjects)
+    return [*lines, "  ]", "}"]
+
+
+def _tenant_user(tenant: str, subjects: Subjects) -> list[str]:
+    publish = [subjects.endpoint(verb, tenant, *rest.split(".")[1:]) for verb, rest in _SERVICES.items()]
+    events, calls = subjects.endpoint("job", tenant, ">"), subjects.endpoint("call", tenant, ">")
+    return [
+        f'    {{ user: "{tenant}", password: ${password_variable(tenant)}, permissions: {{',
+        f"        publish: {_quoted(publish)}",
+        f"        subscribe: {_quoted([events, calls, f'_INBOX_{tenant}.>'])}",
+        # A tool's answer goes to the inbox of the sidecar that called it.
+        '        allow_responses: { max: 1, expires: "15m" } } }',
+    ]
+
+
+def _list(name: str, items: Sequence[str]) -> list[str]:
+    return [f"    {name}: [", *(f"      {item}" for item in items), "    ]"]
+
+
+def _quoted(subjects: Iterable[str]) -> str:
+    return "[" + ", ".join(f'"{subject}"' for subject in subjects) + "]"
