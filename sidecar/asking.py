@@ -53,6 +53,7 @@ class Asker:
         self._policy = policy
         self._queued = queued
         self._on_budget = on_budget
+        self._aliases: dict[str, str | None] = {}
         self._selections: OrderedDict[int, tuple[Selection, int]] = OrderedDict()
 
     def ticket(self, opened: Opened) -> Ticket:
@@ -96,6 +97,13 @@ class Asker:
     def max_queue(self, lane: Lane) -> int:
         """How many jobs of the lane the tenant may have, queued and running."""
         return self._policy().tenant(lane.tenant).max_queue
+
+    def model_of(self, pool: str) -> str | None:
+        """The alias of the model behind a quota pool."""
+        if pool not in self._aliases:
+            profile = self._coordinator.profile(pool.rpartition("@")[0])
+            self._aliases[pool] = profile.alias if profile else None
+        return self._aliases[pool]
 
     def call(self, opened: Opened, *, pool: str, deadline: float, facts: RunFacts) -> tuple[ModelCall, Selection]:
         """The model call of a granted job, for the candidate of the granted pool; `aiming` bounds it later."""

@@ -96,12 +96,15 @@ class Pipeline:
             outcome = await self._claimed(opened, request, share, known)
         return outcome
 
-    async def _claimed(
-        self, opened: Opened, request: JobRequest, share: Share, known: Stored | None
-    ) -> Outcome:
+    async def _claimed(self, opened: Opened, request: JobRequest, share: Share, known: Stored | None) -> Outcome:
         try:
             job = await self._jobs.claim(
-                opened.stored, request, job=opened.job, known=known, granted_attempt=share.granted_attempt
+                opened.stored,
+                request,
+                job=opened.job,
+                model=self._asker.model_of(share.pool),
+                known=known,
+                granted_attempt=share.granted_attempt,
             )
         except Taken as e:
             return Outcome(kind="taken", attempt=e.attempt, owner=e.owner)

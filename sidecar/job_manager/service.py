@@ -75,6 +75,7 @@ class JobManager:
         request: JobRequest,
         *,
         job: str,
+        model: str | None = None,
         known: Stored | None = None,
         granted_attempt: int | None = None,
     ) -> OwnedJob | None:
@@ -83,14 +84,14 @@ class JobManager:
         Raises Taken when it is another's.
 
         `known` is the document as the scheduler wrote or read it last, `granted_attempt` the attempt it knew
-        of (None: whatever is found may be taken over).
+        of (None: whatever is found may be taken over), `model` the alias of the model that is to run it.
         """
         record = self._record(stored, job, known)
         owned = OwnedJob(request=request, metadata=request.metadata, record=record, clock=self._clock)
         self._live[owned.key] = owned
         marked = asyncio.get_running_loop().create_task(self._is_cancelled(*owned.key))
         try:
-            is_ours = await self._write_claim(record, granted_attempt)
+            is_ours = await self._write_claim(record, granted_attempt, model)
             if is_ours and await marked:
                 owned.cancel()
         except BaseException:
@@ -119,12 +120,14 @@ class JobManager:
             "reading a cancellation", lambda: self._store.is_cancelled(tenant, job), clock=self._clock
         )
 
-    async def _write_claim(self, record: Record, granted_attempt: int | None) -> bool:
+    async def _write_claim(self, record: Record, granted_attempt: int | None, model: str | None) -> bool:
         seq = record.state.request_seq
         while True:
             if not record.state.is_terminal:
                 try:
-                    await record.write(transitions.claimed(record.state, owner=self._owner, now=self._clock.now()))
+                    await record.write(
+                        transitions.claimed(record.state, owner=self._owner, now=self._clock.now(), model=model)
+                    )
                     return True
                 except Conflict:
                     self.counts["claim_conflicts"] += 1

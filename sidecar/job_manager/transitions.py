@@ -63,7 +63,7 @@ def forgotten(state: JobState, *, now: float) -> JobState:
     )
 
 
-def claimed(state: JobState, *, owner: str, now: float) -> JobState:
+def claimed(state: JobState, *, owner: str, now: float, model: str | None = None) -> JobState:
     """The document of a new attempt by `owner`. Taking a live job over means that its last owner crashed."""
     _check(state.state, "running")
     return msgspec.structs.replace(
@@ -72,6 +72,7 @@ def claimed(state: JobState, *, owner: str, now: float) -> JobState:
         crashes=state.crashes + (state.state != "queued"),
         attempt=state.attempt + 1,
         owner=owner,
+        model=model or state.model,
         started=state.started or rfc3339(now),
         updated=rfc3339(now),
     )
