@@ -18,9 +18,7 @@ from sidecar.adapters.memory.intake import MemoryIntake
 from sidecar.adapters.memory.job_store import MemoryJobStore
 from sidecar.adapters.memory.leases import MemoryLeaseStore
 from sidecar.adapters.memory.policies import MemoryPolicyStore
-from sidecar.adapters.memory.policies import MemoryPolicyStore
 from sidecar.adapters.memory.publisher import MemoryPublisher
-from sidecar.adapters.memory.spend import MemorySpendLedger
 from sidecar.adapters.memory.spend import MemorySpendLedger
 from sidecar.component import SystemClock
 from sidecar.models.codec import decode_event
@@ -145,8 +143,6 @@ def _ports(bus: MemoryBus, client: Any, clock: SystemClock) -> Ports:
         "leases": MemoryLeaseStore(bus, replica="one"),
         "checkpoints": MemoryCheckpoints(bus, replica="one"),
         "dead": MemoryDeadLetters(bus, replica="one"),
-        "spend": MemorySpendLedger(bus, replica="one"),
-        "policies": MemoryPolicyStore(bus, replica="one"),
         "spend": MemorySpendLedger(bus, replica="one"),
         "policies": MemoryPolicyStore(bus, replica="one"),
         "models": client,
