@@ -9,24 +9,14 @@ the parts do not know each other, and meet in this file.
 
 import asyncio
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from sidecar.asking import Asker
 from sidecar.calling import Caller, Share
-from sidecar.errors import (
-    BusRefused,
-    BusUnavailable,
-    CallTimeout,
-    Conflict,
-    JobCancelled,
-    Permanent,
-    SidecarError,
-)
+from sidecar.errors import Conflict, JobCancelled, SidecarError
 from sidecar.job_manager.claiming import Taken
 from sidecar.job_manager.job import OwnedJob
+from sidecar.job_manager.limits import left_to_the_next_reading, time_limits
 from sidecar.job_manager.service import JobManager
-from sidecar.models.base import epoch
 from sidecar.models.facts import RunFacts
 from sidecar.models.replica import ENDED, Outcome
 from sidecar.models.request import JobRequest
@@ -77,7 +67,7 @@ class Pipeline:
         facts = RunFacts(queued_ms=self._since(opened.stored.stored_at))
         facts.total_ms = facts.queued_ms
         result = formatter.stopped(error, facts, state=state)
-        with self._left_to_the_next_reading(opened):
+        with left_to_the_next_reading(opened.job):
             await self._jobs.refuse(
                 opened.stored, job=opened.job, result=result, metadata=opened.metadata, known=known
             )
@@ -92,7 +82,7 @@ class Pipeline:
         if request is None:
             raise SidecarError(f"job {opened.job} was granted without a request")
         outcome = ENDED
-        with self._left_to_the_next_reading(opened):
+        with left_to_the_next_reading(opened.job):
             outcome = await self._claimed(opened, request, share, known)
         return outcome
 
@@ -132,22 +122,11 @@ class Pipeline:
             raise
         return ENDED
 
-    @contextmanager
-    def _left_to_the_next_reading(self, opened: Opened) -> Iterator[None]:
-        """A bus that refuses to store what a job needs ends neither the job nor the process.
-
-        The request still stands, so the next reconcile takes it up again.
-        """
-        try:
-            yield
-        except (BusRefused, BusUnavailable, Conflict) as e:
-            log.error("the bus refused a job's records", extra={"job": opened.job, "error": e.message})
-
     async def _result(self, job: OwnedJob, opened: Opened, share: Share, facts: RunFacts) -> Result:
         """The job's one result, whatever happens on the way to it."""
         try:
             async with job.scope:
-                with self._time_limits(job) as deadline:
+                with time_limits(job, default_s=self._settings.timeout_s) as deadline:
                     call, selection = self._asker.call(opened, pool=share.pool, deadline=deadline, facts=facts)
                     reply = await self._caller.answer(
                         job, call, selection=selection, share=share, facts=facts, deadline=deadline
@@ -163,24 +142,6 @@ class Pipeline:
             log.exception("a job met an error of our own", extra={"job": opened.job})
             facts.total_ms = self._since(opened.stored.stored_at)
             return formatter.stopped(SidecarError("the sidecar failed; its log says how"), facts)
-
-    @contextmanager
-    def _time_limits(self, job: OwnedJob) -> Iterator[float]:
-        """Stop the job when its time is over. Yields that moment, in seconds since 1970."""
-        now = self._clock.now()
-        timeout_s = job.request.timeout_s or self._settings.timeout_s
-        started = epoch(job.state.started) if job.state.started else now
-        ends_at = started + timeout_s
-        over: SidecarError = CallTimeout(f"the job did not end within {timeout_s:g} s", limit="total")
-        deadline = job.request.deadline
-        if deadline is not None and deadline.timestamp() < ends_at:
-            ends_at = deadline.timestamp()
-            over = Permanent("the deadline passed while the job ran", code="deadline_exceeded")
-        timer = self._clock.call_later(max(0.0, ends_at - now), lambda: job.scope.stop(over))
-        try:
-            yield ends_at
-        finally:
-            timer.cancel()
 
     def _since(self, epoch_s: float) -> int:
         return max(0, round((self._clock.now() - epoch_s) * 1000))
