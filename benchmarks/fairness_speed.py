@@ -52,10 +52,11 @@ class Speed(NamedTuple):
 
 def decisions(lanes: int, *, rounds: int) -> Speed:
     """The best of some rounds, each through the whole windows with up to 500 calls in flight."""
-    return max(_round(filled(lanes), lanes * WINDOW) for _ in range(rounds))
+    one = f"print(*one_round(filled({lanes}), {lanes * WINDOW}))"
+    return max(Speed(*map(float, _in_fresh_process(one).split())) for _ in range(rounds))
 
 
-def _round(scheduler: Scheduler, wanted: int) -> Speed:
+def one_round(scheduler: Scheduler, wanted: int) -> Speed:
     now = granting = settling = 0.0
     decided = wanted // IN_FLIGHT * IN_FLIGHT
     for _ in range(wanted // IN_FLIGHT):
@@ -81,10 +82,11 @@ def resident_bytes() -> int:
 
 def memory_bytes(lanes: int) -> int:
     """Resident memory that full windows of so many lanes add to a fresh process."""
-    code = (
-        "from benchmarks.fairness_speed import filled, resident_bytes\n"
-        "filled(1); before = resident_bytes()\n"
-        f"kept = filled({lanes}); print(resident_bytes() - before)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return int(done.stdout)
+    code = f"filled(1); before = resident_bytes(); kept = filled({lanes}); print(resident_bytes() - before)"
+    return int(_in_fresh_process(code))
+
+
+def _in_fresh_process(code: str) -> str:
+    """What a line prints in a process that holds nothing else."""
+    code = f"from benchmarks.fairness_speed import *\n{code}"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
