@@ -137,7 +137,8 @@ def made_files() -> dict[Path, str]:
     from sidecar.cli.nats_config import render as nats_config
 
     files = {
-        RENDERED / f"{name}.yaml": _MADE + render_text(MATRIX[name]) for name in ("default", "pod-identity", "irsa")
+        RENDERED / f"{name}.yaml": _MADE + render_text(MATRIX[name])
+        for name in ("default", "pod-identity", "irsa")
     }
     files[COMPONENT / "sidecar-patch.yaml"] = patch("Deployment")
     files[COMPONENT / "sidecar-patch-statefulset.yaml"] = patch("StatefulSet")
@@ -211,7 +212,9 @@ def check_drift() -> list[str]:
 
 
 def check_dockerfile() -> list[str]:
-    done = subprocess.run([_tool("hadolint"), str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [_tool("hadolint"), str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False
+    )
     return (done.stdout + done.stderr).splitlines() if done.returncode else []
 
 
