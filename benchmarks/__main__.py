@@ -26,6 +26,7 @@ SEPARATE = {
     "storage": "benchmarks.storage_cpu",
     "bedrock": "benchmarks.bedrock_cpu",
     "chaos": "benchmarks.chaos",
+    "models": "benchmarks.models",
 }
 """Benches of their own, with arguments of their own."""
 

@@ -210,6 +210,33 @@ def test_nothing_passing_is_final_while_time_is_left(
     assert 0 <= delay_s < left_s
 
 
+def instead(*failures: tuple[Candidate, SidecarError], **fields: Any) -> Decision:
+    plain: dict[str, Any] = {"now": NOW, "deadline": NOW + 600, "retry_at": lambda pool: 0.0, "jitter": 0.0}
+    return fallback.instead((A, B), [Failure(c, e) for c, e in failures], **{**plain, **fields})
+
+
+def test_instead_of_an_open_breaker_another_candidate_is_called_or_the_first_to_recover() -> None:
+    def is_open(**until: float) -> Any:
+        return lambda pool: NOW + until.get(pool.partition("@")[0], 0.0)
+
+    assert instead(retry_at=is_open(a=5)) == Next(B)
+    assert instead((A, ModelUnavailable("503")), retry_at=is_open(a=5)) == Next(B)
+    assert instead(retry_at=is_open(a=9, b=5)) == Wait(B, 5.0, "every candidate has failed lately")
+    waits = instead((A, AccessDenied("no")), retry_at=is_open(b=5))
+    assert isinstance(waits, Wait)
+    assert waits.candidate == B
+    late = instead(retry_at=is_open(a=5, b=5), deadline=NOW + 0.1)
+    assert isinstance(late, Final)
+    assert isinstance(late.error, ModelUnavailable)
+
+
+def test_a_spent_budget_rules_out_the_model_and_is_final_when_it_was_the_last() -> None:
+    spent = Permanent("no money", code="budget_exceeded")
+    other = candidate("c", model="cheap")
+    assert decide((A, spent), among=(A, other)) == Next(other)
+    assert decide((A, spent), among=(A, B)) == Final(spent)
+
+
 def test_the_document_shows_the_table() -> None:
     shown = DOCUMENT.read_text(encoding="utf-8")
     rows = re.findall(r"^\| `?([^|`]+?)`? \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", shown, re.M)
