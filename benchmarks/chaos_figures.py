@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from benchmarks.measures import Bar, Figure, percentile
 from sidecar.adapters.nats.embedded import NatsCluster, NatsServer
 from tests.support.audit import Findings
-from tests.support.chaos import Fleet, Load, fleet, havoc, load, wait_scheduler
+from tests.support.chaos import Fleet, fleet, havoc, wait_scheduler
 from tests.support.emulator import EmulatorProcess, spawn_emulator
+from tests.support.load import Load, load
 
 BRIEF = "tokens=20 tps=40"
+KILLED = "tokens=40 tps=20"
 LONG = "tokens=80 tps=16"
 NONE = Bar(value=0)
 RUNNING_JOBS = 200
@@ -81,13 +83,16 @@ async def kills(under: Stage) -> list[Figure]:
         load(under.nats.url, under.emulator, tenant="chaos") as jobs,
     ):
         over_s = under.jobs / 50
-        publishing = asyncio.create_task(jobs.submit_many(under.jobs, behave=BRIEF, over_s=over_s))
-        await havoc(replicas, kills=round(over_s) + 20, every_s=1.0, chance=random.Random(11))
+        publishing = asyncio.create_task(jobs.submit_many(under.jobs, behave=KILLED, over_s=over_s))
+        schedulers = await havoc(
+            replicas, jobs.connection, kills=round(over_s) + 20, every_s=1.0, chance=random.Random(11)
+        )
         await publishing
         await jobs.until_ended()
         found = await jobs.settle()
         elapsed_s = time.monotonic() - began
-        return promises("kills", "random kills", found, kills=replicas.kills, elapsed_s=elapsed_s)
+        what = f"random kills ({schedulers} of the scheduler)"
+        return promises("kills", what, found, kills=replicas.kills, elapsed_s=elapsed_s)
 
 
 async def scheduler(under: Stage) -> list[Figure]:

@@ -11,7 +11,8 @@ from typing import NamedTuple
 from benchmarks.chaos_figures import NONE, Stage
 from benchmarks.measures import Bar, Figure
 from benchmarks.processes import NotMeasured
-from tests.support.chaos import Fleet, fleet, load
+from tests.support.chaos import Fleet, fleet
+from tests.support.load import load
 
 SLOTS = 64
 # With 32 of 64 slots in use on each of two replicas; a job takes a second.

@@ -8,8 +8,9 @@ import pytest
 
 from sidecar.adapters.nats.embedded import NatsCluster
 from tests.support.audit import Findings
-from tests.support.chaos import Load, fleet, load, stream_leader
+from tests.support.chaos import fleet, stream_leader
 from tests.support.emulator import EmulatorProcess
+from tests.support.load import Load, load
 from tests.support.nats_server import Server
 
 JOBS = 200

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.audit import Findings
-from tests.support.chaos import Load, fault_environment, fleet, keep_up, load
+from tests.support.chaos import fault_environment, fleet, keep_up
 from tests.support.emulator import EmulatorProcess
 from tests.support.fault_points import STEPS
+from tests.support.load import Load, load
 from tests.support.nats_server import AccountPool
 
 # Fleets side by side, each of which goes through some of the steps: a step takes as long as a lease lives.

@@ -6,8 +6,9 @@ import uuid
 
 import pytest
 
-from tests.support.chaos import fleet, havoc, load, wait_scheduler
+from tests.support.chaos import fleet, havoc, wait_scheduler
 from tests.support.emulator import EmulatorProcess
+from tests.support.load import load
 from tests.support.nats_server import AccountPool
 
 PATIENT = {"max_attempts": 50}
@@ -22,8 +23,8 @@ async def test_random_kills_lose_nothing(nats_server: AccountPool, bedrock: Emul
     """Three replicas, one of them killed every second and started again, the scheduler as likely as the others."""
     url = nats_server.take().url
     async with fleet(url, bedrock, jobs=PATIENT) as replicas, load(url, bedrock, tenant=tenant) as jobs:
-        publishing = asyncio.create_task(jobs.submit_many(200, behave="tokens=20 tps=40", over_s=6))
-        await havoc(replicas, kills=5, every_s=1.0, chance=random.Random(7))
+        publishing = asyncio.create_task(jobs.submit_many(200, behave="tokens=40 tps=20", over_s=6))
+        await havoc(replicas, jobs.connection, kills=5, every_s=1.0, chance=random.Random(7))
         await publishing
         await jobs.until_ended()
         found = await jobs.settle()
