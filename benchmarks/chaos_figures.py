@@ -45,34 +45,26 @@ async def stage(*, jobs: int, repeats: int, minutes: float) -> AsyncIterator[Sta
         yield Stage(server, emulator, jobs, repeats, minutes)
 
 
-def promises(group: str, what: str, found: Findings, *, kills: int, elapsed_s: float) -> list[Figure]:
-    """The counts of an audit, as lines of the table."""
-    note = f"{found.jobs} jobs, {kills} kills, {elapsed_s:.0f} s, {dict(found.states)}"
-    counts: Mapping[str, int] = {
-        "lost": len(found.lost),
-        "doubled": len(found.doubled),
-        "events of an old owner": len(found.spoke_late),
-        "numbers missing, texts garbled": len(found.gaps) + len(found.garbled),
-        "not ended, requests left": len(found.unfinished) + found.requests_left,
-        "dead-lettered": found.dead,
-        "calls not explained by an attempt": len(found.unexplained),
-    }
-    lines = [
-        Figure(
-            name=f"{what}: {name}",
-            unit="",
-            group=group,
-            bar=NONE,
-            samples=(number,),
-            note=note if name == "lost" else str(found.problems.get(name, ""))[:200],
-        )
-        for name, number in counts.items()
-    ]
-    spread = ", ".join(f"{n} of attempt {attempt}" for attempt, n in sorted(found.attempts.items()))
-    lines.append(
-        Figure(name=f"{what}: repeated calls", unit="", group=group, samples=(found.repeated,), note=spread)
+def promises(
+    group: str, what: str, found: Findings, *, kills: int, elapsed_s: float, repeated: Bar | None = None
+) -> list[Figure]:
+    """The counts of an audit, as lines of the table. `repeated`: the bar of calls that were made twice."""
+    took = f"{found.jobs} jobs, {kills} kills, {elapsed_s:.0f} s, {dict(found.states)}"
+    attempts = ", ".join(f"{n} of attempt {attempt}" for attempt, n in sorted(found.attempts.items()))
+    lines: tuple[tuple[str, int, Bar | None, str], ...] = (
+        ("lost", len(found.lost), NONE, took),
+        ("doubled", len(found.doubled), NONE, ""),
+        ("events of an old owner", len(found.spoke_late), NONE, "".join(found.spoke_late[:1])),
+        ("numbers missing, texts garbled", len(found.gaps) + len(found.garbled), NONE, "".join(found.gaps[:1])),
+        ("not ended, requests left", len(found.unfinished) + found.requests_left, NONE, ""),
+        ("dead-lettered", found.dead, NONE, ""),
+        ("calls without an attempt", len(found.unexplained), NONE, "".join(found.unexplained[:1])),
+        ("repeated calls", found.repeated, repeated, attempts),
     )
-    return lines
+    return [
+        Figure(name=f"{what}: {name}", unit="", group=group, bar=bar, samples=(number,), note=note)
+        for name, number, bar, note in lines
+    ]
 
 
 async def kills(under: Stage) -> list[Figure]:
@@ -225,7 +217,8 @@ async def nats(under: Stage) -> list[Figure]:
         await asyncio.to_thread(under.nats.restart, force=True)
         await jobs.until_ended()
         found = await jobs.settle()
-    return promises("nats", "NATS restart", found, kills=1, elapsed_s=time.monotonic() - began)
+    elapsed_s = time.monotonic() - began
+    return promises("nats", "NATS restart", found, kills=1, elapsed_s=elapsed_s, repeated=NONE)
 
 
 async def cluster(under: Stage) -> list[Figure]:
