@@ -120,6 +120,8 @@ class SidecarProcess(Process):
             "bedrock": {"endpoint_url": bedrock_url},
             "admin": {"port": self.admin_port},
             "models": {MODEL: _NO_QUOTA},
+            # The server sets it aside for each account; tests share one server.
+            "retention": {"requests_bytes": 1 << 27},
         }
         for section, values in settings.items():
             given[section] = {**given.get(section, {}), **values}
