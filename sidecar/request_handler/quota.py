@@ -34,7 +34,7 @@ PAUSE_S = 0.5
 MAX_DOUBLINGS = 5
 DAILY_PROBE_S = 3_600.0
 DAY_S = 86_400.0
-COLD_SECONDS_PER_TOKEN = 0.02
+SECONDS_STEP = 0.1
 _ROUNDING = 1e-6
 SETUP_TOKENS = 50
 
@@ -131,6 +131,7 @@ class Pool:
         "step",
         "throttled_lately",
         "throttles",
+        "timed",
         "tokens",
         "used",
         "wanted",
@@ -162,7 +163,10 @@ class Pool:
         self.wanted = self.wanted_by = 0.0
         self.throttles = 0
         self.throttled_lately = Recent(60)
-        self.seconds_per_token = COLD_SECONDS_PER_TOKEN
+        # Before any call was seen, time costs nothing: a guess that is too high would lift newcomers above the
+        # jobs that run, whose charges then shrink; one too low corrects itself when they end.
+        self.seconds_per_token = 0.0
+        self.timed = 0
         self.tokens = Bucket(0.0, 0.0, now=now)
         self.requests: Bucket | None = None
         self.set_limits(limits, now=now)
@@ -330,7 +334,8 @@ class Pool:
         if granted_at > self.slowed_at:
             self.refused_in_a_row = 0
         seen = seconds / (output_tokens + SETUP_TOKENS)
-        self.seconds_per_token += 0.1 * (seen - self.seconds_per_token)
+        self.timed += 1
+        self.seconds_per_token += max(SECONDS_STEP, 1 / self.timed) * (seen - self.seconds_per_token)
 
     def throttled(self, kind: Throttle, *, now: float, retry_after: float | None) -> None:
         """Learn from a refusal; `retry_after` is the other side's wish in seconds."""
@@ -438,6 +443,7 @@ class Pool:
         self.has_refused = state.get("step") is not None
         self.step = float(state.get("step") or 0.0)
         self.seconds_per_token = float(state["seconds_per_token"])
+        self.timed = round(1 / SECONDS_STEP) if self.seconds_per_token else 0
         self.is_learning = self.is_learning or self.factor < 1.0
         self.is_probing = bool(state["probing"])
         self.closed_until = now + float(state["closed_s"]) - age_s
