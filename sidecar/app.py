@@ -29,7 +29,7 @@ from sidecar.adapters.nats.provision import ensure
 from sidecar.adapters.nats.publisher import NatsPublisher
 from sidecar.adapters.nats.spend import NatsSpendLedger
 from sidecar.adapters.nats.topology import largest_queue
-from sidecar.component import Lifecycle, Phase, SystemClock
+from sidecar.component import Lifecycle, LoopLag, Phase, SystemClock
 from sidecar.models.stats import ReplicaState
 from sidecar.models.subjects import Subjects
 from sidecar.reloading import Reloader
@@ -62,10 +62,13 @@ class App:
         self.admin: AdminServer | None = None
         self._closing = AsyncExitStack()
         self._is_closing = False
+        self._lag = LoopLag()
 
     async def start(self) -> None:
         """Raises StartupError when the process cannot run as configured. Waits while NATS is away."""
         self.lifecycle.enter(Phase.STARTING)
+        self._lag.start()
+        self._closing.callback(self._lag.stop)
         if self.settings.admin.enabled:
             await self._start_admin()
         mux = await self._connect()
@@ -182,6 +185,7 @@ class App:
             "/livez": Route(self._livez),
             "/readyz": Route(self._readyz),
             "/info": Route(self._info),
+            "/metrics": Route(self._metrics),
             "/drain": Route(self._drain, ("GET", "POST")),
         }
         self.admin = AdminServer(routes, host=self.settings.admin.host, port=self.settings.admin.port)
@@ -216,6 +220,21 @@ class App:
                 "replicas": replica.cluster.members if replica else 0,
             }
         )
+
+    async def _metrics(self) -> Page:
+        if self.replica is None:
+            return _page({"phase": self.lifecycle.phase.value}, 503)
+        # Imported by the first scrape: 70 ms that a start need not wait for.
+        from sidecar.adapters.http import metrics
+
+        scrape = metrics.Scrape(
+            stats=self.replica.stats(),
+            tally=self.replica.tally,
+            lag_s=self._lag.take(),
+            is_degraded=self.lifecycle.health.is_degraded,
+            is_policy_current=self._reloader is None or self._reloader.is_ok,
+        )
+        return Page(metrics.render(scrape), content_type=metrics.CONTENT_TYPE)
 
     async def _drain(self) -> Page:
         self.lifecycle.request_drain()

@@ -125,6 +125,33 @@ class Lifecycle:
         await self._ended.wait()
 
 
+class LoopLag:
+    """How late the event loop comes to what is due, measured twice a second."""
+
+    EVERY_S = 0.5
+
+    def __init__(self) -> None:
+        self._worst_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_at(loop.time() + self.EVERY_S, self._due, loop.time() + self.EVERY_S)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def take(self) -> float:
+        """The worst delay in seconds since this was asked last."""
+        worst_s, self._worst_s = self._worst_s, 0.0
+        return worst_s
+
+    def _due(self, at: float) -> None:
+        self._worst_s = max(self._worst_s, asyncio.get_running_loop().time() - at)
+        self.start()
+
+
 class Tasks:
     """Tasks of one owner: held by reference, watched, ended together.
 

@@ -17,16 +17,18 @@ from sidecar.job_manager.claiming import Taken
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.limits import left_to_the_next_reading, time_limits
 from sidecar.job_manager.service import JobManager
+from sidecar.models.event import Status
 from sidecar.models.facts import RunFacts
 from sidecar.models.replica import ENDED, Outcome
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
 from sidecar.ports import Clock, Lane, Stored
 from sidecar.request_handler.decode import Opened
-from sidecar.request_handler.tickets import Ticket
+from sidecar.request_handler.tickets import Blocked, Ticket
 from sidecar.response_formatter import formatter, structured
 from sidecar.settings import JobsSettings
 from sidecar.spending import Spending
+from sidecar.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ class Pipeline:
         jobs: JobManager,
         caller: Caller,
         spending: Spending,
+        tally: Tally,
         clock: Clock,
         settings: JobsSettings,
     ) -> None:
@@ -48,6 +51,7 @@ class Pipeline:
         self._jobs = jobs
         self._caller = caller
         self._spending = spending
+        self._tally = tally
         self._clock = clock
         self._settings = settings
 
@@ -71,10 +75,17 @@ class Pipeline:
             await self._jobs.refuse(
                 opened.stored, job=opened.job, result=result, metadata=opened.metadata, known=known
             )
+            self._tally.ended(opened.stored.lane.tenant, result)
 
     async def record_queued(self, opened: Opened) -> Stored | None:
         """The document of a job that has to wait."""
         return await self._jobs.record_queued(opened.stored, job=opened.job, metadata=opened.metadata)
+
+    async def record_blocked(self, opened: Opened, known: Stored, *, blocked: Blocked, n: int) -> Stored | None:
+        """Why a queued job waits, as its event `n`."""
+        estimate_ms = None if blocked.estimate_s is None else round(1000 * blocked.estimate_s)
+        status = Status(state="waiting", waiting_for=blocked.reason, estimate_ms=estimate_ms)
+        return await self._jobs.say_queued(known, status, n=n, metadata=opened.metadata)
 
     async def run(self, opened: Opened, share: Share, *, known: Stored | None) -> Outcome:
         """A granted job, from the claim to its end, or to where it leaves this replica's hands."""
@@ -112,6 +123,7 @@ class Pipeline:
             result = await self._result(job, opened, share, facts)
             await self._spending.settle(job, facts)
             await self._jobs.end(job, result)
+            self._tally.ended(job.state.tenant, result)
         except Conflict as e:
             log.warning("lost a job to another owner", extra={"job": opened.job, "error": e.message})
             return Outcome(kind="taken", attempt=job.state.attempt)

@@ -44,6 +44,7 @@ from sidecar.request_handler.tickets import TenantCaps
 from sidecar.settings import Policy, Settings
 from sidecar.spending import Spending
 from sidecar.stats import Books, Own, own_stats
+from sidecar.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ class Replica:
         self._ports = ports
         self._policy = settings.policy
         self._background = Tasks(on_crash)
+        self.tally = Tally()
         self._state = state
         self._started_at = ports.clock.monotonic()
         self.name = name
@@ -172,6 +174,7 @@ class Replica:
         )
         return Pipeline(
             asker=asker,
+            tally=self.tally,
             jobs=self.jobs,
             caller=caller,
             spending=self.spending,

@@ -1,0 +1,105 @@
+"""What a scrape says, from what the replica knows."""
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from sidecar.adapters.http.metrics import Scrape, render
+from sidecar.models.result import Result, Timings, Usage
+from sidecar.models.stats import LaneStats, PoolStats, Stats, TenantStats
+from sidecar.tally import MOST_TENANTS, OTHERS, Tally
+
+
+def done(**more: object) -> Result:
+    given = {
+        "state": "succeeded",
+        "model": "nova-lite",
+        "usage": Usage(input_tokens=10, output_tokens=5),
+        "cost_usd": 0.25,
+        "timings": Timings(queued_ms=100, first_token_ms=400, total_ms=900),
+    }
+    return Result(**{**given, **more})  # type: ignore[arg-type]
+
+
+def stats(*, is_scheduler: bool) -> Stats:
+    return Stats(
+        replica="one",
+        version="0.1.0",
+        time="2026-12-01T10:00:00.000Z",
+        state="running",
+        is_scheduler=is_scheduler,
+        uptime_s=1.0,
+        slots=8,
+        slots_used=3,
+        tenants=(
+            TenantStats(
+                tenant="acme",
+                weight=1.0,
+                lanes=(LaneStats(job_class="batch", queued=7, running=3),),
+                share=1.0,
+                fair_share=1.0,
+                tokens_per_minute=100,
+                spend_today_usd=0.5,
+            ),
+        ),
+        pools=(
+            PoolStats(
+                model="nova-lite",
+                invoke_id="amazon.nova-lite-v1:0",
+                region="us-east-1",
+                in_flight=3,
+                used_share=0.5,
+                tokens_per_minute=1000,
+                tokens_remaining=500,
+                throttles_last_minute=0,
+                health="healthy",
+            ),
+        ),
+    )
+
+
+def scraped(tally: Tally, *, is_scheduler: bool = True) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    text = render(Scrape(stats(is_scheduler=is_scheduler), tally, 0.02, False, True)).decode()
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_ended_jobs_are_counted_by_tenant_model_and_outcome() -> None:
+    tally = Tally()
+    tally.ended("acme", done())
+    tally.ended("acme", done())
+    tally.ended("acme", done(state="failed", cost_usd=None))
+    found = scraped(tally)
+    labels = (("model", "nova-lite"), ("outcome", "succeeded"), ("tenant", "acme"))
+    assert found["sidecar_jobs_total", labels] == 2
+    assert found["sidecar_cost_usd_total", (("model", "nova-lite"), ("tenant", "acme"))] == pytest.approx(0.5)
+
+
+def test_waits_and_first_tokens_are_histograms() -> None:
+    tally = Tally()
+    tally.ended("acme", done())
+    found = scraped(tally)
+    assert found["sidecar_queue_wait_seconds_count", ()] == 1
+    assert found["sidecar_queue_wait_seconds_bucket", (("le", "0.1"),)] == 1
+    assert found["sidecar_first_token_seconds_sum", ()] == pytest.approx(0.3)
+
+
+def test_queues_and_quotas_come_from_the_scheduler_alone() -> None:
+    depth = ("sidecar_queue_depth", (("class", "batch"), ("tenant", "acme")))
+    left = ("sidecar_quota_tokens_remaining", (("model", "nova-lite"), ("region", "us-east-1")))
+    leading = scraped(Tally())
+    assert leading[depth] == 7
+    assert leading[left] == 500
+    following = scraped(Tally(), is_scheduler=False)
+    assert depth not in following
+    assert following["sidecar_inflight", ()] == 3
+
+
+def test_tenants_past_the_bound_share_a_label() -> None:
+    tally = Tally()
+    for number in range(MOST_TENANTS + 5):
+        tally.ended(f"t{number}", done())
+    assert len({label.tenant for label, _ in tally.jobs}) == MOST_TENANTS + 1
+    assert sum(count for (label, _), count in tally.jobs.items() if label.tenant == OTHERS) == 5
