@@ -81,3 +81,28 @@ def test_a_death_at_this_step_loses_nothing(outcomes: dict[str, Outcome], step: 
         assert calls == 1
     if step in ("called", "mid-stream", "answered"):
         assert calls == 2
+
+
+async def test_a_job_that_kills_its_owners_is_given_up_and_kept(
+    nats_server: AccountPool, bedrock: EmulatorProcess, tmp_path: Path
+) -> None:
+    """After `max_attempts` deaths it ends as `crash_loop`, its request is in LLM_DEAD, and others go on."""
+    url = nats_server.take().url
+    settings = {"jobs": {"max_attempts": 2}, "module": "tests.support.fault_points"}
+    async with (
+        fleet(url, bedrock, size=2, environment=fault_environment(tmp_path), **settings) as replicas,
+        load(url, bedrock, tenant="poison") as jobs,
+    ):
+        keeping = asyncio.create_task(keep_up(replicas))
+        try:
+            await jobs.submit("always-running", behave="tokens=2")
+            await jobs.until_ended()
+            await jobs.submit("later", behave="tokens=2")
+            await jobs.until_ended()
+            found = await jobs.settle()
+        finally:
+            keeping.cancel()
+            await asyncio.wait({keeping})
+    assert not found.problems, str(found)
+    assert found.states == {"failed": 1, "succeeded": 1}
+    assert found.dead == 1

@@ -1,8 +1,8 @@
 """`python -m tests.support.fault_points run …`: a sidecar that kills itself at a named step of a job's way.
 
 The job called `at-<step>` ends the process by SIGKILL at that step, once: whichever process creates the file of
-that name in the folder FAULT_LATCHES dies, those that follow do not. Nothing of this is in the product: the ports
-are wrapped on their way into it.
+that name in the folder FAULT_LATCHES dies, those that follow do not. The job `always-<step>` ends every process
+that comes so far with it. Nothing of this is in the product: the ports are wrapped on their way into it.
 """
 
 import os
@@ -41,16 +41,18 @@ Trip = Callable[[str, str], None]
 
 
 def tripwire(folder: Path) -> Trip:
-    """A function of step and job that ends this process where both fit, unless a process has ended so before."""
+    """A function of step and job that ends this process where both fit and it is due."""
 
     def trip(step: str, job: str) -> None:
-        if job != f"at-{step}":
-            return
+        if job == f"always-{step}" or (job == f"at-{step}" and is_first(step)):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def is_first(step: str) -> bool:
         try:
             (folder / step).touch(exist_ok=False)
         except FileExistsError:
-            return
-        os.kill(os.getpid(), signal.SIGKILL)
+            return False
+        return True
 
     return trip
 
