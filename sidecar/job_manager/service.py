@@ -13,6 +13,7 @@ from sidecar.job_manager.ending import Ending
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.persist import Record, keep_trying
 from sidecar.job_manager.progress import Progress
+from sidecar.models.base import rfc3339
 from sidecar.models.event import Event, Status
 from sidecar.models.job import JobState
 from sidecar.models.request import JobRequest
@@ -160,21 +161,26 @@ class JobManager:
             revision = await self._store.create(state)
         except (Conflict, BusUnavailable):
             return None
+        return await self.say_queued(Stored(state, revision), Status(state="queued"), n=1, metadata=metadata)
+
+    async def say_queued(self, known: Stored, status: Status, *, n: int, metadata: dict[str, Any]) -> Stored:
+        """Publish event `n` of a job that nobody has claimed. One that is lost is not said again."""
+        state = known.state
         event = Event(
-            job=job,
+            job=state.job,
             tenant=state.tenant,
             type="status",
             attempt=state.attempt,
-            n=1,
-            time=state.updated,
+            n=n,
+            time=rfc3339(self._clock.now()),
             metadata=metadata,
-            data=Status(state="queued"),
+            data=status,
         )
         try:
-            await self._publisher.publish(event, fence=revision)
+            await self._publisher.publish(event, fence=known.revision)
         except (Conflict, BusUnavailable) as e:
-            log.debug("a queued event was not stored", extra={"job": job, "error": e.message})
-        return Stored(state, revision)
+            log.debug("an event of a queued job was not stored", extra={"job": state.job, "error": e.message})
+        return known
 
     async def end(self, owned: OwnedJob, result: Result) -> None:
         """Commit the result, then say it, then delete the request. Raises Conflict when the job was lost.

@@ -15,6 +15,7 @@ from sidecar.errors import Conflict, JobCancelled, Permanent, SidecarError
 from sidecar.models.replica import Held, Offer, Op, Outcome, Turn
 from sidecar.models.result import ErrorInfo
 from sidecar.ports import Cancellable, Clock, Doorbell, Intake, Lane
+from sidecar.request_handler.blocked import Teller, Telling
 from sidecar.request_handler.reader import Reader, fetch
 from sidecar.request_handler.reservation import Reservation
 from sidecar.request_handler.roles import Crew, Work
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 # and are never in the way of dispatch.
 RECORD_AFTER_S = 0.1
 RECORDS_A_ROUND = 32
+# How often waiting jobs are looked at that may want to know why they wait.
+LOOK_S = 0.5
 # Nobody took a job: how long it waits until it is offered again.
 REFUSED_S = 0.25
 # Another replica has claimed a job and does not report it yet: as long as its next heartbeat may take.
@@ -84,6 +87,7 @@ class Leader:
             is_marked=is_marked,
             max_queue=work.max_queue,
         )
+        self._teller = Teller(scheduler, self._reader.waiting)
         self._held: dict[int, Reservation] = {}
         self._of_worker: dict[str, dict[int, Reservation]] = {}
         self._reports: dict[str, Mapping[int, Held]] = {}
@@ -98,6 +102,7 @@ class Leader:
         """Read what is there, and go on reading."""
         self._duties.spawn(self._watch(), name="intake-watch")
         self._duties.spawn(self._record_waiting(), name="queued-records")
+        self._duties.spawn(self._tell_blocked(), name="blocked-jobs")
         self.kick()
 
     def close(self) -> None:
@@ -443,3 +448,23 @@ class Leader:
                 if opened is not None and (ticket.lane.tenant, ticket.job_id) in self._reader.waiting:
                     room -= 1
                     self._recorded[ticket.seq] = self._endings.spawn(self._work.record_queued(opened))
+
+    async def _tell_blocked(self) -> None:
+        while True:
+            await self.clock.sleep(LOOK_S)
+            for telling in self._teller.due(now=self.clock.monotonic()):
+                self._tell(telling)
+
+    def _tell(self, telling: Telling) -> None:
+        """Say why a job waits, if its document is written; the claim waits for what is being said."""
+        ticket = telling.ticket
+        opened, record = self._reader.peek(ticket), self._recorded.get(ticket.seq)
+        if opened is None or record is None or not record.done() or record.cancelled():
+            return
+        known = record.result()
+        if known is None or (ticket.lane.tenant, ticket.job_id) not in self._reader.waiting:
+            return
+        self._teller.told(telling)
+        self._recorded[ticket.seq] = self._endings.spawn(
+            self._work.record_blocked(opened, known, blocked=telling.blocked, n=telling.n + 1)
+        )

@@ -7,7 +7,7 @@ from sidecar.models.replica import Offer, Op, Outcome, Turn
 from sidecar.ports import Lane, Stored
 from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.share import JobShare
-from sidecar.request_handler.tickets import Ticket
+from sidecar.request_handler.tickets import Blocked, Ticket
 
 
 class Work(Protocol):
@@ -27,6 +27,10 @@ class Work(Protocol):
 
     async def run(self, opened: Opened, share: JobShare, *, known: Stored | None) -> Outcome:
         """Run a granted job to its end, or as far as it is ours."""
+        ...
+
+    async def record_blocked(self, opened: Opened, known: Stored, *, blocked: Blocked, n: int) -> Stored | None:
+        """Say as the job's event `n` why it waits. Returns `known`, whether that was heard or not."""
         ...
 
     async def record_queued(self, opened: Opened) -> Stored | None:

@@ -274,6 +274,12 @@ class Scheduler:
         """Why nothing of a lane runs further; None when it has nothing queued or is simply not next."""
         return outlook.blocked(lane, backlog=self.backlog, ledger=self.ledger, held=self.dispatch.held, now=now)
 
+    def is_head(self, ticket: Ticket) -> bool:
+        """Whether the ticket is the next of its lane, for its pools."""
+        state = self.backlog.lanes.get(ticket.lane)
+        flows = state.flows.values() if state is not None else ()
+        return any(queue.items and queue.items[0] is ticket for flow in flows for queue in flow.queues)
+
     def wait_s(self, ticket: Ticket, *, ahead: int, now: float) -> float:
         """How long a ticket of a lane with `ahead` jobs before it waits at most, at the lane's fair rate (s)."""
         return outlook.wait_s(

@@ -1,0 +1,72 @@
+"""Which waiting jobs are to be told why they wait: those whose lane stands still for more than a moment. Pure."""
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import NamedTuple
+
+from sidecar.ports import Lane
+from sidecar.request_handler.schedule import Scheduler
+from sidecar.request_handler.tickets import Blocked, BlockedBy, Ticket
+
+BLOCKED_S = 1.0
+LOOKS_A_ROUND = 256
+TELLS_A_ROUND = 32
+MOST_TELLS = 8
+
+
+class Telling(NamedTuple):
+    """`n` counts what the job was told before, this one included."""
+
+    ticket: Ticket
+    blocked: Blocked
+    n: int
+
+
+class Teller:
+    """Looks at some of the waiting jobs each round, and at each of them in turn. `waiting` is the reader's."""
+
+    def __init__(self, scheduler: Scheduler, waiting: Mapping[tuple[str, str], Ticket]) -> None:
+        self._scheduler = scheduler
+        self._waiting = waiting
+        self._round: Iterator[Ticket] = iter(())
+        self._since: dict[Lane, float] = {}
+        self._told: dict[int, tuple[BlockedBy, int]] = {}
+
+    def due(self, *, now: float) -> list[Telling]:
+        """Jobs whose reason is new to them, `TELLS_A_ROUND` at most. O(LOOKS_A_ROUND)."""
+        looked = list(islice(self._round, LOOKS_A_ROUND))
+        if len(looked) < LOOKS_A_ROUND:
+            self._round = iter(list(self._waiting.values()))
+            self._forget()
+        reasons: dict[Lane, Blocked | None] = {}
+        due: list[Telling] = []
+        for ticket in looked:
+            lane = ticket.lane
+            if lane not in reasons:
+                reasons[lane] = self._blocked(lane, now)
+            blocked = reasons[lane]
+            if blocked is None or len(due) == TELLS_A_ROUND:
+                continue
+            before, n = self._told.get(ticket.seq, (None, 0))
+            if blocked.reason != before and n < MOST_TELLS:
+                # The estimate is the head's: what stands behind it waits longer, nobody knows how much.
+                known = blocked if self._scheduler.is_head(ticket) else Blocked(blocked.reason)
+                due.append(Telling(ticket, known, n + 1))
+        return due
+
+    def told(self, telling: Telling) -> None:
+        """The job knows."""
+        self._told[telling.ticket.seq] = (telling.blocked.reason, telling.n)
+
+    def _blocked(self, lane: Lane, now: float) -> Blocked | None:
+        blocked = self._scheduler.blocked(lane, now=now)
+        if blocked is None:
+            self._since.pop(lane, None)
+            return None
+        return blocked if now - self._since.setdefault(lane, now) >= BLOCKED_S else None
+
+    def _forget(self) -> None:
+        seqs = {ticket.seq for ticket in self._waiting.values()}
+        lanes = {ticket.lane for ticket in self._waiting.values()}
+        self._told = {seq: told for seq, told in self._told.items() if seq in seqs}
+        self._since = {lane: since for lane, since in self._since.items() if lane in lanes}
