@@ -35,6 +35,7 @@ from sidecar.models.subjects import Subjects
 from sidecar.reloading import Reloader
 from sidecar.replica import Ports, Replica
 from sidecar.settings import Policy, Settings
+from sidecar.tracing import open_tracer
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ class App:
             name=self.name,
             on_crash=self.lifecycle.fail,
             state=self._replica_state,
+            tracer=open_tracer(version=__version__) if self.settings.telemetry.traces else None,
         )
         for warning in self.replica.coordinator.warnings:
             log.warning("model configuration", extra={"warning": warning})
@@ -92,7 +94,8 @@ class App:
     async def _start_reloading(self, mux: Mux, replica: Replica) -> None:
         async def apply(policy: Policy) -> None:
             settings = self.settings.model_copy(update=dict(policy))
-            if largest_queue(settings) > largest_queue(self.settings):
+            # Longer queues and first budgets need something of the server: without it the policy is of no use.
+            if largest_queue(settings) > largest_queue(self.settings) or has_budget(policy):
                 await ensure(mux, settings)
             replica.apply(policy)
             self.settings = settings
@@ -239,6 +242,10 @@ class App:
     async def _drain(self) -> Page:
         self.lifecycle.request_drain()
         return _page({"status": "draining"})
+
+
+def has_budget(policy: Policy) -> bool:
+    return any(tenant.budget_usd_per_day is not None for tenant in policy.tenants.values())
 
 
 def _page(body: dict[str, Any], status: int = 200) -> Page:

@@ -9,6 +9,7 @@ the parts do not know each other, and meet in this file.
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from sidecar.asking import Asker
 from sidecar.calling import Caller, Share
@@ -28,7 +29,6 @@ from sidecar.request_handler.tickets import Blocked, Ticket
 from sidecar.response_formatter import formatter, structured
 from sidecar.settings import JobsSettings
 from sidecar.spending import Spending
-from sidecar.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Pipeline:
         jobs: JobManager,
         caller: Caller,
         spending: Spending,
-        tally: Tally,
+        on_ended: Callable[[Opened, Result], None],
         clock: Clock,
         settings: JobsSettings,
     ) -> None:
@@ -51,7 +51,7 @@ class Pipeline:
         self._jobs = jobs
         self._caller = caller
         self._spending = spending
-        self._tally = tally
+        self._on_ended = on_ended
         self._clock = clock
         self._settings = settings
 
@@ -75,7 +75,7 @@ class Pipeline:
             await self._jobs.refuse(
                 opened.stored, job=opened.job, result=result, metadata=opened.metadata, known=known
             )
-            self._tally.ended(opened.stored.lane.tenant, result)
+            self._on_ended(opened, result)
 
     async def record_queued(self, opened: Opened) -> Stored | None:
         """The document of a job that has to wait."""
@@ -123,7 +123,7 @@ class Pipeline:
             result = await self._result(job, opened, share, facts)
             await self._spending.settle(job, facts)
             await self._jobs.end(job, result)
-            self._tally.ended(job.state.tenant, result)
+            self._on_ended(opened, result)
         except Conflict as e:
             log.warning("lost a job to another owner", extra={"job": opened.job, "error": e.message})
             return Outcome(kind="taken", attempt=job.state.attempt)

@@ -16,7 +16,7 @@ from sidecar.job_manager.service import JobManager
 from sidecar.models.api import ModelsPage
 from sidecar.models.codec import encode
 from sidecar.models.profile import Limits
-from sidecar.models.result import Usage
+from sidecar.models.result import Result, Usage
 from sidecar.models.stats import ReplicaState, Stats
 from sidecar.models.subjects import is_name
 from sidecar.pipeline import Pipeline
@@ -37,6 +37,7 @@ from sidecar.ports import (
     Reply,
     SpendLedger,
 )
+from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.meter import Meter
 from sidecar.request_handler.schedule import Scheduler
 from sidecar.request_handler.service import RequestHandler
@@ -45,6 +46,7 @@ from sidecar.settings import Policy, Settings
 from sidecar.spending import Spending
 from sidecar.stats import Books, Own, own_stats
 from sidecar.tally import Tally
+from sidecar.tracing import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -80,13 +82,15 @@ class Replica:
         name: str,
         on_crash: Callable[[BaseException], None],
         state: Callable[[], ReplicaState] = lambda: "running",
+        tracer: Tracer | None = None,
     ) -> None:
-        """`state` is what statistics say of this replica."""
+        """`state` is what statistics say of this replica; `tracer` makes the spans of its jobs."""
         self._settings = settings
         self._ports = ports
         self._policy = settings.policy
         self._background = Tasks(on_crash)
         self.tally = Tally()
+        self._tracer = tracer or Tracer()
         self._state = state
         self._started_at = ports.clock.monotonic()
         self.name = name
@@ -174,7 +178,7 @@ class Replica:
         )
         return Pipeline(
             asker=asker,
-            tally=self.tally,
+            on_ended=self._on_ended,
             jobs=self.jobs,
             caller=caller,
             spending=self.spending,
@@ -276,6 +280,13 @@ class Replica:
             await self._ports.clock.sleep(self._settings.scheduler.reconcile_s)
             with logged("looking for cancellations"):
                 await self.jobs.recheck()
+
+    def _on_ended(self, opened: Opened, result: Result) -> None:
+        stored = opened.stored
+        self.tally.ended(stored.lane.tenant, result)
+        self._tracer.ended(
+            result, tenant=stored.lane.tenant, job=opened.job, headers=stored.headers, stored_at=stored.stored_at
+        )
 
     def _on_cancel_mark(self, tenant: str, job: str) -> None:
         if not self.jobs.cancel(tenant, job):

@@ -189,6 +189,10 @@ class LogSettings(Section):
     format: Literal["json", "text"] = "json"
 
 
+class TelemetrySettings(Section):
+    traces: bool = Field(False, description="send spans by OTLP; needs the extra `otel`")
+
+
 _DEFAULT_CLASSES: dict[Literal["interactive", "standard", "batch"], ClassPolicy] = {
     "interactive": ClassPolicy(weight=100),
     "standard": ClassPolicy(weight=20),
@@ -235,6 +239,7 @@ class Settings(BaseSettings):
     retention: RetentionSettings = RetentionSettings()
     admin: AdminSettings = AdminSettings()
     log: LogSettings = LogSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
 
     @property
     def policy(self) -> Policy:

@@ -1,16 +1,16 @@
 """Make the streams be there, as `topology.py` describes them, or say why that cannot be."""
 
-import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
 from sidecar.adapters.nats.drift import Difference, Drift, compare, is_covered
 from sidecar.adapters.nats.errors import NotFound
 from sidecar.adapters.nats.mux import Mux
 from sidecar.adapters.nats.topology import StreamSpec, streams
-from sidecar.adapters.nats.watchdog import Backoff
 from sidecar.errors import BusRefused, BusUnavailable, StartupError
 from sidecar.models.subjects import SPEND_STREAM
 from sidecar.settings import Settings
@@ -67,15 +67,20 @@ def _fitting(specs: Sequence[StreamSpec], settings: Settings, version: tuple[int
 
 async def _patiently(what: str, step: Callable[[], Awaitable[None]]) -> None:
     """Do `step`, again and again while NATS is away."""
-    backoff = Backoff(base_s=0.2)
-    while True:
-        try:
-            return await step()
-        except BusUnavailable as e:
-            wait_s = backoff.next_s()
-            if backoff.failures % 4 == 1:
-                log.warning("waiting for %s: %s", what, e)
-            await asyncio.sleep(wait_s)
+
+    def tell(state: RetryCallState) -> None:
+        if state.attempt_number % 4 == 1 and state.outcome is not None:
+            log.warning("waiting for %s: %s", what, state.outcome.exception())
+
+    retrying = AsyncRetrying(
+        retry=retry_if_exception_type(BusUnavailable),
+        wait=wait_random_exponential(multiplier=0.2, max=10),
+        before_sleep=tell,
+        reraise=True,
+    )
+    async for attempt in retrying:
+        with attempt:
+            await step()
 
 
 async def _check_jetstream(mux: Mux) -> None:
