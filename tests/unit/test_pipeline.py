@@ -169,7 +169,9 @@ async def test_a_job_that_has_to_wait_is_recorded_and_says_so() -> None:
         assert result.state == "succeeded"
         assert result.timings.queued_ms >= 4900
         events = await b.events(second)
-        assert [(e.attempt, e.n) for e in events] == [(0, 1), (1, 1), (1, 2)]
+        assert [(e.attempt, e.n) for e in events] == [(0, 1), (0, 2), (1, 1), (1, 2)]
+        assert isinstance(why := events[1].data, Status)
+        assert (why.state, why.waiting_for) == ("waiting", "slot")
 
 
 async def test_inline_tool_calls_end_the_job_for_the_client_to_go_on() -> None:
