@@ -101,6 +101,11 @@ class Members:
                 del self._gone[next(iter(self._gone))]
         return found
 
+    def excuse(self, now: float) -> None:
+        """This process was cut off: everybody counts as heard one beat ago, and must be heard anew."""
+        for member in self._members.values():
+            member.heard_at = now - BEAT_S
+
     def sweep(self, now: float, *, keep: str) -> list[str]:
         """Take out whoever has been silent for too long, but `keep`. Call once a beat.
 

@@ -19,7 +19,8 @@ FAREWELL_S = 2.0
 class Office:
     """Performs what `Lease` decides. `on_term` is called with each new term, `on_end` whenever one may be over.
 
-    `is_leader_heard` says whether another holder gives signs of life.
+    `is_leader_heard` says whether another holder gives signs of life. `is_cut_off` while the bus does not answer;
+    `on_back` is called when it does again.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class Office:
         own: str,
         on_term: Callable[[int], None],
         on_end: Callable[[], None],
+        on_back: Callable[[], None],
         is_leader_heard: Callable[[], bool],
         on_crash: Callable[[BaseException], None],
     ) -> None:
@@ -38,6 +40,7 @@ class Office:
         self._own = own
         self._on_term = on_term
         self._on_end = on_end
+        self._on_back = on_back
         self._is_leader_heard = is_leader_heard
         self._lease = Lease()
         self._waker = Waker(clock)
@@ -45,6 +48,7 @@ class Office:
         self._duty: asyncio.Task[None] | None = None
         self._fence: Cancellable | None = None
         self._is_leaving = False
+        self.is_cut_off = False
 
     @property
     def term(self) -> int:
@@ -89,7 +93,11 @@ class Office:
         except SidecarError as e:
             log.debug("the lease was not answered", extra={"error": e.message})
             self._lease.unanswered()
+            self.is_cut_off = True
             return
+        if self.is_cut_off:
+            self.is_cut_off = False
+            self._on_back()
         self._answered(found)
 
     async def _ask(self, is_renewal: bool) -> int | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from sidecar.cluster import messages
 from sidecar.cluster.grants import Workers
 from sidecar.cluster.host import Host
-from sidecar.cluster.membership import BEAT_S, JOBS_A_BEAT, Members
+from sidecar.cluster.membership import BEAT_S, JOBS_A_BEAT, SILENT_S, Members
 from sidecar.cluster.office import Office
 from sidecar.cluster.outbox import Outbox
 from sidecar.component import Tasks
@@ -71,6 +71,7 @@ class Cluster:
             own=self.own,
             on_term=self._on_term,
             on_end=self._step_down,
+            on_back=self._on_back,
             is_leader_heard=lambda: self._members.leader(clock.monotonic()) is not None,
             on_crash=on_crash,
         )
@@ -80,6 +81,7 @@ class Cluster:
         self._outbox = Outbox(bus=bus, clock=clock, own=self.own, on_crash=on_crash)
         self._beats = 0
         self._is_alone = False
+        self._back_at = -SILENT_S
         self._is_draining = False
         self._is_leaving = False
         self._listening_since = 0.0
@@ -203,7 +205,9 @@ class Cluster:
         while True:
             self.beat()
             await self._clock.sleep(BEAT_S)
-            for member in self._members.sweep(self._clock.monotonic(), keep=self.own):
+            # Silence proves nothing while this replica itself is cut off.
+            silent = [] if self._office.is_cut_off else self._members.sweep(self._clock.monotonic(), keep=self.own)
+            for member in silent:
                 log.warning("a replica has fallen silent", extra={"member": member})
                 self._gone(member)
 
@@ -313,9 +317,14 @@ class Cluster:
         await self._host.lead(term, self._reports)
         self.beat()
 
+    def _on_back(self) -> None:
+        """After an outage of the bus everybody gets the time to come back and be heard."""
+        self._back_at = self._clock.monotonic()
+        self._members.excuse(self._back_at)
+
     async def _hear_all(self, since: float) -> None:
         """Wait for a heartbeat of everybody known, and for those unknown as long as a round takes."""
-        until = since + ROUND_S
+        until = max(since + ROUND_S, self._back_at + SILENT_S)
         if self._is_alone or since - self._listening_since >= ROUND_S:
             while self._clock.monotonic() < until and self._unheard(since):
                 await self._clock.sleep(POLL_S)
