@@ -16,6 +16,8 @@ from tests.support.nats_server import Server
 JOBS = 200
 # Long enough that a server can die and come back under it.
 LONG = "tokens=80 tps=16"
+# Longer than a lease lives, and than silence is taken for death.
+OUTAGE_S = 8.0
 
 
 @pytest.fixture
@@ -56,6 +58,23 @@ async def test_a_server_that_dies_and_comes_back_costs_no_call(
         found = await jobs.settle()
         _check(found, replicas.logs())
         assert (found.calls, found.repeated) == (JOBS, 0)
+
+
+async def test_an_outage_longer_than_a_lease_takes_no_job_from_its_owner(
+    own_nats_server: Server, bedrock: EmulatorProcess, tenant: str
+) -> None:
+    """Replicas that were all cut off come back one by one: whoever is first does not take the others for dead."""
+    url = own_nats_server.url
+    async with fleet(url, bedrock) as replicas, load(url, bedrock, tenant=tenant) as jobs:
+        await jobs.submit_many(30, behave="tokens=150 tps=10")
+        await jobs.until_called(jobs.jobs)
+        await asyncio.to_thread(own_nats_server.kill)
+        await asyncio.sleep(OUTAGE_S)
+        await asyncio.to_thread(own_nats_server.restart)
+        await jobs.until_ended()
+        found = await jobs.settle()
+        assert not found.problems, f"{found}\n{replicas.logs()}"
+        assert (found.calls, found.repeated) == (30, 0)
 
 
 async def test_a_server_of_a_cluster_dies_and_comes_back(
