@@ -348,11 +348,17 @@ async def test_users_of_one_account_can_aim_acknowledgements_at_each_other(
     """A known weakness of mode users, held here so that the documentation stays true."""
     if tenancy.mode == "accounts":
         pytest.skip("an account for each tenant: see the test before")
-    heard = await acme.connection.subscribe(f"llm.v1.job.acme.{job}.result")
-    await acme.connection.flush()
+    heard = await acme.hears_nothing(f"llm.v1.job.acme.{job}.result")
     request = "llm.v1.request.globex.standard"
-    await globex.connection.publish(request, b"{}", reply=f"llm.v1.job.acme.{job}.result")
-    assert set(json.loads((await heard.next_msg(timeout=30)).data)) >= {"stream", "seq"}
+    # Each try succeeds nearly always: what counts is that one does.
+    for _ in range(20):
+        await globex.connection.publish(request, b"{}", reply=f"llm.v1.job.acme.{job}.result")
+        await globex.connection.flush()
+        await asyncio.sleep(QUIET_S)
+        if heard:
+            break
+    assert set(json.loads(heard[0].data)) >= {"stream", "seq"}
+    job = f"{job}-2"
     feed = await running_job(acme, job)
     await globex.connection.publish(request, b"{}", reply=f"$KV.LLM_CANCEL.acme.{job}")
     assert (await feed.result())["data"]["state"] == "cancelled"
