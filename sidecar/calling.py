@@ -133,9 +133,7 @@ class Caller:
         if isinstance(decision, Final):
             raise decision.error
         run.job.progress.status(
-            Status(
-                state="retrying", error=error_info(failure.error), next=decision.candidate.route.invoke_id
-            )
+            Status(state="retrying", error=error_info(failure.error), next=decision.candidate.route.invoke_id)
         )
         if isinstance(decision, Wait):
             await self._wait(run, decision)

@@ -127,7 +127,11 @@ class Replica:
             kick=lambda: self.requests.kick(),
             on_crash=on_crash,
         )
-        self.requests = RequestHandler(
+        self.requests = self._request_handler(on_crash)
+
+    def _request_handler(self, on_crash: Callable[[BaseException], None]) -> RequestHandler:
+        ports, scheduler = self._ports, self._settings.scheduler
+        return RequestHandler(
             intake=ports.intake,
             checkpoints=ports.checkpoints,
             new_scheduler=self._scheduler,
@@ -136,8 +140,8 @@ class Replica:
             clock=ports.clock,
             attempt_of=self.jobs.attempt_of,
             on_crash=on_crash,
-            reconcile_s=settings.scheduler.reconcile_s,
-            check_s=settings.scheduler.check_s,
+            reconcile_s=scheduler.reconcile_s,
+            check_s=scheduler.check_s,
         )
 
     @property

@@ -175,7 +175,7 @@ class FilterPolicy(Section):
 class RetentionSettings(Section):
     state_s: int = Field(86_400, ge=60)
     events_s: int = Field(3_600, ge=10)
-    requests_bytes: int = Field(8 * 1024**3, ge=1024**2, description="upper bound of the request stream")
+    requests_bytes: int = Field(2 * 1024**3, ge=1024**2, description="upper bound of the request stream")
 
 
 class AdminSettings(Section):

@@ -128,9 +128,7 @@ class Spending:
     def _take(self, total: Total) -> None:
         scheduler = self._scheduling()
         if scheduler is not None:
-            scheduler.spent(
-                total.tenant, day=total.day, total=total.micro_usd, now=self._clock.monotonic()
-            )
+            scheduler.spent(total.tenant, day=total.day, total=total.micro_usd, now=self._clock.monotonic())
             self._kick()
 
     # For the scheduler: totals that it does not know yet, and that may have changed unheard.

@@ -246,9 +246,7 @@ class Leader:
         """Jobs that the scheduler gave up on while it looked for grants."""
         for dropped in self.scheduler.take_dropped(now=now):
             self._reader.left(dropped.ticket)
-            error = dropped.error or Permanent(
-                _DROPPED.get(dropped.code, "the job cannot run"), code=dropped.code
-            )
+            error = dropped.error or Permanent(_DROPPED.get(dropped.code, "the job cannot run"), code=dropped.code)
             self._end_unrun(dropped.ticket, error)
         for denied in self.scheduler.take_denied():
             reservation = self._held.get(denied.previous.ticket.seq)

@@ -24,6 +24,7 @@ MOST_CACHED_BYTES = 64 * 1024 * 1024
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 5.0
 
+
 async def fetch(intake: Intake, seq: int, *, clock: Clock) -> StoredRequest | None:
     """A request, however long the bus is away; None when it is gone."""
     delay_s = FIRST_DELAY_S

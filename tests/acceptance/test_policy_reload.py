@@ -83,4 +83,3 @@ async def test_what_was_spent_binds_the_next_process(nats_access: Access, bedroc
                 sidecar.kill()
     assert [job.state for job in jobs.ran].count("rejected") >= 1
     assert [job.state for job in jobs.ran[:2]] == ["succeeded", "succeeded"]
-

@@ -74,9 +74,7 @@ class Queue:
         for start in range(0, count, AT_ONCE):
             jobs = [f"{tenant}-{job_class}-{n}" for n in range(start, min(start + AT_ONCE, count))]
             self._classes.update(dict.fromkeys(jobs, job_class))
-            await asyncio.gather(
-                *(self.mux.store(subject, payload, headers={"Llm-Job-Id": job}) for job in jobs)
-            )
+            await asyncio.gather(*(self.mux.store(subject, payload, headers={"Llm-Job-Id": job}) for job in jobs))
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE_S):

@@ -107,9 +107,7 @@ async def test_at_midnight_the_tenant_may_spend_again() -> None:
 
 async def test_a_streamed_answer_that_is_cancelled_counts_as_far_as_it_was_seen() -> None:
     clock = MemoryClock()
-    scripted = ScriptedModel(
-        clock, default=says("word " * 200, pieces=200, usage=ANSWER, delta_s=1.0)
-    )
+    scripted = ScriptedModel(clock, default=says("word " * 200, pieces=200, usage=ANSWER, delta_s=1.0))
     async with bench(scripted) as made:
         await made.replica(**POLICY)
         job = await made.submit(params={"max_tokens": MAX_TOKENS}, stream=True, job="j1")

@@ -85,7 +85,7 @@ async def test_a_file_that_goes_away_leaves_the_old_policy(world: World) -> None
 
 
 @pytest.mark.parametrize(
-    "document", [b'[tenants.beta]\nweight = 9\n', b'{"tenants": {"beta": {"weight": 9}}}'], ids=["toml", "json"]
+    "document", [b"[tenants.beta]\nweight = 9\n", b'{"tenants": {"beta": {"weight": 9}}}'], ids=["toml", "json"]
 )
 async def test_what_is_on_the_bus_stands_over_the_file(world: World, document: bytes) -> None:
     await world.save(document)
@@ -108,7 +108,7 @@ async def test_a_bad_document_on_the_bus_is_refused_with_its_reason(world: World
 
 async def test_a_hint_that_was_lost_is_made_good_by_reading_again(world: World) -> None:
     world.bus.deliveries = lambda delivery: ()
-    await world.save(b'[tenants.beta]\nweight = 9\n')
+    await world.save(b"[tenants.beta]\nweight = 9\n")
     assert world.applied == []
     await world.clock.advance(16.0)
     assert world.applied[-1].tenant("beta").weight == 9
