@@ -1,5 +1,6 @@
 """From doorbells to running jobs: this replica's part in it, as a worker always, as the scheduler for a time."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 
@@ -52,6 +53,7 @@ class RequestHandler:
         self._saver = Saver(checkpoints, clock)
         self._endings = Tasks(on_crash)
         self._savings = Tasks(on_crash)
+        self._saving: asyncio.Task[None] | None = None
         self._marks: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._listens = False
         self.leader: Leader | None = None
@@ -131,11 +133,15 @@ class RequestHandler:
         for worker, (n, jobs) in reports().items():
             self.leader.heard(worker, n, jobs)
         self.leader.start()
-        self._savings.spawn(self._saver.keep_saving(scheduler), name="scheduler-checkpoint")
+        self._saving = self._savings.spawn(self._saver.keep_saving(scheduler), name="scheduler-checkpoint")
 
     def follow(self) -> None:
         """Schedule no more, from this moment on; the jobs here go on."""
         leader, self.leader = self.leader, None
+        if self._saving is not None:
+            # The checkpoint belongs to the successor now.
+            self._saving.cancel()
+            self._saving = None
         if leader is not None:
             leader.close()
             self._worker.scatter()
