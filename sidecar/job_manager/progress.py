@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from sidecar.errors import BusRefused, BusUnavailable, Conflict, SidecarError
+from sidecar.job_manager.persist import FIRST_DELAY_S, LONGEST_DELAY_S
 from sidecar.models.base import rfc3339
 from sidecar.models.event import Delta, Event, EventData, EventType, Status, ToolActivity
 from sidecar.models.job import JobState
@@ -17,8 +18,6 @@ from sidecar.ports import Clock, Publisher
 
 log = logging.getLogger(__name__)
 
-RETRY_FIRST_S = 0.05
-RETRY_MOST_S = 2.0
 # What gathers while the bus is away must still fit a message: 1 MiB is NATS's default, a character up to 6 bytes.
 LARGEST_DELTA = 128 * 1024
 SMALLEST_DELTA = 512
@@ -171,7 +170,7 @@ class Progress:
 
     async def _send(self, event: Event) -> bool:
         """Store the event. False for a delta that is too large for the bus and can be made smaller."""
-        delay_s = RETRY_FIRST_S
+        delay_s = FIRST_DELAY_S
         while True:
             try:
                 await self._publisher.publish(event, fence=self._fence)
@@ -184,7 +183,7 @@ class Progress:
             except BusUnavailable as e:
                 log.debug("event not stored yet", extra={"job": event.job, "n": event.n, "error": e.message})
                 await self._clock.sleep(e.retry_after or delay_s)
-                delay_s = min(delay_s * 2, RETRY_MOST_S)
+                delay_s = min(delay_s * 2, LONGEST_DELAY_S)
 
     def _event(self, data: EventData, n: int) -> Event:
         state = self._state

@@ -3,7 +3,7 @@
 Each check raises what the job ends with, or returns. `admit` is all of them in the order of their cost.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from math import inf
 
 import msgspec
@@ -45,20 +45,6 @@ def check_tenant(tenant: str, *, policy: TenantPolicy) -> None:
         raise Permanent(
             f"tenant {tenant} is not allowed to use this sidecar: the operator has to add [tenants.{tenant}]",
             code="tenant_denied",
-        )
-
-
-def check_names(tenant: str, kind: str, names: Iterable[str], *, allowed: Iterable[str] | None) -> None:
-    """Raise `tenant_denied` for models or tools (`kind`) that are not on the tenant's list; no list allows all."""
-    if allowed is None:
-        return
-    usable = frozenset(allowed)
-    denied = [name for name in names if name not in usable]
-    if denied:
-        raise Permanent(
-            f"tenant {tenant} may not use {kind} {', '.join(denied)}",
-            code="tenant_denied",
-            details={"denied": denied, "allowed": sorted(usable)},
         )
 
 
@@ -122,14 +108,3 @@ def check_deadline(asked: Asked) -> None:
             code="deadline_exceeded",
             details={"left_s": round(left_s, 3), "wait_s": round(asked.wait_s, 3), "queued": asked.queued},
         )
-
-
-def bound_max_tokens(wanted: int | None, *, default: int, model_max: int, tenant_max: int | None) -> int:
-    """How many tokens an answer may have: what was asked (or the default), within the model's and tenant's bounds.
-
-    Never unset: Bedrock would reserve the model's maximum.
-    """
-    bounds = [wanted or default, model_max]
-    if tenant_max is not None:
-        bounds.append(tenant_max)
-    return max(1, min(bounds))

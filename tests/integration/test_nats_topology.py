@@ -9,7 +9,7 @@ from sidecar.adapters.nats.connection import Connection
 from sidecar.adapters.nats.embedded import NatsCluster, NatsServer
 from sidecar.adapters.nats.mux import Mux
 from sidecar.adapters.nats.provision import ensure
-from sidecar.adapters.nats.topology import StreamSpec, doorbell, streams
+from sidecar.adapters.nats.topology import StreamSpec, streams
 from sidecar.errors import BusRefused, StartupError
 from sidecar.models.subjects import Subjects
 from sidecar.settings import Settings, TenantPolicy
@@ -57,10 +57,10 @@ async def test_two_replicas_may_start_at_the_same_time(nats_access: Access, nats
 async def test_a_stored_request_rings_the_doorbell_with_headers_only(nats_mux: Mux) -> None:
     await ensure(nats_mux, settings())
     heard: asyncio.Queue[Any] = asyncio.Queue()
-    await nats_mux.subscribe(doorbell(Subjects()), heard.put_nowait)
+    await nats_mux.subscribe(Subjects().doorbell("*", "*"), heard.put_nowait)
     ack = await nats_mux.store("llm.v1.request.acme.batch", b'{"messages":[]}', headers={"Llm-Job-Id": "j1"})
     bell = await asyncio.wait_for(heard.get(), 20)
-    assert bell.subject == doorbell(Subjects(), "acme", "batch")
+    assert bell.subject == Subjects().doorbell("acme", "batch")
     assert bell.payload == b""
     assert bell.headers["Nats-Sequence"] == str(ack.seq)
     assert bell.headers["Nats-Msg-Size"] == "15"

@@ -77,23 +77,6 @@ def test_a_deadline_that_the_own_backlog_overshoots_is_refused() -> None:
     admission.admit(asked(deadline=1_030.0, wait_s=None), policy=TenantPolicy())
 
 
-def test_models_and_tools_are_bounded_by_the_tenants_lists() -> None:
-    admission.check_names("acme", "model", ["a"], allowed=None)
-    admission.check_names("acme", "model", ["a"], allowed=("a", "b"))
-    with pytest.raises(Permanent) as refused:
-        admission.check_names("acme", "tool", ["a", "c"], allowed=("a", "b"))
-    assert refused.value.code == "tenant_denied"
-    assert refused.value.details == {"denied": ["c"], "allowed": ["a", "b"]}
-
-
-@pytest.mark.parametrize(
-    ("wanted", "tenant_max", "bound"),
-    [(None, None, 4_096), (100, None, 100), (50_000, None, 8_192), (5_000, 2_000, 2_000), (None, 256, 256)],
-)
-def test_max_tokens_is_always_set_and_bounded(wanted: int | None, tenant_max: int | None, bound: int) -> None:
-    assert admission.bound_max_tokens(wanted, default=4_096, model_max=8_192, tenant_max=tenant_max) == bound
-
-
 def test_the_class_is_the_subjects_where_the_tenant_may_use_it() -> None:
     assert classify("acme", "batch", allowed=("batch", "standard")) == "batch"
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sidecar.models.subjects import (
+    CANCEL_BUCKET,
     CONFIG_BUCKET,
+    CONTROL_BUCKET,
     DEAD_STREAM,
     JOB_BUCKET,
     PROMPT_BUCKET,
@@ -19,11 +21,6 @@ from sidecar.models.subjects import (
     Subjects,
 )
 from sidecar.settings import Settings, TenantPolicy
-
-CANCEL_BUCKET = "LLM_CANCEL"
-"""Marks of cancellations, key `<tenant>.<job>`: outside the state key, so that they do not move its revision."""
-CONTROL_BUCKET = "LLM_CTL"
-"""The scheduler's lease and its checkpoints."""
 
 _EVENTS_PER_SUBJECT = 100_000
 _DEAD_AGE_S = 30 * 86_400
@@ -39,16 +36,6 @@ class StreamSpec:
 
     name: str
     config: Mapping[str, Any]
-
-
-def doorbell(subjects: Subjects, tenant: str = "*", job_class: str = "*") -> str:
-    """Where the server rings, headers only, for each request stored; the last tokens are tenant and class."""
-    return subjects.sys("doorbell", tenant, job_class)
-
-
-def dead(subjects: Subjects, tenant: str = "*", job_class: str = "*") -> str:
-    """Where a request goes that crashed too often."""
-    return subjects.endpoint("dead", tenant, job_class)
 
 
 def kv_subject(bucket: str, key: str) -> str:
@@ -101,7 +88,7 @@ def _requests(settings: Settings, subjects: Subjects, common: Mapping[str, Any])
         "allow_direct": True,
         "republish": {
             "src": source,
-            "dest": subjects.sys("doorbell", "{{wildcard(1)}}", "{{wildcard(2)}}"),
+            "dest": subjects.doorbell("{{wildcard(1)}}", "{{wildcard(2)}}"),
             "headers_only": True,
         },
         "deny_delete": False,
@@ -118,7 +105,7 @@ def _requests(settings: Settings, subjects: Subjects, common: Mapping[str, Any])
 def _dead(subjects: Subjects, common: Mapping[str, Any]) -> StreamSpec:
     config = {
         "description": "Requests given up after too many crashes",
-        "subjects": [dead(subjects)],
+        "subjects": [subjects.dead("*", "*")],
         "retention": "limits",
         "discard": "old",
         "max_bytes": _DEAD_BYTES,
