@@ -287,7 +287,7 @@ class Replica:
 
     def _on_ended(self, opened: Opened, result: Result) -> None:
         stored = opened.stored
-        self.tally.ended(stored.lane.tenant, result)
+        self.tally.ended(stored.lane.tenant, result, job_class=stored.lane.job_class)
         self._tracer.ended(
             result, tenant=stored.lane.tenant, job=opened.job, headers=stored.headers, stored_at=stored.stored_at
         )

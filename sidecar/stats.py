@@ -12,6 +12,7 @@ from sidecar.models.base import JobClass, rfc3339
 from sidecar.models.stats import (
     MAX_POOLS,
     MAX_TENANTS,
+    PAGE_OF_TENANTS,
     ClassStats,
     LaneStats,
     ModelHealth,
@@ -90,7 +91,7 @@ def _with_books(stats: Stats, books: Books, epoch: float) -> Stats:
         for lane in {**books.stored, **books.in_flight}
         if lane.job_class in _CLASSES
     }
-    tenants, others = _tenants(books, busy)
+    tenants, more, others = _tenants(books, busy, epoch)
     pools = _pools(books)
     return Stats(
         **{
@@ -101,6 +102,7 @@ def _with_books(stats: Stats, books: Books, epoch: float) -> Stats:
             "classes": _classes(books, busy),
             "tenants": tenants,
             "other_tenants": others,
+            "more_tenants": more,
             "pools": pools[:MAX_POOLS],
             "other_pools": max(0, len(pools) - MAX_POOLS),
             "models": _models(pools, books),
@@ -135,7 +137,9 @@ def _classes(books: Books, busy: Busy) -> tuple[ClassStats, ...]:
     )
 
 
-def _tenants(books: Books, busy: Busy) -> tuple[tuple[TenantStats, ...], OtherTenants]:
+def _tenants(
+    books: Books, busy: Busy, epoch: float
+) -> tuple[tuple[TenantStats, ...], tuple[TenantStats, ...], OtherTenants]:
     jobs: Counter[str] = Counter()
     lanes: dict[str, list[Lane]] = {}
     for lane, (queued, running) in busy.items():
@@ -146,11 +150,11 @@ def _tenants(books: Books, busy: Busy) -> tuple[tuple[TenantStats, ...], OtherTe
     names = sorted(known, key=lambda name: (-jobs[name], -spent.get(name, 0.0), name))
     fair = _fair_shares(books, lanes)
     total = sum(account.cost.sum(books.now) for account in books.meter.tenants.values())
-    listed = tuple(
-        _tenant(name, books, busy, lanes.get(name, []), spent=spent, fair=fair, total=total)
-        for name in names[:MAX_TENANTS]
-    )
     rest = names[MAX_TENANTS:]
+    listed, more = (
+        tuple(_tenant(n, books, busy, lanes.get(n, []), spent=spent, fair=fair, total=total) for n in part)
+        for part in (names[:MAX_TENANTS], _page(rest, int(epoch)))
+    )
     others = OtherTenants(
         tenants=len(rest),
         queued=sum(busy[lane][0] for name in rest for lane in lanes.get(name, ())),
@@ -158,7 +162,14 @@ def _tenants(books: Books, busy: Busy) -> tuple[tuple[TenantStats, ...], OtherTe
         tokens_per_minute=round(sum(_tokens(books, name) for name in rest)),
         spend_today_usd=round(sum(spent.get(name, 0.0) for name in rest), 6),
     )
-    return listed, others
+    return listed, more, others
+
+
+def _page(rest: list[str], turn: int) -> list[str]:
+    """By name, so that a tenant whose rank changes keeps its place."""
+    pages = -(-len(rest) // PAGE_OF_TENANTS) or 1
+    start = turn % pages * PAGE_OF_TENANTS
+    return sorted(rest)[start : start + PAGE_OF_TENANTS]
 
 
 def _tenant(

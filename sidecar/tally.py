@@ -2,19 +2,30 @@
 
 from bisect import bisect_left
 from collections import Counter
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
+from sidecar.models.base import JobClass
 from sidecar.models.result import Result
 
 WAIT_BUCKETS_S = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0)
 FIRST_TOKEN_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+DURATION_BUCKETS_S = (0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0)
 MOST_TENANTS = 200
 OTHERS = "_other"
+_CLASSES = frozenset(get_args(JobClass))
 
 
 class Label(NamedTuple):
     tenant: str
     model: str
+
+
+class Called(NamedTuple):
+    """A kind of call. `outcome` is ok, cancelled, or the code of the error."""
+
+    model_id: str
+    region: str
+    outcome: str
 
 
 class Histogram:
@@ -37,11 +48,14 @@ class Tally:
         self.jobs: Counter[tuple[Label, str]] = Counter()
         self.cost_usd: Counter[Label] = Counter()
         self.tokens: Counter[tuple[Label, str]] = Counter()
-        self.wait = Histogram(WAIT_BUCKETS_S)
+        self.errors: Counter[str] = Counter()
+        self.calls: Counter[Called] = Counter()
+        self.waits: dict[str, Histogram] = {}
         self.first_token = Histogram(FIRST_TOKEN_BUCKETS_S)
+        self.duration = Histogram(DURATION_BUCKETS_S)
         self._tenants: set[str] = set()
 
-    def ended(self, tenant: str, result: Result) -> None:
+    def ended(self, tenant: str, result: Result, *, job_class: str = "standard") -> None:
         if tenant not in self._tenants:
             if len(self._tenants) >= MOST_TENANTS:
                 tenant = OTHERS
@@ -53,6 +67,20 @@ class Tally:
             self.cost_usd[label] += result.cost_usd  # type: ignore[assignment]  # typeshed: counters count ints
         self.tokens[label, "input"] += result.usage.input_tokens
         self.tokens[label, "output"] += result.usage.output_tokens
-        self.wait.observe(result.timings.queued_ms / 1000)
-        if result.timings.first_token_ms is not None:
-            self.first_token.observe((result.timings.first_token_ms - result.timings.queued_ms) / 1000)
+        if result.error is not None:
+            self.errors[result.error.code] += 1
+        for call in result.attempts:
+            self.calls[Called(call.model_id, call.region, call.error.code if call.error else call.outcome)] += 1
+        self._observe(result, job_class)
+
+    def _observe(self, result: Result, job_class: str) -> None:
+        timings = result.timings
+        # A subject may name any class; the refusals of those that do not exist share one label.
+        name = job_class if job_class in _CLASSES else OTHERS
+        if name not in self.waits:
+            self.waits[name] = Histogram(WAIT_BUCKETS_S)
+        self.waits[name].observe(timings.queued_ms / 1000)
+        if timings.first_token_ms is not None:
+            self.first_token.observe((timings.first_token_ms - timings.queued_ms) / 1000)
+        if result.attempts:
+            self.duration.observe((timings.total_ms - timings.queued_ms) / 1000)

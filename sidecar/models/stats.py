@@ -10,6 +10,7 @@ from typing import Literal
 from sidecar.models.base import JobClass, Open, Timestamp
 
 MAX_TENANTS = 100
+PAGE_OF_TENANTS = 100
 MAX_POOLS = 200
 
 ReplicaState = Literal["starting", "running", "degraded", "draining"]
@@ -87,7 +88,11 @@ class ModelStats(Open, frozen=True, kw_only=True):
 
 
 class Stats(Open, frozen=True, kw_only=True):
-    """One replica's second. `tenants` are those with most queued and running jobs, `MAX_TENANTS` at most."""
+    """One replica's second. `tenants` are those with most queued and running jobs, `MAX_TENANTS` at most.
+
+    Where there are more, `more_tenants` is a page of the others by name, the next page every second: who keeps
+    them knows all tenants after as many seconds as there are pages. `other_tenants` sums up those of all pages.
+    """
 
     replica: str
     version: str
@@ -103,6 +108,7 @@ class Stats(Open, frozen=True, kw_only=True):
     classes: tuple[ClassStats, ...] = ()
     tenants: tuple[TenantStats, ...] = ()
     other_tenants: OtherTenants = OtherTenants()
+    more_tenants: tuple[TenantStats, ...] = ()
     pools: tuple[PoolStats, ...] = ()
     other_pools: int = 0
     models: tuple[ModelStats, ...] = ()

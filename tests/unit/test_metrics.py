@@ -1,11 +1,12 @@
 """What a scrape says, from what the replica knows."""
 
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.adapters.http.metrics import Scrape, render
-from sidecar.models.result import Result, Timings, Usage
-from sidecar.models.stats import LaneStats, PoolStats, Stats, TenantStats
+from sidecar.models.result import Attempt, ErrorInfo, Result, Timings, Usage
+from sidecar.models.stats import LaneStats, OtherTenants, PoolStats, Stats, TenantStats
 from sidecar.tally import MOST_TENANTS, OTHERS, Tally
 
 
@@ -81,20 +82,55 @@ def test_waits_and_first_tokens_are_histograms() -> None:
     tally = Tally()
     tally.ended("acme", done())
     found = scraped(tally)
-    assert found["sidecar_queue_wait_seconds_count", ()] == 1
-    assert found["sidecar_queue_wait_seconds_bucket", (("le", "0.1"),)] == 1
+    assert found["sidecar_queue_wait_seconds_count", (("class", "standard"),)] == 1
+    assert found["sidecar_queue_wait_seconds_bucket", (("class", "standard"), ("le", "0.1"))] == 1
     assert found["sidecar_first_token_seconds_sum", ()] == pytest.approx(0.3)
 
 
 def test_queues_and_quotas_come_from_the_scheduler_alone() -> None:
     depth = ("sidecar_queue_depth", (("class", "batch"), ("tenant", "acme")))
-    left = ("sidecar_quota_tokens_remaining", (("model", "nova-lite"), ("region", "us-east-1")))
+    pool = (("model", "nova-lite"), ("model_id", "amazon.nova-lite-v1:0"), ("region", "us-east-1"))
+    left = ("sidecar_quota_tokens_remaining", pool)
     leading = scraped(Tally())
     assert leading[depth] == 7
     assert leading[left] == 500
     following = scraped(Tally(), is_scheduler=False)
     assert depth not in following
     assert following["sidecar_inflight", ()] == 3
+
+
+def test_calls_and_errors_are_counted_by_what_became_of_them() -> None:
+    tally = Tally()
+    refused = ErrorInfo(code="throttled", message="slow down")
+    attempts = (
+        Attempt(model_id="m", region="us-east-1", outcome="error", error=refused),
+        Attempt(model_id="m", region="us-west-2", outcome="ok"),
+    )
+    tally.ended("acme", done(attempts=attempts))
+    tally.ended("acme", done(state="failed", error=ErrorInfo(code="timeout", message="late")))
+    found = scraped(tally)
+
+    def calls(region: str, outcome: str) -> float:
+        return found[
+            "sidecar_model_calls_total", (("model_id", "m"), ("outcome", outcome), ("region", region))
+        ]
+
+    assert (calls("us-east-1", "throttled"), calls("us-west-2", "ok")) == (1, 1)
+    assert found["sidecar_job_errors_total", (("code", "timeout"),)] == 1
+    assert found["sidecar_job_duration_seconds_count", ()] == 1
+
+
+def test_classes_that_do_not_exist_share_a_label() -> None:
+    tally = Tally()
+    for number in range(50):
+        tally.ended("acme", done(), job_class=f"made-up-{number}")
+    assert set(tally.waits) == {OTHERS}
+
+
+def test_tenants_that_are_not_listed_are_in_the_sum() -> None:
+    more = msgspec.structs.replace(stats(is_scheduler=True), other_tenants=OtherTenants(tenants=9, queued=90))
+    text = render(Scrape(more, Tally(), 0.0, False, True)).decode()
+    assert 'sidecar_queue_depth{class="_other",tenant="_other"} 90.0' in text
 
 
 def test_tenants_past_the_bound_share_a_label() -> None:

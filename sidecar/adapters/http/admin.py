@@ -16,6 +16,7 @@ MOST_CONNECTIONS = 64
 _REASONS = {
     200: "OK",
     400: "Bad Request",
+    403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
     500: "Internal Server Error",
@@ -27,6 +28,7 @@ class Page(NamedTuple):
     body: bytes
     status: int = 200
     content_type: str = "application/json"
+    headers: tuple[str, ...] = ()
 
 
 Handler = Callable[[], Awaitable[Page]]
@@ -92,9 +94,11 @@ class AdminServer:
             head = await reader.readuntil(b"\r\n\r\n")
         method, page = await self._page(head)
         reason = _REASONS.get(page.status, "Error")
+        more = "".join(f"{header}\r\n" for header in page.headers)
         writer.write(
             f"HTTP/1.1 {page.status} {reason}\r\nContent-Type: {page.content_type}\r\n"
-            f"Content-Length: {len(page.body)}\r\nConnection: close\r\nCache-Control: no-store\r\n\r\n".encode()
+            f"Content-Length: {len(page.body)}\r\nConnection: close\r\nCache-Control: no-store\r\n"
+            f"{more}\r\n".encode()
         )
         if method != "HEAD":
             writer.write(page.body)

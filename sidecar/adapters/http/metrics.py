@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from sidecar.models.stats import Stats
-from sidecar.tally import Histogram, Tally
+from sidecar.tally import OTHERS, Histogram, Tally
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -26,6 +27,7 @@ class Scrape(NamedTuple):
 def render(scrape: Scrape) -> bytes:
     """The text exposition format. Queues, quotas and shares only from the replica that schedules."""
     registry = CollectorRegistry()
+    ProcessCollector(namespace="sidecar", registry=registry)
     registry.register(_Scraped(scrape))
     return generate_latest(registry)
 
@@ -39,6 +41,7 @@ class _Scraped(Collector):
         yield from _ended(self._scrape.tally)
         if self._scrape.stats.is_scheduler:
             yield from _queues(self._scrape.stats)
+            yield from _tenants(self._scrape.stats)
             yield from _pools(self._scrape.stats)
 
 
@@ -71,19 +74,33 @@ def _ended(tally: Tally) -> Iterator[Metric]:
     tokens = CounterMetricFamily("sidecar_tokens", "Tokens used.", labels=["tenant", "model", "direction"])
     for (label, direction), count in tally.tokens.items():
         tokens.add_metric([*label, direction], count)
-    yield jobs
-    yield cost
-    yield tokens
-    yield _histogram("sidecar_queue_wait_seconds", "From stored to claimed.", tally.wait)
+    errors = CounterMetricFamily("sidecar_job_errors", "Jobs that ended in an error.", labels=["code"])
+    for code, count in tally.errors.items():
+        errors.add_metric([code], count)
+    calls = CounterMetricFamily(
+        "sidecar_model_calls", "Calls of models by ended jobs.", labels=["model_id", "region", "outcome"]
+    )
+    for called, count in tally.calls.items():
+        calls.add_metric([*called], count)
+    yield from (jobs, cost, tokens, errors, calls)
+    waits = HistogramMetricFamily("sidecar_queue_wait_seconds", "From stored to claimed.", labels=["class"])
+    for name, histogram in tally.waits.items():
+        waits.add_metric([name], _buckets(histogram), histogram.sum_s)
+    yield waits
     yield _histogram("sidecar_first_token_seconds", "From claimed to the first token.", tally.first_token)
+    yield _histogram("sidecar_job_duration_seconds", "From claimed to the result.", tally.duration)
 
 
 def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
+    return HistogramMetricFamily(name, text, buckets=_buckets(histogram), sum_value=histogram.sum_s)
+
+
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
     buckets, total = [], 0
     for bound, count in zip((*map(str, histogram.bounds_s), "+Inf"), histogram.counts, strict=True):
         total += count
         buckets.append((bound, float(total)))
-    return HistogramMetricFamily(name, text, buckets=buckets, sum_value=histogram.sum_s)
+    return buckets
 
 
 def _queues(stats: Stats) -> Iterator[Metric]:
@@ -91,15 +108,40 @@ def _queues(stats: Stats) -> Iterator[Metric]:
     for tenant in stats.tenants:
         for lane in tenant.lanes:
             depth.add_metric([tenant.tenant, lane.job_class], lane.queued)
+    if stats.other_tenants.tenants:
+        depth.add_metric([OTHERS, OTHERS], stats.other_tenants.queued)
     yield depth
+    yield GaugeMetricFamily("sidecar_replicas", "Replicas that are heard.", value=stats.replicas)
+
+
+def _tenants(stats: Stats) -> Iterator[Metric]:
+    """Those with most to do; the last minute's shares."""
+    spend = GaugeMetricFamily("sidecar_tenant_spend_today_usd", "US dollars since midnight.", labels=["tenant"])
+    budget = GaugeMetricFamily("sidecar_tenant_budget_today_usd", "US dollars allowed a day.", labels=["tenant"])
+    share = GaugeMetricFamily("sidecar_tenant_share_ratio", "Share of the settled cost.", labels=["tenant"])
+    fair = GaugeMetricFamily("sidecar_tenant_fair_share_ratio", "What its weight gives it.", labels=["tenant"])
+    for tenant in stats.tenants:
+        name = [tenant.tenant]
+        spend.add_metric(name, tenant.spend_today_usd)
+        share.add_metric(name, tenant.share)
+        fair.add_metric(name, tenant.fair_share)
+        if tenant.budget_today_usd is not None:
+            budget.add_metric(name, tenant.budget_today_usd)
+    yield from (spend, budget, share, fair)
 
 
 def _pools(stats: Stats) -> Iterator[Metric]:
-    left = GaugeMetricFamily("sidecar_quota_tokens_remaining", "Tokens left.", labels=["model", "region"])
-    used = GaugeMetricFamily("sidecar_quota_used_ratio", "Share of the quota in use.", labels=["model", "region"])
+    # A model may have several inference profiles in one region.
+    labels = ["model", "model_id", "region"]
+    left = GaugeMetricFamily("sidecar_quota_tokens_remaining", "Tokens left.", labels=labels)
+    used = GaugeMetricFamily("sidecar_quota_used_ratio", "Share of the quota in use.", labels=labels)
+    shut = GaugeMetricFamily("sidecar_model_open", "1 while the circuit breaker keeps calls away.", labels=labels)
+    calls = GaugeMetricFamily("sidecar_model_inflight", "Calls under way.", labels=labels)
     for pool in stats.pools:
-        used.add_metric([pool.model, pool.region], pool.used_share)
+        key = [pool.model, pool.invoke_id, pool.region]
+        used.add_metric(key, pool.used_share)
+        shut.add_metric(key, pool.health == "open")
+        calls.add_metric(key, pool.in_flight)
         if pool.tokens_remaining is not None:
-            left.add_metric([pool.model, pool.region], pool.tokens_remaining)
-    yield left
-    yield used
+            left.add_metric(key, pool.tokens_remaining)
+    yield from (left, used, shut, calls)
