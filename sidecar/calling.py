@@ -45,6 +45,19 @@ class Share(Protocol):
         """Wait for `seconds` without holding a slot, then for room in `pool`."""
         ...
 
+    @property
+    def is_open(self) -> bool:
+        """Whether room for a call is held; not after `used` or `release`, until `next_turn`."""
+        ...
+
+    def release(self) -> None:
+        """Give slot and quota back while the job waits for something else than a model."""
+        ...
+
+    async def next_turn(self, *, input_tokens: int, max_tokens: int) -> None:
+        """Wait for room for the job's next model call, ahead of queued jobs of its class."""
+        ...
+
     def failed(self, error: SidecarError) -> None:
         """Tell the limiter about a refusal by the pool in use."""
         ...
@@ -55,7 +68,7 @@ class Share(Protocol):
 
 
 class _Run(msgspec.Struct, kw_only=True):
-    """One job on its way to an answer. `call` is what it asks for, of no particular candidate."""
+    """One turn of a job on its way to an answer. `call` is what it asks for, of no particular candidate."""
 
     job: OwnedJob
     call: ModelCall
@@ -63,6 +76,7 @@ class _Run(msgspec.Struct, kw_only=True):
     share: Share
     facts: RunFacts
     deadline: float
+    turn: int = 1
     failures: list[Failure] = []
 
 
@@ -84,12 +98,13 @@ class Caller:
         share: Share,
         facts: RunFacts,
         deadline: float,
+        turn: int = 1,
     ) -> ModelReply:
         """The answer to `call`, by its candidate or whichever follows it. `deadline`: seconds since 1970.
 
-        Raises the error of the last call when the coordinator gives up.
+        `turn` counts the job's model turns. Raises the error of the last call when the coordinator gives up.
         """
-        run = _Run(job=job, call=call, selection=selection, share=share, facts=facts, deadline=deadline)
+        run = _Run(job=job, call=call, selection=selection, share=share, facts=facts, deadline=deadline, turn=turn)
         candidate = call.candidate
         while True:
             candidate = await self._enter(run, candidate)
@@ -280,10 +295,12 @@ class Caller:
 def _running(candidate: Candidate, run: _Run) -> Status:
     """First with the reason of the choice and who was passed over, later with what went before."""
     selection, reason = run.selection, run.selection.reason
-    rejected = None if run.failures else selection.rejected
+    rejected = None if run.failures or run.turn > 1 else selection.rejected
     if run.failures:
         last = run.failures[-1]
         reason = f"after {last.error.code} of {last.candidate.route.pool}"
+    elif run.turn > 1:
+        reason = f"turn {run.turn}"
     elif candidate.route.pool != selection.candidates[0].route.pool:
         reason = f"{reason}; {selection.candidates[0].route.pool} was not free"
     return Status(

@@ -1,7 +1,8 @@
 """The way of a job, in order. Start reading here.
 
     request ──read──▶ admit ──scheduler──▶ claim ──▶ answer ──▶ format ──▶ end
-                        └──▶ refuse                    └─ model calls, fallback, deltas
+                        └──▶ refuse                    ├─ model calls, fallback, deltas
+                                                       └─ tool calls and the next turn, journalled
 
 `RequestHandler` reads the queue and asks the scheduler; what is granted comes here. Each step is one part's work;
 the parts do not know each other, and meet in this file.
@@ -12,7 +13,8 @@ import logging
 from collections.abc import Callable
 
 from sidecar.asking import Asker
-from sidecar.calling import Caller, Share
+from sidecar.calling import Share
+from sidecar.conversation import Conversation
 from sidecar.errors import Conflict, JobCancelled, SidecarError
 from sidecar.job_manager.claiming import Taken
 from sidecar.job_manager.job import OwnedJob
@@ -41,7 +43,7 @@ class Pipeline:
         *,
         asker: Asker,
         jobs: JobManager,
-        caller: Caller,
+        conversation: Conversation,
         spending: Spending,
         on_ended: Callable[[Opened, Result], None],
         clock: Clock,
@@ -49,7 +51,7 @@ class Pipeline:
     ) -> None:
         self._asker = asker
         self._jobs = jobs
-        self._caller = caller
+        self._conversation = conversation
         self._spending = spending
         self._on_ended = on_ended
         self._clock = clock
@@ -140,7 +142,7 @@ class Pipeline:
             async with job.scope:
                 with time_limits(job, default_s=self._settings.timeout_s) as deadline:
                     call, selection = self._asker.call(opened, pool=share.pool, deadline=deadline, facts=facts)
-                    reply = await self._caller.answer(
+                    reply = await self._conversation.answer(
                         job, call, selection=selection, share=share, facts=facts, deadline=deadline
                     )
             facts.total_ms = self._since(opened.stored.stored_at)

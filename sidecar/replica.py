@@ -9,6 +9,7 @@ from sidecar.asking import Asker
 from sidecar.calling import Caller
 from sidecar.cluster.service import Cluster
 from sidecar.component import Tasks, logged
+from sidecar.conversation import Conversation
 from sidecar.coordinator.service import Coordinator
 from sidecar.errors import InvalidRequest
 from sidecar.job_manager.queries import Queries
@@ -184,7 +185,7 @@ class Replica:
             asker=asker,
             on_ended=self._on_ended,
             jobs=self.jobs,
-            caller=caller,
+            conversation=Conversation(caller=caller),
             spending=self.spending,
             clock=ports.clock,
             settings=settings.jobs,

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
+
 from sidecar.errors import DailyQuotaExhausted, ModelUnavailable, SidecarError, Throttled
 from sidecar.models.replica import ENDED, Held, Offer, Op, OpKind, Outcome, Wish
 from sidecar.models.result import Usage
@@ -80,8 +82,14 @@ class JobShare:
         await self._clock.sleep(seconds)
         await self._ask((pool or self.pool,), self.ticket.input_tokens, self.ticket.max_tokens)
 
+    def release(self) -> None:
+        """Hold neither slot nor quota while the job waits for something else than a model; then `next_turn`."""
+        if self.holds_slot or self.is_open:
+            self._undo(keeps_slot=False)
+
     async def next_turn(self, *, input_tokens: int, max_tokens: int) -> None:
-        """After `used`: wait for room for the job's next model call, ahead of queued jobs of its class."""
+        """After `used` or `release`: wait for room for the next model call, ahead of queued jobs of its class."""
+        self.ticket = msgspec.structs.replace(self.ticket, input_tokens=input_tokens, max_tokens=max_tokens)
         await self._ask((self.pool,), input_tokens, max_tokens)
 
     def failed(self, error: SidecarError) -> None:
