@@ -25,6 +25,11 @@ COMPONENT = ROOT / "deploy/kustomize/component"
 EXAMPLE = ROOT / "deploy/kustomize/example"
 RENDERED = ROOT / "deploy/rendered"
 NATS = ROOT / "deploy/nats"
+# A chart can only read files of its own.
+COPIED = {
+    ROOT / "deploy/prometheus/alerts.yaml": CHART / "files/alerts.yaml",
+    ROOT / "deploy/grafana/llm-sidecar.json": CHART / "files/llm-sidecar.json",
+}
 NAME = "nats-llm-sidecar"
 NAMESPACE = "llm"
 # The first release that runs native sidecars without a feature gate, and the newest that is known here.
@@ -59,6 +64,8 @@ MATRIX: Mapping[str, Mapping[str, Any]] = {
         },
         "podDisruptionBudget": {"enabled": True, "maxUnavailable": "50%"},
         "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "alerts": {"enabled": True, "labels": {"release": "prometheus"}, "runbooks": "https://wiki.example/llm"},
+        "dashboard": {"enabled": True},
     },
     "own": {
         "existingConfigMap": "mine",
@@ -91,7 +98,7 @@ REFUSED: Mapping[str, Mapping[str, Any]] = {
     "no margin over the drain": {"drainMarginSeconds": 0},
 }
 # A custom resource: its schema is the operator's and not among those of Kubernetes.
-_FOREIGN = ("PodMonitor",)
+_FOREIGN = ("PodMonitor", "PrometheusRule")
 _MADE = f"# Made from deploy/helm/{NAME} by ./dev deploy-check --write\n"
 
 
@@ -139,7 +146,8 @@ def made_files() -> dict[Path, str]:
     """Every file that comes from the chart or the generator, with its text."""
     from sidecar.cli.nats_config import render as nats_config
 
-    files = {
+    files = {copy: original.read_text("utf-8") for original, copy in COPIED.items()}
+    files |= {
         RENDERED / f"{name}.yaml": _MADE + render_text(MATRIX[name])
         for name in ("default", "pod-identity", "irsa")
     }
@@ -151,6 +159,9 @@ def made_files() -> dict[Path, str]:
 
 
 def write() -> None:
+    for original, copy in COPIED.items():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(original.read_text("utf-8"), "utf-8")
     for path, text in made_files().items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")

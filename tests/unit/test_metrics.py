@@ -111,9 +111,7 @@ def test_calls_and_errors_are_counted_by_what_became_of_them() -> None:
     found = scraped(tally)
 
     def calls(region: str, outcome: str) -> float:
-        return found[
-            "sidecar_model_calls_total", (("model_id", "m"), ("outcome", outcome), ("region", region))
-        ]
+        return found["sidecar_model_calls_total", (("model_id", "m"), ("outcome", outcome), ("region", region))]
 
     assert (calls("us-east-1", "throttled"), calls("us-west-2", "ok")) == (1, 1)
     assert found["sidecar_job_errors_total", (("code", "timeout"),)] == 1
