@@ -29,6 +29,8 @@ from sidecar.adapters.nats.provision import ensure
 from sidecar.adapters.nats.publisher import NatsPublisher
 from sidecar.adapters.nats.spend import NatsSpendLedger
 from sidecar.adapters.nats.topology import largest_queue
+from sidecar.adapters.nats.tool_bus import NatsToolBus
+from sidecar.adapters.nats.tool_store import NatsToolStore
 from sidecar.component import Lifecycle, LoopLag, Phase, SystemClock
 from sidecar.models.stats import ReplicaState
 from sidecar.models.subjects import Subjects
@@ -160,6 +162,8 @@ class App:
             spend=NatsSpendLedger(mux, subjects, is_replicated=is_replicated),
             policies=NatsPolicyStore(mux, is_replicated=is_replicated),
             clock=SystemClock(),
+            tools=NatsToolStore(mux, subjects, is_replicated=is_replicated),
+            tool_bus=NatsToolBus(mux),
         )
 
     async def wait(self) -> None:

@@ -19,7 +19,7 @@ from sidecar.models.codec import encode
 from sidecar.models.profile import Limits
 from sidecar.models.result import Result, Usage
 from sidecar.models.stats import ReplicaState, Stats
-from sidecar.models.subjects import is_name
+from sidecar.models.subjects import Subjects, is_name
 from sidecar.pipeline import Pipeline
 from sidecar.ports import (
     Checkpoints,
@@ -39,6 +39,8 @@ from sidecar.ports import (
     SpendLedger,
 )
 from sidecar.request_handler.decode import Opened
+    ToolBus,
+    ToolStore,
 from sidecar.request_handler.meter import Meter
 from sidecar.request_handler.schedule import Scheduler
 from sidecar.request_handler.service import RequestHandler
@@ -49,6 +51,7 @@ from sidecar.stats import Books, Own, own_stats
 from sidecar.tally import Tally
 from sidecar.tracing import Tracer
 
+from sidecar.tool_registry.service import ToolRegistry
 log = logging.getLogger(__name__)
 
 STATS_S = 1.0
@@ -71,6 +74,8 @@ class Ports(NamedTuple):
     policies: PolicyStore
     clock: Clock
 
+    tools: ToolStore
+    tool_bus: ToolBus
 
 class Replica:
     """The parts of one process, in the order in which they start and drain."""
@@ -114,6 +119,14 @@ class Replica:
             leases=ports.leases,
             clock=ports.clock,
             name=name,
+        self.tools = ToolRegistry(
+            store=ports.tools,
+            bus=ports.tool_bus,
+            clock=ports.clock,
+            policy=lambda: self._policy,
+            subjects=Subjects(settings.nats.prefix),
+            on_crash=on_crash,
+        )
             slots=settings.scheduler.slots,
             version=__version__,
             on_crash=on_crash,
@@ -210,11 +223,16 @@ class Replica:
         """Hear cancellations before jobs, answer before working: nothing falls between."""
         await self._ports.store.listen_cancelled(self._on_cancel_mark)
         await self._ports.endpoints.serve(
-            (*self.queries.endpoints(), Endpoint("models", "models.*", self._models))
+            (
+                *self.queries.endpoints(),
+                *self.tools.endpoints(),
+                Endpoint("models", "models.*", self._models),
+            )
         )
         await self.spending.start()
         await self.cluster.start(self.requests)
         self._background.spawn(self._tell_stats(), name="stats")
+        await self.tools.start()
         self._background.spawn(self._recheck(), name="cancellations")
 
     async def drain(self, *, grace_s: float) -> None:
@@ -233,6 +251,7 @@ class Replica:
         """Take a new policy over while running. Raises StartupError, and keeps the old one, if it is of no use."""
         self.coordinator.apply(policy)
         self._policy = policy
+        await self.tools.stop()
         self.scheduler.set_policy(
             classes={name: policy.weight for name, policy in policy.classes.items()},
             tenants=self._caps,

@@ -25,6 +25,9 @@ HEADER_END = "Llm-End"
 HEADER_TOOL_USE_ID = "Llm-Tool-Use-Id"
 HEADER_DEADLINE = "Llm-Deadline"
 HEADER_IDEMPOTENCY_KEY = "Idempotency-Key"
+HEADER_TOOL_PROGRESS = "Llm-Tool-Progress"
+IN_PROGRESS = "in_progress"
+SHARED_SCOPE = "shared"
 TRACE_HEADERS = ("traceparent", "tracestate")
 
 _NAME = re.compile(NAME_PATTERN)
@@ -47,6 +50,21 @@ def check_job_id(given: str) -> str | None:
     if _DERIVED.fullmatch(given):
         return "names of the form s<number> are kept for requests without an id: choose another"
     return None
+
+
+def call_cancelled(call_subject: str) -> str:
+    """Where all providers of a tool's version hear that the sidecar waits for a call no more."""
+    return f"{call_subject}.cancel"
+
+
+def version_token(version: str) -> str:
+    """A tool's version as one token of a key. No part of a semantic version holds `_` or `=`."""
+    return version.replace(".", "_").replace("+", "=")
+
+
+def token_version(token: str) -> str:
+    """The version that `version_token` (or a call subject) wrote so."""
+    return token.replace("_", ".").replace("=", "+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +99,10 @@ class Subjects:
     def doorbell(self, tenant: str, job_class: str) -> str:
         """Where the server tells the replicas, headers only, of a request that it stored."""
         return f"{self.prefix}.{VERSION}.sys.doorbell.{tenant}.{job_class}"
+
+    def tool_written(self, *tokens: str) -> str:
+        """Where the server tells the replicas of what was written to the bucket of tools."""
+        return self.sys("tool", *tokens)
 
     def dead(self, tenant: str, job: str) -> str:
         """Where the request of a job that crashed too often is kept."""

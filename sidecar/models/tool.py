@@ -60,7 +60,20 @@ class ToolInfo(Open, frozen=True, kw_only=True):
     idempotent: bool
     subject: str
     expires: Timestamp | None
+    discovered: bool = False
+
+
+class ToolListRequest(Strict, frozen=True, kw_only=True):
+    """Which live tools to list. `shared` adds those of scope `shared` that the scope's own do not shadow."""
+
+    name: Name | None = None
+    shared: bool = False
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1000
+    cursor: str | None = None
 
 
 class ToolList(Open, frozen=True, kw_only=True):
+    """By name, highest version first. `cursor` asks for the next page; None on the last."""
+
     tools: tuple[ToolInfo, ...]
+    cursor: str | None = None

@@ -20,6 +20,8 @@ from sidecar.adapters.memory.policies import MemoryPolicyStore
 from sidecar.adapters.memory.publisher import MemoryPublisher
 from sidecar.adapters.memory.spend import MemorySpendLedger
 from sidecar.models.codec import decode_event
+from sidecar.adapters.memory.tool_bus import MemoryToolBus
+from sidecar.adapters.memory.tool_store import MemoryToolStore
 from sidecar.models.event import Event
 from sidecar.models.result import Result
 from sidecar.ports import Lane, Reply, Stored
@@ -100,6 +102,8 @@ class Bench:
             spend=MemorySpendLedger(self.bus, replica=name),
             policies=MemoryPolicyStore(self.bus, replica=name),
             clock=self.clock,
+            tools=MemoryToolStore(self.bus, replica=name),
+            tool_bus=MemoryToolBus(self.bus, replica=name),
         )
         replica = Replica(Settings(**settings), ports, name=name, on_crash=self.crashes.append)
         self.replicas.append(replica)

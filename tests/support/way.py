@@ -21,6 +21,8 @@ from sidecar.adapters.memory.policies import MemoryPolicyStore
 from sidecar.adapters.memory.publisher import MemoryPublisher
 from sidecar.adapters.memory.spend import MemorySpendLedger
 from sidecar.component import SystemClock
+from sidecar.adapters.memory.tool_bus import MemoryToolBus
+from sidecar.adapters.memory.tool_store import MemoryToolStore
 from sidecar.models.codec import decode_event
 from sidecar.models.event import Delta, Event, Status
 from sidecar.models.result import Result
@@ -146,6 +148,8 @@ def _ports(bus: MemoryBus, client: Any, clock: SystemClock) -> Ports:
         "spend": MemorySpendLedger(bus, replica="one"),
         "policies": MemoryPolicyStore(bus, replica="one"),
         "models": client,
+        "tools": MemoryToolStore(bus, replica="one"),
+        "tool_bus": MemoryToolBus(bus, replica="one"),
         "clock": clock,
     }
     return Ports(**{name: twins[name] for name in Ports._fields})

@@ -13,7 +13,8 @@ from sidecar.ports import Clock, Reply
 
 T = TypeVar("T")
 Responder = Callable[[str, bytes, Mapping[str, str]], AsyncIterator[Reply]]
-Provider = Callable[[bytes, Mapping[str, str]], Awaitable[bytes]]
+Provider = Callable[[bytes, Mapping[str, str]], Awaitable[bytes] | AsyncIterator[Reply]]
+"""Answers a tool's call with its output, or with replies as they go over the wire: heartbeats, errors, output."""
 
 
 class Hint(NamedTuple):
@@ -82,7 +83,9 @@ class MemoryBus:
         self._ids = count()
         self._away: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.tools = MemoryStream(clock.now, common._replace(per_subject=1))
 
+        self.services: list[bytes] = []
     def partition(self, replica: str) -> None:
         """Cut a replica off: what it asks stays unanswered, what it should hear is lost."""
         self._away.add(replica)

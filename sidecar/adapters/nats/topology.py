@@ -58,13 +58,29 @@ def streams(settings: Settings) -> tuple[StreamSpec, ...]:
         _jobs(subjects, common, max_age=state_age),
         _bucket(CANCEL_BUCKET, "Marks of cancellations", common, max_age=state_age),
         _bucket(CONTROL_BUCKET, "The scheduler's lease and checkpoints", common),
-        _bucket(TOOL_BUCKET, "Registered tools", common),
+        _tools(subjects, common),
         _bucket(CONFIG_BUCKET, "Policy that replaces the file's", common, history=10),
         _bucket(PROMPT_BUCKET, "Prompt templates", common, history=10),
     )
 
 
 def largest_queue(settings: Settings) -> int:
+    bucket = bucket_of(tenant)
+    config = {
+        "description": "Answers and documents that are too large for a message",
+        "subjects": [f"$O.{bucket}.C.>", f"$O.{bucket}.M.>"],
+        "retention": "limits",
+        "discard": "new",
+        "allow_direct": True,
+        "allow_rollup_hdrs": True,
+        "storage": settings.nats.storage,
+        "num_replicas": settings.nats.replicas,
+    }
+
+
+    return f"OBJ_{bucket_of(tenant)}"
+
+
     """The cap that the server enforces for every lane; smaller ones are enforced at admission."""
     policies = [*settings.tenants.values(), settings.policy.tenant("default"), TenantPolicy()]
     if "default" in settings.tenants:
@@ -123,6 +139,17 @@ def _spend(subjects: Subjects, common: Mapping[str, Any]) -> StreamSpec:
         "subjects": [subjects.spend("*", "*")],
         "retention": "limits",
         "discard": "old",
+def _tools(subjects: Subjects, common: Mapping[str, Any]) -> StreamSpec:
+    """Republished, so that every replica hears what was stored, and nothing that was only sent."""
+    bucket = _bucket(TOOL_BUCKET, "Registered tools", common)
+    republish = {
+        "src": kv_subject(TOOL_BUCKET, ">"),
+        "dest": subjects.tool_written(">"),
+        "headers_only": False,
+    }
+    return StreamSpec(bucket.name, {**bucket.config, "republish": republish})
+
+
         "max_msgs_per_subject": 1,
         "max_age": _SPEND_AGE_S * _NS,
         "duplicate_window": _SPEND_WINDOW_S * _NS,

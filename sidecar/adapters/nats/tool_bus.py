@@ -1,0 +1,103 @@
+"""Calls of tools over the bus: request, heartbeats, reply, and word to the provider when nobody waits any more."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import aclosing
+
+from sidecar.adapters.nats.message import Message
+from sidecar.adapters.nats.mux import Mux
+from sidecar.adapters.nats.tool_outcome import (
+    MOST_REPLY_BYTES,
+    is_heartbeat,
+    left_s,
+    lost,
+    nobody,
+    not_sent,
+    output,
+    overdue,
+    silent,
+)
+from sidecar.errors import BusRefused, BusUnavailable, Permanent, SidecarError, Temporary
+from sidecar.models.subjects import call_cancelled
+from sidecar.ports import ToolCall
+
+log = logging.getLogger(__name__)
+
+MOST_SERVICES = 2000
+MOST_SERVICES_BYTES = 32 * 1024 * 1024
+
+_INFO = "$SRV.INFO"
+_NOBODY = 503
+
+
+class NatsToolBus:
+    """`ToolBus` over core NATS."""
+
+    def __init__(self, mux: Mux, *, most_reply_bytes: int = MOST_REPLY_BYTES) -> None:
+        self._mux = mux
+        self._most_reply_bytes = most_reply_bytes
+
+    async def call(self, call: ToolCall) -> bytes:
+        if not self._mux.connection.is_connected:
+            raise not_sent(BusUnavailable("not connected to NATS"))
+        try:
+            async with asyncio.timeout(left_s(call, time.time())):
+                reply = await self._reply(call)
+        except BusUnavailable as e:
+            raise self._unanswered(call, e) from e
+        except BusRefused as e:
+            raise Permanent(f"the call of the tool cannot be sent: {e.message}", code="tool_failed") from e
+        except TimeoutError as e:
+            self._tell_cancelled(call)
+            raise overdue(call) from e
+        except asyncio.CancelledError:
+            self._tell_cancelled(call)
+            raise
+        return output(reply.payload, reply.headers, most_bytes=self._most_reply_bytes)
+
+    async def services(self, *, wait_s: float) -> Sequence[bytes]:
+        found: list[bytes] = []
+        size = 0
+        replies = self._mux.request_many(_INFO, idle_timeout_s=wait_s)
+        try:
+            async with asyncio.timeout(wait_s), aclosing(replies):
+                async for reply in replies:
+                    size += len(reply.payload)
+                    if len(found) == MOST_SERVICES or size > MOST_SERVICES_BYTES:
+                        log.warning("too many services on the bus: the rest is not looked at")
+                        break
+                    found.append(reply.payload)
+        except TimeoutError:
+            return found
+        except BusUnavailable:
+            if not self._mux.connection.is_connected:
+                raise
+        return found
+
+    async def _reply(self, call: ToolCall) -> Message:
+        """The first reply that is no heartbeat."""
+        replies = self._mux.request_many(
+            call.subject, call.payload, headers=call.headers, idle_timeout_s=call.timeout_s
+        )
+        async with aclosing(replies):
+            async for reply in replies:
+                if not is_heartbeat(reply.headers):
+                    return reply
+        raise BusUnavailable(f"{call.subject} was not answered")
+
+    def _unanswered(self, call: ToolCall, error: BusUnavailable) -> Temporary:
+        if error.details.get("status") == _NOBODY:
+            return nobody(call)
+        if not self._mux.connection.is_connected:
+            return lost(error)
+        self._tell_cancelled(call)
+        return silent(call)
+
+    def _tell_cancelled(self, call: ToolCall) -> None:
+        """A hint: a provider that does not hear it works in vain."""
+        try:
+            self._mux.publish(call_cancelled(call.subject), headers=call.headers)
+        except SidecarError as e:
+            log.info("a provider was not told of a cancelled call: %s", e)

@@ -1,0 +1,186 @@
+"""The view of all tools: what is published, what lives, and what a name with a range stands for. Pure."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from sidecar.errors import Permanent
+from sidecar.models.base import rfc3339
+from sidecar.models.subjects import SHARED_SCOPE
+from sidecar.models.tool import ToolInfo
+from sidecar.ports import ToolKey
+from sidecar.tool_registry.versions import Version, highest, parse_range, parse_version
+
+_MOST_NAMED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One version of a tool. `info.expires` is empty; `expires` (seconds since 1970) says until when it lives."""
+
+    info: ToolInfo
+    version: Version
+    document: bytes
+    expires: float
+    revision: int
+
+    @property
+    def key(self) -> ToolKey:
+        return ToolKey(self.info.scope, self.info.name, self.info.version)
+
+    def is_live(self, now: float) -> bool:
+        return self.expires > now
+
+    def shown(self) -> ToolInfo:
+        return msgspec.structs.replace(self.info, expires=rfc3339(self.expires))
+
+
+class Usage(msgspec.Struct):
+    """What a scope keeps, live or remembered."""
+
+    versions: int = 0
+    size_bytes: int = 0
+
+
+class Catalogue:
+    """All versions that are registered, remembered or discovered. Registered ones hide discovered ones."""
+
+    def __init__(self) -> None:
+        self._tools: dict[tuple[str, str], dict[str, Entry]] = {}
+        self._found: dict[tuple[str, str], dict[str, Entry]] = {}
+        self._usage: dict[str, Usage] = {}
+
+    def get(self, key: ToolKey) -> Entry | None:
+        """The published version, alive or remembered."""
+        return self._tools.get((key.scope, key.name), {}).get(key.version)
+
+    def put(self, entry: Entry) -> None:
+        """Take a version over, unless what is known of it is as new."""
+        key = entry.key
+        before = self.get(key)
+        if before is not None and before.revision >= entry.revision:
+            return
+        if before is not None:
+            self._count(before, -1)
+        self._tools.setdefault((key.scope, key.name), {})[key.version] = entry
+        self._count(entry, 1)
+
+    def renew(self, key: ToolKey, *, expires: float, revision: int) -> None:
+        """A known version lives on."""
+        entry = self.get(key)
+        if entry is not None and revision > entry.revision:
+            self._tools[key.scope, key.name][key.version] = replace(entry, expires=expires, revision=revision)
+
+    def forget(self, key: ToolKey, *, revision: int) -> None:
+        entry = self.get(key)
+        if entry is None or entry.revision >= revision:
+            return
+        self._count(entry, -1)
+        versions = self._tools[key.scope, key.name]
+        del versions[key.version]
+        if not versions:
+            del self._tools[key.scope, key.name]
+
+    def keep_only(self, keys: Iterable[ToolKey], *, revision: int) -> None:
+        """Forget all that is not in `keys` and was not written after `revision`."""
+        kept = set(keys)
+        for entry in list(self.published()):
+            if entry.key not in kept:
+                self.forget(entry.key, revision=revision + 1)
+
+    def set_discovered(self, entries: Iterable[Entry]) -> None:
+        """Replace what was discovered."""
+        self._found = {}
+        for entry in entries:
+            self._found.setdefault((entry.info.scope, entry.info.name), {})[entry.info.version] = entry
+
+    def discovered(self) -> Iterator[Entry]:
+        return (entry for versions in self._found.values() for entry in versions.values())
+
+    def published(self, scope: str | None = None) -> Iterator[Entry]:
+        """All registered and remembered versions, of a scope or of all."""
+        return (
+            entry
+            for (name, _), versions in self._tools.items()
+            if scope is None or name == scope
+            for entry in versions.values()
+        )
+
+    def versions(self, scope: str, name: str) -> Iterable[Entry]:
+        """All registered and remembered versions of a tool."""
+        return self._tools.get((scope, name), {}).values()
+
+    def usage(self, scope: str | None = None) -> Usage:
+        """What a scope keeps, or all together."""
+        if scope is not None:
+            return self._usage.get(scope) or Usage()
+        return Usage(
+            sum(usage.versions for usage in self._usage.values()),
+            sum(usage.size_bytes for usage in self._usage.values()),
+        )
+
+    def live(self, scope: str, name: str, now: float) -> dict[str, Entry]:
+        """A tool's live versions."""
+        found, known = self._found.get((scope, name), {}), self._tools.get((scope, name), {})
+        return {v: e for v, e in found.items() if e.is_live(now)} | {
+            v: e for v, e in known.items() if e.is_live(now)
+        }
+
+    def names(self, scope: str, now: float) -> list[str]:
+        """The names of a scope's tools that have a live version, sorted."""
+        names = {name for where in (self._tools, self._found) for s, name in where if s == scope}
+        return sorted(name for name in names if self.live(scope, name, now))
+
+    def live_count(self, now: float) -> int:
+        """How many versions live, over all scopes."""
+        keys = self._tools.keys() | self._found.keys()
+        return sum(len(self.live(scope, name, now)) for scope, name in keys)
+
+    def resolve(self, tenant: str, ref: str, now: float) -> ToolInfo:
+        """The highest live version that fits `name` or `name@range`: the tenant's own, else the shared one.
+
+        A live tool of the tenant hides a shared one of its name altogether. Raises Permanent (`unknown_tool`).
+        """
+        name, _, text = ref.partition("@")
+        try:
+            wanted = parse_range(text)
+        except ValueError as e:
+            raise Permanent(f"{ref!r}: {e}", code="unknown_tool", details={"tool": name}) from e
+        own = self.live(tenant, name, now)
+        offered = own or self.live(SHARED_SCOPE, name, now)
+        entry = highest(wanted, ((entry.version, entry) for entry in offered.values()))
+        if entry is None:
+            raise self._unknown(tenant, ref, name, offered, is_own=bool(own), now=now)
+        return entry.shown()
+
+    def _unknown(
+        self, tenant: str, ref: str, name: str, offered: dict[str, Entry], *, is_own: bool, now: float
+    ) -> Permanent:
+        live = [str(version) for version in sorted((e.version for e in offered.values()), reverse=True)]
+        if live:
+            whose = f"tenant {tenant!r} has" if is_own else "there are"
+            message = f"no live version of the tool fits {ref!r}: {whose} {_listed(live)}"
+        else:
+            names = sorted({*self.names(tenant, now), *self.names(SHARED_SCOPE, now)})
+            known = f"live tools are {_listed(names)}" if names else "no tool is live"
+            message = f"no live tool is called {name[:80]!r}: {known}"
+        return Permanent(message, code="unknown_tool", details={"tool": name[:80], "live": live[:_MOST_NAMED]})
+
+    def _count(self, entry: Entry, sign: int) -> None:
+        scope = entry.info.scope
+        usage = self._usage.setdefault(scope, Usage())
+        usage.versions += sign
+        usage.size_bytes += sign * len(entry.document)
+        if not usage.versions:
+            del self._usage[scope]
+
+
+def entry_of(info: ToolInfo, *, document: bytes, expires: float, revision: int) -> Entry:
+    """Raises ValueError for a version that is none."""
+    return Entry(info, parse_version(info.version), document, expires, revision)
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
