@@ -37,10 +37,10 @@ from sidecar.ports import (
     Query,
     Reply,
     SpendLedger,
-)
-from sidecar.request_handler.decode import Opened
     ToolBus,
     ToolStore,
+)
+from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.meter import Meter
 from sidecar.request_handler.schedule import Scheduler
 from sidecar.request_handler.service import RequestHandler
@@ -49,9 +49,9 @@ from sidecar.settings import Policy, Settings
 from sidecar.spending import Spending
 from sidecar.stats import Books, Own, own_stats
 from sidecar.tally import Tally
+from sidecar.tool_registry.service import ToolRegistry
 from sidecar.tracing import Tracer
 
-from sidecar.tool_registry.service import ToolRegistry
 log = logging.getLogger(__name__)
 
 STATS_S = 1.0
@@ -72,10 +72,10 @@ class Ports(NamedTuple):
     dead: DeadLetters
     spend: SpendLedger
     policies: PolicyStore
-    clock: Clock
-
     tools: ToolStore
     tool_bus: ToolBus
+    clock: Clock
+
 
 class Replica:
     """The parts of one process, in the order in which they start and drain."""
@@ -114,11 +114,6 @@ class Replica:
             gather_s=settings.jobs.delta_ms / 1000,
         )
         self.queries = Queries(store=ports.store, publisher=ports.publisher, intake=ports.intake)
-        self.cluster = Cluster(
-            bus=ports.bus,
-            leases=ports.leases,
-            clock=ports.clock,
-            name=name,
         self.tools = ToolRegistry(
             store=ports.tools,
             bus=ports.tool_bus,
@@ -127,6 +122,11 @@ class Replica:
             subjects=Subjects(settings.nats.prefix),
             on_crash=on_crash,
         )
+        self.cluster = Cluster(
+            bus=ports.bus,
+            leases=ports.leases,
+            clock=ports.clock,
+            name=name,
             slots=settings.scheduler.slots,
             version=__version__,
             on_crash=on_crash,
@@ -222,6 +222,7 @@ class Replica:
     async def start(self) -> None:
         """Hear cancellations before jobs, answer before working: nothing falls between."""
         await self._ports.store.listen_cancelled(self._on_cancel_mark)
+        await self.tools.start()
         await self._ports.endpoints.serve(
             (
                 *self.queries.endpoints(),
@@ -232,7 +233,6 @@ class Replica:
         await self.spending.start()
         await self.cluster.start(self.requests)
         self._background.spawn(self._tell_stats(), name="stats")
-        await self.tools.start()
         self._background.spawn(self._recheck(), name="cancellations")
 
     async def drain(self, *, grace_s: float) -> None:
@@ -245,13 +245,13 @@ class Replica:
         await self.spending.stop()
         await self.cluster.stop()
         await self._ports.endpoints.stop()
+        await self.tools.stop()
         await self._background.cancel()
 
     def apply(self, policy: Policy) -> None:
         """Take a new policy over while running. Raises StartupError, and keeps the old one, if it is of no use."""
         self.coordinator.apply(policy)
         self._policy = policy
-        await self.tools.stop()
         self.scheduler.set_policy(
             classes={name: policy.weight for name, policy in policy.classes.items()},
             tenants=self._caps,

@@ -65,22 +65,6 @@ def streams(settings: Settings) -> tuple[StreamSpec, ...]:
 
 
 def largest_queue(settings: Settings) -> int:
-    bucket = bucket_of(tenant)
-    config = {
-        "description": "Answers and documents that are too large for a message",
-        "subjects": [f"$O.{bucket}.C.>", f"$O.{bucket}.M.>"],
-        "retention": "limits",
-        "discard": "new",
-        "allow_direct": True,
-        "allow_rollup_hdrs": True,
-        "storage": settings.nats.storage,
-        "num_replicas": settings.nats.replicas,
-    }
-
-
-    return f"OBJ_{bucket_of(tenant)}"
-
-
     """The cap that the server enforces for every lane; smaller ones are enforced at admission."""
     policies = [*settings.tenants.values(), settings.policy.tenant("default"), TenantPolicy()]
     if "default" in settings.tenants:
@@ -132,13 +116,6 @@ def _dead(subjects: Subjects, common: Mapping[str, Any]) -> StreamSpec:
     return StreamSpec(DEAD_STREAM, {**config, **common})
 
 
-def _spend(subjects: Subjects, common: Mapping[str, Any]) -> StreamSpec:
-    """Counters: the server adds up. Retries of an increment are told by their id for `_SPEND_WINDOW_S`."""
-    config = {
-        "description": "What tenants spent, a counter for each tenant and day",
-        "subjects": [subjects.spend("*", "*")],
-        "retention": "limits",
-        "discard": "old",
 def _tools(subjects: Subjects, common: Mapping[str, Any]) -> StreamSpec:
     """Republished, so that every replica hears what was stored, and nothing that was only sent."""
     bucket = _bucket(TOOL_BUCKET, "Registered tools", common)
@@ -150,6 +127,13 @@ def _tools(subjects: Subjects, common: Mapping[str, Any]) -> StreamSpec:
     return StreamSpec(bucket.name, {**bucket.config, "republish": republish})
 
 
+def _spend(subjects: Subjects, common: Mapping[str, Any]) -> StreamSpec:
+    """Counters: the server adds up. Retries of an increment are told by their id for `_SPEND_WINDOW_S`."""
+    config = {
+        "description": "What tenants spent, a counter for each tenant and day",
+        "subjects": [subjects.spend("*", "*")],
+        "retention": "limits",
+        "discard": "old",
         "max_msgs_per_subject": 1,
         "max_age": _SPEND_AGE_S * _NS,
         "duplicate_window": _SPEND_WINDOW_S * _NS,
