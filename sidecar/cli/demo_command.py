@@ -16,9 +16,14 @@ if TYPE_CHECKING:
     from sidecar.cli.demo_story import Row
 
 DEFAULT_PORT = 4222
+DASHBOARD_PORT = 8090
 _NUMBERS = ("first token", "total", "in", "out", "cost")
 _CONNECT = """
-The demo stays up until Ctrl-C. Try, in another terminal:
+The demo stays up until Ctrl-C. Watch it in a browser:
+
+  {dashboard}
+
+Try, in another terminal:
 
   export NATS_URL={nats}
   nats req --reply-timeout 30s llm.v1.ask.acme.interactive 'What is JetStream?'
@@ -52,11 +57,12 @@ def command(invocation: Invocation, is_served: bool, no_story: bool, port: int |
     from sidecar.cli.run_command import run_loop
 
     if port is None:
-        port = _free_default() if is_served else 0
+        port = _free(DEFAULT_PORT) if is_served else 0
     return run_loop(_demo(invocation, port=port, is_served=is_served, has_story=not no_story))
 
 
 async def _demo(invocation: Invocation, *, port: int, is_served: bool, has_story: bool) -> int:
+    from sidecar.adapters.nats.embedded import free_port
     from sidecar.cli.demo_stage import stage
 
     interrupted = _on_signals(asyncio.current_task())
@@ -64,7 +70,8 @@ async def _demo(invocation: Invocation, *, port: int, is_served: bool, has_story
     code = exits.OK
     try:
         invocation.note("starting a NATS server, the Bedrock emulator and a sidecar …")
-        async with stage(port=port) as up:
+        page = (_free(DASHBOARD_PORT) or free_port()) if is_served else None
+        async with stage(port=port, dashboard_port=page) as up:
             if has_story:
                 code = await _story(invocation, up)
             if is_served:
@@ -155,14 +162,14 @@ def _on_signals(task: "asyncio.Task[int] | None") -> Callable[[], bool]:
     return lambda: bool(came)
 
 
-def _free_default() -> int:
-    """4222, where examples and the nats CLI look first, unless somebody listens there."""
+def _free(port: int) -> int:
+    """`port`, where people look first, or 0 where somebody listens on it."""
     import socket
 
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", DEFAULT_PORT))
+            probe.bind(("127.0.0.1", port))
         except OSError:
             return 0
-    return DEFAULT_PORT
+    return port

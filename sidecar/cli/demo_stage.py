@@ -8,6 +8,7 @@ from typing import NamedTuple
 from sidecar import logs
 from sidecar.adapters.nats.embedded import HOST, NatsServer
 from sidecar.app import App
+from sidecar.cli.dashboard_command import serving
 from sidecar.emulator import Emulator
 from sidecar.settings import Settings, load
 
@@ -35,22 +36,28 @@ SCENARIO = {
 
 
 class Stage(NamedTuple):
-    """Where everything listens."""
+    """Where everything listens; `dashboard` is empty where there is none."""
 
     nats: str
     bedrock: str
     admin: str
+    dashboard: str = ""
 
 
 @asynccontextmanager
-async def stage(*, port: int) -> AsyncIterator[Stage]:
+async def stage(*, port: int, dashboard_port: int | None = None) -> AsyncIterator[Stage]:
     """Everything up and ready; taken down in reverse. `port` 0: any free one for NATS.
+
+    With `dashboard_port`, a free one, the web page is served there, and NATS listens for its WebSocket alone.
 
     Raises StartupError where there is no nats-server or the port is taken.
     """
     logs.set_up(level="warning", form="text")
     async with AsyncExitStack() as stack:
-        server = NatsServer(port=port, name="demo")
+        pages = None
+        if dashboard_port is not None:
+            pages = [f"http://{name}:{dashboard_port}" for name in (HOST, "localhost")]
+        server = NatsServer(port=port, name="demo", websocket_origins=pages)
         stack.push_async_callback(asyncio.to_thread, server.stop)
         await asyncio.to_thread(server.start)
         emulator = await stack.enter_async_context(Emulator(scenario=SCENARIO))
@@ -58,7 +65,12 @@ async def stage(*, port: int) -> AsyncIterator[Stage]:
         stack.push_async_callback(app.stop)
         await app.start()
         admin = f"http://{HOST}:{app.admin.port}" if app.admin is not None else ""
-        yield Stage(server.url, emulator.url, admin)
+        dashboard = ""
+        if dashboard_port is not None:
+            config = {"websocket": server.websocket_url, "prefix": "llm", "tenant": None}
+            await stack.enter_async_context(serving(host=HOST, port=dashboard_port, config=config))
+            dashboard = f"http://{HOST}:{dashboard_port}/"
+        yield Stage(server.url, emulator.url, admin, dashboard)
 
 
 def _settings(nats_url: str, bedrock_url: str) -> Settings:

@@ -23,6 +23,7 @@ COMMANDS = {
     "jobs": "List jobs, newest first.",
     "models": "List the models that a tenant may use.",
     "top": "Who waits, who runs, who gets what share; live.",
+    "dashboard": "Serve the web page that shows all of it, live.",
     "emulator": "Run a local Bedrock with the true wire format.",
     "schema": "Print, write or check the protocol's schemas.",
     "doctor": "Check NATS, JetStream, permissions, credentials and model access.",

@@ -29,6 +29,7 @@ class Demo:
     nats: str
     bedrock: str
     admin: str
+    dashboard: str = ""
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -55,7 +55,8 @@ class NatsServer:
 
     `store_dir` None: a directory that goes away at `stop`. `port` 0: one that the server chooses and keeps over
     `restart`. `config` is further text of the configuration file, such as accounts or a cluster section.
-    `kill` ends it without a chance to tidy up, and `restart` starts it again over the same store.
+    With `websocket_origins` it listens for WebSocket too, without TLS, for pages of these origins; an empty list
+    lets in any. `kill` ends it without a chance to tidy up, and `restart` starts it again over the same store.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class NatsServer:
         name: str = "embedded",
         config: str = "",
         ready_s: float = 30.0,
+        websocket_origins: Sequence[str] | None = None,
     ) -> None:
         self.port = port
         self.name = name
@@ -74,12 +76,21 @@ class NatsServer:
         self._store_dir = store_dir
         self._run_dir: Path | None = None
         self._monitor_port = 0
-        self._listen = (-1, -1)
+        self._websocket_port = 0
+        self._websocket_origins = websocket_origins
+        self._listen = (-1, -1, -1)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         return f"nats://{HOST}:{self.port}"
+
+    @property
+    def websocket_url(self) -> str:
+        """Raises StartupError where it does not listen for WebSocket."""
+        if not self._websocket_port:
+            raise StartupError("this nats-server does not listen for WebSocket")
+        return f"ws://{HOST}:{self._websocket_port}"
 
     @property
     def pid(self) -> int | None:
@@ -110,7 +121,7 @@ class NatsServer:
         for old in run_dir.glob("*.ports"):
             old.unlink()
         path = run_dir / "server.conf"
-        self._listen = (self.port or -1, self._monitor_port or -1)
+        self._listen = (self.port or -1, self._monitor_port or -1, self._websocket_port or -1)
         path.write_text(self._configuration(run_dir), "utf-8")
         with (run_dir / "server.log").open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603
@@ -167,7 +178,7 @@ class NatsServer:
 
     def _configuration(self, run_dir: Path) -> str:
         # A reload must not change these: they stay as they were at the start.
-        port, monitor_port = self._listen
+        port, monitor_port, websocket_port = self._listen
         store = self._store_dir or run_dir / "store"
         return "\n".join(
             (
@@ -177,10 +188,18 @@ class NatsServer:
                 f'http: "{HOST}:{monitor_port}"',
                 f"ports_file_dir: {json.dumps(str(run_dir))}",
                 f"jetstream {{ store_dir: {json.dumps(str(store))} }}",
+                self._websocket(websocket_port),
                 self._config,
                 "",
             )
         )
+
+    def _websocket(self, port: int) -> str:
+        if self._websocket_origins is None:
+            return ""
+        origins = json.dumps(list(self._websocket_origins))
+        allowed = f", allowed_origins: {origins}" if self._websocket_origins else ""
+        return f"websocket {{ host: {json.dumps(HOST)}, port: {port}, no_tls: true{allowed} }}"
 
     def _find_ports(self) -> bool:
         if self._run_dir is None:
@@ -192,6 +211,8 @@ class NatsServer:
                 return False
             self.port = int(ports["nats"][0].rpartition(":")[2])
             self._monitor_port = int(ports["monitoring"][0].rpartition(":")[2])
+            if self._websocket_origins is not None:
+                self._websocket_port = int(ports["websocket"][0].rpartition(":")[2])
             return True
         return False
 

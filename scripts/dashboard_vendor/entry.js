@@ -1,0 +1,6 @@
+export {
+  credsAuthenticator,
+  tokenAuthenticator,
+  usernamePasswordAuthenticator,
+  wsconnect,
+} from "@nats-io/nats-core";

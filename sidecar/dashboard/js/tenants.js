@@ -1,0 +1,158 @@
+// All tenants in one table of which only the rows in sight exist: ten or ten thousand cost the same.
+
+import { h, setAttribute, setText, show } from "./dom.js";
+import { ago, count, milliseconds, percent, plural, usd } from "./format.js";
+import { fillShareBar, shareBar } from "./parts.js";
+
+const ROW_PX = 38;
+const SPARE_ROWS = 6;
+const STALE_MS = 3_500;
+const COLUMNS = [
+  ["name", "Tenant", (row) => row.name],
+  ["interactive", "Interactive", (row) => row.byClass.interactive ?? 0],
+  ["standard", "Standard", (row) => row.byClass.standard ?? 0],
+  ["batch", "Batch", (row) => row.byClass.batch ?? 0],
+  ["running", "Running", (row) => row.running],
+  ["wait", "Wait p95", (row) => row.wait ?? -1],
+  ["share", "Share: got and entitled", (row) => row.share],
+  ["tokens", "Tokens/min", (row) => row.tokens],
+  ["spend", "Spent today", (row) => row.spend],
+];
+
+export class Tenants {
+  constructor(root) {
+    this.by = "share";
+    this.isUp = false;
+    this.rows = [];
+    this.search = h("input", { type: "search", placeholder: "Find a tenant", "aria-label": "Find a tenant", spellcheck: "false", oninput: () => this.again() });
+    this.summary = h("p", { class: "hint", role: "status" });
+    this.heads = new Map(COLUMNS.map(([name, label]) => [name, this.#heading(name, label)]));
+    this.head = h(
+      "div",
+      { class: "t-row t-head", role: "row", "aria-rowindex": "1" },
+      ...this.heads.values(),
+    );
+    this.body = h("div", { class: "t-body", role: "rowgroup" });
+    this.viewport = h(
+      "div",
+      { class: "t-view", tabindex: "0", role: "table", "aria-label": "Tenants", onscroll: () => this.#soon() },
+      h("div", { role: "rowgroup", class: "t-headgroup" }, this.head),
+      this.body,
+    );
+    this.empty = h("p", { class: "empty", hidden: true });
+    root.append(h("div", { class: "bar-top" }, h("h1", {}, "Tenants"), this.search), this.summary, this.viewport, this.empty);
+    this.state = null;
+  }
+
+  #heading(name, label) {
+    const button = h("button", { type: "button", onclick: () => this.#sortBy(name) }, label);
+    return h("span", { role: "columnheader", class: name === "name" ? "" : "num", "data-column": name }, button);
+  }
+
+  #sortBy(name) {
+    this.isUp = this.by === name ? !this.isUp : name === "name";
+    this.by = name;
+    this.viewport.scrollTop = 0;
+    this.again();
+  }
+
+  #soon() {
+    if (this.isDue) return;
+    this.isDue = true;
+    requestAnimationFrame(() => {
+      this.isDue = false;
+      this.#draw();
+    });
+  }
+
+  again() {
+    if (this.state !== null) this.render(this.state);
+  }
+
+  render(state) {
+    this.state = state;
+    const wanted = this.search.value.trim().toLowerCase();
+    const all = [...state.books.tenants.values()];
+    this.rows = wanted ? all.filter((row) => row.name.toLowerCase().includes(wanted)) : all;
+    this.most = all.reduce((most, row) => Math.max(most, row.share, row.fair), 0.01);
+    const value = COLUMNS.find(([name]) => name === this.by)[2];
+    const sign = this.isUp ? 1 : -1;
+    this.rows.sort((a, b) => sign * order(value(a), value(b)) || order(a.name, b.name));
+    for (const [name, head] of this.heads) {
+      setAttribute(head, "aria-sort", name === this.by ? (this.isUp ? "ascending" : "descending") : "none");
+    }
+    this.#sum(state, all.length, wanted);
+    this.#draw();
+  }
+
+  #sum({ books, now }, known, wanted) {
+    const stats = books.current(now);
+    const others = stats?.other_tenants?.tenants ?? 0;
+    const total = stats ? Math.max(known, stats.tenants.length + others) : known;
+    const words = [wanted ? `${count(this.rows.length)} of ${plural(total, "tenant")}` : plural(total, "tenant")];
+    if (others > 0) words.push(`the ${stats.tenants.length} busiest each second, the others in turn every ${Math.ceil(others / 100)} s`);
+    if (total > known) words.push(`${count(total - known)} still to come`);
+    setText(this.summary, `${words.join(" · ")}.`);
+    show(this.empty, !this.rows.length);
+    setText(this.empty, wanted ? "No tenant has such a name." : "No tenant has had work since the scheduler started.");
+  }
+
+  #draw() {
+    const height = this.viewport.clientHeight || 600;
+    const first = Math.max(0, Math.floor(this.viewport.scrollTop / ROW_PX) - SPARE_ROWS);
+    const last = Math.min(this.rows.length, first + Math.ceil(height / ROW_PX) + 2 * SPARE_ROWS);
+    this.body.style.height = `${this.rows.length * ROW_PX}px`;
+    setAttribute(this.viewport, "aria-rowcount", this.rows.length + 1);
+    const rows = this.body.children;
+    while (rows.length > last - first) this.body.lastElementChild.remove();
+    while (rows.length < last - first) this.body.append(tenantRow());
+    for (let i = first; i < last; i += 1) {
+      const element = rows[i - first];
+      const top = `${i * ROW_PX}px`;
+      if (element.style.top !== top) element.style.top = top;
+      setAttribute(element, "aria-rowindex", i + 2);
+      fillTenant(element, this.rows[i], this.most, this.state.now);
+    }
+  }
+}
+
+function order(a, b) {
+  if (a === b) return 0;
+  return a < b ? -1 : 1;
+}
+
+function tenantRow() {
+  const cell = (kind, ...children) => h("span", { role: "cell", class: kind }, ...children);
+  return h(
+    "div",
+    { class: "t-row", role: "row" },
+    cell("t-name", h("a", {})),
+    ...["num", "num", "num", "num", "num"].map((kind) => cell(kind)),
+    cell("t-share", shareBar(), h("span", { class: "num" }), h("span", { class: "num faint" })),
+    cell("num"),
+    cell("num"),
+  );
+}
+
+function fillTenant(element, row, most, now) {
+  const [name, interactive, standard, batch, running, wait, share, tokens, spend] = element.children;
+  const isStale = now - row.at > STALE_MS;
+  setAttribute(element, "data-stale", isStale ? "yes" : "no");
+  setAttribute(element, "title", isStale ? `as of ${ago(row.at, now)}` : "");
+  setText(name.firstChild, row.name);
+  setAttribute(name.firstChild, "href", `#/jobs?of=${encodeURIComponent(row.name)}`);
+  [interactive, standard, batch].forEach((cell, i) => queued(cell, row.byClass[["interactive", "standard", "batch"][i]]));
+  queued(running, row.running);
+  setText(wait, row.wait === null ? "–" : milliseconds(row.wait));
+  fillShareBar(share.firstChild, row, most);
+  setText(share.children[1], percent(row.share));
+  setText(share.children[2], row.fair ? `of ${percent(row.fair)}` : "");
+  setText(tokens, count(row.tokens));
+  setText(spend, row.budget === null ? usd(row.spend) : `${usd(row.spend)} of ${usd(row.budget)}`);
+  setAttribute(spend, "data-tone", row.budget !== null && row.spend > 0.9 * row.budget ? "bad" : "");
+}
+
+function queued(cell, value) {
+  setText(cell, count(value ?? 0));
+  setAttribute(cell, "data-zero", value ? "no" : "yes");
+}
