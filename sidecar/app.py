@@ -65,6 +65,8 @@ class App:
         self.admin: AdminServer | None = None
         self._closing = AsyncExitStack()
         self._is_closing = False
+        self._lingering: asyncio.TimerHandle | None = None
+        self._grace_s = settings.jobs.drain_s
         self._lag = LoopLag()
 
     async def start(self) -> None:
@@ -172,10 +174,12 @@ class App:
 
     async def stop(self) -> None:
         """Drain within the grace period, or at once when hurried, and close everything."""
+        if self._lingering is not None:
+            self._lingering.cancel()
         if self.lifecycle.phase in (Phase.RUNNING, Phase.STARTING):
             self.lifecycle.enter(Phase.DRAINING)
         if self.replica is not None:
-            drain = asyncio.create_task(self.replica.drain(grace_s=self.settings.jobs.drain_s))
+            drain = asyncio.create_task(self.replica.drain(grace_s=self._grace_s))
             hurry = asyncio.create_task(self.lifecycle.wait_for_hurry())
             await asyncio.wait({drain, hurry}, return_when=asyncio.FIRST_COMPLETED)
             hurry.cancel()
@@ -244,8 +248,28 @@ class App:
         return Page(metrics.render(scrape), content_type=metrics.CONTENT_TYPE)
 
     async def _drain(self) -> Page:
+        """Take nothing new, go on serving, and wait for SIGTERM: the pod's application may still need answers.
+
+        Where no SIGTERM comes the process ends by itself. Once the end was asked for, this hurries it.
+        """
+        replica = self.replica
+        if replica is None or self.lifecycle.is_ending or self.lifecycle.phase not in _SERVING:
+            self.lifecycle.request_drain()
+        elif self._lingering is None:
+            jobs = self.settings.jobs
+            linger_s = jobs.drain_s if jobs.linger_s is None else jobs.linger_s
+            self._lingering = asyncio.get_running_loop().call_later(linger_s, self._leave, linger_s)
+            self.lifecycle.enter(Phase.DRAINING)
+            await replica.step_back()
+        return _page({"status": "draining", "running": replica.requests.running if replica else 0})
+
+    def _leave(self, lingered_s: float) -> None:
+        """What runs has had its grace, or the part of it that it has lingered for."""
+        self._grace_s = max(0.0, self._grace_s - lingered_s)
         self.lifecycle.request_drain()
-        return _page({"status": "draining"})
+
+
+_SERVING = (Phase.RUNNING, Phase.DRAINING)
 
 
 def has_budget(policy: Policy) -> bool:

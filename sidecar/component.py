@@ -118,6 +118,11 @@ class Lifecycle:
         self._drain.set()
         self._ended.set()
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether the end was asked for."""
+        return self._drain.is_set()
+
     async def wait_for_drain(self) -> None:
         await self._drain.wait()
 

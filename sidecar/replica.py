@@ -235,10 +235,14 @@ class Replica:
         self._background.spawn(self._tell_stats(), name="stats")
         self._background.spawn(self._recheck(), name="cancellations")
 
-    async def drain(self, *, grace_s: float) -> None:
-        """Give the lease back, let what runs finish for `grace_s`, hand the rest back, say the last words."""
+    async def step_back(self) -> None:
+        """Give the lease back and take no more grants. What runs goes on, questions are answered. Repeatable."""
         await self.cluster.leave()
         await self.requests.drain()
+
+    async def drain(self, *, grace_s: float) -> None:
+        """Step back, let what runs finish for `grace_s`, hand the rest back, say the last words."""
+        await self.step_back()
         if not await self.requests.finish(grace_s):
             log.warning("running jobs are handed back", extra={"jobs": self.requests.running})
         await self.requests.stop()

@@ -113,6 +113,9 @@ class JobsSettings(Section):
     max_turns: int = Field(16, ge=1)
     max_tool_calls: int = Field(64, ge=0)
     drain_s: float = Field(30.0, ge=0, description="grace for running jobs at SIGTERM")
+    linger_s: float | None = Field(
+        None, ge=0, description="wait of /drain for SIGTERM before the process ends by itself; none: drain_s"
+    )
     delta_ms: float = Field(20.0, ge=0, le=40, description="how long pieces of text are gathered")
     unknown_tool_outcome: Literal["repeat", "tell"] = "tell"
 

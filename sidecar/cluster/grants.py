@@ -39,15 +39,19 @@ class Workers:
         if worker is not None:
             worker.is_shunned = True
 
-    def took(self, member: str) -> None:
+    def took(self, member: str) -> bool:
+        """Whether `slots` is another number now."""
         worker = self._workers.get(member)
         if worker is not None:
             worker.held += 1
+        return worker is not None and not worker.takes_jobs
 
-    def left(self, member: str) -> None:
+    def left(self, member: str) -> bool:
+        """Whether `slots` is another number now."""
         worker = self._workers.get(member)
         if worker is not None and worker.held > 0:
             worker.held -= 1
+        return worker is not None and not worker.takes_jobs
 
     def forget_jobs(self) -> None:
         """Nobody holds anything: a new scheduler counts anew."""
@@ -56,8 +60,8 @@ class Workers:
 
     @property
     def slots(self) -> int:
-        """Of all workers that take jobs."""
-        return sum(worker.slots for worker in self._workers.values() if worker.takes_jobs)
+        """Of all workers that take jobs, and those that jobs still hold where none are taken any more."""
+        return sum(worker.slots if worker.takes_jobs else worker.held for worker in self._workers.values())
 
     def choose(self) -> str | None:
         """Who should run the next job; this process where that is as good. None while nobody takes jobs."""

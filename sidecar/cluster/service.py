@@ -144,10 +144,12 @@ class Cluster:
         return self._workers.choose()
 
     def took(self, worker: str) -> None:
-        self._workers.took(worker)
+        if self._workers.took(worker):
+            self._host.resized()
 
     def left(self, worker: str) -> None:
-        self._workers.left(worker)
+        if self._workers.left(worker):
+            self._host.resized()
 
     def has_name(self, name: str) -> bool:
         return self._members.has_name(name)

@@ -192,6 +192,50 @@ async def test_what_outlives_the_grace_is_handed_to_the_next_process(
         assert feed.text == result["output"]["text"]
 
 
+async def test_the_drain_hook_takes_nothing_new_and_serves_until_sigterm(
+    own_nats_server: Server, bedrock: EmulatorProcess
+) -> None:
+    async with stranger(own_nats_server.url, "acme") as client:
+        named = {"SIDECAR_NAME": "old"}
+        with spawn_sidecar(own_nats_server.url, bedrock.url, environment=named, jobs={"linger_s": 600}) as old:
+            feed = await client.submit(asks("[[tokens=60000 tps=50]] go", stream=True), job="running")
+            await feed.first_delta()
+            for _ in range(2):
+                assert (await asyncio.to_thread(old.get, "/drain"))[0] == 200
+            assert (await asyncio.to_thread(old.get, "/readyz"))[0] == 503
+            assert (await asyncio.to_thread(old.get, "/livez"))[0] == 200
+            waits = await client.submit(asks("[[tokens=3]] go"), job="waits")
+            state = await client.answer("get", "acme", "running")
+            assert (state["state"], state["owner"]) == ("running", "old")
+            await client.answer("cancel", "acme", "running")
+            await feed.result()
+            assert check_story(await client.replay("running"))["state"] == "cancelled"
+            assert not any(e["type"] == "result" for e in waits.events)
+            with spawn_sidecar(own_nats_server.url, bedrock.url):
+                await waits.result()
+                state = await client.answer("get", "acme", "waits")
+                assert (state["state"], state["attempt"]) == ("succeeded", 1)
+                assert state["owner"] != "old"
+            assert old.is_running
+            old.signal(signal.SIGTERM)
+            assert await asyncio.to_thread(old.wait, 60) == 0
+
+
+async def test_a_drained_process_that_nobody_stops_ends_by_itself(
+    own_nats_server: Server, bedrock: EmulatorProcess
+) -> None:
+    settings = {"drain_s": 0.2, "linger_s": 0.2}
+    async with stranger(own_nats_server.url, "acme") as client:
+        with spawn_sidecar(own_nats_server.url, bedrock.url, jobs=settings) as sidecar:
+            feed = await client.submit(asks("[[tokens=300 tps=100]] go", stream=True), job="long")
+            await feed.first_delta()
+            assert (await asyncio.to_thread(sidecar.get, "/drain"))[0] == 200
+            assert await asyncio.to_thread(sidecar.wait, 60) == 0
+        with spawn_sidecar(own_nats_server.url, bedrock.url):
+            await feed.result()
+        assert {e["attempt"] for e in feed.events} == {1, 2}
+
+
 @pytest.mark.parametrize("hurry", ["signal", "page"])
 async def test_a_second_request_to_stop_does_not_wait_for_the_grace(
     own_nats_server: Server, bedrock: EmulatorProcess, hurry: str

@@ -279,6 +279,16 @@ def test_who_drains_or_refused_gets_nothing() -> None:
     assert crew.choose() == "other"
 
 
+def test_jobs_of_who_drains_take_no_slots_from_the_others() -> None:
+    crew = workers(own=4, other=4)
+    assert not crew.took("own")
+    assert not crew.took("own")
+    crew.update("own", slots=4, takes_jobs=False)
+    assert crew.slots == 4 + 2
+    assert crew.left("own")
+    assert crew.slots == 4 + 1
+
+
 def test_alone_nobody_else_is_chosen() -> None:
     crew = workers(own=2)
     for _ in range(5):

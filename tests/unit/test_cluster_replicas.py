@@ -85,6 +85,28 @@ async def test_a_draining_worker_finishes_what_ends_within_its_grace() -> None:
         assert len(b.model.calls) == 4
 
 
+async def test_who_steps_back_leaves_the_lease_and_new_jobs_to_others_and_goes_on_serving() -> None:
+    async with bench(slow(5.0)) as b:
+        await b.fleet("one", "two", slots=4)
+        first = await submit(b, 4)
+        await b.clock.advance(0.5)
+        old, new = b.leader, b.followers[0]
+        assert old.requests.running == 2
+        await b.clock.run(old.step_back())
+        await b.clock.run(old.step_back())
+        await b.until(lambda: new.cluster.term > 0, limit_s=8)
+        later = await submit(b, 2)
+        await b.until(lambda: new.requests.running == 4, limit_s=5)
+        assert old.requests.running == 2
+        b.bus.partition(new.name)
+        reply = await b.ask("get", "acme", first[0])
+        assert b"running" in reply.payload
+        b.bus.heal(new.name)
+        await check_all_ended(b, first + later)
+        states = [stored.state for job in first if (stored := await b.stored(job))]
+        assert {state.attempt for state in states} == {1}
+
+
 async def test_a_draining_worker_takes_no_grants() -> None:
     async with bench(slow(5.0)) as b:
         await b.fleet("one", "two", slots=4)
@@ -94,7 +116,7 @@ async def test_a_draining_worker_takes_no_grants() -> None:
         await follower.cluster.leave()
         await follower.requests.drain()
         await b.clock.advance(0.1)
-        assert b.leader.scheduler.ledger.slots == 4
+        assert b.leader.scheduler.ledger.slots == 4 + follower.requests.running
         jobs = await submit(b, 6)
         await b.clock.advance(0.5)
         assert follower.requests.running <= 1

@@ -66,6 +66,9 @@ checksum/config: {{ .Values.config | sha256sum }}
   value: {{ .Values.adminPort | quote }}
 - name: SIDECAR_JOBS__DRAIN_S
   value: {{ .Values.drainSeconds | quote }}
+# After preStop the sidecar serves the application until the kubelet's SIGTERM, however long that takes.
+- name: SIDECAR_JOBS__LINGER_S
+  value: "86400"
 - name: AWS_REGION
   value: {{ .Values.aws.region | quote }}
 {{- with .Values.credentials }}
