@@ -15,6 +15,7 @@ import msgspec
 from sidecar import __version__
 from sidecar.adapters.bedrock.manager import BedrockManager
 from sidecar.adapters.http.admin import AdminServer, Page, Route
+from sidecar.adapters.nats.blobs import NatsBlobs
 from sidecar.adapters.nats.checkpoints import NatsCheckpoints
 from sidecar.adapters.nats.cluster_bus import NatsClusterBus
 from sidecar.adapters.nats.connection import Connection, State
@@ -163,7 +164,7 @@ class App:
             dead=NatsDeadLetters(mux, subjects, is_replicated=is_replicated),
             spend=NatsSpendLedger(mux, subjects, is_replicated=is_replicated),
             policies=NatsPolicyStore(mux, is_replicated=is_replicated),
-            clock=SystemClock(),
+            blobs=NatsBlobs(mux, self.settings, clock=SystemClock()),
             tools=NatsToolStore(mux, subjects, is_replicated=is_replicated),
             tool_bus=NatsToolBus(mux),
         )

@@ -25,6 +25,7 @@ from sidecar.models.facts import RunFacts
 from sidecar.models.replica import ENDED, Outcome
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
+from sidecar.objects import Objects
 from sidecar.ports import Clock, Lane, Stored
 from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.tickets import Blocked, Ticket
@@ -44,6 +45,7 @@ class Pipeline:
         asker: Asker,
         jobs: JobManager,
         conversation: Conversation,
+        objects: Objects,
         spending: Spending,
         on_ended: Callable[[Opened, Result], None],
         clock: Clock,
@@ -52,6 +54,7 @@ class Pipeline:
         self._asker = asker
         self._jobs = jobs
         self._conversation = conversation
+        self._objects = objects
         self._spending = spending
         self._on_ended = on_ended
         self._clock = clock
@@ -142,6 +145,7 @@ class Pipeline:
             async with job.scope:
                 with time_limits(job, default_s=self._settings.timeout_s) as deadline:
                     call, selection = self._asker.call(opened, pool=share.pool, deadline=deadline, facts=facts)
+                    call = await self._objects.filled(call, tenant=job.state.tenant)
                     reply = await self._conversation.answer(
                         job, call, selection=selection, share=share, facts=facts, deadline=deadline
                     )

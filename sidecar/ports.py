@@ -14,6 +14,7 @@ from sidecar.models.api import JobsPage
 from sidecar.models.call import ModelCall, ModelDelta, ModelReply
 from sidecar.models.event import Event
 from sidecar.models.job import JobState, State
+from sidecar.models.objects import ObjectInfo
 
 
 class Cancellable(Protocol):
@@ -472,4 +473,43 @@ class PolicyStore(Protocol):
 
     async def listen(self, on_change: Callable[[], None]) -> None:
         """Call `on_change` when the document may have changed, from now on. A hint: it may be lost."""
+        ...
+
+
+class Blobs(Protocol):
+    """Objects too large for a message: one bucket a tenant, `LLM_BLOB_<tenant>`, made when it is first written.
+
+    Content ages with `retention.objects_s`. Any client of the NATS Object Store may use the same buckets, so what
+    is read is checked: a digest that does not fit, a link to elsewhere or a description that is none raises
+    Permanent (`invalid_request`).
+    """
+
+    async def put(self, tenant: str, name: str, data: bytes) -> ObjectInfo:
+        """Store an object whole, over an older one of the name. Raises BusRefused (`payload_too_large`) when the
+        bucket has no room for it.
+        """
+        ...
+
+    async def append(self, tenant: str, upload: str, *, part: int, data: bytes) -> None:
+        """Store one piece of an upload, after those before it. Repeating a piece (a retry) changes nothing."""
+        ...
+
+    async def finish(
+        self, tenant: str, name: str, *, upload: str, parts: int, size: int, sha256: str
+    ) -> ObjectInfo:
+        """Make an upload the object of this name. Raises Conflict when not exactly `parts` pieces are there."""
+        ...
+
+    async def info(self, tenant: str, name: str) -> ObjectInfo | None: ...
+
+    async def get(self, tenant: str, name: str, *, max_bytes: int) -> bytes | None:
+        """An object's content; None when there is none. More than `max_bytes` raises `payload_too_large`."""
+        ...
+
+    def read(self, tenant: str, name: str) -> AsyncIterator[bytes]:
+        """The pieces of an object. Raises Permanent (`not_found`); checks the digest behind the last piece."""
+        ...
+
+    async def delete(self, tenant: str, name: str) -> None:
+        """Remove an object. No error when there is none."""
         ...

@@ -20,8 +20,10 @@ from sidecar.models.profile import Limits
 from sidecar.models.result import Result, Usage
 from sidecar.models.stats import ReplicaState, Stats
 from sidecar.models.subjects import Subjects, is_name
+from sidecar.objects import Objects
 from sidecar.pipeline import Pipeline
 from sidecar.ports import (
+    Blobs,
     Checkpoints,
     Clock,
     ClusterBus,
@@ -72,6 +74,7 @@ class Ports(NamedTuple):
     dead: DeadLetters
     spend: SpendLedger
     policies: PolicyStore
+    blobs: Blobs
     tools: ToolStore
     tool_bus: ToolBus
     clock: Clock
@@ -108,11 +111,13 @@ class Replica:
             publisher=ports.publisher,
             intake=ports.intake,
             dead=ports.dead,
+            blobs=ports.blobs,
             clock=ports.clock,
             owner=name,
             max_attempts=settings.jobs.max_attempts,
             gather_s=settings.jobs.delta_ms / 1000,
         )
+        self.objects = Objects(ports.blobs, max_input_bytes=settings.jobs.max_input_bytes)
         self.queries = Queries(store=ports.store, publisher=ports.publisher, intake=ports.intake)
         self.tools = ToolRegistry(
             store=ports.tools,
@@ -199,6 +204,7 @@ class Replica:
             on_ended=self._on_ended,
             jobs=self.jobs,
             conversation=Conversation(caller=caller),
+            objects=self.objects,
             spending=self.spending,
             clock=ports.clock,
             settings=settings.jobs,
@@ -226,6 +232,7 @@ class Replica:
         await self._ports.endpoints.serve(
             (
                 *self.queries.endpoints(),
+                *self.objects.endpoints(),
                 *self.tools.endpoints(),
                 Endpoint("models", "models.*", self._models),
             )

@@ -119,6 +119,12 @@ class JobsSettings(Section):
     delta_ms: float = Field(20.0, ge=0, le=40, description="how long pieces of text are gathered")
     unknown_tool_outcome: Literal["repeat", "tell"] = "tell"
 
+    max_parallel_tools: int = Field(8, ge=1, le=256, description="tool calls of one job at a time")
+    max_tool_output_bytes: int = Field(
+        65_536, ge=256, le=524_288, description="of one call's output; what is longer is cut, and says so"
+    )
+    max_job_depth: int = Field(2, ge=0, le=8, description="jobs below a job, by tools that are jobs")
+    max_input_bytes: int = Field(20 * 1024**2, ge=1024, description="objects that one job may name, together")
 
 class ClassPolicy(Section):
     weight: float = Field(gt=0)
@@ -230,6 +236,8 @@ class Settings(BaseSettings):
         env_prefix="SIDECAR_", env_nested_delimiter="__", extra="forbid", frozen=True
     )
 
+    objects_s: int = Field(172_800, ge=60, description="age of objects; at least that of states is kept")
+    objects_bytes: int = Field(256 * 1024**2, ge=1024**2, description="upper bound of each tenant's objects")
     name: str | None = Field(None, pattern=NAME_PATTERN, description="this replica; default host name and pid")
     nats: NatsSettings = NatsSettings()
     bedrock: BedrockSettings = BedrockSettings()

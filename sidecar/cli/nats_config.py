@@ -36,11 +36,12 @@ _SERVICES = {
     "jobs": "*",
     "models": "*",
     "tools": "*.*",
+    "objects": "*.*",
 }
 # A later answer is lost on its way between accounts: the server forgets who asked. `ask` waits for a whole job.
 _ANSWER_WITHIN = {"ask": "1h"}
 _ANSWER_WITHIN_ELSE = "2m"
-_MANY_ANSWERS = "replay"
+_MANY_ANSWERS = ("replay", "objects")
 _BUCKETS = (JOB_BUCKET, CANCEL_BUCKET, CONTROL_BUCKET, TOOL_BUCKET, CONFIG_BUCKET, PROMPT_BUCKET)
 _RESERVED = ("default", "shared", "sidecar", "operator", "sys")
 
@@ -94,7 +95,7 @@ def _accounts(tenants: Sequence[str], subjects: Subjects) -> list[str]:
 
 
 def _service_export(subjects: Subjects, verb: str, rest: str, position: int) -> str:
-    response = "stream" if verb == _MANY_ANSWERS else "singleton"
+    response = "stream" if verb in _MANY_ANSWERS else "singleton"
     return (
         f'{{ service: "{subjects.endpoint(verb, rest)}", account_token_position: {position}, '
         f'response: {response}, threshold: "{_ANSWER_WITHIN.get(verb, _ANSWER_WITHIN_ELSE)}" }}'
@@ -121,7 +122,7 @@ def _tenant_account(tenant: str, subjects: Subjects) -> list[str]:
 
 
 def _users(tenants: Sequence[str], subjects: Subjects) -> list[str]:
-    own = [f"{subjects.root}.>", "$JS.API.>", *(f"$KV.{bucket}.>" for bucket in _BUCKETS), "_INBOX.>"]
+    own = [f"{subjects.root}.>", "$JS.API.>", *(f"$KV.{bucket}.>" for bucket in _BUCKETS), "$O.>", "_INBOX.>"]
     replies = [f"_INBOX_{tenant}.>" for tenant in tenants]
     lines = [
         "# A tenant's client must use the inbox prefix _INBOX_<tenant>; SidecarClient does.",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sidecar.client.errors import UnknownJob as UnknownJob
     from sidecar.client.job import Job as Job
     from sidecar.client.results import JobResult as JobResult
+    from sidecar.client.errors import UnknownObject as UnknownObject
     from sidecar.client.text import TextPiece as TextPiece
 
 _HOMES = {
@@ -43,6 +44,10 @@ __all__ = [
 ]
 
 
+    "UnknownObject": "errors",
+    "continue_with": "continuing",
+    "run_calls": "continuing",
+    "tool": "tools.definition",
 def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
@@ -52,3 +57,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+    "UnknownObject",
+    "continue_with",
+    "run_calls",
+    "tool",

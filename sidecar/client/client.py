@@ -2,16 +2,17 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import msgspec
 
 from sidecar.client.bus import Bus
 from sidecar.client.feed import Feed
 from sidecar.client.job import Job
+from sidecar.client.objects import Objects
 from sidecar.client.order import START, Place
 from sidecar.client.publish import publish_request
 from sidecar.client.requests import Request, RequestFields, build_request
@@ -22,12 +23,20 @@ from sidecar.models.base import JobClass
 from sidecar.models.codec import encode
 from sidecar.models.event import Event
 from sidecar.models.job import JobState, State
+from sidecar.models.objects import ObjectInfo
+from sidecar.models.request import JobRequest
 from sidecar.models.subjects import HEADER_JOB_ID, Subjects, is_name
+
+if TYPE_CHECKING:
+    from sidecar.client.tools.definition import Tool
+    from sidecar.client.tools.provider import ToolProvider
 
 DEFAULT_SERVER = "nats://127.0.0.1:4222"
 _PAGE = 1000
 _RETRY_PAUSE_S = 0.2
 _MSG_ID = "Nats-Msg-Id"
+# What a request's headers may take of the server's limit.
+_HEADERS = 1024
 T = TypeVar("T")
 
 
@@ -52,6 +61,7 @@ class SidecarClient:
         self.tenant = tenant
         self.subjects = Subjects(prefix)
         self.request_timeout_s = request_timeout_s
+        self.objects = Objects(self)
         self._is_closed = False
 
     @classmethod
@@ -132,9 +142,8 @@ class SidecarClient:
         field, QueueFull, Permanent (`payload_too_large`), AccessDenied, BusUnavailable when no
         acknowledgement came (the job may be stored nevertheless).
         """
-        payload = encode(build_request(request, fields))
+        payload = await self._encoded(build_request(request, fields))
         job_id = uuid.uuid4().hex if job_id is None else self._job_name(job_id)
-        self._check_size(payload)
         feed = await self._open_feed(job_id) if follow else None
         try:
             ack = await publish_request(
@@ -175,7 +184,10 @@ class SidecarClient:
     async def get(self, job_id: str) -> JobState:
         """A job's state document, with its result once there is one. Raises UnknownJob, BusUnavailable."""
         subject = self.subjects.endpoint("get", self.tenant, self._job_name(job_id))
-        return await self._ask_endpoint(subject, b"", JobState)
+        state = await self.ask_endpoint(subject, b"", JobState)
+        if state.result is None or state.result.output.object is None:
+            return state
+        return msgspec.structs.replace(state, result=await self.objects.resolved(state.result))
 
     async def cancel(
         self, job_id: str, *, reason: str | None = None, timeout_s: float | None = None
@@ -183,7 +195,7 @@ class SidecarClient:
         """Cancel a job in any state; see `Job.cancel`."""
         subject = self.subjects.endpoint("cancel", self.tenant, self._job_name(job_id))
         payload = msgspec.json.encode(CancelRequest(reason=reason))
-        return await self._ask_endpoint(subject, payload, CancelReply, timeout_s=timeout_s)
+        return await self.ask_endpoint(subject, payload, CancelReply, timeout_s=timeout_s)
 
     async def jobs(
         self, *, state: State | None = None, limit: int | None = None
@@ -195,7 +207,7 @@ class SidecarClient:
         while left is None or left > 0:
             page_size = _PAGE if left is None else min(left, _PAGE)
             request = JobsRequest(state=state, limit=page_size, cursor=cursor)
-            page = await self._ask_endpoint(subject, msgspec.json.encode(request), JobsPage)
+            page = await self.ask_endpoint(subject, msgspec.json.encode(request), JobsPage)
             for job in page.jobs:
                 yield job
             left = None if left is None else left - len(page.jobs)
@@ -205,7 +217,7 @@ class SidecarClient:
 
     async def models(self) -> tuple[ModelInfo, ...]:
         """The catalogue as this tenant may use it. Raises BusUnavailable."""
-        page = await self._ask_endpoint(self.subjects.endpoint("models", self.tenant), b"", ModelsPage)
+        page = await self.ask_endpoint(self.subjects.endpoint("models", self.tenant), b"", ModelsPage)
         return page.models
 
     async def replay(self, job_id: str, *, after: Place = START) -> AsyncGenerator[Event, None]:
@@ -216,15 +228,49 @@ class SidecarClient:
         async for payload in self.job(job_id).replay(Place(*after)):
             _, event = decode_event(payload)
             if event is not None:
-                yield event
+                yield await self.resolved(event)
+
+    async def put_object(self, name: str, data: bytes) -> ObjectInfo:
+        """Store content for `{"object": name}` sources. Raises BusUnavailable, Permanent (a full bucket).
+
+        Large sources of a request need not be put by hand: `submit` does it.
+        """
+        return await self.objects.put(name, data)
+
+    async def get_object(self, name: str) -> bytes:
+        """An object's content. Raises UnknownObject, BusUnavailable."""
+        return await self.objects.get(name)
+
+    async def resolved(self, event: Event) -> Event:
+        """The event; a result comes with its whole output, also where the bus was too small for it."""
+        data = event.data
+        if not isinstance(data, JobResult) or data.output.object is None:
+            return event
+        return msgspec.structs.replace(event, data=await self.objects.resolved(data))
+
+    def provide(
+        self,
+        tools: "Iterable[Tool[..., Any]]",
+        *,
+        scope: str | None = None,
+        grace_s: float = 10.0,
+        heartbeat_s: float = 3.0,
+    ) -> "ToolProvider":
+        """A provider of `tools` over this client's connection; `async with` starts and stops it.
+
+        See `ToolProvider`. Stop it before the client is closed.
+        """
+        from sidecar.client.tools.provider import ToolProvider
+
+        return ToolProvider(self, tools, scope=scope, grace_s=grace_s, heartbeat_s=heartbeat_s)
 
     async def _open_feed(self, job_id: str) -> Feed:
         return await self.bus.subscribe(self.subjects.event(self.tenant, job_id, "*"), is_dirty=False)
 
-    async def _ask_endpoint(
+    async def ask_endpoint(
         self, subject: str, payload: bytes, kind: type[T], *, timeout_s: float | None = None
     ) -> T:
-        """One question, asked again while the bus is in trouble; all of them may be repeated."""
+        """One question, asked again while the bus is in trouble: all may be repeated. Not for applications."""
         if self._is_closed:
             raise BusUnavailable("the client was closed")
         loop = asyncio.get_running_loop()
@@ -246,12 +292,16 @@ class SidecarClient:
             raise InvalidRequest(f"job id {job_id!r}: 1 to 64 of A-Z a-z 0-9 _ -", path="job_id")
         return job_id
 
-    def _check_size(self, payload: bytes) -> None:
-        limit = self.bus.max_payload
+    async def _encoded(self, request: JobRequest) -> bytes:
+        """The request as it is sent: images and documents that make it too large go to the object store."""
+        payload, limit = encode(request), self.bus.max_payload - _HEADERS
+        if len(payload) > limit:
+            payload = encode(await self.objects.lightened(request, size=len(payload), limit=limit))
         if len(payload) > limit:
             raise Permanent(
-                f"the request has {len(payload)} bytes, the server takes {limit}: put images and documents into "
-                f"the object store bucket LLM_BLOB_{self.tenant} and name them as {{'object': …}}",
+                f"the request has {len(payload)} bytes without images and documents, the server takes {limit}: "
+                "send long texts as documents",
                 code="payload_too_large",
                 details={"bytes": len(payload), "limit_bytes": limit},
             )
+        return payload

@@ -47,6 +47,12 @@ class UnknownJob(Permanent):
     default_code = "not_found"
 
 
+class UnknownObject(Permanent):
+    """No object of this name in the tenant's bucket: never put there, deleted, or older than the retention."""
+
+    default_code = "not_found"
+
+
 class EventsLost(Permanent):
     """Events of the answer are not stored any more, so its text cannot be told piece by piece.
 

@@ -54,9 +54,10 @@ class Job:
             follower = Follower(self, feed, after=Place(*after), is_accepted=self.sequence is not None)
             async with aclosing(follower.events()) as events:
                 async for event in events:
-                    if isinstance(event.data, JobResult):
-                        self._result = event.data
-                    yield event
+                    whole = await self._client.resolved(event)
+                    if isinstance(whole.data, JobResult):
+                        self._result = whole.data
+                    yield whole
         finally:
             await feed.close()
 
@@ -86,7 +87,8 @@ class Job:
             async with asyncio.timeout(timeout_s):
                 feed = await self._feed("result")
                 try:
-                    self._result = await wait_result(self, feed, is_accepted=self.sequence is not None)
+                    result = await wait_result(self, feed, is_accepted=self.sequence is not None)
+                    self._result = await self._client.objects.resolved(result)
                 finally:
                     await feed.close()
         except TimeoutError as e:

@@ -10,13 +10,14 @@ import msgspec
 
 from sidecar.errors import BusRefused, InvalidRequest, SidecarError
 from sidecar.job_manager import transitions
+from sidecar.job_manager.offload import offloaded
 from sidecar.job_manager.persist import Record, keep_trying
 from sidecar.models.base import rfc3339
 from sidecar.models.codec import decode_request
 from sidecar.models.event import Event
 from sidecar.models.job import JobState
 from sidecar.models.result import ErrorInfo, Output, Result
-from sidecar.ports import Clock, DeadLetters, Intake, JobStore, Publisher, Stored, StoredRequest
+from sidecar.ports import Blobs, Clock, DeadLetters, Intake, JobStore, Publisher, Stored, StoredRequest
 
 log = logging.getLogger(__name__)
 
@@ -28,27 +29,50 @@ class Ending:
     """Ends jobs. The state document is the commit point; what follows it can be repeated by anybody."""
 
     def __init__(
-        self, *, publisher: Publisher, intake: Intake, store: JobStore, dead: DeadLetters, clock: Clock
+        self,
+        *,
+        publisher: Publisher,
+        intake: Intake,
+        store: JobStore,
+        dead: DeadLetters,
+        blobs: Blobs,
+        clock: Clock,
     ) -> None:
         self._publisher = publisher
         self._intake = intake
         self._store = store
         self._dead = dead
+        self._blobs = blobs
         self._clock = clock
         self.counts: Counter[str] = Counter()
 
     async def commit(self, record: Record, result: Result, *, n: int) -> None:
         """Write the terminal document. Raises Conflict when the job is somebody else's.
 
-        A result that the bus does not take (larger than its `max_payload`) becomes a failure that says so.
+        An output that the bus does not take (larger than its `max_payload`) goes to the Object Store; where that
+        does not take it either, the result becomes a failure that says so.
         """
         before = record.state
         try:
             await record.write(transitions.ended(before, result, result_n=n, now=self._clock.now()))
         except BusRefused as e:
-            log.warning("a result was refused", extra={"job": before.job, "error": e.message})
-            refused = without_output(result, e)
-            await record.write(transitions.ended(before, refused, result_n=n, now=self._clock.now()))
+            await self._commit_elsewhere(record, result, e, n=n)
+
+    async def _commit_elsewhere(self, record: Record, result: Result, refusal: BusRefused, *, n: int) -> None:
+        before = record.state
+        if refusal.code == "payload_too_large" and result.output.object is None:
+            try:
+                smaller = await keep_trying(
+                    "storing a large answer", lambda: offloaded(result, before, self._blobs), clock=self._clock
+                )
+                await record.write(transitions.ended(before, smaller, result_n=n, now=self._clock.now()))
+                self.counts["offloaded"] += 1
+                return
+            except BusRefused as e:
+                refusal = e
+        log.warning("a result was refused", extra={"job": before.job, "error": refusal.message})
+        refused = without_output(result, refusal)
+        await record.write(transitions.ended(before, refused, result_n=n, now=self._clock.now()))
 
     async def announce(self, state: JobState, *, metadata: dict[str, Any]) -> None:
         """Say the result and delete the request of a job whose document is terminal."""

@@ -19,7 +19,7 @@ from sidecar.models.job import JobState
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
 from sidecar.models.subjects import is_name
-from sidecar.ports import Clock, DeadLetters, Intake, JobStore, Publisher, Stored, StoredRequest
+from sidecar.ports import Blobs, Clock, DeadLetters, Intake, JobStore, Publisher, Stored, StoredRequest
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ class JobManager:
         publisher: Publisher,
         intake: Intake,
         dead: DeadLetters,
+        blobs: Blobs,
         clock: Clock,
         owner: str,
         max_attempts: int,
@@ -45,7 +46,7 @@ class JobManager:
         self._store = store
         self._publisher = publisher
         self._clock = clock
-        self._ending = Ending(publisher=publisher, intake=intake, store=store, dead=dead, clock=clock)
+        self._ending = Ending(publisher=publisher, intake=intake, store=store, dead=dead, blobs=blobs, clock=clock)
         self._owner = owner
         self._max_attempts = max_attempts
         self._gather_s = gather_s

@@ -73,12 +73,26 @@ class Timings(Open, frozen=True, kw_only=True):
     total_ms: int = 0
 
 
+class ObjectRef(Open, frozen=True, kw_only=True):
+    """An object in the Object Store: `size` in bytes, `sha256` of its content in hexadecimal."""
+
+    bucket: str
+    name: str
+    size: int
+    sha256: str
+
+
 class Output(Open, frozen=True, kw_only=True):
-    """`content` holds the answer's blocks in the request's own form, so that it can be sent back as it is."""
+    """`content` holds the answer's blocks in the request's own form, so that it can be sent back as it is.
+
+    An output larger than the bus allows lies in `object`, as JSON of this same form; the other fields are then
+    empty, and nothing is cut.
+    """
 
     text: str = ""
     content: tuple[dict[str, Any], ...] = ()
     structured: Any = None
+    object: ObjectRef | None = None
 
 
 class FilterReport(Open, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar.models import api, event, job, request, result, stats, tool
+from sidecar.models import api, event, job, objects, request, result, stats, tool
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,10 @@ MESSAGES: tuple[MessageSpec, ...] = (
     MessageSpec("tool_deregistration", tool.ToolDeregistration, "Tool deregistration", "Takes a version back."),
     MessageSpec("tool_deregistered", tool.ToolDeregistered, "Tool deregistered", "Whether there was one."),
     MessageSpec("tool_list", tool.ToolList, "Tool list", "The tools that a scope offers."),
+    MessageSpec("object_put", objects.ObjectPut, "Object put", "A piece of an upload, or its end."),
+    MessageSpec("object_info", objects.ObjectInfo, "Object info", "What was stored."),
+    MessageSpec("object_get", objects.ObjectGet, "Object get", "Asks for an object's content."),
+    MessageSpec("object_chunk", objects.ObjectChunk, "Object chunk", "A piece of an object's content."),
     MessageSpec("error", api.ErrorReply, "Error reply", "The body of every error reply."),
     MessageSpec("stats", stats.Stats, "Stats", "Sent once a second by every replica."),
 )

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from sidecar.models import api, job, stats, tool
+from sidecar.models import api, job, objects, stats, tool
 from sidecar.models.codec import encode
 from sidecar.models.event import Delta, Event, EventData, EventType, Rejected, Status, ToolActivity
 from sidecar.models.result import Attempt, ErrorInfo, Output, Result, Timings, Usage
@@ -155,6 +155,15 @@ _MESSAGES: dict[str, Any] = {
     "tool_deregistration": tool.ToolDeregistration(name="orders", version="1.2.0"),
     "tool_deregistered": tool.ToolDeregistered(name="orders", version="1.2.0", removed=True),
     "tool_list": tool.ToolList(tools=(_TOOL,)),
+    "object_put": objects.ObjectPut(name="photo.png", upload="7f9c2b", part=0, data=b"\x89PNG\r\n\x1a\n"),
+    "object_put.end": objects.ObjectPut(
+        name="photo.png", upload="7f9c2b", parts=1, size=8, sha256=objects.hex_digest(b"\x89PNG\r\n\x1a\n")
+    ),
+    "object_info": objects.ObjectInfo(
+        bucket="LLM_BLOB_acme", name="photo.png", size=8, sha256=objects.hex_digest(b"\x89PNG\r\n\x1a\n")
+    ),
+    "object_get": objects.ObjectGet(name="photo.png"),
+    "object_chunk": objects.ObjectChunk(at=0, data=b"\x89PNG\r\n\x1a\n"),
     "error": api.ErrorReply(
         error=api.ErrorBody(
             code="invalid_request", message="'limit' must be <= 1000, not 5000", details={"path": "limit"}

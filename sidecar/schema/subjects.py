@@ -58,6 +58,22 @@ CHANNELS: tuple[Channel, ...] = (
     Channel("tools_list", "tools.{scope}.list", "receive", ("empty",), "List a scope's tools.", ("tool_list",)),
     Channel("models", "models.{tenant}", "receive", ("empty",), "List the models.", ("models_page",)),
     Channel(
+        "objects_put",
+        "objects.{tenant}.put",
+        "receive",
+        ("object_put",),
+        "Put an object, piece by piece.",
+        ("object_info",),
+    ),
+    Channel(
+        "objects_get",
+        "objects.{tenant}.get",
+        "receive",
+        ("object_get",),
+        "An object's content, piece by piece; many replies.",
+        ("object_chunk", "end"),
+    ),
+    Channel(
         "call",
         "call.{scope}.{tool}.{version}",
         "send",

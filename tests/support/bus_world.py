@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from sidecar.adapters.memory.blobs import MemoryBlobs
 from sidecar.adapters.memory.bus import Hint, MemoryBus
 from sidecar.adapters.memory.checkpoints import MemoryCheckpoints
 from sidecar.adapters.memory.clock import MemoryClock
@@ -16,6 +17,7 @@ from sidecar.adapters.memory.leases import MemoryLeaseStore
 from sidecar.adapters.memory.policies import MemoryPolicyStore
 from sidecar.adapters.memory.publisher import MemoryPublisher
 from sidecar.adapters.memory.spend import MemorySpendLedger
+from sidecar.adapters.nats.blobs import NatsBlobs
 from sidecar.adapters.nats.checkpoints import NatsCheckpoints
 from sidecar.adapters.nats.cluster_bus import NatsClusterBus
 from sidecar.adapters.nats.dead_letters import NatsDeadLetters
@@ -26,11 +28,13 @@ from sidecar.adapters.nats.mux import Mux
 from sidecar.adapters.nats.policies import NatsPolicyStore
 from sidecar.adapters.nats.publisher import NatsPublisher
 from sidecar.adapters.nats.spend import NatsSpendLedger
+from sidecar.component import SystemClock
 from sidecar.models.event import Delta, Event, EventData, EventType, Status
 from sidecar.models.job import JobState
 from sidecar.models.result import Output, Result
 from sidecar.models.subjects import Subjects
 from sidecar.ports import (
+    Blobs,
     Checkpoints,
     ClusterBus,
     DeadLetters,
@@ -45,6 +49,7 @@ from sidecar.settings import RetentionSettings, Settings, TenantPolicy
 
 MAX_QUEUE = 40
 EVENTS_S = 600
+OBJECTS_BYTES = 5 * 1024 * 1024
 BRIEF_S = 2
 PATIENCE_S = 30.0
 
@@ -62,6 +67,7 @@ class Storage:
     cluster: ClusterBus
     spend: SpendLedger
     policies: PolicyStore
+    blobs: Blobs
 
 
 class World(Protocol):
@@ -85,7 +91,7 @@ class World(Protocol):
 class MemoryWorld:
     def __init__(self) -> None:
         self.clock = MemoryClock()
-        self.bus = MemoryBus(self.clock, max_queue=MAX_QUEUE, events_s=EVENTS_S)
+        self.bus = MemoryBus(self.clock, max_queue=MAX_QUEUE, events_s=EVENTS_S, max_objects=OBJECTS_BYTES)
         self.first, self.second = (self._storage(name) for name in ("first", "second"))
         self.brief = MemoryPublisher(self.bus, events_s=BRIEF_S)
 
@@ -100,6 +106,7 @@ class MemoryWorld:
             MemoryClusterBus(self.bus, replica=replica),
             MemorySpendLedger(self.bus, replica=replica),
             MemoryPolicyStore(self.bus, replica=replica),
+            MemoryBlobs(self.bus, replica=replica),
         )
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -137,6 +144,7 @@ class NatsWorld:
             NatsClusterBus(mux, subjects),
             NatsSpendLedger(mux, subjects, is_replicated=is_replicated),
             NatsPolicyStore(mux, is_replicated=is_replicated),
+            NatsBlobs(mux, bus_settings(), clock=SystemClock()),
         )
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -169,7 +177,7 @@ def bus_settings() -> Settings:
             **Settings().model_dump(),
             **{name: getattr(Settings(), name) for name in Settings.model_fields},
             "tenants": {"default": TenantPolicy(max_queue=MAX_QUEUE)},
-            "retention": RetentionSettings(requests_bytes=1 << 27),
+            "retention": RetentionSettings(requests_bytes=1 << 27, objects_bytes=OBJECTS_BYTES),
         }
     )
 

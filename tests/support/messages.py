@@ -19,6 +19,7 @@ from sidecar.models.content import (
     ToolUseBlock,
 )
 from sidecar.models.event import DATA_OF, Event
+from sidecar.models.objects import ObjectPut
 from sidecar.models.request import InlineTool, JobRequest, Reasoning
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
@@ -166,7 +167,15 @@ def _exactly_one(cls: type[msgspec.Struct], first: str, second: str) -> st.Searc
     return only(first) | only(second)
 
 
+def _object_puts() -> st.SearchStrategy[ObjectPut]:
+    piece = _struct(ObjectPut, data=st.binary(max_size=8), parts=st.none(), size=st.none(), sha256=st.none())
+    digests = st.binary(min_size=32, max_size=32).map(bytes.hex)
+    counts = st.integers(0, 1000)
+    return piece | _struct(ObjectPut, data=st.none(), parts=counts, size=counts, sha256=digests)
+
+
 _SPECIAL: dict[Any, Any] = {
+    ObjectPut: _object_puts,
     JobRequest: _requests,
     Event: _events,
     Source: lambda: _exactly_one(Source, "data", "object"),

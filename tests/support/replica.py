@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from sidecar.adapters.memory.blobs import MemoryBlobs
 from sidecar.adapters.memory.bus import MemoryBus
 from sidecar.adapters.memory.checkpoints import MemoryCheckpoints
 from sidecar.adapters.memory.clock import MemoryClock
@@ -101,7 +102,7 @@ class Bench:
             dead=MemoryDeadLetters(self.bus, replica=name),
             spend=MemorySpendLedger(self.bus, replica=name),
             policies=MemoryPolicyStore(self.bus, replica=name),
-            clock=self.clock,
+            blobs=MemoryBlobs(self.bus, replica=name),
             tools=MemoryToolStore(self.bus, replica=name),
             tool_bus=MemoryToolBus(self.bus, replica=name),
         )

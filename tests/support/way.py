@@ -9,6 +9,7 @@ import msgspec
 
 from sidecar.adapters.bedrock.credentials import CredentialSource
 from sidecar.adapters.bedrock.manager import BedrockManager
+from sidecar.adapters.memory.blobs import MemoryBlobs
 from sidecar.adapters.memory.bus import MemoryBus
 from sidecar.adapters.memory.checkpoints import MemoryCheckpoints
 from sidecar.adapters.memory.cluster_bus import MemoryClusterBus
@@ -147,7 +148,7 @@ def _ports(bus: MemoryBus, client: Any, clock: SystemClock) -> Ports:
         "dead": MemoryDeadLetters(bus, replica="one"),
         "spend": MemorySpendLedger(bus, replica="one"),
         "policies": MemoryPolicyStore(bus, replica="one"),
-        "models": client,
+        "blobs": MemoryBlobs(bus, replica="one"),
         "tools": MemoryToolStore(bus, replica="one"),
         "tool_bus": MemoryToolBus(bus, replica="one"),
         "clock": clock,

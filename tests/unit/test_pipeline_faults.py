@@ -215,10 +215,11 @@ async def test_a_tenant_that_is_no_name_moves_nothing(tenant: str) -> None:
         assert (await b.result(await b.submit())).state == "succeeded"
 
 
-async def test_an_answer_too_large_for_the_bus_fails_and_says_so() -> None:
+async def test_an_answer_too_large_for_bus_and_bucket_fails_and_says_so() -> None:
     clock = MemoryClock()
     async with bench(ScriptedModel(clock, [says("x" * 30_000, pieces=3, delta_s=0.1)])) as b:
         b.bus.jobs.limits = b.bus.jobs.limits._replace(max_bytes=20_000)
+        b.bus.max_objects = 20_000
         await b.replica()
         job = await b.submit(stream=True)
         result = await b.result(job, limit_s=60)

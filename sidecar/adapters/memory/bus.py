@@ -47,7 +47,8 @@ class MemoryBus:
     """What NATS is to the adapters. One object stands for the cluster, whatever happens to the replicas.
 
     `faults` decides about each operation, `deliveries` about each hint; both may be replaced at any time.
-    `max_queue` is the server's cap of a lane, `max_payload` its message limit.
+    `max_queue` is the server's cap of a lane, `max_payload` its message limit, `max_objects` the bytes of objects
+    that a tenant's bucket takes, for `objects_s` each.
     """
 
     def __init__(
@@ -60,11 +61,17 @@ class MemoryBus:
         state_s: float = 86_400.0,
         events_s: float = 3_600.0,
         request_timeout_s: float = 5.0,
+        objects_s: float = 172_800.0,
+        max_objects: int = 256 * 1024 * 1024,
     ) -> None:
         self.clock = clock
         self.subjects = subjects or Subjects()
         self.events_s = events_s
         self.request_timeout_s = request_timeout_s
+        self.objects_s = objects_s
+        self.max_objects = max_objects
+        self.objects: dict[tuple[str, str], tuple[bytes, str, float]] = {}
+        self.uploads: dict[tuple[str, str], dict[int, bytes]] = {}
         self.faults: FaultPlan = no_faults
         self.deliveries: DeliveryPlan = deliver_once
         self.operations: list[Operation] = []

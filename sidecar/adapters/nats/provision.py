@@ -40,7 +40,7 @@ async def ensure(mux: Mux, settings: Settings) -> None:
     version = check_version(mux.connection.server_version)
     await _patiently("JetStream", lambda: _check_jetstream(mux))
     for spec in _fitting(streams(settings), settings, version):
-        await _patiently(spec.name, lambda spec=spec: _ensure_one(mux, spec, adopt=settings.nats.adopt))  # type: ignore[misc]
+        await _patiently(spec.name, lambda spec=spec: ensure_stream(mux, spec, adopt=settings.nats.adopt))  # type: ignore[misc]
 
 
 def check_version(version: str) -> tuple[int, int]:
@@ -105,7 +105,8 @@ def _denied(error: Exception) -> StartupError:
     return StartupError(f"JetStream cannot be used: {error}")
 
 
-async def _ensure_one(mux: Mux, spec: StreamSpec, *, adopt: bool) -> None:
+async def ensure_stream(mux: Mux, spec: StreamSpec, *, adopt: bool) -> None:
+    """One stream, as `ensure` makes it. Raises StartupError, BusUnavailable."""
     actual = await _info(mux, spec.name)
     if actual is None:
         actual = await _create(mux, spec)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sidecar.models.objects import bucket_of
 from sidecar.models.subjects import (
     CANCEL_BUCKET,
     CONFIG_BUCKET,
@@ -62,6 +63,28 @@ def streams(settings: Settings) -> tuple[StreamSpec, ...]:
         _bucket(CONFIG_BUCKET, "Policy that replaces the file's", common, history=10),
         _bucket(PROMPT_BUCKET, "Prompt templates", common, history=10),
     )
+
+
+def object_store(settings: Settings, tenant: str) -> StreamSpec:
+    """A tenant's Object Store bucket, as every client library knows it (ADR-20)."""
+    bucket = bucket_of(tenant)
+    config = {
+        "description": "Answers and documents that are too large for a message",
+        "subjects": [f"$O.{bucket}.C.>", f"$O.{bucket}.M.>"],
+        "retention": "limits",
+        "discard": "new",
+        "max_bytes": settings.retention.objects_bytes,
+        "max_age": max(settings.retention.objects_s, settings.retention.state_s) * _NS,
+        "allow_direct": True,
+        "allow_rollup_hdrs": True,
+        "storage": settings.nats.storage,
+        "num_replicas": settings.nats.replicas,
+    }
+    return StreamSpec(object_stream(tenant), config)
+
+
+def object_stream(tenant: str) -> str:
+    return f"OBJ_{bucket_of(tenant)}"
 
 
 def largest_queue(settings: Settings) -> int:
