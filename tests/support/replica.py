@@ -15,14 +15,15 @@ from sidecar.adapters.memory.dead_letters import MemoryDeadLetters
 from sidecar.adapters.memory.endpoints import MemoryEndpoints
 from sidecar.adapters.memory.intake import MemoryIntake
 from sidecar.adapters.memory.job_store import MemoryJobStore
+from sidecar.adapters.memory.journal import MemoryJournal
 from sidecar.adapters.memory.leases import MemoryLeaseStore
 from sidecar.adapters.memory.model import ScriptedModel
 from sidecar.adapters.memory.policies import MemoryPolicyStore
 from sidecar.adapters.memory.publisher import MemoryPublisher
 from sidecar.adapters.memory.spend import MemorySpendLedger
-from sidecar.models.codec import decode_event
 from sidecar.adapters.memory.tool_bus import MemoryToolBus
 from sidecar.adapters.memory.tool_store import MemoryToolStore
+from sidecar.models.codec import decode_event
 from sidecar.models.event import Event
 from sidecar.models.result import Result
 from sidecar.ports import Lane, Reply, Stored
@@ -94,6 +95,7 @@ class Bench:
             intake=intake,
             store=MemoryJobStore(self.bus, replica=name),
             publisher=MemoryPublisher(self.bus, replica=name),
+            journal=MemoryJournal(self.bus, replica=name),
             endpoints=MemoryEndpoints(self.bus, replica=name),
             models=self.model,
             bus=MemoryClusterBus(self.bus, replica=name),
@@ -105,6 +107,7 @@ class Bench:
             blobs=MemoryBlobs(self.bus, replica=name),
             tools=MemoryToolStore(self.bus, replica=name),
             tool_bus=MemoryToolBus(self.bus, replica=name),
+            clock=self.clock,
         )
         replica = Replica(Settings(**settings), ports, name=name, on_crash=self.crashes.append)
         self.replicas.append(replica)

@@ -17,13 +17,14 @@ from sidecar.adapters.memory.dead_letters import MemoryDeadLetters
 from sidecar.adapters.memory.endpoints import MemoryEndpoints
 from sidecar.adapters.memory.intake import MemoryIntake
 from sidecar.adapters.memory.job_store import MemoryJobStore
+from sidecar.adapters.memory.journal import MemoryJournal
 from sidecar.adapters.memory.leases import MemoryLeaseStore
 from sidecar.adapters.memory.policies import MemoryPolicyStore
 from sidecar.adapters.memory.publisher import MemoryPublisher
 from sidecar.adapters.memory.spend import MemorySpendLedger
-from sidecar.component import SystemClock
 from sidecar.adapters.memory.tool_bus import MemoryToolBus
 from sidecar.adapters.memory.tool_store import MemoryToolStore
+from sidecar.component import SystemClock
 from sidecar.models.codec import decode_event
 from sidecar.models.event import Delta, Event, Status
 from sidecar.models.result import Result
@@ -141,6 +142,7 @@ def _ports(bus: MemoryBus, client: Any, clock: SystemClock) -> Ports:
         "intake": MemoryIntake(bus, replica="one"),
         "store": MemoryJobStore(bus, replica="one"),
         "publisher": MemoryPublisher(bus, replica="one"),
+        "journal": MemoryJournal(bus, replica="one"),
         "endpoints": MemoryEndpoints(bus, replica="one"),
         "bus": MemoryClusterBus(bus, replica="one"),
         "leases": MemoryLeaseStore(bus, replica="one"),
@@ -151,6 +153,7 @@ def _ports(bus: MemoryBus, client: Any, clock: SystemClock) -> Ports:
         "blobs": MemoryBlobs(bus, replica="one"),
         "tools": MemoryToolStore(bus, replica="one"),
         "tool_bus": MemoryToolBus(bus, replica="one"),
+        "models": client,
         "clock": clock,
     }
     return Ports(**{name: twins[name] for name in Ports._fields})
