@@ -12,6 +12,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from sidecar.client import Job as Job
     from sidecar.client import SidecarClient as SidecarClient
+    from sidecar.client import ToolContext as ToolContext
+    from sidecar.client import ToolError as ToolError
+    from sidecar.client import ToolProvider as ToolProvider
+    from sidecar.client import tool as tool
     from sidecar.errors import JobCancelled as JobCancelled
     from sidecar.errors import Permanent as Permanent
     from sidecar.errors import SidecarError as SidecarError
@@ -20,6 +24,10 @@ if TYPE_CHECKING:
 _HOMES = {
     "Job": "sidecar.client",
     "SidecarClient": "sidecar.client",
+    "ToolContext": "sidecar.client",
+    "ToolError": "sidecar.client",
+    "ToolProvider": "sidecar.client",
+    "tool": "sidecar.client",
     "JobCancelled": "sidecar.errors",
     "Permanent": "sidecar.errors",
     "SidecarError": "sidecar.errors",
@@ -33,7 +41,11 @@ __all__ = [
     "SidecarClient",
     "SidecarError",
     "Temporary",
+    "ToolContext",
+    "ToolError",
+    "ToolProvider",
     "__version__",
+    "tool",
 ]
 
 

@@ -18,7 +18,7 @@ from nats.aio.subscription import Subscription
 
 from sidecar.client.errors import SERVICE_ERROR_CODE, from_reply
 from sidecar.client.faults import FOREIGN, translate
-from sidecar.client.feed import Feed, Message
+from sidecar.client.feed import Feed, Listener
 from sidecar.errors import AccessDenied, BusUnavailable, SidecarError
 from sidecar.models.subjects import HEADER_END
 
@@ -40,7 +40,7 @@ class Bus:
         self._connect_timeout_s = connect_timeout_s
         self._options = dict(options)
         self._nc = nats.aio.client.Client()
-        self._feeds: dict[Feed, Subscription | None] = {}
+        self._feeds: dict[Listener, Subscription | None] = {}
         self._denied: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closing = False
@@ -105,37 +105,71 @@ class Bus:
     async def subscribe(self, subject: str, *, is_dirty: bool) -> Feed:
         """A feed of `subject`. `is_dirty`: the reader is to replay first."""
         feed = Feed(self, subject, is_dirty=is_dirty)
-        self._feeds[feed] = None
+        await self.listen(feed)
+        return feed
+
+    async def listen(self, listener: Listener) -> None:
+        """Keep `listener` subscribed until `unsubscribe` or `drain`. Raises BusUnavailable, BusRefused."""
+        self._feeds[listener] = None
         # Shielded: cancelled in the middle, nats-py would keep a subscription that nobody holds. What is
-        # attached for a feed that is gone is undone by `_attach` itself.
-        attaching = self._spawn(self._attach(feed))
+        # attached for a listener that is gone is undone by `_attach` itself.
+        attaching = self._spawn(self._attach(listener))
         try:
             await asyncio.shield(attaching)
         except FOREIGN as e:
-            self._feeds.pop(feed, None)
-            raise self._explain(e, subject) from e
+            self._feeds.pop(listener, None)
+            raise self._explain(e, listener.subject) from e
         except asyncio.CancelledError:
-            self._spawn(self.unsubscribe(feed))
+            self._spawn(self.unsubscribe(listener))
             raise
-        return feed
 
-    async def unsubscribe(self, feed: Feed) -> None:
-        subscription = self._feeds.pop(feed, None)
+    async def unsubscribe(self, listener: Listener) -> None:
+        subscription = self._feeds.pop(listener, None)
         if subscription is not None:
             with contextlib.suppress(*FOREIGN):
                 await subscription.unsubscribe()
 
-    async def _attach(self, feed: Feed) -> None:
-        async def deliver(message: Msg) -> None:
-            received = Message(message.subject, message.data)
-            feed.push(received)
-            if received.is_result:
-                # Not here and now: to unsubscribe cancels the task that this callback runs in.
-                self._spawn(self.unsubscribe(feed))
+    async def drain(self, listener: Listener, *, timeout_s: float) -> None:
+        """Unsubscribe without losing what the server has sent already: the listener gets it before this ends."""
+        subscription = self._feeds.pop(listener, None)
+        if subscription is not None:
+            with contextlib.suppress(*FOREIGN):
+                async with asyncio.timeout(timeout_s):
+                    await subscription.drain()  # type: ignore[no-untyped-call]
 
-        subscription = await self._nc.subscribe(feed.subject, cb=deliver)
-        if feed in self._feeds:
-            self._feeds[feed] = subscription
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called: nothing will work again."""
+        return self._is_closing
+
+    @property
+    def is_connected(self) -> bool:
+        return self._nc.is_connected
+
+    async def publish(self, subject: str, payload: bytes, *, headers: dict[str, str] | None = None) -> None:
+        """Send without asking whether it arrives; kept over a short outage. Raises like `request`."""
+        try:
+            await self._nc.publish(subject, payload, headers=headers)
+        except FOREIGN as e:
+            raise self._explain(e, subject) from e
+
+    async def flush(self, *, timeout_s: float) -> None:
+        """Returns once the server has read all that was sent, subscriptions included. Raises BusUnavailable."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._nc.flush(timeout=max(int(timeout_s), 1))
+        except FOREIGN as e:
+            raise self._explain(e, "flush") from e
+
+    async def _attach(self, listener: Listener) -> None:
+        async def deliver(message: Msg) -> None:
+            if not listener.receive(message):
+                # Not here and now: to unsubscribe cancels the task that this callback runs in.
+                self._spawn(self.unsubscribe(listener))
+
+        subscription = await self._nc.subscribe(listener.subject, queue=listener.queue, cb=deliver)
+        if listener in self._feeds:
+            self._feeds[listener] = subscription
         else:
             await subscription.unsubscribe()
 

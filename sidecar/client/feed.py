@@ -2,7 +2,9 @@
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from nats.aio.msg import Msg
 
 from sidecar.errors import SidecarError
 
@@ -22,6 +24,30 @@ class Message(NamedTuple):
         return self.subject.endswith(".result")
 
 
+class Listener(Protocol):
+    """What the bus keeps subscribed, over reconnects and new connections. None of the methods may raise."""
+
+    @property
+    def subject(self) -> str: ...
+
+    @property
+    def queue(self) -> str:
+        """The queue group; empty for none."""
+        ...
+
+    def receive(self, message: Msg) -> bool:
+        """Take a message; whether more are wanted."""
+        ...
+
+    def mark_dirty(self) -> None:
+        """Messages may have been missed."""
+        ...
+
+    def fail(self, error: SidecarError) -> None:
+        """No messages will come any more."""
+        ...
+
+
 class Feed:
     """Messages as they come, for one reader.
 
@@ -32,6 +58,7 @@ class Feed:
 
     def __init__(self, bus: "Bus", subject: str, *, is_dirty: bool) -> None:
         self.subject = subject
+        self.queue = ""
         self._bus = bus
         self._messages: deque[Message] = deque()
         self._bytes = 0
@@ -65,6 +92,11 @@ class Feed:
         """Whether something may have been missed since the last call; the caller is to replay then."""
         was_dirty, self._is_dirty = self._is_dirty, False
         return was_dirty
+
+    def receive(self, message: Msg) -> bool:
+        received = Message(message.subject, message.data)
+        self.push(received)
+        return not received.is_result
 
     def push(self, message: Message) -> None:
         if len(self._messages) >= MAX_MESSAGES or self._bytes + len(message.payload) > MAX_BYTES:

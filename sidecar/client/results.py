@@ -8,6 +8,7 @@ from sidecar.client.errors import from_outcome
 from sidecar.client.order import Place
 from sidecar.errors import Permanent
 from sidecar.models.base import Open
+from sidecar.models.content import ToolUseBlock
 from sidecar.models.event import Delta, Event, EventData, Status, ToolActivity
 from sidecar.models.job import JobState
 from sidecar.models.result import Result
@@ -24,6 +25,18 @@ class JobResult(Result, frozen=True, kw_only=True):
     @property
     def is_success(self) -> bool:
         return self.state == "succeeded"
+
+    @property
+    def tool_calls(self) -> tuple[ToolUseBlock, ...]:
+        """The calls of inline tools that the client is to run after the stop reason `tool_use`, in order.
+
+        `run_calls` runs them, `continue_with` makes the request that goes on.
+        """
+        return tuple(
+            msgspec.convert(block, ToolUseBlock)
+            for block in self.output.content
+            if block.get("type") == "tool_use"
+        )
 
     def raise_for_state(self) -> "JobResult":
         """Itself when the job succeeded. Raises JobCancelled, or JobFailed with this result, when not."""
