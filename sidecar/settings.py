@@ -202,6 +202,15 @@ class TelemetrySettings(Section):
     traces: bool = Field(False, description="send spans by OTLP; needs the extra `otel`")
 
 
+class ToolsPolicy(Section):
+    """`[tools]`: which tools are looked for on the bus, beside those that are registered."""
+
+    discovery: tuple[Annotated[str, Field(pattern=r"^([A-Za-z0-9_-]{1,64}|\*)$")], ...] = Field(
+        ("shared",),
+        description="scopes for which micro services with `llm.tool` metadata count as tools; `*` for all",
+    )
+
+
 _DEFAULT_CLASSES: dict[Literal["interactive", "standard", "batch"], ClassPolicy] = {
     "interactive": ClassPolicy(weight=100),
     "standard": ClassPolicy(weight=20),
@@ -218,6 +227,7 @@ class Policy(Section):
     """The part of the settings that can change while the process runs."""
 
     classes: _Classes = _DEFAULT_CLASSES
+    tools: ToolsPolicy = ToolsPolicy()
     tenants: dict[str, TenantPolicy] = Field(default_factory=dict)
     models: dict[str, ModelPolicy] = Field(default_factory=dict)
     filters: dict[str, FilterPolicy] = Field(default_factory=dict)
@@ -244,6 +254,7 @@ class Settings(BaseSettings):
     scheduler: SchedulerSettings = SchedulerSettings()
     jobs: JobsSettings = JobsSettings()
     classes: _Classes = _DEFAULT_CLASSES
+    tools: ToolsPolicy = ToolsPolicy()
     tenants: dict[str, TenantPolicy] = Field(default_factory=dict)
     models: dict[str, ModelPolicy] = Field(default_factory=dict)
     filters: dict[str, FilterPolicy] = Field(default_factory=dict)
@@ -254,7 +265,13 @@ class Settings(BaseSettings):
 
     @property
     def policy(self) -> Policy:
-        return Policy(classes=self.classes, tenants=self.tenants, models=self.models, filters=self.filters)
+        return Policy(
+            classes=self.classes,
+            tenants=self.tenants,
+            models=self.models,
+            filters=self.filters,
+            tools=self.tools,
+        )
 
     @classmethod
     def settings_customise_sources(

@@ -1,6 +1,6 @@
 """The view of all tools: what is published, what lives, and what a name with a range stands for. Pure."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -43,99 +43,107 @@ class Usage(msgspec.Struct):
     size_bytes: int = 0
 
 
+Tools = dict[str, dict[str, dict[str, Entry]]]
+"""Entries by scope, name and version."""
+
+
 class Catalogue:
     """All versions that are registered, remembered or discovered. Registered ones hide discovered ones."""
 
     def __init__(self) -> None:
-        self._tools: dict[tuple[str, str], dict[str, Entry]] = {}
-        self._found: dict[tuple[str, str], dict[str, Entry]] = {}
+        self._published: Tools = {}
+        self._discovered: Tools = {}
         self._usage: dict[str, Usage] = {}
 
     def get(self, key: ToolKey) -> Entry | None:
         """The published version, alive or remembered."""
-        return self._tools.get((key.scope, key.name), {}).get(key.version)
+        return self._published.get(key.scope, {}).get(key.name, {}).get(key.version)
 
     def put(self, entry: Entry) -> None:
-        """Take a version over, unless what is known of it is as new."""
-        key = entry.key
-        before = self.get(key)
+        """Take a published version over, unless what is known of it is as new."""
+        before = self.get(entry.key)
         if before is not None and before.revision >= entry.revision:
             return
         if before is not None:
             self._count(before, -1)
-        self._tools.setdefault((key.scope, key.name), {})[key.version] = entry
+        _put(self._published, entry)
         self._count(entry, 1)
 
     def renew(self, key: ToolKey, *, expires: float, revision: int) -> None:
-        """A known version lives on."""
+        """A published version lives on, or ends."""
         entry = self.get(key)
         if entry is not None and revision > entry.revision:
-            self._tools[key.scope, key.name][key.version] = replace(entry, expires=expires, revision=revision)
+            _put(self._published, replace(entry, expires=expires, revision=revision))
 
     def forget(self, key: ToolKey, *, revision: int) -> None:
+        """Let go of a published version, unless it was written at `revision` or later."""
         entry = self.get(key)
         if entry is None or entry.revision >= revision:
             return
         self._count(entry, -1)
-        versions = self._tools[key.scope, key.name]
-        del versions[key.version]
-        if not versions:
-            del self._tools[key.scope, key.name]
+        names = self._published[key.scope]
+        del names[key.name][key.version]
+        if not names[key.name]:
+            del names[key.name]
+        if not names:
+            del self._published[key.scope]
 
     def keep_only(self, keys: Iterable[ToolKey], *, revision: int) -> None:
-        """Forget all that is not in `keys` and was not written after `revision`."""
+        """Forget what is not in `keys` and was not written after `revision`."""
         kept = set(keys)
         for entry in list(self.published()):
             if entry.key not in kept:
                 self.forget(entry.key, revision=revision + 1)
 
+    def clear(self) -> None:
+        """Forget all that was published."""
+        self._published.clear()
+        self._usage.clear()
+
     def set_discovered(self, entries: Iterable[Entry]) -> None:
         """Replace what was discovered."""
-        self._found = {}
+        self._discovered = {}
         for entry in entries:
-            self._found.setdefault((entry.info.scope, entry.info.name), {})[entry.info.version] = entry
-
-    def discovered(self) -> Iterator[Entry]:
-        return (entry for versions in self._found.values() for entry in versions.values())
+            _put(self._discovered, entry)
 
     def published(self, scope: str | None = None) -> Iterator[Entry]:
         """All registered and remembered versions, of a scope or of all."""
+        scopes = self._published if scope is None else (scope,)
         return (
             entry
-            for (name, _), versions in self._tools.items()
-            if scope is None or name == scope
+            for one in scopes
+            for versions in self._published.get(one, {}).values()
             for entry in versions.values()
         )
 
-    def versions(self, scope: str, name: str) -> Iterable[Entry]:
+    def versions(self, scope: str, name: str) -> Collection[Entry]:
         """All registered and remembered versions of a tool."""
-        return self._tools.get((scope, name), {}).values()
+        return self._published.get(scope, {}).get(name, {}).values()
 
     def usage(self, scope: str | None = None) -> Usage:
         """What a scope keeps, or all together."""
         if scope is not None:
             return self._usage.get(scope) or Usage()
-        return Usage(
-            sum(usage.versions for usage in self._usage.values()),
-            sum(usage.size_bytes for usage in self._usage.values()),
-        )
+        every = self._usage.values()
+        return Usage(sum(usage.versions for usage in every), sum(usage.size_bytes for usage in every))
 
     def live(self, scope: str, name: str, now: float) -> dict[str, Entry]:
         """A tool's live versions."""
-        found, known = self._found.get((scope, name), {}), self._tools.get((scope, name), {})
+        found = self._discovered.get(scope, {}).get(name, {})
+        known = self._published.get(scope, {}).get(name, {})
         return {v: e for v, e in found.items() if e.is_live(now)} | {
             v: e for v, e in known.items() if e.is_live(now)
         }
 
     def names(self, scope: str, now: float) -> list[str]:
         """The names of a scope's tools that have a live version, sorted."""
-        names = {name for where in (self._tools, self._found) for s, name in where if s == scope}
+        names = self._published.get(scope, {}).keys() | self._discovered.get(scope, {}).keys()
         return sorted(name for name in names if self.live(scope, name, now))
 
     def live_count(self, now: float) -> int:
         """How many versions live, over all scopes."""
-        keys = self._tools.keys() | self._found.keys()
-        return sum(len(self.live(scope, name, now)) for scope, name in keys)
+        scopes = self._published.keys() | self._discovered.keys()
+        return sum(len(self.live(scope, name, now)) for scope in scopes for name in self.names(scope, now))
 
     def resolve(self, tenant: str, ref: str, now: float) -> ToolInfo:
         """The highest live version that fits `name` or `name@range`: the tenant's own, else the shared one.
@@ -174,6 +182,11 @@ class Catalogue:
         usage.size_bytes += sign * len(entry.document)
         if not usage.versions:
             del self._usage[scope]
+
+
+def _put(tools: Tools, entry: Entry) -> None:
+    info = entry.info
+    tools.setdefault(info.scope, {}).setdefault(info.name, {})[info.version] = entry
 
 
 def entry_of(info: ToolInfo, *, document: bytes, expires: float, revision: int) -> Entry:

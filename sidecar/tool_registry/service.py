@@ -1,14 +1,13 @@
 """The registry: takes registrations, keeps them in the bucket, and knows what every replica has written there."""
 
-import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from sidecar.component import Tasks, logged
+from sidecar.component import Tasks
 from sidecar.errors import BusUnavailable, Conflict, InvalidRequest, Permanent
 from sidecar.models.base import rfc3339
 from sidecar.models.codec import decode, encode
@@ -24,19 +23,38 @@ from sidecar.models.tool import (
 )
 from sidecar.ports import Clock, Endpoint, Query, Reply, StoredTool, ToolBus, ToolChange, ToolKey, ToolStore
 from sidecar.settings import Policy
-from sidecar.tool_registry.catalogue import Catalogue
-from sidecar.tool_registry.documents import document_of, entry_from, key_of
+from sidecar.tool_registry.catalogue import Catalogue, Entry
+from sidecar.tool_registry.discovery import Discovery
+from sidecar.tool_registry.documents import document_of, key_of
+from sidecar.tool_registry.follower import Follower
+from sidecar.tool_registry.listing import page_of
+from sidecar.tool_registry.publishing import (
+    Limits,
+    check_compatible,
+    check_registration,
+    check_unchanged,
+    lives_until,
+    room_for,
+)
 
-log = logging.getLogger(__name__)
-
-CHECK_S = 1.0
 REMEMBER_S = 30 * 86_400
-MOST_KNOWN = 8192
+MOST_KNOWN = 8_192
 MOST_TRIES = 4
 
 
+class _Known(NamedTuple):
+    """A registration that was found good, by the digest of its bytes: a renewal need not be read again."""
+
+    key: ToolKey
+    document: bytes
+    ttl_s: int
+
+
 class ToolRegistry:
-    """One replica's part of the registry. `find` is for jobs, the endpoints are for providers."""
+    """One replica's part of the registry: `find` is for jobs, the endpoints are for providers.
+
+    Every replica holds the whole view, so that `find` asks nobody.
+    """
 
     def __init__(
         self,
@@ -47,26 +65,26 @@ class ToolRegistry:
         policy: Callable[[], Policy],
         subjects: Subjects,
         on_crash: Callable[[BaseException], None],
+        limits: Limits | None = None,
     ) -> None:
         """`policy` is asked each time, so that a reload holds at once."""
         self._store = store
-        self._bus = bus
         self._clock = clock
         self._policy = policy
         self._subjects = subjects
+        self._limits = limits or Limits()
         self._tasks = Tasks(on_crash)
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
         self.catalogue = Catalogue()
-        self._seen = 0
-        self._is_current = False
-        self._heard: list[ToolChange] | None = None
-        self._known: OrderedDict[tuple[str, bytes], tuple[ToolKey, bytes, int]] = OrderedDict()
+        self._follower = Follower(store=store, catalogue=self.catalogue, clock=clock, subjects=subjects)
+        self._discovery = Discovery(
+            bus=bus, catalogue=self.catalogue, clock=clock, policy=policy, subjects=subjects
+        )
 
     async def start(self) -> None:
-        """Read what is registered, and hear of changes from now on."""
-        await self._store.listen(self._hear)
-        with logged("reading the tools"):
-            await self._read()
-        self._tasks.spawn(self._watch(), name="tools")
+        """Read what is registered; hear of changes, and look for services, from now on."""
+        await self._follower.start(self._tasks)
+        self._discovery.start(self._tasks)
 
     async def stop(self) -> None:
         await self._tasks.cancel()
@@ -103,135 +121,104 @@ class ToolRegistry:
 
     async def _register(self, query: Query) -> Reply:
         scope = _scope(query)
-        digest = blake2b(query.payload, digest_size=16).digest()
-        known = self._known.get((scope, digest))
+        digest = blake2b(query.payload, digest_size=20, key=scope.encode()).digest()
+        known = self._known.get(digest)
         if known is None:
             registration = decode(query.payload, ToolRegistration)
-            known = key_of(scope, registration), document_of(registration), registration.ttl_s
-        key, document, ttl_s = known
-        expires = await self._keep(key, document, ttl_s)
-        self._known[scope, digest] = known
-        self._known.move_to_end((scope, digest))
-        if len(self._known) > MOST_KNOWN:
-            self._known.popitem(last=False)
-        subject = self._subjects.call(scope, key.name, key.version)
+            check_registration(registration, len(query.payload))
+            known = _Known(key_of(scope, registration), document_of(registration), registration.ttl_s)
+            expires = await self._publish(known, registration)
+        else:
+            expires = await self._publish(known, None)
+        self._remember(digest, known)
+        subject = self._subjects.call(scope, known.key.name, known.key.version)
         return Reply(encode(ToolRegistered(subject=subject, expires=rfc3339(expires))))
 
-    async def _keep(self, key: ToolKey, document: bytes, ttl_s: int) -> float:
-        """Make a version live for `ttl_s` from now. Returns when it ends."""
+    async def _publish(self, known: _Known, registration: ToolRegistration | None) -> float:
+        """Make a version live for its ttl from now. Returns when it ends, as every replica will see it.
+
+        `registration` is None for what was published before; should it be forgotten meanwhile, it is read again.
+        """
+        if not self._follower.is_ready:
+            raise BusUnavailable("the registered tools have not been read yet: try again")
         for _ in range(MOST_TRIES):
-            entry = self.catalogue.get(key)
-            if entry is not None and entry.document != document:
-                raise InvalidRequest(
-                    "this version is published with other content: publish a new version", path="version"
-                )
-            expires = self._clock.now() + ttl_s
-            try:
-                await self._write(key, document, expires=expires, revision=entry.revision if entry else 0)
-                return expires
-            except Conflict:
-                await self._refresh(key)
+            now, entry = self._clock.now(), self.catalogue.get(known.key)
+            if entry is None:
+                await self._admit(known, registration or decode(known.document, ToolRegistration), now)
+            else:
+                check_unchanged(entry.document, known.document)
+            until = lives_until(now, known.ttl_s, until=entry.expires if entry else None)
+            if until is None and entry is not None:
+                return entry.expires
+            until = until or now + known.ttl_s
+            if await self._write(
+                known.key, known.document, expires=until, revision=entry.revision if entry else 0
+            ):
+                return until
         raise BusUnavailable("too many providers register this version at once: try again")
 
-    async def _write(self, key: ToolKey, document: bytes, *, expires: float, revision: int) -> None:
-        keep_s = max(1, int(expires - self._clock.now())) + REMEMBER_S
-        written = await self._store.put(key, document, expires=expires, revision=revision, keep_s=keep_s)
-        self._apply(ToolChange(written, key, StoredTool(key, document, expires, written)))
+    async def _admit(self, known: _Known, registration: ToolRegistration, now: float) -> None:
+        """Raises Permanent for a new version that breaks older promises, or has no room."""
+        scope = known.key.scope
+        check_compatible(registration, self.catalogue.versions(scope, known.key.name))
+        forgotten = room_for(
+            len(known.document),
+            scope=self.catalogue.usage(scope),
+            total=self.catalogue.usage(),
+            kept=self.catalogue.published(scope),
+            limits=self._limits,
+            now=now,
+        )
+        for entry in forgotten:
+            await self._forget(entry)
 
-    async def _refresh(self, key: ToolKey) -> None:
-        """Read a version that somebody else wrote."""
-        stored = await self._store.get(key)
-        if stored is not None:
-            self._apply(ToolChange(stored.revision, key, stored))
-            return
-        entry = self.catalogue.get(key)
-        if entry is not None:
-            self.catalogue.forget(key, revision=entry.revision + 1)
+    async def _forget(self, entry: Entry) -> None:
+        try:
+            await self._store.delete(entry.key, revision=entry.revision)
+        except Conflict:
+            await self._follower.refresh(entry.key)
+        else:
+            self.catalogue.forget(entry.key, revision=entry.revision + 1)
+
+    async def _write(self, key: ToolKey, document: bytes, *, expires: float, revision: int) -> bool:
+        """False when somebody else wrote meanwhile; their write is known then."""
+        keep_s = max(1, int(expires - self._clock.now())) + REMEMBER_S
+        try:
+            written = await self._store.put(key, document, expires=expires, revision=revision, keep_s=keep_s)
+        except Conflict:
+            await self._follower.refresh(key)
+            return False
+        self._follower.apply(ToolChange(written, key, StoredTool(key, document, expires, written)))
+        return True
 
     async def _deregister(self, query: Query) -> Reply:
         scope = _scope(query)
         asked = decode(query.payload, ToolDeregistration)
-        key = ToolKey(scope, asked.name, asked.version)
-        removed = await self._end(key)
+        removed = await self._end(ToolKey(scope, asked.name, asked.version))
         return Reply(encode(ToolDeregistered(name=asked.name, version=asked.version, removed=removed)))
 
     async def _end(self, key: ToolKey) -> bool:
-        """End a registration now. False when it did not live."""
+        """End a registration now; what was published stays in mind. False when it did not live."""
         for _ in range(MOST_TRIES):
-            entry, now = self.catalogue.get(key), self._clock.now()
+            now, entry = self._clock.now(), self.catalogue.get(key)
             if entry is None or not entry.is_live(now):
                 return False
-            try:
-                await self._write(key, entry.document, expires=now, revision=entry.revision)
+            if await self._write(key, entry.document, expires=now, revision=entry.revision):
                 return True
-            except Conflict:
-                await self._refresh(key)
         raise BusUnavailable("too many providers register this version at once: try again")
 
     async def _list(self, query: Query) -> Reply:
         scope = _scope(query)
         asked = decode(query.payload, ToolListRequest)
-        now = self._clock.now()
-        names = self.catalogue.names(scope, now)
-        tools = [
-            entry.shown()
-            for name in names
-            for entry in sorted(
-                self.catalogue.live(scope, name, now).values(), key=lambda e: e.version, reverse=True
-            )
-        ]
-        del asked
-        return Reply(encode(ToolList(tools=tuple(tools))))
+        allowed = self._policy().tenant(scope).tools
+        page = page_of(self.catalogue, scope, asked, allowed=allowed, now=self._clock.now())
+        return Reply(encode(page))
 
-    def _hear(self, change: ToolChange) -> None:
-        if self._heard is not None:
-            self._heard.append(change)
-            return
-        if change.revision != self._seen + 1:
-            self._is_current = self._is_current and change.revision <= self._seen
-        self._seen = max(self._seen, change.revision)
-        self._apply(change)
-
-    def _apply(self, change: ToolChange) -> None:
-        if change.key is None:
-            return
-        if change.stored is None:
-            self.catalogue.forget(change.key, revision=change.revision)
-            return
-        stored, known = change.stored, self.catalogue.get(change.key)
-        if known is not None and known.document == stored.document:
-            self.catalogue.renew(change.key, expires=stored.expires, revision=stored.revision)
-            return
-        try:
-            self.catalogue.put(entry_from(stored, subjects=self._subjects))
-        except (InvalidRequest, ValueError) as e:
-            log.warning(
-                "the bucket of tools holds what is none", extra={"key": ".".join(change.key), "error": str(e)}
-            )
-
-    async def _read(self) -> None:
-        """Take over all that is stored; what is heard meanwhile counts after it."""
-        heard: list[ToolChange] = []
-        self._heard = heard
-        try:
-            snapshot = await self._store.snapshot()
-            for stored in snapshot.tools:
-                self._apply(ToolChange(stored.revision, stored.key, stored))
-            self.catalogue.keep_only((tool.key for tool in snapshot.tools), revision=snapshot.revision)
-            self._seen, self._is_current = snapshot.revision, True
-        finally:
-            self._heard = None
-            for change in heard:
-                if change.revision > self._seen:
-                    self._hear(change)
-
-    async def _watch(self) -> None:
-        """Once a second: is there anything that was not heard?"""
-        while True:
-            await self._clock.sleep(CHECK_S)
-            with logged("looking for changes of tools"):
-                if not self._is_current or await self._store.last_revision() > self._seen:
-                    await self._read()
+    def _remember(self, digest: bytes, known: _Known) -> None:
+        self._known[digest] = known
+        self._known.move_to_end(digest)
+        if len(self._known) > MOST_KNOWN:
+            self._known.popitem(last=False)
 
 
 def _scope(query: Query) -> str:

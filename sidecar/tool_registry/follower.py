@@ -1,0 +1,114 @@
+"""The view of the bucket, kept current: what is heard counts at once, and what was missed is read again."""
+
+import logging
+
+from sidecar.component import Tasks, logged
+from sidecar.errors import InvalidRequest
+from sidecar.models.subjects import Subjects
+from sidecar.ports import Clock, ToolChange, ToolKey, ToolStore
+from sidecar.tool_registry.catalogue import Catalogue
+from sidecar.tool_registry.documents import entry_from
+
+log = logging.getLogger(__name__)
+
+CHECK_S = 1.0
+REREAD_S = 60.0
+
+
+class Follower:
+    """Carries every write to the bucket into `catalogue`.
+
+    Revisions count without gaps, so a gap in what is heard shows a loss at once, and once a second the bucket's
+    last revision shows one at the end. A reconnect is nothing else than a loss.
+    """
+
+    def __init__(self, *, store: ToolStore, catalogue: Catalogue, clock: Clock, subjects: Subjects) -> None:
+        self._store = store
+        self._catalogue = catalogue
+        self._clock = clock
+        self._subjects = subjects
+        self._seen = 0
+        self._is_whole = False
+        self._heard_meanwhile: list[ToolChange] | None = None
+        self._read_at = float("-inf")
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the bucket was read once: before, what is not known may be there all the same."""
+        return self._read_at > float("-inf")
+
+    async def start(self, tasks: Tasks) -> None:
+        """Listen, then read: nothing falls between. While NATS is away the view is empty, and filled later."""
+        await self._store.listen(self._hear)
+        with logged("reading the tools"):
+            await self._read()
+        tasks.spawn(self._watch(), name="tools")
+
+    def apply(self, change: ToolChange) -> None:
+        """Take one write over; older ones than what is known have no effect."""
+        if change.key is None:
+            return
+        if change.stored is None:
+            self._catalogue.forget(change.key, revision=change.revision)
+            return
+        stored, known = change.stored, self._catalogue.get(change.key)
+        if known is not None and known.document == stored.document:
+            self._catalogue.renew(change.key, expires=stored.expires, revision=stored.revision)
+            return
+        try:
+            self._catalogue.put(entry_from(stored, subjects=self._subjects))
+        except (InvalidRequest, ValueError) as e:
+            key = ".".join(change.key)
+            log.warning("the bucket of tools holds what is none", extra={"key": key, "error": str(e)})
+
+    async def refresh(self, key: ToolKey) -> None:
+        """Read one version, because somebody else wrote it."""
+        stored = await self._store.get(key)
+        if stored is not None:
+            self.apply(ToolChange(stored.revision, key, stored))
+        elif (entry := self._catalogue.get(key)) is not None:
+            self._catalogue.forget(key, revision=entry.revision + 1)
+
+    def _hear(self, change: ToolChange) -> None:
+        if self._heard_meanwhile is not None:
+            self._heard_meanwhile.append(change)
+            return
+        if change.revision > self._seen + 1:
+            self._is_whole = False
+        self._seen = max(self._seen, change.revision)
+        self.apply(change)
+
+    async def _read(self) -> None:
+        """Take over all that is stored; what is heard meanwhile counts after it."""
+        heard = self._heard_meanwhile = list[ToolChange]()
+        before = self._seen
+        try:
+            snapshot = await self._store.snapshot()
+            if snapshot.revision < before:
+                # The bucket was made anew, and counts from its beginning.
+                self._catalogue.clear()
+            for stored in snapshot.tools:
+                self.apply(ToolChange(stored.revision, stored.key, stored))
+            self._catalogue.keep_only((tool.key for tool in snapshot.tools), revision=snapshot.revision)
+            self._seen, self._is_whole = snapshot.revision, True
+            self._read_at = self._clock.monotonic()
+        finally:
+            self._heard_meanwhile = None
+            for change in heard:
+                if change.revision > self._seen:
+                    self._hear(change)
+
+    async def _watch(self) -> None:
+        while True:
+            await self._clock.sleep(CHECK_S)
+            with logged("looking for changes of tools"):
+                if await self._is_behind():
+                    await self._read()
+
+    async def _is_behind(self) -> bool:
+        """Read anew now and then all the same: at R3 a snapshot comes from a follower, which may lag."""
+        if not self._is_whole or self._clock.monotonic() - self._read_at >= REREAD_S:
+            return True
+        before = self._seen
+        last = await self._store.last_revision()
+        return last > self._seen or last < before

@@ -1,0 +1,158 @@
+"""What may be registered, and for how long it then lives. Pure."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from sidecar.errors import InvalidRequest, Permanent
+from sidecar.models.tool import ToolRegistration
+from sidecar.schema_check import schema_problem
+from sidecar.tool_registry.catalogue import Entry, Usage
+from sidecar.tool_registry.compatibility import Break, broken
+from sidecar.tool_registry.documents import registration_of
+from sidecar.tool_registry.versions import Version, parse_version
+
+MOST_REGISTRATION_BYTES = 64 * 1024
+SLACK_FROM_TTL_S = 60
+
+
+class Limits(NamedTuple):
+    """Bounds of the registry. A version counts while it lives and while it is remembered."""
+
+    live_per_scope: int = 2_000
+    versions_per_scope: int = 4_000
+    bytes_per_scope: int = 16 * 1024 * 1024
+    versions: int = 40_000
+    bytes: int = 128 * 1024 * 1024
+
+
+def check_registration(registration: ToolRegistration, payload_bytes: int) -> None:
+    """Raises InvalidRequest (`payload_too_large` where it is that) with the path of what is wrong."""
+    if payload_bytes > MOST_REGISTRATION_BYTES:
+        raise InvalidRequest(
+            f"a registration of {payload_bytes} bytes is larger than {MOST_REGISTRATION_BYTES}",
+            code="payload_too_large",
+        )
+    try:
+        parse_version(registration.version)
+    except ValueError as e:
+        raise InvalidRequest(str(e), path="version") from e
+    _check_schema(registration.input_schema, "input_schema")
+    if registration.input_schema.get("type") != "object":
+        raise InvalidRequest('must say "type": "object": a tool\'s input is an object', path="input_schema")
+    if registration.output_schema is not None:
+        _check_schema(registration.output_schema, "output_schema")
+
+
+def _check_schema(schema: dict[str, Any], path: str) -> None:
+    problem = schema_problem(msgspec.json.encode(schema))
+    if problem is not None:
+        raise InvalidRequest(f"is not a usable JSON Schema: {problem}", path=path)
+
+
+def check_unchanged(published: bytes, document: bytes) -> None:
+    """Raises InvalidRequest with the path where a version differs from what was published under its number."""
+    if published == document:
+        return
+    old, new = msgspec.json.decode(published), msgspec.json.decode(document)
+    path = _first_difference(old, new, "") or "version"
+    raise InvalidRequest(
+        "differs from what was published as this version, and a published version never changes: "
+        "register a new version",
+        path=path,
+    )
+
+
+def check_compatible(registration: ToolRegistration, others: Iterable[Entry]) -> None:
+    """Raises InvalidRequest where the version breaks what its predecessor promised, or its successor what it does.
+
+    Only releases of one line count: pre-releases promise nothing, and neither do versions of another major one.
+    """
+    version = parse_version(registration.version)
+    if version.is_prerelease:
+        return
+    line = [e for e in others if e.version.line == version.line and not e.version.is_prerelease]
+    before = max((e for e in line if e.version < version), key=lambda e: e.version, default=None)
+    after = min((e for e in line if e.version > version), key=lambda e: e.version, default=None)
+    if before is not None:
+        found = broken(registration_of(before.document), registration)
+        if found is not None:
+            raise _incompatible(found, str(before.version), version)
+    if after is not None:
+        found = broken(registration, registration_of(after.document))
+        if found is not None:
+            raise InvalidRequest(
+                f"version {after.version}, published already, would not be compatible with it: "
+                f"{found.path} {found.message}",
+                path=found.path,
+            )
+
+
+def _incompatible(found: Break, older: str, version: Version) -> InvalidRequest:
+    major, minor, _ = version.core
+    major_one = f"{major + 1}.0.0" if major else f"0.{minor + 1}.0"
+    return InvalidRequest(
+        f"{found.message}: not compatible with version {older}; keep what that promised, or register {major_one}",
+        path=found.path,
+    )
+
+
+def room_for(
+    size_bytes: int, *, scope: Usage, total: Usage, kept: Iterable[Entry], limits: Limits, now: float
+) -> list[Entry]:
+    """The remembered versions of the scope to forget, oldest first, so that another one fits.
+
+    Raises Permanent (`quota_exceeded`) when what lives fills the limits.
+    """
+    entries = list(kept)
+    live = sum(entry.is_live(now) for entry in entries)
+    if live >= limits.live_per_scope:
+        raise _full(f"{limits.live_per_scope} live versions of tools")
+    over_versions = max(scope.versions + 1 - limits.versions_per_scope, total.versions + 1 - limits.versions)
+    over_bytes = max(
+        scope.size_bytes + size_bytes - limits.bytes_per_scope, total.size_bytes + size_bytes - limits.bytes
+    )
+    forgotten: list[Entry] = []
+    for entry in sorted((e for e in entries if not e.is_live(now)), key=lambda e: e.expires):
+        if over_versions <= 0 and over_bytes <= 0:
+            break
+        forgotten.append(entry)
+        over_versions -= 1
+        over_bytes -= len(entry.document)
+    if over_versions > 0 or over_bytes > 0:
+        raise _full("as much as the registry takes")
+    return forgotten
+
+
+def _full(what: str) -> Permanent:
+    return Permanent(
+        f"the scope holds {what}: deregister some, or let their registrations end", code="quota_exceeded"
+    )
+
+
+def lives_until(now: float, ttl_s: int, *, until: float | None) -> float | None:
+    """When a registration repeated now is to end; None when what is written already lasts long enough.
+
+    `until` is when it ends as it was written, None for one that does not live. A renewal of a long ttl is given
+    half as much again, so that a provider that renews three times a ttl has the bucket written every other time.
+    """
+    if until is None or until <= now:
+        return now + ttl_s
+    if until >= now + ttl_s:
+        return None
+    return now + (ttl_s * 1.5 if ttl_s >= SLACK_FROM_TTL_S else ttl_s)
+
+
+def _first_difference(old: Any, new: Any, path: str) -> str:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted(old.keys() | new.keys()):
+            if name not in old or name not in new:
+                return f"{path}.{name}".lstrip(".")
+            if old[name] != new[name]:
+                return _first_difference(old[name], new[name], f"{path}.{name}".lstrip("."))
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for i, (one, other) in enumerate(zip(old, new, strict=True)):
+            if one != other:
+                return _first_difference(one, other, f"{path}[{i}]")
+    return path
