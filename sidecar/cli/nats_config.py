@@ -9,8 +9,9 @@ JetStream's acknowledgement of a request can be aimed at any subject of the acco
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from sidecar.cli.nats_watchers import WATCHER, watcher_of, watching
 from sidecar.errors import StartupError
 from sidecar.models.subjects import (
     CANCEL_BUCKET,
@@ -46,13 +47,31 @@ _BUCKETS = (JOB_BUCKET, CANCEL_BUCKET, CONTROL_BUCKET, TOOL_BUCKET, CONFIG_BUCKE
 _RESERVED = ("default", "shared", "sidecar", "operator", "sys")
 
 
-def render(tenants: Sequence[str], *, mode: Mode, prefix: str = "llm") -> str:
+class Watchers(NamedTuple):
+    """Which users that only look there are to be: one for all, one for each tenant."""
+
+    all_tenants: bool = False
+    each_tenant: bool = False
+
+    def names(self, tenants: Iterable[str]) -> list[str]:
+        return [WATCHER] * self.all_tenants + [watcher_of(tenant) for tenant in tenants if self.each_tenant]
+
+    @property
+    def flags(self) -> str:
+        return " --dashboard" * self.all_tenants + " --tenant-dashboards" * self.each_tenant
+
+
+NOBODY = Watchers()
+
+
+def render(tenants: Sequence[str], *, mode: Mode, prefix: str = "llm", watchers: Watchers = NOBODY) -> str:
     """The configuration for these tenants. Raises StartupError for names that cannot be kept apart."""
-    _check(tenants)
+    _check(tenants, watchers)
     subjects = Subjects(prefix)
-    lines = _accounts(tenants, subjects) if mode == "accounts" else _users(tenants, subjects)
+    make = _accounts if mode == "accounts" else _users
+    lines = make(tenants, subjects, watchers)
     head = [
-        f"# Made by: sidecar nats-config --mode {mode} --tenants {','.join(tenants)}",
+        f"# Made by: sidecar nats-config --mode {mode} --tenants {','.join(tenants)}{watchers.flags}",
         "# Each $NAME is read from the server's environment. Let a password begin with a letter.",
     ]
     return "\n".join([*head, *lines])
@@ -63,10 +82,10 @@ def password_variable(user: str) -> str:
     return "LLM_PASSWORD_" + re.sub(r"[^A-Z0-9]", "_", user.upper())
 
 
-def _check(tenants: Sequence[str]) -> None:
+def _check(tenants: Sequence[str], watchers: Watchers) -> None:
     if not tenants:
         raise StartupError("no tenant was named: give --tenants acme,globex")
-    seen: dict[str, str] = {}
+    seen = {password_variable(name): name for name in watchers.names(tenants)}
     for tenant in tenants:
         if not is_name(tenant):
             raise StartupError(f"{tenant!r} is no tenant's name: use 1 to 64 of A-Z a-z 0-9 _ -")
@@ -78,7 +97,7 @@ def _check(tenants: Sequence[str]) -> None:
         seen[variable] = tenant
 
 
-def _accounts(tenants: Sequence[str], subjects: Subjects) -> list[str]:
+def _accounts(tenants: Sequence[str], subjects: Subjects, watchers: Watchers) -> list[str]:
     position = subjects.root.count(".") + 3
     exports = [_service_export(subjects, verb, rest, position) for verb, rest in _SERVICES.items()]
     exports.append(f'{{ stream: "{subjects.endpoint("job", "*", ">")}", account_token_position: {position} }}')
@@ -87,10 +106,12 @@ def _accounts(tenants: Sequence[str], subjects: Subjects) -> list[str]:
         for tenant in tenants
     ]
     lines = ["accounts {", f"  {SIDECAR}: {{", "    jetstream: enabled"]
-    lines += [f"    users: [{{ user: sidecar, password: ${password_variable('sidecar')} }}]"]
+    users = [f"{{ user: sidecar, password: ${password_variable('sidecar')} }}"]
+    users += [_watcher(subjects)] * watchers.all_tenants
+    lines += _users_of_account(users)
     lines += [*_list("exports", exports), *_list("imports", imports), "  }"]
     for tenant in tenants:
-        lines += _tenant_account(tenant, subjects)
+        lines += _tenant_account(tenant, subjects, watchers)
     return [*lines, "}"]
 
 
@@ -102,7 +123,20 @@ def _service_export(subjects: Subjects, verb: str, rest: str, position: int) -> 
     )
 
 
-def _tenant_account(tenant: str, subjects: Subjects) -> list[str]:
+def _users_of_account(users: Sequence[str]) -> list[str]:
+    return [f"    users: [{users[0]}]"] if len(users) == 1 else _list("users", users)
+
+
+def _watcher(subjects: Subjects, tenant: str | None = None) -> str:
+    name = WATCHER if tenant is None else watcher_of(tenant)
+    publish, subscribe = watching(subjects, tenant=tenant)
+    return (
+        f'{{ user: "{name}", password: ${password_variable(name)}, permissions: {{ '
+        f"publish: {_quoted(publish)}, subscribe: {_quoted(subscribe)} }} }}"
+    )
+
+
+def _tenant_account(tenant: str, subjects: Subjects, watchers: Watchers) -> list[str]:
     def imported(kind: str, subject: str) -> str:
         return f'{{ {kind}: {{ account: {SIDECAR}, subject: "{subject}" }} }}'
 
@@ -112,16 +146,18 @@ def _tenant_account(tenant: str, subjects: Subjects) -> list[str]:
     ]
     imports.append(imported("stream", subjects.endpoint("job", tenant, ">")))
     calls = f'{{ service: "{subjects.endpoint("call", tenant, ">")}", accounts: [{SIDECAR}] }}'
+    users = [f'{{ user: "{tenant}", password: ${password_variable(tenant)} }}']
+    users += [_watcher(subjects, tenant)] * watchers.each_tenant
     return [
         f'  "{tenant}": {{',
-        f'    users: [{{ user: "{tenant}", password: ${password_variable(tenant)} }}]',
+        *_users_of_account(users),
         *_list("imports", imports),
         *_list("exports", [calls]),
         "  }",
     ]
 
 
-def _users(tenants: Sequence[str], subjects: Subjects) -> list[str]:
+def _users(tenants: Sequence[str], subjects: Subjects, watchers: Watchers) -> list[str]:
     own = [f"{subjects.root}.>", "$JS.API.>", *(f"$KV.{bucket}.>" for bucket in _BUCKETS), "$O.>", "_INBOX.>"]
     replies = [f"_INBOX_{tenant}.>" for tenant in tenants]
     lines = [
@@ -133,9 +169,11 @@ def _users(tenants: Sequence[str], subjects: Subjects) -> list[str]:
         f"        publish: {_quoted([*own, *replies])}",
         f"        subscribe: {_quoted([f'{subjects.root}.>', '$SRV.>', '$KV.>', '_INBOX.>'])} }} }}",
     ]
+    watching_users = [_watcher(subjects)] * watchers.all_tenants
     for tenant in tenants:
         lines += _tenant_user(tenant, subjects)
-    return [*lines, "  ]", "}"]
+        watching_users += [_watcher(subjects, tenant)] * watchers.each_tenant
+    return [*lines, *(f"    {user}" for user in watching_users), "  ]", "}"]
 
 
 def _tenant_user(tenant: str, subjects: Subjects) -> list[str]:

@@ -14,17 +14,32 @@ from sidecar.cli.invocation import Invocation, printing_options
     show_default=True,
     help="An account for each tenant, or users of one account.",
 )
+@click.option(
+    "--dashboard", "is_watched", is_flag=True, help="With a user `dashboard` that sees all and changes nothing."
+)
+@click.option(
+    "--tenant-dashboards",
+    "are_tenants_watched",
+    is_flag=True,
+    help="With users `<tenant>-dashboard` that see one tenant's jobs and change nothing.",
+)
 @click.option("--prefix", default="llm", show_default=True, help="As the setting nats.prefix.")
 @printing_options
 @click.pass_obj
-def command(invocation: Invocation, tenants: str, mode: str, prefix: str) -> None:
+def command(
+    invocation: Invocation, tenants: str, mode: str, is_watched: bool, are_tenants_watched: bool, prefix: str
+) -> None:
     """Print a part of nats-server's configuration: include it, or paste it.
 
-    Passwords are read by the server from its environment: LLM_PASSWORD_SIDECAR and LLM_PASSWORD_<TENANT>.
+    Passwords are read by the server from its environment: LLM_PASSWORD_SIDECAR and LLM_PASSWORD_<TENANT>;
+    with dashboards also LLM_PASSWORD_DASHBOARD and LLM_PASSWORD_<TENANT>_DASHBOARD.
     """
-    from sidecar.cli.nats_config import render
+    from sidecar.cli.nats_config import Watchers, render
 
     names = tuple(name.strip() for name in tenants.split(",") if name.strip())
-    invocation.data(render(names, mode="users" if mode == "users" else "accounts", prefix=prefix))
+    watchers = Watchers(all_tenants=is_watched, each_tenant=are_tenants_watched)
+    invocation.data(
+        render(names, mode="users" if mode == "users" else "accounts", prefix=prefix, watchers=watchers)
+    )
     if mode == "users":
         invocation.note("users of one account are the weaker way: docs/deploy.md says what a hostile one can do")

@@ -131,7 +131,7 @@ class App {
   #tick() {
     if (this.bus === null) return;
     const now = Date.now();
-    this.totals = this.books.tick(now);
+    this.totals = this.books.tick(now, { isAwaited: !this.way.tenant && this.books.scheduler === null });
     this.#askModels(now);
     this.#warn(now);
     if (!document.hidden) this.#draw(now);
@@ -140,7 +140,7 @@ class App {
   #draw(now) {
     const { books, catalogue } = this;
     const tenant = this.way?.tenant ?? "";
-    this.views[this.view]?.render({ books, totals: this.totals ?? books.tick(now), now, tenant, catalogue });
+    this.views[this.view]?.render({ books, totals: this.totals ?? books.tick(now, { isAwaited: true }), now, tenant, catalogue });
   }
 
   #warn(now) {

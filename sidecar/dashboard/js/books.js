@@ -22,6 +22,7 @@ export class Books {
     this.history = new History();
     this.heardAt = 0;
     this.seconds = new Seconds();
+    this.jobsSeen = 0;
     this.skipped = 0;
     this.costSeen = 0;
   }
@@ -128,6 +129,7 @@ export class Books {
     if (row === undefined) {
       row = { key, tenant, job, state: "", model: "", class: "", attempt: 0, started: 0, ended: 0, updated: now };
       this.jobs.set(key, row);
+      this.jobsSeen += 1;
     }
     return row;
   }
@@ -143,8 +145,8 @@ export class Books {
     }
   }
 
-  /** Totals of this second; kept for the charts. */
-  tick(now) {
+  /** Totals of this second; kept for the charts, but while statistics are awaited. */
+  tick(now, { isAwaited = false } = {}) {
     const stats = this.current(now);
     const done = this.seconds.rates(now);
     const live = [...this.jobs.values()].filter((row) => !row.ended);
@@ -158,7 +160,7 @@ export class Books {
       spend: stats ? sumOf(stats, "spend_today_usd") : this.costSeen,
       refused: stats ? list(stats.pools).reduce((sum, pool) => sum + number(pool.throttles_last_minute), 0) : null,
     };
-    this.history.push(totals);
+    if (!isAwaited || stats !== null) this.history.push(totals);
     return totals;
   }
 }

@@ -24,7 +24,7 @@ export async function connect(way, onState) {
   if (!servers.length || !servers.every((url) => ADDRESS.test(url))) {
     throw new Problem("The address must look like ws://host:port or wss://host:port.", "address");
   }
-  const inbox = way.tenant ? `_INBOX_${way.tenant}` : "_INBOX.dashboard";
+  const inbox = way.tenant ? `_INBOX_${way.tenant}.dashboard` : "_INBOX.dashboard";
   try {
     const connection = await wsconnect({
       servers,

@@ -1,13 +1,13 @@
 // Small charts as SVG: a line over the last minutes, nothing more.
 
 import { setAttribute, svg } from "./dom.js";
-import { HISTORY_S } from "./books.js";
 
 const WIDTH = 300;
 const HEIGHT = 44;
 const PAD = 2;
+const STEP_S = 60;
 
-/** A line of up to `HISTORY_S` values, the newest at the right edge. `draw(values)` draws it anew. */
+/** A line with a value a second, the newest at the right edge. `draw(values)` draws it anew. */
 export function sparkline(label) {
   const area = svg("path", { class: "area" });
   const line = svg("path", { class: "line" });
@@ -28,7 +28,9 @@ export function sparkline(label) {
   };
 }
 
-const xOf = (i, length) => ((HISTORY_S - length + i) / (HISTORY_S - 1)) * WIDTH;
+/** Seconds from edge to edge: whole minutes, as many as there are values for. */
+const spanOf = (length) => Math.max(1, Math.ceil(length / STEP_S)) * STEP_S;
+const xOf = (i, length) => ((spanOf(length) - length + i) / (spanOf(length) - 1)) * WIDTH;
 const startOf = (values) => xOf(0, values.length).toFixed(1);
 
 /** The line through the values, scaled so that the largest touches the top; a flat zero lies at the bottom. */

@@ -1,6 +1,7 @@
 // Numbers, money and times as people read them.
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const cents = new Intl.NumberFormat("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
 const NONE = "–";
 
@@ -21,7 +22,7 @@ export function usd(value) {
   if (!isNumber(value)) return NONE;
   if (value === 0) return "$0";
   if (value < 0.01) return `$${value.toFixed(6)}`;
-  return value < 10_000 ? `$${value.toFixed(2)}` : `$${short.format(value)}`;
+  return value < 10_000 ? `$${cents.format(value)}` : `$${short.format(value)}`;
 }
 
 export function percent(share) {

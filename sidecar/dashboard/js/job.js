@@ -114,7 +114,7 @@ class JobPage {
     this.toolCard = card("Tool calls", "", this.tools);
     this.steps = h("ol", { class: "steps" });
     this.attempts = h("tbody", {});
-    this.attemptCard = card("Calls of models", "", table(["Model", "Region", "Outcome", "Time", "Error"], this.attempts));
+    this.attemptCard = card("Calls of models", "", table(["Model", "Region", "Outcome", "#Time", "Error"], this.attempts));
     this.warnings = h("ul", { class: "notes" });
     this.warningCard = card("Warnings", "", this.warnings);
     const back = h("p", { class: "crumbs" }, h("a", { href: "#/jobs" }, "Jobs"), " / ", h("a", { href: `#/jobs?of=${encodeURIComponent(tenant)}` }, tenant));
@@ -176,6 +176,8 @@ function noteOf(story, result) {
   if (story.attempt > 1) notes.push(`This is attempt ${story.attempt}; the text of earlier ones does not count.`);
   if (story.isCut) notes.push("The text is longer than this page shows.");
   if (result?.partial) notes.push("The answer is not complete.");
+  const stored = result?.output?.object;
+  if (stored) notes.push(`The whole output, ${count(stored.size)} bytes, lies in the object store: ${compact(stored.bucket)} ${compact(stored.name)}.`);
   if (result?.error) notes.push(`${result.error.code}: ${result.error.message}`);
   if (!notes.length && !result && !story.text) notes.push("No text has come yet. A job without `stream` shows its answer with the result.");
   if (!notes.length && result && !result.output?.text) notes.push("The job has no text.");

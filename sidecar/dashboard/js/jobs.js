@@ -25,7 +25,9 @@ export class Jobs {
     this.search = h("input", { type: "search", placeholder: "tenant, or tenant/job", "aria-label": "Find by tenant, or by tenant/job", spellcheck: "false", autocapitalize: "off", oninput: () => this.#first() });
     const form = h("form", { class: "find", onsubmit: (event) => this.#go(event) }, this.search, h("button", { type: "submit" }, "Look up"));
     this.buttons = FILTERS.map(([name, label]) => h("button", { type: "button", class: "chip", "data-filter": name, onclick: () => this.#choose(name) }, label));
-    this.note = h("p", { class: "hint", role: "status" });
+    this.isPaused = false;
+    this.pause = h("button", { type: "button", class: "chip", "aria-pressed": "false", onclick: () => this.#pause() }, "Pause");
+    this.note = h("p", { class: "hint" });
     this.problem = h("p", { class: "problem", role: "alert", hidden: true });
     this.list = h("div", { class: "rows" });
     this.empty = h("p", { class: "empty", hidden: true });
@@ -35,7 +37,7 @@ export class Jobs {
     this.where = h("span", { class: "faint" });
     this.pager.append(this.newer, this.where, this.older);
     root.append(
-      h("div", { class: "bar-top" }, h("h1", {}, "Jobs"), h("div", { class: "chips", role: "group", "aria-label": "Which jobs" }, ...this.buttons), form),
+      h("div", { class: "bar-top" }, h("h1", {}, "Jobs"), h("div", { class: "chips", role: "group", "aria-label": "Which jobs" }, ...this.buttons, this.pause), form),
       this.note,
       this.problem,
       h("section", { class: "card" }, this.list, this.empty, this.pager),
@@ -58,12 +60,26 @@ export class Jobs {
     this.#first();
   }
 
+  /** Hold the list still, to read it or to choose from it. */
+  #pause() {
+    this.isPaused = !this.isPaused;
+    setAttribute(this.pause, "aria-pressed", this.isPaused);
+    this.again();
+  }
+
+  #resume() {
+    this.isPaused = false;
+    setAttribute(this.pause, "aria-pressed", "false");
+  }
+
   #first() {
+    this.#resume();
     this.page = 0;
     this.again();
   }
 
   #turn(by) {
+    this.#resume();
     this.page = Math.max(0, this.page + by);
     this.again();
   }
@@ -97,7 +113,9 @@ export class Jobs {
   }
 
   render(state) {
+    const isHeld = this.isPaused && this.state !== null;
     this.state = state;
+    if (isHeld) return;
     const { books, now } = state;
     const wanted = this.search.value.trim().toLowerCase();
     const isWanted = FILTERS.find(([name]) => name === this.filter)[2];
@@ -121,7 +139,7 @@ export class Jobs {
 
 function aboutList(books) {
   const skipped = books.skipped ? ` ${plural(books.skipped, "event")} came too fast to be listed; the counts have them.` : "";
-  return `${plural(books.jobs.size, "job")} seen since this page was opened, the latest 500 are kept.${skipped}`;
+  return `${plural(books.jobsSeen, "job")} seen by this page${books.jobsSeen > books.jobs.size ? `, the latest ${books.jobs.size} are kept` : ""}.${skipped}`;
 }
 
 export function jobRow() {

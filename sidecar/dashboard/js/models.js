@@ -14,14 +14,14 @@ export class Models {
       "Quota pools",
       "",
       h("p", { class: "hint" }, "A pool is one model or inference profile in one region, with a quota of its own."),
-      table(["Model", "Region", "Health", "Quota used", "Tokens a minute", "Left", "In flight", "Refused a minute"], this.pools),
+      table(["Model", "Region", "Health", "Quota used", "#Tokens/min", "#Left", "#In flight", "#Refused/min"], this.pools),
       this.poolsNote,
     );
     this.catalogue = h("tbody", {});
     this.catalogueCard = card(
       "Catalogue",
       "",
-      table(["Model", "Family", "Health", "Context", "Input per million", "Output per million", "Usable"], this.catalogue),
+      table(["Model", "Family", "Health", "#Context", "#Input per million", "#Output per million", "Usable"], this.catalogue),
     );
     root.append(h("h1", {}, "Models"), this.poolCard, this.catalogueCard);
   }

@@ -3,15 +3,17 @@
 import { h, setAttribute, setPart } from "./dom.js";
 import { percent } from "./format.js";
 
+const NUMBER = "#";
+
 /** A titled box; `link` leads to the whole of what it shows the top of. */
 export function card(title, link, ...children) {
   const heading = h("h2", {}, link ? h("a", { href: link }, title) : title);
   return h("section", { class: "card" }, heading, ...children);
 }
 
-/** A scrolling table; the first column is text, the others are as their cells say. */
+/** A scrolling table; headings that begin with `#` are of numbers. */
 export function table(headings, body) {
-  const head = h("tr", {}, ...headings.map((text) => h("th", { scope: "col" }, text)));
+  const head = h("tr", {}, ...headings.map((text) => h("th", { scope: "col", class: text.startsWith(NUMBER) ? "num" : null }, text.replace(NUMBER, ""))));
   return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table" }, h("table", {}, h("thead", {}, head), body));
 }
 

@@ -6,12 +6,12 @@ import { fillShareBar, shareBar } from "./parts.js";
 
 const ROW_PX = 38;
 const SPARE_ROWS = 6;
-const STALE_MS = 3_500;
+const FRESH_MS = 1_500;
 const COLUMNS = [
   ["name", "Tenant", (row) => row.name],
-  ["interactive", "Interactive", (row) => row.byClass.interactive ?? 0],
-  ["standard", "Standard", (row) => row.byClass.standard ?? 0],
-  ["batch", "Batch", (row) => row.byClass.batch ?? 0],
+  ["interactive", "Interactive queued", (row) => row.byClass.interactive ?? 0],
+  ["standard", "Standard queued", (row) => row.byClass.standard ?? 0],
+  ["batch", "Batch queued", (row) => row.byClass.batch ?? 0],
   ["running", "Running", (row) => row.running],
   ["wait", "Wait p95", (row) => row.wait ?? -1],
   ["share", "Share: got and entitled", (row) => row.share],
@@ -24,7 +24,7 @@ export class Tenants {
     this.by = "share";
     this.isUp = false;
     this.rows = [];
-    this.search = h("input", { type: "search", placeholder: "Find a tenant", "aria-label": "Find a tenant", spellcheck: "false", oninput: () => this.again() });
+    this.search = h("input", { type: "search", placeholder: "Find a tenant", "aria-label": "Find a tenant", spellcheck: "false", oninput: () => this.#top() });
     this.summary = h("p", { class: "hint", role: "status" });
     this.heads = new Map(COLUMNS.map(([name, label]) => [name, this.#heading(name, label)]));
     this.head = h(
@@ -52,6 +52,10 @@ export class Tenants {
   #sortBy(name) {
     this.isUp = this.by === name ? !this.isUp : name === "name";
     this.by = name;
+    this.#top();
+  }
+
+  #top() {
     this.viewport.scrollTop = 0;
     this.again();
   }
@@ -98,10 +102,10 @@ export class Tenants {
   }
 
   #draw() {
+    this.body.style.height = `${this.rows.length * ROW_PX}px`;
     const height = this.viewport.clientHeight || 600;
     const first = Math.max(0, Math.floor(this.viewport.scrollTop / ROW_PX) - SPARE_ROWS);
     const last = Math.min(this.rows.length, first + Math.ceil(height / ROW_PX) + 2 * SPARE_ROWS);
-    this.body.style.height = `${this.rows.length * ROW_PX}px`;
     setAttribute(this.viewport, "aria-rowcount", this.rows.length + 1);
     const rows = this.body.children;
     while (rows.length > last - first) this.body.lastElementChild.remove();
@@ -136,9 +140,7 @@ function tenantRow() {
 
 function fillTenant(element, row, most, now) {
   const [name, interactive, standard, batch, running, wait, share, tokens, spend] = element.children;
-  const isStale = now - row.at > STALE_MS;
-  setAttribute(element, "data-stale", isStale ? "yes" : "no");
-  setAttribute(element, "title", isStale ? `as of ${ago(row.at, now)}` : "");
+  setAttribute(element, "title", now - row.at > FRESH_MS ? `as of ${ago(row.at, now)}` : "");
   setText(name.firstChild, row.name);
   setAttribute(name.firstChild, "href", `#/jobs?of=${encodeURIComponent(row.name)}`);
   [interactive, standard, batch].forEach((cell, i) => queued(cell, row.byClass[["interactive", "standard", "batch"][i]]));
