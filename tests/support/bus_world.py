@@ -17,6 +17,8 @@ from sidecar.adapters.memory.leases import MemoryLeaseStore
 from sidecar.adapters.memory.policies import MemoryPolicyStore
 from sidecar.adapters.memory.publisher import MemoryPublisher
 from sidecar.adapters.memory.spend import MemorySpendLedger
+from sidecar.adapters.memory.tool_bus import MemoryToolBus
+from sidecar.adapters.memory.tool_store import MemoryToolStore
 from sidecar.adapters.nats.blobs import NatsBlobs
 from sidecar.adapters.nats.checkpoints import NatsCheckpoints
 from sidecar.adapters.nats.cluster_bus import NatsClusterBus
@@ -28,6 +30,8 @@ from sidecar.adapters.nats.mux import Mux
 from sidecar.adapters.nats.policies import NatsPolicyStore
 from sidecar.adapters.nats.publisher import NatsPublisher
 from sidecar.adapters.nats.spend import NatsSpendLedger
+from sidecar.adapters.nats.tool_bus import NatsToolBus
+from sidecar.adapters.nats.tool_store import NatsToolStore
 from sidecar.component import SystemClock
 from sidecar.models.event import Delta, Event, EventData, EventType, Status
 from sidecar.models.job import JobState
@@ -44,6 +48,8 @@ from sidecar.ports import (
     PolicyStore,
     Publisher,
     SpendLedger,
+    ToolBus,
+    ToolStore,
 )
 from sidecar.settings import RetentionSettings, Settings, TenantPolicy
 
@@ -68,6 +74,8 @@ class Storage:
     spend: SpendLedger
     policies: PolicyStore
     blobs: Blobs
+    tools: ToolStore
+    tool_bus: ToolBus
 
 
 class World(Protocol):
@@ -107,6 +115,8 @@ class MemoryWorld:
             MemorySpendLedger(self.bus, replica=replica),
             MemoryPolicyStore(self.bus, replica=replica),
             MemoryBlobs(self.bus, replica=replica),
+            MemoryToolStore(self.bus, replica=replica),
+            MemoryToolBus(self.bus, replica=replica),
         )
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -127,7 +137,7 @@ class NatsWorld:
     """`is_replicated` makes the adapters ask the leader, as with three replicas; one is enough to try it."""
 
     def __init__(self, first: Mux, second: Mux, *, is_replicated: bool) -> None:
-        self.mux = first
+        self.mux, self.other = first, second
         self.first, self.second = (self._storage(mux, is_replicated) for mux in (first, second))
         self.brief = NatsPublisher(first, Subjects(), events_s=BRIEF_S, is_replicated=is_replicated)
 
@@ -145,6 +155,8 @@ class NatsWorld:
             NatsSpendLedger(mux, subjects, is_replicated=is_replicated),
             NatsPolicyStore(mux, is_replicated=is_replicated),
             NatsBlobs(mux, bus_settings(), clock=SystemClock()),
+            NatsToolStore(mux, subjects, is_replicated=is_replicated),
+            NatsToolBus(mux),
         )
 
     async def until(self, condition: Callable[[], bool]) -> None:
