@@ -5,11 +5,16 @@ from typing import Literal
 
 from sidecar.coordinator.cost import LONG_TTL_FACTOR, TIER_FACTORS
 from sidecar.coordinator.service import Coordinator
+from sidecar.errors import InvalidRequest
+from sidecar.job_manager.succession import LastCall, Price
 from sidecar.models.call import ModelCall, ModelReply
+from sidecar.models.codec import decode_request
 from sidecar.models.content import CachePointBlock, Message
 from sidecar.models.facts import RunFacts
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Attempt, ErrorInfo, Usage
+from sidecar.ports import StoredRequest
+from sidecar.request_handler.estimate import request_tokens
 
 # Rough, and said to be: used where the provider told nothing (a call that was broken off).
 CHARACTERS_A_TOKEN = 4
@@ -49,6 +54,16 @@ def guess(call: ModelCall, facts: RunFacts, *, coordinator: Coordinator) -> None
     facts.usage += usage
     facts.usage_basis = "estimated"
     _charge(call, usage, facts, coordinator)
+
+
+def appraise(stored: StoredRequest, lost: LastCall, *, coordinator: Coordinator) -> Price:
+    """What a call that ended with its owner is taken to have cost: its prompt, and what was said of its answer."""
+    try:
+        input_tokens = request_tokens(decode_request(stored.payload))
+    except InvalidRequest:
+        input_tokens = 0
+    usage = Usage(input_tokens=input_tokens, output_tokens=lost.characters // CHARACTERS_A_TOKEN)
+    return Price(usage, coordinator.price_on(f"{lost.model_id}@{lost.region}", usage))
 
 
 def _charge(call: ModelCall, usage: Usage, facts: RunFacts, coordinator: Coordinator) -> None:

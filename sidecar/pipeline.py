@@ -20,6 +20,7 @@ from sidecar.job_manager.claiming import Taken
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.limits import left_to_the_next_reading, time_limits
 from sidecar.job_manager.service import JobManager
+from sidecar.models.call import ModelReply
 from sidecar.models.event import Status
 from sidecar.models.facts import RunFacts
 from sidecar.models.replica import ENDED, Outcome
@@ -117,6 +118,8 @@ class Pipeline:
         if job is None:
             return ENDED
         facts = RunFacts(queued_ms=self._since(opened.stored.stored_at))
+        if job.state.carried is not None:
+            facts.take_up(job.state.carried)
         try:
             return await self._run(job, opened, share, facts)
         finally:
@@ -135,7 +138,7 @@ class Pipeline:
         except asyncio.CancelledError:
             # The process stops: nobody should have to wait until this owner counts as silent.
             self._spending.count(job, facts)
-            await self._jobs.leave(job, result)
+            await self._jobs.leave(job, result, carried=facts.carried)
             raise
         return ENDED
 
@@ -144,11 +147,8 @@ class Pipeline:
         try:
             async with job.scope:
                 with time_limits(job, default_s=self._settings.timeout_s) as deadline:
-                    call, selection = self._asker.call(opened, pool=share.pool, deadline=deadline, facts=facts)
-                    call = await self._objects.filled(call, tenant=job.state.tenant)
-                    reply = await self._conversation.answer(
-                        job, call, selection=selection, share=share, facts=facts, deadline=deadline
-                    )
+                    async with self._jobs.apart(job):
+                        reply = await self._reply(job, opened, share, facts, deadline)
             facts.total_ms = self._since(opened.stored.stored_at)
             return structured.checked(formatter.answered(reply, facts), job.request.output)
         except Conflict:
@@ -160,6 +160,15 @@ class Pipeline:
             log.exception("a job met an error of our own", extra={"job": opened.job})
             facts.total_ms = self._since(opened.stored.stored_at)
             return formatter.stopped(SidecarError("the sidecar failed; its log says how"), facts)
+
+    async def _reply(
+        self, job: OwnedJob, opened: Opened, share: Share, facts: RunFacts, deadline: float
+    ) -> ModelReply:
+        call, selection = self._asker.call(opened, pool=share.pool, deadline=deadline, facts=facts)
+        call = await self._objects.filled(call, tenant=job.state.tenant)
+        return await self._conversation.answer(
+            job, call, selection=selection, share=share, facts=facts, deadline=deadline
+        )
 
     def _since(self, epoch_s: float) -> int:
         return max(0, round((self._clock.now() - epoch_s) * 1000))

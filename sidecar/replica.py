@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from sidecar import __version__
+from sidecar.accounting import appraise
 from sidecar.asking import Asker
 from sidecar.calling import Caller
 from sidecar.cluster.service import Cluster
@@ -116,6 +117,8 @@ class Replica:
             owner=name,
             max_attempts=settings.jobs.max_attempts,
             gather_s=settings.jobs.delta_ms / 1000,
+            appraise=lambda stored, call: appraise(stored, call, coordinator=self.coordinator),
+            restarts_since=lambda epoch_s: self.cluster.starts_since(epoch_s),
         )
         self.objects = Objects(ports.blobs, max_input_bytes=settings.jobs.max_input_bytes)
         self.queries = Queries(store=ports.store, publisher=ports.publisher, intake=ports.intake)
@@ -130,6 +133,7 @@ class Replica:
         self.cluster = Cluster(
             bus=ports.bus,
             leases=ports.leases,
+            checkpoints=ports.checkpoints,
             clock=ports.clock,
             name=name,
             slots=settings.scheduler.slots,

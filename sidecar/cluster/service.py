@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Callable, Mapping
 
 from sidecar.cluster import messages
+from sidecar.cluster.census import Census
 from sidecar.cluster.grants import Workers
 from sidecar.cluster.host import Host
 from sidecar.cluster.membership import BEAT_S, JOBS_A_BEAT, SILENT_S, Members
@@ -29,7 +30,7 @@ from sidecar.models.replica import (
     Turn,
     Wire,
 )
-from sidecar.ports import Clock, ClusterBus, LeaseStore
+from sidecar.ports import Checkpoints, Clock, ClusterBus, LeaseStore
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Cluster:
         *,
         bus: ClusterBus,
         leases: LeaseStore,
+        checkpoints: Checkpoints,
         clock: Clock,
         name: str,
         slots: int,
@@ -63,6 +65,7 @@ class Cluster:
         self._clock = clock
         self._own_slots = slots
         self._on_disowned = on_disowned
+        self._census = Census(checkpoints=checkpoints, clock=clock, own=self.own)
         self._tasks = Tasks(on_crash)
         self._takeovers = Tasks(on_crash)
         self._office = Office(
@@ -102,6 +105,7 @@ class Cluster:
         await self._bus.serve(messages.ops_to(self.own), self._on_ops)
         self._listening_since = self._clock.monotonic()
         self._tasks.spawn(self._keep_beating(), name="heartbeat")
+        self._tasks.spawn(self._census.enter(), name="census")
         self._office.start()
 
     async def leave(self) -> None:
@@ -139,6 +143,10 @@ class Cluster:
     def members(self) -> int:
         """How many replicas are there, this one included."""
         return 1 + sum(1 for member in self._members if member != self.own)
+
+    async def starts_since(self, epoch_s: float) -> int:
+        """How many replicas have started since then, this one included. Raises BusUnavailable."""
+        return await self._census.since(epoch_s)
 
     def choose(self) -> str | None:
         return self._workers.choose()

@@ -5,6 +5,9 @@ from enum import Enum
 from sidecar.errors import Conflict, Permanent
 from sidecar.models.job import JobState
 
+# How many owners a job may lose for each that counts against it.
+SILENT_FACTOR = 5
+
 
 class Claim(Enum):
     TAKE = "take"  # queued, or left by an owner that fell silent: write over exactly what was read
@@ -35,12 +38,35 @@ def judge(state: JobState, *, request_seq: int, granted_attempt: int) -> Claim:
     return Claim.TAKE
 
 
-def crash_loop(state: JobState, *, max_attempts: int) -> Permanent | None:
-    """The error of a job that has taken `max_attempts` owners down with it; None while it may be tried."""
-    if state.crashes < max_attempts:
+def crash_loop(
+    state: JobState,
+    *,
+    max_attempts: int,
+) -> Permanent | None:
+    """The error of a job that has taken `max_attempts` owners down with it; None while it may be tried.
+
+    Owners whose end had other reasons do not count against the job, but a job may not go on like that for ever.
+    """
+    if state.crashes < max_attempts and state.silent < max_attempts * SILENT_FACTOR:
         return None
     return Permanent(
-        f"{state.crashes} replicas fell silent while they ran this job; its request is kept in LLM_DEAD",
+        f"{state.silent} replicas fell silent while they had this job; its request is kept in LLM_DEAD",
         code="crash_loop",
-        details={"crashes": state.crashes, "last_owner": state.owner},
+        details={"crashes": state.crashes, "silent": state.silent, "last_owner": state.owner},
     )
+
+
+def is_last_chance(state: JobState, *, max_attempts: int) -> bool:
+    """Whether one more crash ends the job: then it should be clear that the crash is its own."""
+    return state.crashes > 0 and state.crashes == max_attempts - 1
+
+
+def counts_against(state: JobState, *, restarts: int) -> bool:
+    """Whether the silence of one more owner speaks against the job; `restarts`: of replicas, since it first ran.
+
+    A job that takes its owners down explains as many restarts as owners it lost. Restarts beyond that had other
+    reasons (a node that goes, an operator, a storm), and each of them may excuse one lost owner.
+    """
+    unexplained = restarts - (state.silent + 1)
+    excused = state.silent - state.crashes
+    return excused >= unexplained

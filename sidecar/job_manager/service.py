@@ -3,19 +3,22 @@
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from sidecar.component import logged, within
 from sidecar.errors import BusUnavailable, Conflict
 from sidecar.job_manager import transitions
-from sidecar.job_manager.claiming import Claim, Taken, crash_loop, judge
+from sidecar.job_manager.claiming import Claim, Taken, crash_loop, is_last_chance, judge
 from sidecar.job_manager.ending import Ending
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.persist import Record, keep_trying
 from sidecar.job_manager.progress import Progress
+from sidecar.job_manager.succession import Appraise, RestartsSince, Succession, inherited
 from sidecar.models.base import rfc3339
 from sidecar.models.event import Event, Status
-from sidecar.models.job import JobState
+from sidecar.models.job import Carried, JobState
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
 from sidecar.models.subjects import is_name
@@ -25,6 +28,8 @@ log = logging.getLogger(__name__)
 
 # What a job may take to be handed back; a grace period has passed before.
 LEAVE_S = 5.0
+# How long a job on its last chance waits until no other such job runs beside it.
+ALONE_S = 60.0
 
 
 class JobManager:
@@ -42,7 +47,12 @@ class JobManager:
         owner: str,
         max_attempts: int,
         gather_s: float,
+        appraise: Appraise,
+        restarts_since: RestartsSince,
     ) -> None:
+        """`appraise` says what a lost owner's last call is taken to have cost; `restarts_since` how many replicas
+        have started since a time.
+        """
         self._store = store
         self._publisher = publisher
         self._clock = clock
@@ -50,6 +60,10 @@ class JobManager:
         self._owner = owner
         self._max_attempts = max_attempts
         self._gather_s = gather_s
+        self._succession = Succession(
+            publisher=publisher, clock=clock, appraise=appraise, restarts_since=restarts_since
+        )
+        self._last_chance = asyncio.Lock()
         self._live: dict[tuple[str, str], OwnedJob] = {}
         self.counts: Counter[str] = Counter()
 
@@ -93,7 +107,7 @@ class JobManager:
         self._live[owned.key] = owned
         marked = asyncio.get_running_loop().create_task(self._is_cancelled(*owned.key))
         try:
-            is_ours = await self._write_claim(record, granted_attempt, model)
+            is_ours = await self._write_claim(record, stored, granted_attempt, model)
             if is_ours and await marked:
                 owned.cancel()
         except BaseException:
@@ -113,6 +127,27 @@ class JobManager:
             owned.scope.stop(error)
         return owned
 
+    @asynccontextmanager
+    async def apart(self, owned: OwnedJob) -> AsyncIterator[None]:
+        """Hold the job while it runs. On its last chance it runs beside no other such job, for a while at least:
+        of those that went down together, each is then judged by itself.
+        """
+        if not is_last_chance(owned.state, max_attempts=self._max_attempts):
+            yield
+            return
+        if self._last_chance.locked():
+            reason = "it was lost with its owners before: runs beside no other such job"
+            await owned.wait_for(Status(state="waiting", waiting_for="slot", reason=reason))
+        is_held = False
+        try:
+            with logged("waiting for a last chance to be over", job=owned.state.job):
+                await within(self._clock, ALONE_S, self._last_chance.acquire(), what="another job's last chance")
+                is_held = True
+            yield
+        finally:
+            if is_held:
+                self._last_chance.release()
+
     def _record(self, stored: StoredRequest, job: str, known: Stored | None) -> Record:
         base = known.state if known else transitions.queued(stored, job=job, now=self._clock.now())
         return Record(base, revision=known.revision if known else None, store=self._store, clock=self._clock)
@@ -122,13 +157,16 @@ class JobManager:
             "reading a cancellation", lambda: self._store.is_cancelled(tenant, job), clock=self._clock
         )
 
-    async def _write_claim(self, record: Record, granted_attempt: int | None, model: str | None) -> bool:
+    async def _write_claim(
+        self, record: Record, stored: StoredRequest, granted_attempt: int | None, model: str | None
+    ) -> bool:
         seq = record.state.request_seq
         while True:
             if not record.state.is_terminal:
+                before = await self._succession.settle(record.state, stored)
                 try:
                     await record.write(
-                        transitions.claimed(record.state, owner=self._owner, now=self._clock.now(), model=model)
+                        transitions.claimed(before, owner=self._owner, now=self._clock.now(), model=model)
                     )
                     return True
                 except Conflict:
@@ -205,9 +243,11 @@ class JobManager:
                 if record.state.is_terminal:
                     raise Conflict("the job is over already")
                 last = record.state.state
+                record.state = await self._succession.settle(record.state, stored)
                 if record.revision is not None:
                     record.state = transitions.renumbered(record.state)
-                await self._ending.commit(record, transitions.refusal(result, last), n=1)
+                whole = inherited(transitions.refusal(result, last), record.state.carried)
+                await self._ending.commit(record, whole, n=1)
                 return await self._ending.announce(record.state, metadata=metadata)
             except Conflict:
                 found = await record.read()
@@ -219,15 +259,16 @@ class JobManager:
                 return await self._settle_foreign(verdict, found.state, stored.seq)
             record.state, record.revision = found.state, found.revision
 
-    async def leave(self, owned: OwnedJob, result: Result | None) -> None:
-        """The process stops: end the job if its result is there, else hand it back for anybody to take at once.
+    async def leave(self, owned: OwnedJob, result: Result | None, *, carried: Carried | None = None) -> None:
+        """The process stops: end the job if its result is there, else hand it back for anybody to take at once,
+        with what is known of its calls so far.
 
         Gives up after `LEAVE_S` seconds: then the job counts as one of an owner that fell silent.
         """
         with logged("handing a job back", job=owned.state.job):
-            await within(self._clock, LEAVE_S, self._leave(owned, result), what="handing a job back")
+            await within(self._clock, LEAVE_S, self._leave(owned, result, carried), what="handing a job back")
 
-    async def _leave(self, owned: OwnedJob, result: Result | None) -> None:
+    async def _leave(self, owned: OwnedJob, result: Result | None, carried: Carried | None) -> None:
         record = owned.record
         while True:
             try:
@@ -237,7 +278,7 @@ class JobManager:
                 if record.state.is_terminal:
                     return await self._ending.announce(record.state, metadata=owned.metadata)
                 await owned.progress.flush()
-                await record.write(transitions.handed_back(record.state, now=self._clock.now()))
+                await record.write(transitions.handed_back(record.state, now=self._clock.now(), carried=carried))
                 self.counts["handed_back"] += 1
                 return
             except Conflict:

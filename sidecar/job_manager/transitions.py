@@ -13,7 +13,7 @@ import msgspec
 
 from sidecar.errors import SidecarError
 from sidecar.models.base import rfc3339
-from sidecar.models.job import TERMINAL, JobState, State
+from sidecar.models.job import TERMINAL, Carried, JobState, State
 from sidecar.models.result import Result
 from sidecar.ports import StoredRequest
 
@@ -64,12 +64,11 @@ def forgotten(state: JobState, *, now: float) -> JobState:
 
 
 def claimed(state: JobState, *, owner: str, now: float, model: str | None = None) -> JobState:
-    """The document of a new attempt by `owner`. Taking a live job over means that its last owner crashed."""
+    """The document of a new attempt by `owner`; of a live job, after `bereaved`."""
     _check(state.state, "running")
     return msgspec.structs.replace(
         state,
         state="running",
-        crashes=state.crashes + (state.state != "queued"),
         attempt=state.attempt + 1,
         owner=owner,
         model=model or state.model,
@@ -84,10 +83,19 @@ def restarted(state: JobState, *, now: float) -> JobState:
     return msgspec.structs.replace(state, state="running", attempt=state.attempt + 1, updated=rfc3339(now))
 
 
-def handed_back(state: JobState, *, now: float) -> JobState:
+def bereaved(state: JobState, *, counts: bool, carried: Carried | None) -> JobState:
+    """What a live job's document says once its owner is known to be lost. `counts`: against the job."""
+    return msgspec.structs.replace(
+        state, silent=state.silent + 1, crashes=state.crashes + counts, carried=carried or state.carried
+    )
+
+
+def handed_back(state: JobState, *, now: float, carried: Carried | None = None) -> JobState:
     """The document of a job that its owner gives up in good order, for another replica to take at once."""
     _check(state.state, "queued")
-    return msgspec.structs.replace(state, state="queued", owner=None, updated=rfc3339(now))
+    return msgspec.structs.replace(
+        state, state="queued", owner=None, updated=rfc3339(now), carried=carried or state.carried
+    )
 
 
 def renumbered(state: JobState) -> JobState:
@@ -119,5 +127,6 @@ def ended(state: JobState, result: Result, *, result_n: int, now: float) -> JobS
         model=result.model or state.model,
         result=result,
         result_n=result_n,
+        carried=None,
         updated=rfc3339(now),
     )

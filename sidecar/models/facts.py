@@ -2,6 +2,7 @@
 
 import msgspec
 
+from sidecar.models.job import Carried
 from sidecar.models.result import Attempt, Child, StopReason, Timings, Usage, UsageBasis
 
 
@@ -34,6 +35,31 @@ class RunFacts(msgspec.Struct, kw_only=True):
     @property
     def timings(self) -> Timings:
         return Timings(queued_ms=self.queued_ms, first_token_ms=self.first_token_ms, total_ms=self.total_ms)
+
+    def take_up(self, carried: Carried) -> None:
+        """Go on from what earlier owners of the job left."""
+        self.usage += carried.usage
+        if carried.usage_basis == "estimated":
+            self.usage_basis = "estimated"
+        known = self.cost_usd is not None and carried.cost_usd is not None
+        self.cost_usd = (self.cost_usd or 0.0) + (carried.cost_usd or 0.0) if known else None
+        self.counted_micro_usd += carried.counted_micro_usd
+        self.attempts[:0] = carried.attempts
+        self.warn(*carried.warnings)
+
+    @property
+    def carried(self) -> Carried | None:
+        """What a later owner has to know of the calls so far; None when there were none."""
+        if not self.attempts:
+            return None
+        return Carried(
+            usage=self.usage,
+            usage_basis=self.usage_basis,
+            cost_usd=self.cost_usd,
+            counted_micro_usd=self.counted_micro_usd,
+            attempts=tuple(self.attempts),
+            warnings=tuple(self.warnings),
+        )
 
     def warn(self, *warnings: str) -> None:
         """Add what is not there yet, in order."""

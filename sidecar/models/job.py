@@ -3,16 +3,33 @@
 from typing import Literal
 
 from sidecar.models.base import JobClass, Open, Timestamp
-from sidecar.models.result import Result, TerminalState
+from sidecar.models.result import Attempt, Result, TerminalState, Usage, UsageBasis
 
 LiveState = Literal["queued", "running", "waiting"]
 State = LiveState | TerminalState
 TERMINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled", "expired", "rejected"})
 
 
+class Carried(Open, frozen=True, kw_only=True):
+    """What earlier owners of a job leave to its result: their calls, and what those took.
+
+    `cost_usd` is None where a price is not known; `counted_micro_usd` is what of it the tenant's day was charged.
+    """
+
+    usage: Usage = Usage()
+    usage_basis: UsageBasis = "observed"
+    cost_usd: float | None = 0.0
+    counted_micro_usd: int = 0
+    attempts: tuple[Attempt, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
 class JobState(Open, frozen=True, kw_only=True, rename={"job_class": "class"}):
     """A job as everybody may see it. `owner` is the replica that runs it; `started` is when the first
-    attempt began, `crashes` counts the owners that fell silent; `result_n` numbers the result event.
+    attempt began, `result_n` numbers the result event.
+
+    `silent` counts the owners that fell silent, `crashes` those of them whose end counts against the job;
+    `carried` is there once an owner was lost or gave the job up, until the job ends.
 
     `attempt` is 0 until a worker claims the job. The document is the commit point: once `state` is terminal
     the job is over, whatever still has to be said about it.
@@ -32,6 +49,8 @@ class JobState(Open, frozen=True, kw_only=True, rename={"job_class": "class"}):
     crashes: int = 0
     result: Result | None = None
     result_n: int | None = None
+    silent: int = 0
+    carried: Carried | None = None
 
     @property
     def is_terminal(self) -> bool:

@@ -2,6 +2,8 @@
 
 from typing import Any, Literal
 
+from msgspec import UNSET, UnsetType
+
 from sidecar.errors import ErrorCode
 from sidecar.models.base import Open
 
@@ -46,13 +48,20 @@ class ErrorInfo(Open, frozen=True, kw_only=True):
 
 
 class Attempt(Open, frozen=True, kw_only=True):
-    """One call of one model, whether it worked or not."""
+    """One call of one model, whether it worked or not.
+
+    A `crashed` one was under way when the replica that made it fell silent: `attempt` is the job's, `usage` and
+    `cost_usd` are what the call is taken to have cost, and part of the result's.
+    """
 
     model_id: str
     region: str
-    outcome: Literal["ok", "error", "cancelled"]
+    outcome: Literal["ok", "error", "cancelled", "crashed"]
     error: ErrorInfo | None = None
     elapsed_ms: int = 0
+    attempt: int | UnsetType = UNSET
+    usage: Usage | UnsetType = UNSET
+    cost_usd: float | UnsetType | None = UNSET
 
 
 class Child(Open, frozen=True, kw_only=True):

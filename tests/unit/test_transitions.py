@@ -46,11 +46,14 @@ def test_the_diagram_in_the_docstring_is_the_table() -> None:
     assert "rejected" not in FOLLOWS["running"] | FOLLOWS["waiting"]
 
 
-def test_a_claim_counts_the_attempt_and_the_owner_that_fell_silent() -> None:
+def test_a_claim_counts_the_attempt_and_a_lost_owner_is_counted_before_it() -> None:
     first = transitions.claimed(fresh(), owner="a", now=1_800_000_002.0)
     assert (first.state, first.attempt, first.owner, first.crashes) == ("running", 1, "a", 0)
-    second = transitions.claimed(first, owner="b", now=1_800_000_009.0)
-    assert (second.attempt, second.owner, second.crashes) == (2, "b", 1)
+    left = transitions.bereaved(first, counts=True, carried=None)
+    second = transitions.claimed(left, owner="b", now=1_800_000_009.0)
+    assert (second.attempt, second.owner, second.crashes, second.silent) == (2, "b", 1, 1)
+    third = transitions.claimed(transitions.bereaved(second, counts=False, carried=None), owner="c", now=0)
+    assert (third.crashes, third.silent) == (1, 2)
     assert second.started == first.started == "2027-01-15T08:00:02.000Z"
 
 

@@ -1,0 +1,139 @@
+"""What a silent owner leaves to the next: whether its end counts against the job, and what its last call took."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from sidecar.job_manager import transitions
+from sidecar.job_manager.claiming import counts_against
+from sidecar.job_manager.persist import keep_trying
+from sidecar.models.base import epoch
+from sidecar.models.codec import decode_event
+from sidecar.models.event import Delta, Event, Status
+from sidecar.models.job import Carried, JobState
+from sidecar.models.result import Attempt, Result, Usage
+from sidecar.ports import Clock, Publisher, StoredRequest
+
+
+class LastCall(NamedTuple):
+    """A model call that was under way when its owner fell silent; `characters` of its answer had been said."""
+
+    attempt: int
+    model_id: str
+    region: str
+    characters: int
+    elapsed_ms: int
+
+
+class Price(NamedTuple):
+    """What a call is taken to have cost. `cost_usd` is None where no price is known."""
+
+    usage: Usage
+    cost_usd: float | None
+
+
+Appraise = Callable[[StoredRequest, LastCall], Price]
+RestartsSince = Callable[[float], Awaitable[int]]
+
+
+class Succession:
+    """Takes jobs over from owners that fell silent. `restarts_since` counts replicas' starts since a time."""
+
+    def __init__(
+        self, *, publisher: Publisher, clock: Clock, appraise: Appraise, restarts_since: RestartsSince
+    ) -> None:
+        self._publisher = publisher
+        self._clock = clock
+        self._appraise = appraise
+        self._restarts_since = restarts_since
+
+    async def settle(self, state: JobState, stored: StoredRequest) -> JobState:
+        """The document of a job as its next owner finds it, with the account of the one that was lost, if any."""
+        if state.state not in ("running", "waiting"):
+            return state
+        call = last_call(await self._events(state), attempt=state.attempt)
+        if call is None:
+            return transitions.bereaved(state, counts=False, carried=None)
+        restarts = await self._restarts(epoch(state.started) if state.started else self._clock.now())
+        return transitions.bereaved(
+            state,
+            counts=counts_against(state, restarts=restarts),
+            carried=with_lost(state.carried or Carried(), call, self._appraise(stored, call)),
+        )
+
+    async def _events(self, state: JobState) -> list[Event]:
+        async def read() -> list[Event]:
+            stored = self._publisher.replay(state.tenant, state.job)
+            return [decode_event(event.payload) async for event in stored if event.type in ("status", "delta")]
+
+        return await keep_trying("reading the events of a lost owner", read, clock=self._clock)
+
+    async def _restarts(self, since: float) -> int:
+        return await keep_trying("counting restarts", lambda: self._restarts_since(since), clock=self._clock)
+
+
+def last_call(events: Iterable[Event], *, attempt: int) -> LastCall | None:
+    """The call that was under way where the events of this attempt end; None when none was."""
+    began: Event | None = None
+    said: dict[int, int] = {}
+    latest = ""
+    for event in events:
+        if event.attempt != attempt:
+            continue
+        latest = event.time
+        if isinstance(event.data, Status):
+            began = event if event.data.state == "running" else None
+            said.clear()
+        elif isinstance(event.data, Delta):
+            # An event whose acknowledgement got lost may be stored twice, under one number.
+            said[event.n] = len(event.data.text or event.data.reasoning or "")
+    if began is None or not isinstance(began.data, Status):
+        return None
+    return LastCall(
+        attempt=attempt,
+        model_id=began.data.model_id or "",
+        region=began.data.region or "",
+        characters=sum(said.values()),
+        elapsed_ms=max(0, round(1000 * (epoch(latest) - epoch(began.time)))),
+    )
+
+
+def with_lost(carried: Carried, call: LastCall, price: Price) -> Carried:
+    """What is carried, and a call whose end nobody saw: whether and how far it is billed is not known."""
+    entry = Attempt(
+        model_id=call.model_id,
+        region=call.region,
+        outcome="crashed",
+        elapsed_ms=call.elapsed_ms,
+        attempt=call.attempt,
+        usage=price.usage,
+        cost_usd=price.cost_usd,
+    )
+    is_known = carried.cost_usd is not None and price.cost_usd is not None
+    return msgspec.structs.replace(
+        carried,
+        usage=carried.usage + price.usage,
+        usage_basis="estimated",
+        cost_usd=(carried.cost_usd or 0.0) + (price.cost_usd or 0.0) if is_known else None,
+        attempts=(*carried.attempts, entry),
+        warnings=(
+            *carried.warnings,
+            f"the replica that ran attempt {call.attempt} fell silent: what its call took is estimated",
+        ),
+    )
+
+
+def inherited(result: Result, carried: Carried | None) -> Result:
+    """The result of a job that ends without running again, with what earlier owners left."""
+    if carried is None:
+        return result
+    is_known = result.cost_usd is not None and carried.cost_usd is not None
+    return msgspec.structs.replace(
+        result,
+        usage=carried.usage + result.usage,
+        usage_basis="estimated" if carried.usage_basis == "estimated" else result.usage_basis,
+        cost_usd=(carried.cost_usd or 0.0) + (result.cost_usd or 0.0) if is_known else None,
+        attempts=(*carried.attempts, *result.attempts),
+        warnings=(*carried.warnings, *(w for w in result.warnings if w not in carried.warnings)),
+    )
