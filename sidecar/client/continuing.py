@@ -59,7 +59,8 @@ def continue_with(
     blocks = [_result_block(call, output) for call, output in zip(calls, _in_order(calls, outputs), strict=True)]
     answer = [block for block in result.output.content if block.get("type") not in _UNSENDABLE]
     following = cast(dict[str, Any], msgspec.to_builtins(asked))
-    following["messages"] += [
+    following["messages"] = [
+        *following["messages"],
         {"role": "assistant", "content": answer},
         {"role": "user", "content": msgspec.to_builtins(blocks)},
     ]
