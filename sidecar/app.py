@@ -70,8 +70,12 @@ class App:
         self._grace_s = settings.jobs.drain_s
         self._lag = LoopLag()
 
-    async def start(self) -> None:
-        """Raises StartupError when the process cannot run as configured. Waits while NATS is away."""
+    async def start(self, *, before_joining: Callable[[], None] = lambda: None) -> None:
+        """Raises StartupError when the process cannot run as configured. Waits while NATS is away.
+
+        `before_joining` is called when the others are about to learn of this replica: up to there nothing has to be
+        given back when the process ends.
+        """
         self.lifecycle.enter(Phase.STARTING)
         self._lag.start()
         self._closing.callback(self._lag.stop)
@@ -93,6 +97,7 @@ class App:
         for warning in self.replica.coordinator.warnings:
             log.warning("model configuration", extra={"warning": warning})
         await self._start_reloading(mux, self.replica)
+        before_joining()
         await self.replica.start()
         self.lifecycle.enter(Phase.RUNNING)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -77,16 +78,20 @@ async def serve(
 
     app = App(settings, reread=reread, watched=watched)
     loop = asyncio.get_running_loop()
-    starting = loop.create_task(app.start())
 
     def on_signal() -> None:
-        # Nothing runs yet while the start waits for NATS: there is nothing to drain.
         starting.cancel()
         app.lifecycle.request_drain()
 
+    def drain_from_now_on() -> None:
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, on_signal)
+
+    # Until there is something to drain, the process leaves at once: imports would keep the event loop from hearing.
     for number in _SIGNALS:
-        loop.add_signal_handler(number, on_signal)
+        signal.signal(number, lambda *_: os._exit(exits.OK))
     loop.add_signal_handler(signal.SIGHUP, app.reload)
+    starting = loop.create_task(app.start(before_joining=drain_from_now_on))
     try:
         await asyncio.wait({starting})
         if not starting.cancelled():

@@ -87,12 +87,14 @@ class Cluster:
         self._back_at = -SILENT_S
         self._is_draining = False
         self._is_leaving = False
+        self._is_started = False
         self._listening_since = 0.0
         self._host: Host
 
     async def start(self, host: Host) -> None:
         """Listen, then speak, then try for the lease."""
         self._host = host
+        self._is_started = True
         self._workers.update(self.own, slots=self._own_slots, takes_jobs=True)
         self._is_alone = await self._nobody_else()
         await self._bus.serve(messages.PRESENT, lambda _: b"")
@@ -189,7 +191,9 @@ class Cluster:
     # Heartbeats.
 
     def beat(self) -> None:
-        """Say now what the next heartbeat would say."""
+        """Say now what the next heartbeat would say. Nothing where the start was broken off before this part's."""
+        if not self._is_started:
+            return
         self._beats += 1
         jobs = tuple(self._host.report())
         parts = max(1, -(-len(jobs) // JOBS_A_BEAT))

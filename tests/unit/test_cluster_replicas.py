@@ -10,6 +10,8 @@ from sidecar.adapters.memory.model import ScriptedModel, fails, says
 from sidecar.errors import Throttled
 from sidecar.models.call import ModelCall
 from sidecar.models.event import Status
+from sidecar.replica import Replica
+from sidecar.settings import Settings
 from tests.support.fleet import check_all_ended, slow, submit
 from tests.support.replica import MODEL, PLENTY, bench
 
@@ -105,6 +107,15 @@ async def test_who_steps_back_leaves_the_lease_and_new_jobs_to_others_and_goes_o
         await check_all_ended(b, first + later)
         states = [stored.state for job in first if (stored := await b.stored(job))]
         assert {state.attempt for state in states} == {1}
+
+
+async def test_who_is_stopped_before_it_has_started_ends_all_the_same() -> None:
+    async with bench() as b:
+        ports = (await b.replica("one"))._ports
+        crashes: list[BaseException] = []
+        early = Replica(Settings(), ports, name="early", on_crash=crashes.append)
+        await b.clock.run(early.drain(grace_s=30))
+        assert not crashes
 
 
 async def test_a_draining_worker_takes_no_grants() -> None:
