@@ -22,6 +22,7 @@ from sidecar.adapters.nats.connection import Connection, State
 from sidecar.adapters.nats.dead_letters import NatsDeadLetters
 from sidecar.adapters.nats.intake import NatsIntake
 from sidecar.adapters.nats.job_store import NatsJobStore
+from sidecar.adapters.nats.journal import NatsJournal
 from sidecar.adapters.nats.leases import NatsLeaseStore
 from sidecar.adapters.nats.micro import NatsEndpoints
 from sidecar.adapters.nats.mux import Mux
@@ -29,9 +30,9 @@ from sidecar.adapters.nats.policies import NatsPolicyStore
 from sidecar.adapters.nats.provision import ensure
 from sidecar.adapters.nats.publisher import NatsPublisher
 from sidecar.adapters.nats.spend import NatsSpendLedger
-from sidecar.adapters.nats.topology import largest_queue
 from sidecar.adapters.nats.tool_bus import NatsToolBus
 from sidecar.adapters.nats.tool_store import NatsToolStore
+from sidecar.adapters.nats.topology import largest_queue
 from sidecar.component import Lifecycle, LoopLag, Phase, SystemClock
 from sidecar.models.stats import ReplicaState
 from sidecar.models.subjects import Subjects
@@ -161,6 +162,7 @@ class App:
             publisher=NatsPublisher(
                 mux, subjects, events_s=self.settings.retention.events_s, is_replicated=is_replicated
             ),
+            journal=NatsJournal(mux, is_replicated=is_replicated),
             endpoints=NatsEndpoints(mux, subjects=subjects),
             models=models,
             bus=NatsClusterBus(mux, subjects),
@@ -172,6 +174,7 @@ class App:
             blobs=NatsBlobs(mux, self.settings, clock=SystemClock()),
             tools=NatsToolStore(mux, subjects, is_replicated=is_replicated),
             tool_bus=NatsToolBus(mux),
+            clock=SystemClock(),
         )
 
     async def wait(self) -> None:

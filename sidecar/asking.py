@@ -7,7 +7,8 @@ import msgspec
 
 from sidecar.accounting import dearest_factor
 from sidecar.coordinator.service import Coordinator, Selection
-from sidecar.errors import InvalidRequest, Permanent, SidecarError
+from sidecar.errors import InvalidRequest, SidecarError
+from sidecar.job_manager.tool_turn import Offered
 from sidecar.models.call import CallLimits, ModelCall, ToolSpec
 from sidecar.models.facts import RunFacts
 from sidecar.models.profile import Candidate
@@ -20,6 +21,7 @@ from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.estimate import request_tokens
 from sidecar.request_handler.tickets import Ticket
 from sidecar.settings import BedrockSettings, JobsSettings, Policy, TenantPolicy
+from sidecar.toolbox import Toolbox, specs
 
 MOST_REMEMBERED = 20_000
 MOST_SPILL_PRICE = 2.0
@@ -40,6 +42,7 @@ class Asker:
         policy: Callable[[], Policy],
         queued: Callable[[Lane], int],
         on_budget: Callable[[str], None],
+        toolbox: Toolbox,
     ) -> None:
         """`policy` is asked each time, so that a reload holds at once; `queued` counts a lane's jobs,
         the one that is being asked about included.
@@ -53,6 +56,7 @@ class Asker:
         self._policy = policy
         self._queued = queued
         self._on_budget = on_budget
+        self._toolbox = toolbox
         self._aliases: dict[str, str | None] = {}
         self._selections: OrderedDict[int, tuple[Selection, int]] = OrderedDict()
 
@@ -64,7 +68,8 @@ class Asker:
         admission.check_tenant(name, policy=tenant)
         classify(name, job_class, allowed=tenant.classes)
         _refuse_what_is_not_here(request)
-        selection, tokens = self._select(opened, request, tenant)
+        tools = self._toolbox.named(name, request) if request.tools else ()
+        selection, tokens = self._select(opened, request, tenant, tools)
         max_tokens = self._max_tokens(request, tenant)
         asked = Asked(
             tenant=name,
@@ -110,7 +115,7 @@ class Asker:
         request, lane = _request_of(opened), opened.stored.lane
         tenant = self._policy().tenant(lane.tenant)
         found = self._selections.pop(opened.stored.seq, None)
-        selection, facts.input_estimate = found or self._select(opened, request, tenant)
+        selection, facts.input_estimate = found or self._select(opened, request, tenant, ())
         facts.warn(*selection.warnings)
         call = ModelCall(
             candidate=_candidate_of(selection, pool),
@@ -129,8 +134,10 @@ class Asker:
         )
         return call, selection
 
-    def _select(self, opened: Opened, request: JobRequest, tenant: TenantPolicy) -> tuple[Selection, int]:
-        tokens = request_tokens(request)
+    def _select(
+        self, opened: Opened, request: JobRequest, tenant: TenantPolicy, tools: tuple[Offered, ...]
+    ) -> tuple[Selection, int]:
+        tokens = request_tokens(request, tools=specs(tools))
         selection = self._coordinator.candidates(
             request,
             tenant=tenant,
@@ -202,9 +209,6 @@ def _spec(tool: InlineTool) -> ToolSpec:
 
 def _refuse_what_is_not_here(request: JobRequest) -> None:
     """Names that stand for nothing are refused rather than ignored."""
-    for at, tool in enumerate(request.tools):
-        if isinstance(tool, str):
-            raise Permanent(f"no live tool fits {tool!r}", code="unknown_tool", details={"path": f"tools[{at}]"})
     if request.filters:
         raise InvalidRequest(f"no filter named {request.filters[0]!r} is configured", path="filters[0]")
     if request.prompt is not None:

@@ -50,6 +50,9 @@ class Share(Protocol):
         """Whether room for a call is held; not after `used` or `release`, until `next_turn`."""
         ...
 
+    @property
+    def holds_slot(self) -> bool: ...
+
     def release(self) -> None:
         """Give slot and quota back while the job waits for something else than a model."""
         ...

@@ -33,6 +33,7 @@ from sidecar.request_handler.tickets import Blocked, Ticket
 from sidecar.response_formatter import formatter, structured
 from sidecar.settings import JobsSettings
 from sidecar.spending import Spending
+from sidecar.toolbox import has_named
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,8 @@ class Pipeline:
                 opened.stored, job=opened.job, result=result, metadata=opened.metadata, known=known
             )
             self._on_ended(opened, result)
+            if opened.request is not None and known is not None and has_named(opened.request.tools):
+                await self._conversation.close(opened.stored.lane.tenant, opened.job, None)
 
     async def record_queued(self, opened: Opened) -> Stored | None:
         """The document of a job that has to wait."""
@@ -132,6 +135,8 @@ class Pipeline:
             await self._spending.settle(job, facts)
             await self._jobs.end(job, result)
             self._on_ended(opened, result)
+            if has_named(job.request.tools):
+                await self._conversation.close(*job.key, job.journal)
         except Conflict as e:
             log.warning("lost a job to another owner", extra={"job": opened.job, "error": e.message})
             return Outcome(kind="taken", attempt=job.state.attempt)

@@ -2,7 +2,7 @@
 
 Every method may raise `BusUnavailable` (away or silent: try again) or `BusRefused` (will not work as it is);
 other errors are named where they can occur. All methods survive cancellation at each await: what was sent may
-have happened, nothing is left half open.
+have happened, nothing is left half open. What replicas need of each other stands in `ports_cluster`.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -15,6 +15,9 @@ from sidecar.models.call import ModelCall, ModelDelta, ModelReply
 from sidecar.models.event import Event
 from sidecar.models.job import JobState, State
 from sidecar.models.objects import ObjectInfo
+from sidecar.ports_cluster import Checkpoints as Checkpoints
+from sidecar.ports_cluster import ClusterBus as ClusterBus
+from sidecar.ports_cluster import LeaseStore as LeaseStore
 
 
 class Cancellable(Protocol):
@@ -173,6 +176,27 @@ class Publisher(Protocol):
         ...
 
 
+class Journal(Protocol):
+    """Steps of jobs with tools: beside the job's state document, in the same stream, fenced by its revision."""
+
+    async def append(self, tenant: str, job: str, step: bytes, *, fence: int, keep_s: int) -> None:
+        """Store a step if the job's state document is still at revision `fence`; for `keep_s` seconds at most.
+
+        Counts as one of the job's events: at most one call a job may be under way at a time, over both. Raises
+        Conflict when the job was lost, BusRefused (`payload_too_large`). After BusUnavailable the same step may
+        be appended again: readers go by its number.
+        """
+        ...
+
+    async def read(self, tenant: str, job: str) -> Sequence[bytes]:
+        """All steps in the order they were stored; what was just written too, also at R3."""
+        ...
+
+    async def purge(self, tenant: str, job: str) -> None:
+        """Forget a job's steps. No error when there are none."""
+        ...
+
+
 class ResultWaiter(Protocol):
     async def payload(self) -> bytes:
         """The result event, encoded as it was published."""
@@ -246,6 +270,7 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
     payload: bytes
     headers: dict[str, str]
     timeout_s: float
+    deadline: float | None = None
 
 
 class ToolBus(Protocol):
@@ -310,8 +335,6 @@ class ToolStore(Protocol):
         """
         ...
 
-
-class LeaseStore(Protocol):
     async def get(self, key: ToolKey) -> StoredTool | None:
         """Reads what was just written, also at R3."""
         ...
@@ -328,35 +351,6 @@ class LeaseStore(Protocol):
 
     async def listen(self, on_change: Callable[[ToolChange], None]) -> None:
         """Call `on_change` for each write from now on, in order. A hint: one may be lost, revisions tell."""
-        ...
-
-    """Leases that end by themselves: who holds one may act, and must stop in time when it cannot renew.
-
-    A lease lives `ttl_s` whole seconds, and up to a second longer, from the moment that the server stored it. A
-    holder counts from the moment it sent what was confirmed, so that it stops before a rival can begin. `holder`
-    names one process, not one host: the same name is never used by two.
-    """
-
-    async def acquire(self, name: str, holder: str, *, ttl_s: int) -> int | None:
-        """Take a free lease. Returns its revision, or None when another holds it.
-
-        A lease that `holder` holds already (its answer had been lost) is renewed.
-        """
-        ...
-
-    async def renew(self, name: str, holder: str, *, revision: int, ttl_s: int) -> int:
-        """Hold on. Returns the new revision. Raises Conflict when the lease has ended or changed hands.
-
-        After BusUnavailable the renewal may have happened: go on with `acquire`, which finds that out.
-        """
-        ...
-
-    async def release(self, name: str, *, revision: int) -> None:
-        """Give up the lease of this revision. No error when it was lost before."""
-        ...
-
-    async def holder(self, name: str) -> str | None:
-        """Who holds the lease now."""
         ...
 
 
@@ -400,45 +394,6 @@ class DeadLetters(Protocol):
 
     async def purge(self, tenant: str, job: str) -> None:
         """Forget a job's dead letters. No error when there are none."""
-        ...
-
-
-class Checkpoints(Protocol):
-    """Small documents that a new scheduler starts from, such as levels of quota buckets. The last write wins."""
-
-    async def save(self, name: str, payload: bytes) -> None:
-        """Raises BusRefused with code `payload_too_large` above the server's message limit."""
-        ...
-
-    async def load(self, name: str) -> bytes | None:
-        """What was saved last, also at R3; None when nothing was."""
-        ...
-
-
-class ClusterBus(Protocol):
-    """Small messages between replicas, below `<prefix>.v1.sys.`; nothing of it is stored.
-
-    `topic` is one or more subject tokens. What is published or asked may be lost, doubled or late.
-    """
-
-    def publish(self, topic: str, payload: bytes) -> None:
-        """Tell everybody who listens to `topic`, this replica included."""
-        ...
-
-    async def subscribe(self, topic: str, hear: Callable[[bytes], None]) -> None:
-        """Call `hear` for each message on `topic` from now on, in order; it must not block."""
-        ...
-
-    async def serve(self, topic: str, answer: Callable[[bytes], bytes]) -> None:
-        """Answer the requests on `topic`, at once: `answer` must not block."""
-        ...
-
-    async def request(self, topic: str, payload: bytes, *, timeout_s: float) -> bytes:
-        """The reply of whoever serves `topic`. BusUnavailable has `details["status"] == 503` when nobody does."""
-        ...
-
-    async def close(self) -> None:
-        """Listen and answer no more."""
         ...
 
 

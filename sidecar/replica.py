@@ -8,6 +8,7 @@ from sidecar import __version__
 from sidecar.accounting import appraise
 from sidecar.asking import Asker
 from sidecar.calling import Caller
+from sidecar.children import Children
 from sidecar.cluster.service import Cluster
 from sidecar.component import Tasks, logged
 from sidecar.conversation import Conversation
@@ -33,6 +34,7 @@ from sidecar.ports import (
     Endpoints,
     Intake,
     JobStore,
+    Journal,
     LeaseStore,
     ModelClient,
     PolicyStore,
@@ -53,6 +55,10 @@ from sidecar.spending import Spending
 from sidecar.stats import Books, Own, own_stats
 from sidecar.tally import Tally
 from sidecar.tool_registry.service import ToolRegistry
+from sidecar.tool_registry.signature import input_problem, output_problem
+from sidecar.toolbox import Toolbox
+from sidecar.toolcalls import ToolCaller
+from sidecar.toolrun import ToolRunner
 from sidecar.tracing import Tracer
 
 log = logging.getLogger(__name__)
@@ -67,6 +73,7 @@ class Ports(NamedTuple):
     intake: Intake
     store: JobStore
     publisher: Publisher
+    journal: Journal
     endpoints: Endpoints
     models: ModelClient
     bus: ClusterBus
@@ -107,19 +114,7 @@ class Replica:
         self.coordinator = Coordinator(
             policy=self._policy, bedrock=settings.bedrock, default_max_tokens=settings.jobs.max_tokens
         )
-        self.jobs = JobManager(
-            store=ports.store,
-            publisher=ports.publisher,
-            intake=ports.intake,
-            dead=ports.dead,
-            blobs=ports.blobs,
-            clock=ports.clock,
-            owner=name,
-            max_attempts=settings.jobs.max_attempts,
-            gather_s=settings.jobs.delta_ms / 1000,
-            appraise=lambda stored, call: appraise(stored, call, coordinator=self.coordinator),
-            restarts_since=lambda epoch_s: self.cluster.starts_since(epoch_s),
-        )
+        self.jobs = self._job_manager()
         self.objects = Objects(ports.blobs, max_input_bytes=settings.jobs.max_input_bytes)
         self.queries = Queries(store=ports.store, publisher=ports.publisher, intake=ports.intake)
         self.tools = ToolRegistry(
@@ -151,6 +146,22 @@ class Replica:
             on_crash=on_crash,
         )
         self.requests = self._request_handler(on_crash)
+
+    def _job_manager(self) -> JobManager:
+        ports, settings = self._ports, self._settings
+        return JobManager(
+            store=ports.store,
+            publisher=ports.publisher,
+            intake=ports.intake,
+            dead=ports.dead,
+            blobs=ports.blobs,
+            clock=ports.clock,
+            owner=self.name,
+            max_attempts=settings.jobs.max_attempts,
+            gather_s=settings.jobs.delta_ms / 1000,
+            appraise=lambda stored, call: appraise(stored, call, coordinator=self.coordinator),
+            restarts_since=lambda epoch_s: self.cluster.starts_since(epoch_s),
+        )
 
     def _request_handler(self, on_crash: Callable[[BaseException], None]) -> RequestHandler:
         ports, scheduler = self._ports, self._settings.scheduler
@@ -189,8 +200,45 @@ class Replica:
             window=scheduler.window,
         )
 
+    def _conversation(self, toolbox: Toolbox) -> Conversation:
+        ports, jobs = self._ports, self._settings.jobs
+        children = Children(
+            intake=ports.intake,
+            store=ports.store,
+            publisher=ports.publisher,
+            clock=ports.clock,
+            most_depth=jobs.max_job_depth,
+            most_bytes=jobs.max_tool_output_bytes,
+        )
+        tools = ToolCaller(
+            bus=ports.tool_bus,
+            check_output=output_problem,
+            clock=ports.clock,
+            on_unknown=jobs.unknown_tool_outcome,
+            most_bytes=jobs.max_tool_output_bytes,
+        )
+        return Conversation(
+            caller=Caller(
+                coordinator=self.coordinator, models=ports.models, spending=self.spending, clock=ports.clock
+            ),
+            toolbox=toolbox,
+            runner=ToolRunner(
+                journal=ports.journal,
+                tools=tools,
+                children=children,
+                clock=ports.clock,
+                most_at_once=jobs.max_parallel_tools,
+            ),
+            children=children,
+            journal=ports.journal,
+            check_input=input_problem,
+            clock=ports.clock,
+            settings=jobs,
+        )
+
     def _pipeline(self) -> Pipeline:
         ports, settings = self._ports, self._settings
+        toolbox = Toolbox(registry=self.tools, policy=lambda: self._policy)
         asker = Asker(
             coordinator=self.coordinator,
             clock=ports.clock,
@@ -199,15 +247,13 @@ class Replica:
             policy=lambda: self._policy,
             queued=lambda lane: self.requests.jobs_of(lane),
             on_budget=self.spending.want,
-        )
-        caller = Caller(
-            coordinator=self.coordinator, models=ports.models, spending=self.spending, clock=ports.clock
+            toolbox=toolbox,
         )
         return Pipeline(
             asker=asker,
             on_ended=self._on_ended,
             jobs=self.jobs,
-            conversation=Conversation(caller=caller),
+            conversation=self._conversation(toolbox),
             objects=self.objects,
             spending=self.spending,
             clock=ports.clock,

@@ -1,11 +1,12 @@
 """Configuration: a TOML file, over it the environment `SIDECAR_<SECTION>__<KEY>`, over that the flags.
 
 The only reader of the environment. Every field's name or description carries its unit. Policy sections
-(`classes`, `tenants`, `models`, `filters`) can be loaded again while the process runs: `load_policy`.
+(`classes`, `tenants`, `models`, `filters`, `job_tools`) can be loaded again while the process runs: `load_policy`.
 """
 
 import json
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -118,13 +119,13 @@ class JobsSettings(Section):
     )
     delta_ms: float = Field(20.0, ge=0, le=40, description="how long pieces of text are gathered")
     unknown_tool_outcome: Literal["repeat", "tell"] = "tell"
-
     max_parallel_tools: int = Field(8, ge=1, le=256, description="tool calls of one job at a time")
     max_tool_output_bytes: int = Field(
         65_536, ge=256, le=524_288, description="of one call's output; what is longer is cut, and says so"
     )
     max_job_depth: int = Field(2, ge=0, le=8, description="jobs below a job, by tools that are jobs")
     max_input_bytes: int = Field(20 * 1024**2, ge=1024, description="objects that one job may name, together")
+
 
 class ClassPolicy(Section):
     weight: float = Field(gt=0)
@@ -181,10 +182,62 @@ class FilterPolicy(Section):
     options: dict[str, Any] = {}
 
 
+_VARIABLE = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]{0,63})\s*\}\}")
+
+
+class JobTool(Section):
+    """One entry of `[job_tools]`: a tool that runs as a job of its own, below the one that calls it."""
+
+    description: str = Field("Have a task done by another model, which sees nothing but it.", min_length=1)
+    prompt: str = Field("{{task}}", min_length=1, description="each {{name}} is a text that the caller gives")
+    system: str | None = None
+    model: str | tuple[str, ...] | None = Field(None, description="as in a request; none: the selector decides")
+    max_tokens: int | None = Field(None, ge=1)
+    max_cost_usd: float | None = Field(None, gt=0, description="the most of the caller's budget for one call")
+    max_turns: int | None = Field(None, ge=1, le=1000)
+    max_tool_calls: int | None = Field(None, ge=0, le=1000)
+    tools: tuple[str, ...] = Field((), description="what the job itself may call")
+    timeout_s: float = Field(300.0, gt=0, le=86_400)
+    job_class: Literal["interactive", "standard", "batch"] | None = Field(None, description="none: the caller's")
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(_VARIABLE.findall(self.prompt)))
+
+    @property
+    def input_schema(self) -> dict[str, Any]:
+        names = self.variables
+        return {
+            "type": "object",
+            "properties": {name: {"type": "string"} for name in names},
+            "required": list(names),
+            "additionalProperties": False,
+        }
+
+    def problem(self, given: dict[str, Any]) -> str | None:
+        """Why `given` does not fill the prompt; None if it does."""
+        names = self.variables
+        for name in names:
+            if name not in given:
+                return f"the input lacks {name!r} (input_schema: /required)"
+            if not isinstance(given[name], str):
+                return (
+                    f"the input does not fit at {name}: a text is needed (input_schema: /properties/{name}/type)"
+                )
+        unknown = sorted(set(given) - set(names))
+        return f"the input has {unknown[0]!r}, which is not known" if unknown else None
+
+    def filled(self, given: dict[str, Any]) -> str:
+        """The prompt with its variables. What they say is not read as a template again."""
+        return _VARIABLE.sub(lambda found: str(given[found[1]]), self.prompt)
+
+
 class RetentionSettings(Section):
     state_s: int = Field(86_400, ge=60)
     events_s: int = Field(3_600, ge=10)
     requests_bytes: int = Field(2 * 1024**3, ge=1024**2, description="upper bound of the request stream")
+    objects_s: int = Field(172_800, ge=60, description="age of objects; at least that of states is kept")
+    objects_bytes: int = Field(256 * 1024**2, ge=1024**2, description="upper bound of each tenant's objects")
 
 
 class AdminSettings(Section):
@@ -223,6 +276,9 @@ _Classes = Annotated[
 ]
 
 
+_ToolName = Annotated[str, Field(pattern=r"^([A-Za-z0-9_-]{1,64}|llm\.job)$")]
+
+
 class Policy(Section):
     """The part of the settings that can change while the process runs."""
 
@@ -231,6 +287,7 @@ class Policy(Section):
     tenants: dict[str, TenantPolicy] = Field(default_factory=dict)
     models: dict[str, ModelPolicy] = Field(default_factory=dict)
     filters: dict[str, FilterPolicy] = Field(default_factory=dict)
+    job_tools: dict[_ToolName, JobTool] = Field(default_factory=dict)
 
     def tenant(self, name: str) -> TenantPolicy:
         """The policy of a tenant, by its own section or `[tenants.default]`."""
@@ -246,8 +303,6 @@ class Settings(BaseSettings):
         env_prefix="SIDECAR_", env_nested_delimiter="__", extra="forbid", frozen=True
     )
 
-    objects_s: int = Field(172_800, ge=60, description="age of objects; at least that of states is kept")
-    objects_bytes: int = Field(256 * 1024**2, ge=1024**2, description="upper bound of each tenant's objects")
     name: str | None = Field(None, pattern=NAME_PATTERN, description="this replica; default host name and pid")
     nats: NatsSettings = NatsSettings()
     bedrock: BedrockSettings = BedrockSettings()
@@ -258,6 +313,7 @@ class Settings(BaseSettings):
     tenants: dict[str, TenantPolicy] = Field(default_factory=dict)
     models: dict[str, ModelPolicy] = Field(default_factory=dict)
     filters: dict[str, FilterPolicy] = Field(default_factory=dict)
+    job_tools: dict[_ToolName, JobTool] = Field(default_factory=dict)
     retention: RetentionSettings = RetentionSettings()
     admin: AdminSettings = AdminSettings()
     log: LogSettings = LogSettings()
@@ -271,6 +327,7 @@ class Settings(BaseSettings):
             models=self.models,
             filters=self.filters,
             tools=self.tools,
+            job_tools=self.job_tools,
         )
 
     @classmethod

@@ -63,10 +63,13 @@ class Tally:
                 self._tenants.add(tenant)
         label = Label(tenant, result.model or "")
         self.jobs[label, result.state] += 1
-        if result.cost_usd:
-            self.cost_usd[label] += result.cost_usd  # type: ignore[assignment]  # typeshed: counters count ints
-        self.tokens[label, "input"] += result.usage.input_tokens
-        self.tokens[label, "output"] += result.usage.output_tokens
+        # Children are jobs of their own, and counted as such.
+        cost_usd = (result.cost_usd or 0.0) - sum(child.cost_usd or 0.0 for child in result.children)
+        if cost_usd > 0:
+            self.cost_usd[label] += cost_usd  # type: ignore[assignment]  # typeshed: counters count ints
+        usage, below = result.usage, [child.usage for child in result.children]
+        self.tokens[label, "input"] += usage.input_tokens - sum(u.input_tokens for u in below)
+        self.tokens[label, "output"] += usage.output_tokens - sum(u.output_tokens for u in below)
         if result.error is not None:
             self.errors[result.error.code] += 1
         for call in result.attempts:

@@ -1,9 +1,11 @@
 """A job in the hands of its owner."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from sidecar.errors import JobCancelled
 from sidecar.job_manager import transitions
+from sidecar.job_manager.journal import Journal
 from sidecar.job_manager.persist import Record
 from sidecar.job_manager.progress import Progress
 from sidecar.job_manager.scope import JobScope
@@ -16,7 +18,9 @@ from sidecar.ports import Clock
 class OwnedJob:
     """One claimed job: its document, its voice, and the scope by which it can be stopped.
 
-    `started_at` is the monotonic time of the claim, `time_left_s` counts from the first attempt's start.
+    `started_at` is the monotonic time of the claim. `journal` is what its turns with tools have come to; None
+    while it has none, or has not been read. `asked` is the number of messages that its first call had, `turns`
+    counts its calls of a model.
     """
 
     def __init__(
@@ -26,8 +30,14 @@ class OwnedJob:
         metadata: dict[str, Any],
         record: Record,
         clock: Clock,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
+        """`headers` are the request's."""
         self.request = request
+        self.headers = headers or {}
+        self.journal: Journal | None = None
+        self.asked: int | None = None
+        self.turns = 0
         self.metadata = metadata
         self.record = record
         self.scope = JobScope()

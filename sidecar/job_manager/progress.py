@@ -3,8 +3,8 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -21,6 +21,12 @@ log = logging.getLogger(__name__)
 # What gathers while the bus is away must still fit a message: 1 MiB is NATS's default, a character up to 6 bytes.
 LARGEST_DELTA = 128 * 1024
 SMALLEST_DELTA = 512
+
+
+class _Write(NamedTuple):
+    """Something else than an event that is stored under the job's fence, in its turn."""
+
+    store: Callable[[int], Awaitable[None]]
 
 
 class Progress:
@@ -44,7 +50,7 @@ class Progress:
         self._clock = clock
         self._gather_s = gather_s
         self._on_lost = on_lost
-        self._waiting: deque[EventData] = deque()
+        self._waiting: deque[EventData | _Write] = deque()
         self._pump: asyncio.Task[None] | None = None
         self._deltas_may_leave_at = 0.0
         self._nap: asyncio.Future[None] | None = None
@@ -82,6 +88,14 @@ class Progress:
                 return
         self._say(Delta(index=index, text=text, reasoning=reasoning))
 
+    def keep(self, store: Callable[[int], Awaitable[None]]) -> None:
+        """Call `store` with the fence, after what was said before, and again until it is done.
+
+        `flush` waits for it. What it raises but BusUnavailable is handled as for an event.
+        """
+        self._say(_Write(store))
+        self._wake()
+
     def result_event(self, data: EventData) -> Event:
         """The attempt's last event. It is published by its own way, after the state is terminal."""
         return self._event(data, self._n + 1)
@@ -107,7 +121,7 @@ class Progress:
             self._pump.cancel()
             await asyncio.wait({self._pump})
 
-    def _say(self, data: EventData) -> None:
+    def _say(self, data: EventData | _Write) -> None:
         if self._is_mute:
             return
         self._waiting.append(data)
@@ -120,6 +134,9 @@ class Progress:
                 if type(self._waiting[0]) is Delta:
                     await self._gather()
                 data = self._next()
+                if isinstance(data, _Write):
+                    await self._write(data)
+                    continue
                 if not await self._send(self._event(data, self._n + 1)):
                     self._shrink(data)
                     continue
@@ -134,7 +151,17 @@ class Progress:
         finally:
             self._pump = None
 
-    def _next(self) -> EventData:
+    async def _write(self, write: _Write) -> None:
+        delay_s = FIRST_DELAY_S
+        while True:
+            try:
+                return await write.store(self._fence)
+            except BusUnavailable as e:
+                log.debug("a step is not stored yet", extra={"error": e.message})
+                await self._clock.sleep(e.retry_after or delay_s)
+                delay_s = min(delay_s * 2, LONGEST_DELAY_S)
+
+    def _next(self) -> EventData | _Write:
         data = self._waiting.popleft()
         if type(data) is not Delta:
             return data

@@ -103,7 +103,9 @@ class JobManager:
         of (None: whatever is found may be taken over), `model` the alias of the model that is to run it.
         """
         record = self._record(stored, job, known)
-        owned = OwnedJob(request=request, metadata=request.metadata, record=record, clock=self._clock)
+        owned = OwnedJob(
+            request=request, metadata=request.metadata, record=record, clock=self._clock, headers=stored.headers
+        )
         self._live[owned.key] = owned
         marked = asyncio.get_running_loop().create_task(self._is_cancelled(*owned.key))
         try:

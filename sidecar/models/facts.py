@@ -2,6 +2,7 @@
 
 import msgspec
 
+from sidecar.models.content import Message
 from sidecar.models.job import Carried
 from sidecar.models.result import Attempt, Child, StopReason, Timings, Usage, UsageBasis
 
@@ -12,6 +13,7 @@ class RunFacts(msgspec.Struct, kw_only=True):
     `text` holds what was streamed of the attempt that counts, in pieces; `has_streamed` says whether any delta
     of it went out, `is_bound_by_budget` whether the answer's length was bounded by the job's money. `cost_usd` is
     None as soon as one call's price is not known; `counted_micro_usd` is what of it the tenant's day was charged.
+    `messages` is what the job added to the conversation, where the client has to go on from it.
     """
 
     input_estimate: int = 0
@@ -23,6 +25,7 @@ class RunFacts(msgspec.Struct, kw_only=True):
     attempts: list[Attempt] = msgspec.field(default_factory=list)
     children: list[Child] = msgspec.field(default_factory=list)
     warnings: list[str] = msgspec.field(default_factory=list)
+    messages: tuple[Message, ...] = ()
     text: list[str] = msgspec.field(default_factory=list)
     has_streamed: bool = False
     is_bound_by_budget: bool = False

@@ -94,6 +94,9 @@ class ObjectRef(Open, frozen=True, kw_only=True):
 class Output(Open, frozen=True, kw_only=True):
     """`content` holds the answer's blocks in the request's own form, so that it can be sent back as it is.
 
+    `messages` is there where the client has to go on after the sidecar ran tools itself: all messages that the job
+    added to the request's, `content` included; the client adds the results that are its own.
+
     An output larger than the bus allows lies in `object`, as JSON of this same form; the other fields are then
     empty, and nothing is cut.
     """
@@ -101,6 +104,7 @@ class Output(Open, frozen=True, kw_only=True):
     text: str = ""
     content: tuple[dict[str, Any], ...] = ()
     structured: Any = None
+    messages: tuple[dict[str, Any], ...] = ()
     object: ObjectRef | None = None
 
 

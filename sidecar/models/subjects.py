@@ -25,6 +25,7 @@ HEADER_END = "Llm-End"
 HEADER_TOOL_USE_ID = "Llm-Tool-Use-Id"
 HEADER_DEADLINE = "Llm-Deadline"
 HEADER_IDEMPOTENCY_KEY = "Idempotency-Key"
+HEADER_DEPTH = "Llm-Depth"
 HEADER_TOOL_PROGRESS = "Llm-Tool-Progress"
 IN_PROGRESS = "in_progress"
 SHARED_SCOPE = "shared"
@@ -65,6 +66,11 @@ def version_token(version: str) -> str:
 def token_version(token: str) -> str:
     """The version that `version_token` (or a call subject) wrote so."""
     return token.replace("_", ".").replace("=", "+")
+
+
+def journal_key(tenant: str, job: str) -> str:
+    """The key of a job's steps in the bucket of jobs, beside `<tenant>.<job>`, its state document."""
+    return f"{tenant}.{job}.journal"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """From a model's answer, or from what stopped it, to the one result. Pure."""
 
+from collections.abc import Iterable
 from hashlib import sha256
 from typing import Any
 
@@ -37,15 +38,19 @@ def answered(reply: ModelReply, facts: RunFacts) -> Result:
     if reply.stop_reason == "other":
         facts.warn(f"the model stopped with a reason of its own: {reply.raw_stop_reason!r}")
     is_cut_by_budget = reply.stop_reason == "max_tokens" and facts.is_bound_by_budget
-    content: tuple[dict[str, Any], ...] = tuple(msgspec.to_builtins(block) for block in reply.content)
+    content = _builtins(reply.content)
     return Result(
         state="succeeded",
-        output=Output(text=text, content=content),
+        output=Output(text=text, content=content, messages=_builtins(facts.messages)),
         stop_reason="budget" if is_cut_by_budget else reply.stop_reason,
         partial=is_cut_by_budget,
         text_sha256=digest(text),
         **_facts(facts),
     )
+
+
+def _builtins(structs: Iterable[Any]) -> tuple[dict[str, Any], ...]:
+    return tuple(msgspec.to_builtins(struct) for struct in structs)
 
 
 def stopped(

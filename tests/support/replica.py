@@ -15,6 +15,7 @@ from sidecar.adapters.memory.dead_letters import MemoryDeadLetters
 from sidecar.adapters.memory.endpoints import MemoryEndpoints
 from sidecar.adapters.memory.intake import MemoryIntake
 from sidecar.adapters.memory.job_store import MemoryJobStore
+from sidecar.adapters.memory.journal import MemoryJournal
 from sidecar.adapters.memory.leases import MemoryLeaseStore
 from sidecar.adapters.memory.model import ScriptedModel
 from sidecar.adapters.memory.policies import MemoryPolicyStore
@@ -94,6 +95,7 @@ class Bench:
             intake=intake,
             store=MemoryJobStore(self.bus, replica=name),
             publisher=MemoryPublisher(self.bus, replica=name),
+            journal=MemoryJournal(self.bus, replica=name),
             endpoints=MemoryEndpoints(self.bus, replica=name),
             models=self.model,
             bus=MemoryClusterBus(self.bus, replica=name),

@@ -17,6 +17,7 @@ from sidecar.adapters.memory.dead_letters import MemoryDeadLetters
 from sidecar.adapters.memory.endpoints import MemoryEndpoints
 from sidecar.adapters.memory.intake import MemoryIntake
 from sidecar.adapters.memory.job_store import MemoryJobStore
+from sidecar.adapters.memory.journal import MemoryJournal
 from sidecar.adapters.memory.leases import MemoryLeaseStore
 from sidecar.adapters.memory.policies import MemoryPolicyStore
 from sidecar.adapters.memory.publisher import MemoryPublisher
@@ -141,6 +142,7 @@ def _ports(bus: MemoryBus, client: Any, clock: SystemClock) -> Ports:
         "intake": MemoryIntake(bus, replica="one"),
         "store": MemoryJobStore(bus, replica="one"),
         "publisher": MemoryPublisher(bus, replica="one"),
+        "journal": MemoryJournal(bus, replica="one"),
         "endpoints": MemoryEndpoints(bus, replica="one"),
         "bus": MemoryClusterBus(bus, replica="one"),
         "leases": MemoryLeaseStore(bus, replica="one"),

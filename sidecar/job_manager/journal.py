@@ -1,0 +1,216 @@
+"""What a job with tools has come to, step by step, so that a new owner goes on where the last one stopped. Pure.
+
+A step is written after each turn of the model, before a call that must not be made twice without a word, and after
+each result. Steps are only ever appended; a `Journal` is what they add up to.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import msgspec
+
+from sidecar.errors import InvalidRequest, SidecarError
+from sidecar.models import codec
+from sidecar.models.content import (
+    AnswerBlock,
+    Block,
+    Message,
+    ReasoningBlock,
+    TextBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+)
+from sidecar.models.facts import RunFacts
+from sidecar.models.result import Attempt, Child, StopReason, Usage, UsageBasis
+
+Outcome = Literal["returned", "failed", "invalid"]
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of what is journalled: small, and open for the fields of the next version."""
+
+
+class Pin(Record, frozen=True):
+    """The version that a name of the request stands for in this job. `scope` is empty for a job that is a tool."""
+
+    name: str
+    scope: str
+    version: str
+    idempotent: bool = False
+
+
+class Bill(Record, frozen=True):
+    """What the job took so far, as in `RunFacts`."""
+
+    usage: Usage
+    usage_basis: UsageBasis
+    cost_usd: float | None
+    counted_micro_usd: int
+    attempts: tuple[Attempt, ...] = ()
+    children: tuple[Child, ...] = ()
+    warnings: tuple[str, ...] = ()
+    first_token_ms: int | None = None
+    model: str | None = None
+    model_id: str | None = None
+
+
+class Answer(Record, frozen=True):
+    """The model's words of one turn. `before` are messages between the turn before and this one."""
+
+    content: tuple[AnswerBlock, ...]
+    stop_reason: StopReason
+    raw_stop_reason: str
+    before: tuple[Message, ...] = ()
+
+    @property
+    def calls(self) -> tuple[ToolUseBlock, ...]:
+        return tuple(block for block in self.content if isinstance(block, ToolUseBlock))
+
+
+class Kept(Record, frozen=True):
+    """The result of the turn's call number `call`, counted from 0. `invalid`: it was never made."""
+
+    call: int
+    outcome: Outcome
+    block: ToolResultBlock
+
+
+class Step(Record, frozen=True):
+    """One message of the journal. `number` counts from 1; a number that was seen before is a repetition.
+
+    With an `answer` it begins the turn; `sent` are calls about to be sent.
+    """
+
+    number: int
+    turn: int
+    pins: tuple[Pin, ...] = ()
+    answer: Answer | None = None
+    sent: tuple[int, ...] = ()
+    results: tuple[Kept, ...] = ()
+    bill: Bill | None = None
+
+
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """One turn as far as it has come."""
+
+    number: int
+    answer: Answer
+    sent: frozenset[int] = frozenset()
+    results: tuple[Kept, ...] = ()
+
+    def result_of(self, call: int) -> Kept | None:
+        return next((kept for kept in self.results if kept.call == call), None)
+
+
+class Journal(msgspec.Struct, frozen=True, kw_only=True):
+    """A job's steps, added up. `steps` is the number of the last one."""
+
+    steps: int = 0
+    pins: tuple[Pin, ...] = ()
+    turns: tuple[Turn, ...] = ()
+    bill: Bill | None = None
+
+    @property
+    def last_turn(self) -> Turn | None:
+        return self.turns[-1] if self.turns else None
+
+    def after(self, step: Step) -> "Journal":
+        """The journal with one more step; the same one after a repetition."""
+        if step.number <= self.steps:
+            return self
+        turns = self.turns
+        if step.answer is not None:
+            turns = (*turns, Turn(number=step.turn, answer=step.answer))
+        if not turns or turns[-1].number != step.turn:
+            raise SidecarError(f"step {step.number} of a journal belongs to turn {step.turn}, which never began")
+        last = turns[-1]
+        known = {kept.call for kept in last.results}
+        last = msgspec.structs.replace(
+            last,
+            sent=last.sent | frozenset(step.sent),
+            results=(*last.results, *(kept for kept in step.results if kept.call not in known)),
+        )
+        return Journal(
+            steps=step.number,
+            pins=step.pins or self.pins,
+            turns=(*turns[:-1], last),
+            bill=step.bill or self.bill,
+        )
+
+    def messages(self) -> tuple[Message, ...]:
+        """What the turns have added to the conversation, as far as each has all its results."""
+        found: list[Message] = []
+        for turn in self.turns:
+            found += turn.answer.before
+            found.append(Message(role="assistant", content=spoken(turn.answer.content)))
+            results = in_order(turn)
+            if results:
+                found.append(Message(role="user", content=results))
+        return tuple(found)
+
+
+def read(payloads: Iterable[bytes]) -> Journal:
+    """The journal of stored steps, in stored order. Raises SidecarError for what is no step."""
+    journal = Journal()
+    for payload in payloads:
+        try:
+            journal = journal.after(codec.decode(payload, Step))
+        except InvalidRequest as e:
+            raise SidecarError(f"a step of the job's journal cannot be read: {e.message}") from e
+    return journal
+
+
+def in_order(turn: Turn) -> tuple[ToolResultBlock, ...]:
+    """The turn's results in the order of its calls."""
+    return tuple(kept.block for kept in sorted(turn.results, key=lambda kept: kept.call))
+
+
+def spoken(content: Sequence[AnswerBlock]) -> tuple[Block, ...]:
+    """An answer's blocks as an assistant message may repeat them."""
+    kept = tuple(block for block in content if isinstance(block, TextBlock | ToolUseBlock | ReasoningBlock))
+    return kept or (TextBlock(text="…"),)
+
+
+def strikes(journal: Journal) -> dict[str, int]:
+    """For each tool, how many of its turns in a row, up to the last, held a call that did not fit."""
+    counts: dict[str, int] = {}
+    for turn in journal.turns:
+        by_name: dict[str, bool] = {}
+        for place, call in enumerate(turn.answer.calls):
+            kept = turn.result_of(place)
+            if kept is not None:
+                by_name[call.name] = by_name.get(call.name, False) or kept.outcome == "invalid"
+        for name, is_invalid in by_name.items():
+            counts[name] = counts.get(name, 0) + 1 if is_invalid else 0
+    return counts
+
+
+def calls_made(journal: Journal) -> int:
+    """How many calls have a result of their tool, good or bad."""
+    return sum(kept.outcome != "invalid" for turn in journal.turns for kept in turn.results)
+
+
+def bill_of(facts: RunFacts) -> Bill:
+    return Bill(
+        usage=facts.usage,
+        usage_basis=facts.usage_basis,
+        cost_usd=facts.cost_usd,
+        counted_micro_usd=facts.counted_micro_usd,
+        attempts=tuple(facts.attempts),
+        children=tuple(facts.children),
+        warnings=tuple(facts.warnings),
+        first_token_ms=facts.first_token_ms,
+        model=facts.model,
+        model_id=facts.model_id,
+    )
+
+
+def restore(facts: RunFacts, bill: Bill) -> None:
+    """Go on counting from what earlier owners had counted when they wrote the journal."""
+    facts.usage, facts.usage_basis, facts.cost_usd = bill.usage, bill.usage_basis, bill.cost_usd
+    facts.counted_micro_usd = bill.counted_micro_usd
+    facts.attempts[:] = bill.attempts
+    facts.children[:] = bill.children
+    facts.first_token_ms = bill.first_token_ms
+    facts.model, facts.model_id = bill.model, bill.model_id
+    facts.warn(*bill.warnings)

@@ -1,0 +1,177 @@
+"""What becomes of the tool calls of one turn: which are made, which are answered without a call. Pure."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from sidecar.errors import Permanent
+from sidecar.job_manager.journal import Journal, Kept, Pin, Turn, calls_made, strikes
+from sidecar.models.base import FieldError
+from sidecar.models.call import ToolSpec
+from sidecar.models.content import ToolResultBlock, ToolUseBlock
+from sidecar.models.rules import check_depth
+from sidecar.models.tool import ToolInfo
+from sidecar.settings import JobTool
+
+# How often in a row a tool's input may miss its schema: the model is told so often, then the job fails.
+MOST_STRIKES = 2
+
+Check = Callable[[ToolInfo, Any], str | None]
+
+
+class Offered(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool that the sidecar runs for this job. `child` is set for one that is a job itself.
+
+    With neither `info` nor `child` it is gone: the version that the job began with lives no more.
+    """
+
+    spec: ToolSpec
+    pin: Pin
+    info: ToolInfo | None = None
+    child: JobTool | None = None
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def is_idempotent(self) -> bool:
+        """A job's id is derived from the call, so that a second one of it is never run."""
+        return self.child is not None or self.pin.idempotent
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """A call to be made: the turn's call number `call`, counted from 0."""
+
+    turn: int
+    call: int
+    block: ToolUseBlock
+    tool: Offered
+
+
+class Plan(NamedTuple):
+    """`calls` are to be made, `settled` have their result without, `for_client` are of inline tools."""
+
+    calls: tuple[Wanted, ...]
+    settled: tuple[Kept, ...]
+    for_client: int
+
+
+def plan(
+    journal: Journal,
+    *,
+    turn: int,
+    calls: Sequence[ToolUseBlock],
+    offered: Mapping[str, Offered],
+    inline: frozenset[str],
+    check: Check,
+) -> Plan:
+    """For a turn's calls, in order. Raises Permanent `tool_failed` where a tool's input misses once too often."""
+    so_far = strikes(journal)
+    wanted: list[Wanted] = []
+    settled: list[Kept] = []
+    for_client = 0
+    for place, block in enumerate(calls):
+        if block.name in inline:
+            for_client += 1
+            continue
+        tool = offered.get(block.name)
+        problem = _problem(block, tool, offered, check)
+        if problem is None and tool is not None:
+            wanted.append(Wanted(turn=turn, call=place, block=block, tool=tool))
+            continue
+        if so_far.get(block.name, 0) >= MOST_STRIKES:
+            raise Permanent(
+                f"{block.name} was called {MOST_STRIKES + 1} times in a row with what it does not take: {problem}",
+                code="tool_failed",
+                details={"tool": block.name, "problem": problem},
+            )
+        settled.append(Kept(call=place, outcome="invalid", block=error_block(block.id, _advice(problem))))
+    return Plan(tuple(wanted), tuple(settled), for_client)
+
+
+def _problem(
+    block: ToolUseBlock, tool: Offered | None, offered: Mapping[str, Offered], check: Check
+) -> str | None:
+    if tool is None:
+        names = ", ".join(sorted(offered)) or "none"
+        return f"there is no tool named {block.name!r}; there are: {names}"
+    try:
+        check_depth(block.input, path="the input")
+    except FieldError as e:
+        return str(e)
+    if tool.info is not None:
+        return check(tool.info, block.input)
+    if tool.child is not None:
+        return tool.child.problem(block.input)
+    return None
+
+
+def _advice(problem: str | None) -> str:
+    return f"The tool was not called: {problem}. Correct this before you call it again."
+
+
+def check_bounds(journal: Journal, made: Plan, *, turn: int, max_turns: int, max_calls: int) -> None:
+    """Raises Permanent `too_many_turns` where the calls, or the turn that would follow them, are too many."""
+    total = calls_made(journal) + len(made.calls)
+    if total > max_calls:
+        raise Permanent(
+            f"the model wants {total} tool calls, and {max_calls} are allowed; raise budget.max_tool_calls",
+            code="too_many_turns",
+            details={"max_tool_calls": max_calls, "turns": turn},
+        )
+    if not made.for_client and turn >= max_turns:
+        raise Permanent(
+            f"the model still calls tools in turn {turn}, the last that is allowed; raise budget.max_turns",
+            code="too_many_turns",
+            details={"max_turns": max_turns},
+        )
+
+
+class Resumed(NamedTuple):
+    """What a new owner does about the calls without a result: make them (again), or tell the model."""
+
+    calls: tuple[Wanted, ...]
+    settled: tuple[Kept, ...]
+
+
+def resume(
+    turn: Turn,
+    *,
+    offered: Mapping[str, Offered],
+    inline: frozenset[str],
+    on_unknown: Literal["repeat", "tell"],
+) -> Resumed:
+    """For a turn that another owner began."""
+    wanted: list[Wanted] = []
+    settled: list[Kept] = []
+    for place, block in enumerate(turn.answer.calls):
+        tool = offered.get(block.name)
+        if block.name in inline or tool is None or turn.result_of(place) is not None:
+            continue
+        if place in turn.sent and not tool.is_idempotent and on_unknown == "tell":
+            settled.append(Kept(call=place, outcome="failed", block=error_block(block.id, UNKNOWN_OUTCOME)))
+        else:
+            wanted.append(Wanted(turn=turn.number, call=place, block=block, tool=tool))
+    return Resumed(tuple(wanted), tuple(settled))
+
+
+UNKNOWN_OUTCOME = (
+    "The outcome of this call is not known: it was sent, and its answer was lost in a crash. It may have taken "
+    "effect or not; find out before you call it again."
+)
+
+
+def error_block(use_id: str, text: str) -> ToolResultBlock:
+    return ToolResultBlock(tool_use_id=use_id, content=text, is_error=True)
+
+
+def unmarked(calls: Sequence[Wanted]) -> tuple[int, ...]:
+    """Which of these calls need a word in the journal before they are sent."""
+    return tuple(wanted.call for wanted in calls if not wanted.tool.is_idempotent)
+
+
+def idempotency_key(tenant: str, job: str, wanted: Wanted) -> str:
+    """The same for every attempt of a call, another for every other call."""
+    return f"{tenant}.{job}.{wanted.turn}.{wanted.call}"

@@ -1,0 +1,74 @@
+"""What replicas need of the bus to work as one. The rules of `sidecar.ports` hold, which gives these names too."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+
+class LeaseStore(Protocol):
+    """Leases that end by themselves: who holds one may act, and must stop in time when it cannot renew.
+
+    A lease lives `ttl_s` whole seconds, and up to a second longer, from the moment that the server stored it. A
+    holder counts from the moment it sent what was confirmed, so that it stops before a rival can begin. `holder`
+    names one process, not one host: the same name is never used by two.
+    """
+
+    async def acquire(self, name: str, holder: str, *, ttl_s: int) -> int | None:
+        """Take a free lease. Returns its revision, or None when another holds it.
+
+        A lease that `holder` holds already (its answer had been lost) is renewed.
+        """
+        ...
+
+    async def renew(self, name: str, holder: str, *, revision: int, ttl_s: int) -> int:
+        """Hold on. Returns the new revision. Raises Conflict when the lease has ended or changed hands.
+
+        After BusUnavailable the renewal may have happened: go on with `acquire`, which finds that out.
+        """
+        ...
+
+    async def release(self, name: str, *, revision: int) -> None:
+        """Give up the lease of this revision. No error when it was lost before."""
+        ...
+
+    async def holder(self, name: str) -> str | None:
+        """Who holds the lease now."""
+        ...
+
+
+class Checkpoints(Protocol):
+    """Small documents that a new scheduler starts from, such as levels of quota buckets. The last write wins."""
+
+    async def save(self, name: str, payload: bytes) -> None:
+        """Raises BusRefused with code `payload_too_large` above the server's message limit."""
+        ...
+
+    async def load(self, name: str) -> bytes | None:
+        """What was saved last, also at R3; None when nothing was."""
+        ...
+
+
+class ClusterBus(Protocol):
+    """Small messages between replicas, below `<prefix>.v1.sys.`; nothing of it is stored.
+
+    `topic` is one or more subject tokens. What is published or asked may be lost, doubled or late.
+    """
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Tell everybody who listens to `topic`, this replica included."""
+        ...
+
+    async def subscribe(self, topic: str, hear: Callable[[bytes], None]) -> None:
+        """Call `hear` for each message on `topic` from now on, in order; it must not block."""
+        ...
+
+    async def serve(self, topic: str, answer: Callable[[bytes], bytes]) -> None:
+        """Answer the requests on `topic`, at once: `answer` must not block."""
+        ...
+
+    async def request(self, topic: str, payload: bytes, *, timeout_s: float) -> bytes:
+        """The reply of whoever serves `topic`. BusUnavailable has `details["status"] == 503` when nobody does."""
+        ...
+
+    async def close(self) -> None:
+        """Listen and answer no more."""
+        ...

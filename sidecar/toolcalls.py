@@ -1,0 +1,158 @@
+"""One call of a registered tool over the bus, and what the model is told of it, however it goes."""
+
+import re
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+from sidecar.errors import BusUnavailable, Permanent, SidecarError, Temporary
+from sidecar.job_manager.job import OwnedJob
+from sidecar.job_manager.journal import Kept
+from sidecar.job_manager.tool_output import clean, error_text, parse, shown
+from sidecar.job_manager.tool_turn import Wanted, error_block, idempotency_key
+from sidecar.models.base import rfc3339
+from sidecar.models.codec import encode
+from sidecar.models.event import ToolActivity
+from sidecar.models.result import Child, ErrorInfo
+from sidecar.models.subjects import (
+    HEADER_DEADLINE,
+    HEADER_IDEMPOTENCY_KEY,
+    HEADER_JOB_ID,
+    HEADER_TENANT,
+    HEADER_TOOL_USE_ID,
+    TRACE_HEADERS,
+)
+from sidecar.models.tool import ToolInfo
+from sidecar.ports import Clock, ToolBus, ToolCall
+
+# A provider that restarts, or a bus that comes back: so long until a call that nobody took is made again.
+_AGAIN_AFTER_S = (0.25, 1.0)
+_NOT_IN_HEADERS = re.compile(r"[^!-~]")
+_GONE = "the version of the tool that this job began with is no longer registered"
+_MAYBE = "; whether it took effect is not known"
+
+
+class Made(NamedTuple):
+    """A call that has ended: its result for the model, its event, what the job's result has to say of it."""
+
+    kept: Kept
+    activity: ToolActivity
+    warnings: tuple[str, ...] = ()
+    child: Child | None = None
+    is_estimated: bool = False
+
+
+class ToolCaller:
+    """Calls tools. `check_output` holds an output against the tool's schema."""
+
+    def __init__(
+        self,
+        *,
+        bus: ToolBus,
+        check_output: Callable[[ToolInfo, Any], str | None],
+        clock: Clock,
+        on_unknown: Literal["repeat", "tell"],
+        most_bytes: int,
+    ) -> None:
+        self._bus = bus
+        self._check_output = check_output
+        self._clock = clock
+        self._on_unknown = on_unknown
+        self._most_bytes = most_bytes
+
+    async def call(self, job: OwnedJob, wanted: Wanted, *, deadline: float) -> Made:
+        """Make one call. `deadline`: seconds since 1970. Nothing that a provider does raises."""
+        began = self._clock.monotonic()
+        try:
+            value = await self._value(job, wanted, deadline)
+        except SidecarError as e:
+            return failed(wanted, e.message, elapsed_ms=self._ms_since(began), details=e.details)
+        return returned(wanted, value, most_bytes=self._most_bytes, elapsed_ms=self._ms_since(began))
+
+    async def _value(self, job: OwnedJob, wanted: Wanted, deadline: float) -> Any:
+        info = wanted.tool.info
+        if info is None:
+            raise Permanent(_GONE, code="tool_failed")
+        value = clean(parse(await self._reply(self._call_of(job, wanted, info, deadline), wanted)))
+        problem = self._check_output(info, value)
+        if problem is not None:
+            raise Permanent(f"the tool's reply is not what it promised: {problem}", code="tool_failed")
+        return value
+
+    async def _reply(self, call: ToolCall, wanted: Wanted) -> bytes:
+        """The provider's reply; what cannot have run, or may run twice, is tried again for a moment."""
+        delays = iter(_AGAIN_AFTER_S)
+        while True:
+            try:
+                return await self._bus.call(call)
+            except Temporary as e:
+                is_lost = isinstance(e, BusUnavailable) or (
+                    e.details.get("outcome") == "unknown" and "limit" not in e.details
+                )
+                may_repeat = wanted.tool.is_idempotent or self._on_unknown == "repeat"
+                delay_s = next(delays, None)
+                if delay_s is None or not (e.details.get("outcome") == "none" or (is_lost and may_repeat)):
+                    if e.details.get("outcome") == "none":
+                        raise
+                    raise Permanent(e.message + _MAYBE, code="tool_failed", details=e.details) from e
+            await self._clock.sleep(delay_s)
+
+    def _call_of(self, job: OwnedJob, wanted: Wanted, info: ToolInfo, deadline: float) -> ToolCall:
+        state = job.state
+        headers = {
+            HEADER_JOB_ID: state.job,
+            HEADER_TENANT: state.tenant,
+            HEADER_TOOL_USE_ID: _NOT_IN_HEADERS.sub("_", wanted.block.id),
+            HEADER_IDEMPOTENCY_KEY: idempotency_key(state.tenant, state.job, wanted),
+            HEADER_DEADLINE: rfc3339(deadline),
+        }
+        headers |= {name: job.headers[name] for name in TRACE_HEADERS if name in job.headers}
+        return ToolCall(
+            subject=info.subject,
+            payload=encode(wanted.block.input),
+            headers=headers,
+            timeout_s=info.timeout_s,
+            deadline=deadline,
+        )
+
+    def _ms_since(self, began: float) -> int:
+        return round(1000 * (self._clock.monotonic() - began))
+
+
+def called(wanted: Wanted) -> ToolActivity:
+    return _activity(wanted, "called", input=wanted.block.input)
+
+
+def returned(wanted: Wanted, value: Any, *, most_bytes: int, elapsed_ms: int) -> Made:
+    """The end of a call that went well. `value` is clean."""
+    block, said, cut_from = shown(wanted.block.id, value, most_bytes=most_bytes)
+    warnings: tuple[str, ...] = ()
+    if cut_from is not None:
+        warnings = (f"the output of {wanted.tool.name} was cut to {most_bytes} of {cut_from} bytes",)
+    return Made(
+        Kept(call=wanted.call, outcome="returned", block=block),
+        _activity(wanted, "returned", output=said, elapsed_ms=elapsed_ms),
+        warnings,
+    )
+
+
+def failed(
+    wanted: Wanted, message: str, *, elapsed_ms: int | None = None, details: dict[str, Any] | None = None
+) -> Made:
+    """The end of a call that did not go well: the model is told, the job goes on."""
+    text = error_text(message)
+    error = ErrorInfo(code="tool_failed", message=text, details=clean(details or {}))
+    return Made(
+        Kept(call=wanted.call, outcome="failed", block=error_block(wanted.block.id, text)),
+        _activity(wanted, "failed", error=error, elapsed_ms=elapsed_ms),
+    )
+
+
+def _activity(wanted: Wanted, phase: Literal["called", "returned", "failed"], **more: Any) -> ToolActivity:
+    pin = wanted.tool.pin
+    return ToolActivity(
+        phase=phase,
+        tool=wanted.tool.name,
+        version=pin.version or None,
+        tool_use_id=wanted.block.id,
+        **more,
+    )

@@ -1,0 +1,222 @@
+"""The tool calls of one turn: in parallel within limits, each result journalled before it is told."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from sidecar.calling import Share
+from sidecar.children import Children
+from sidecar.job_manager.job import OwnedJob
+from sidecar.job_manager.journal import Answer, Journal, Kept, Step, bill_of
+from sidecar.job_manager.tool_turn import Offered, Plan, Wanted, unmarked
+from sidecar.models.codec import encode
+from sidecar.models.event import Status, ToolActivity
+from sidecar.models.facts import RunFacts
+from sidecar.models.result import ErrorInfo
+from sidecar.ports import Clock
+from sidecar.ports import Journal as JournalPort
+from sidecar.request_handler.budget import USD
+from sidecar.toolcalls import Made, ToolCaller, called, failed
+
+# How long a job holds its slot while its tools run.
+PATIENCE_S = 0.05
+# How long steps outlive the time of their job.
+KEEP_S = 600
+_STOPPED = "the job ended before the tool did"
+
+
+class Run(msgspec.Struct, kw_only=True):
+    """One job between its claim and its answer. `offered` are the tools that the sidecar runs for it, by name."""
+
+    job: OwnedJob
+    share: Share
+    facts: RunFacts
+    deadline: float
+    offered: dict[str, Offered]
+
+    @property
+    def journal(self) -> Journal:
+        return self.job.journal or Journal()
+
+
+class ToolRunner:
+    """Makes calls and keeps what comes of them. `most_at_once` is of one job."""
+
+    def __init__(
+        self, *, journal: JournalPort, tools: ToolCaller, children: Children, clock: Clock, most_at_once: int
+    ) -> None:
+        self._journal = journal
+        self._tools = tools
+        self._children = children
+        self._clock = clock
+        self._most_at_once = most_at_once
+
+    async def begin(self, run: Run, answer: Answer, plan: Plan, *, turn: int) -> None:
+        """Keep a turn, before any of its calls is sent."""
+        first = run.journal.steps == 0
+        self._keep(
+            run,
+            turn=turn,
+            answer=answer,
+            pins=tuple(tool.pin for tool in run.offered.values()) if first else (),
+            sent=unmarked(plan.calls[: self._most_at_once]),
+            results=plan.settled,
+            bill=bill_of(run.facts),
+        )
+        await run.job.progress.flush()
+        for kept in plan.settled:
+            run.job.progress.tool(_refused(answer, kept))
+
+    def settle(self, run: Run, results: Sequence[Kept], *, turn: int) -> None:
+        """Keep results of calls that are not made (again)."""
+        answer = run.journal.turns[-1].answer
+        self._keep(run, turn=turn, results=tuple(results))
+        for kept in results:
+            run.job.progress.tool(_refused(answer, kept))
+
+    async def perform(self, run: Run, calls: Sequence[Wanted]) -> None:
+        """Make the calls. When this returns, all have a result, and it is kept."""
+        waiting = deque(calls)
+        open_calls: dict[asyncio.Task[Made], Wanted] = {}
+        patience = _Patience(run, self._clock)
+        try:
+            while waiting or open_calls:
+                room = self._most_at_once - len(open_calls)
+                fresh = [waiting.popleft() for _ in range(min(room, len(waiting)))]
+                await self._mark(run, fresh)
+                for wanted in fresh:
+                    run.job.progress.tool(called(wanted))
+                    open_calls[self._start(run, wanted, calls)] = wanted
+                done = await patience.wait(open_calls)
+                ended = sorted(((open_calls.pop(task), task) for task in done), key=lambda end: end[0].call)
+                self._take(run, [task.result() for _, task in ended], turn=calls[0].turn)
+        except BaseException:
+            if run.job.scope.reason is not None:
+                for wanted in (*open_calls.values(),):
+                    run.job.progress.tool(failed(wanted, _STOPPED).activity)
+            raise
+        finally:
+            await _cancelled(open_calls)
+        await run.job.progress.flush()
+
+    def _start(self, run: Run, wanted: Wanted, calls: Sequence[Wanted]) -> "asyncio.Task[Made]":
+        if wanted.tool.child is None:
+            work = self._tools.call(run.job, wanted, deadline=run.deadline)
+        else:
+            share = sum(1 for other in calls if other.tool.child is not None)
+            left_usd = _left_usd(run)
+            work = self._children.run(
+                run.job,
+                wanted,
+                left_usd=None if left_usd is None else left_usd / share,
+                deadline=run.deadline,
+            )
+        return asyncio.get_running_loop().create_task(work)
+
+    async def _mark(self, run: Run, fresh: Sequence[Wanted]) -> None:
+        """Write down what is about to be sent, where a second time would not be the same as once."""
+        sent = run.journal.turns[-1].sent
+        new = tuple(call for call in unmarked(fresh) if call not in sent)
+        if new:
+            self._keep(run, turn=fresh[0].turn, sent=new)
+            await run.job.progress.flush()
+
+    def _take(self, run: Run, made: Sequence[Made], *, turn: int) -> None:
+        for one in made:
+            run.facts.warn(*one.warnings)
+            _count_child(run.facts, one)
+        bill = bill_of(run.facts) if any(one.child is not None or one.warnings for one in made) else None
+        self._keep(run, turn=turn, results=tuple(one.kept for one in made), bill=bill)
+        for one in made:
+            run.job.progress.tool(one.activity)
+
+    def _keep(self, run: Run, *, turn: int, **of_step: object) -> None:
+        """Append a step, after what was said so far."""
+        job = run.job
+        step = msgspec.structs.replace(Step(number=run.journal.steps + 1, turn=turn), **of_step)
+        job.journal = run.journal.after(step)
+        payload = encode(step)
+        keep_s = max(0, int(run.deadline - self._clock.now())) + KEEP_S
+        tenant, name = job.key
+        job.progress.keep(lambda fence: self._journal.append(tenant, name, payload, fence=fence, keep_s=keep_s))
+
+
+class _Patience:
+    """Waits for tools: for a moment with the slot in hand, then without it, the job being `waiting`."""
+
+    def __init__(self, run: Run, clock: Clock) -> None:
+        self._run = run
+        self._clock = clock
+        self._ends_at = clock.monotonic() + PATIENCE_S
+        self._rests = False
+
+    async def wait(self, calls: "dict[asyncio.Task[Made], Wanted]") -> "set[asyncio.Task[Made]]":
+        """Those that have ended, at least one."""
+        if not self._rests:
+            has_child = any(wanted.tool.child is not None for wanted in calls.values())
+            done = await self._some(calls, 0.0 if has_child else self._ends_at - self._clock.monotonic())
+            if done:
+                return done
+            self._rests = True
+            self._run.share.release()
+            await self._run.job.wait_for(Status(state="waiting", waiting_for="tool"))
+        done, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        return done
+
+    async def _some(self, calls: Iterable["asyncio.Task[Made]"], seconds: float) -> "set[asyncio.Task[Made]]":
+        nap: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        any_of: list[asyncio.Future[Any]] = [*calls, nap]
+        timer = self._clock.call_later(max(0.0, seconds), lambda: None if nap.done() else nap.set_result(None))
+        try:
+            await asyncio.wait(any_of, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timer.cancel()
+            nap.cancel()
+        return {task for task in calls if task.done()}
+
+
+async def _cancelled(calls: Iterable["asyncio.Task[Made]"]) -> None:
+    tasks = set(calls)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()
+
+
+def _left_usd(run: Run) -> float | None:
+    most_usd = run.job.request.budget.max_cost_usd
+    return None if most_usd is None else most_usd - (run.facts.cost_usd or 0.0)
+
+
+def _count_child(facts: RunFacts, made: Made) -> None:
+    """A child's bill is part of its parent's. The tenant's day was charged by the child itself."""
+    child = made.child
+    if child is None:
+        return
+    facts.children.append(child)
+    facts.usage += child.usage
+    if made.is_estimated:
+        facts.usage_basis = "estimated"
+    if child.cost_usd is None:
+        facts.cost_usd = None
+    elif facts.cost_usd is not None:
+        facts.cost_usd += child.cost_usd
+        facts.counted_micro_usd += round(child.cost_usd * USD)
+
+
+def _refused(answer: Answer, kept: Kept) -> ToolActivity:
+    """The event of a call that was not made."""
+    block = answer.calls[kept.call]
+    text = kept.block.content if isinstance(kept.block.content, str) else ""
+    return ToolActivity(
+        phase="failed",
+        tool=block.name,
+        tool_use_id=block.id,
+        error=ErrorInfo(code="tool_failed", message=text),
+    )
