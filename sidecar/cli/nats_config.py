@@ -19,6 +19,7 @@ from sidecar.models.subjects import (
     CONTROL_BUCKET,
     JOB_BUCKET,
     PROMPT_BUCKET,
+    SHARED_SCOPE,
     TOOL_BUCKET,
     Subjects,
     is_name,
@@ -43,22 +44,32 @@ _SERVICES = {
 _ANSWER_WITHIN = {"ask": "1h"}
 _ANSWER_WITHIN_ELSE = "2m"
 _MANY_ANSWERS = ("replay", "objects")
+# A tool's heartbeats are answers, too. Between accounts the server forgets who asked when so much time has passed
+# without any; it remembers each call so long, at about 1 KB.
+_CALL_QUIET = "10m"
+# Among users it lets so many answers through, for so long.
+_MOST_HEARTBEATS, _CALL_WITHIN = 1_000, "15m"
+_CALL_ANSWERS = f'allow_responses: {{ max: {_MOST_HEARTBEATS}, expires: "{_CALL_WITHIN}" }}'
 _BUCKETS = (JOB_BUCKET, CANCEL_BUCKET, CONTROL_BUCKET, TOOL_BUCKET, CONFIG_BUCKET, PROMPT_BUCKET)
 _RESERVED = ("default", "shared", "sidecar", "operator", "sys")
 
 
 class Watchers(NamedTuple):
-    """Which users that only look there are to be: one for all, one for each tenant."""
+    """Which users there are to be beside tenants: one that looks at all, one for each tenant that looks at it, and
+    one that provides tools for all.
+    """
 
     all_tenants: bool = False
     each_tenant: bool = False
+    shared_tools: bool = False
 
     def names(self, tenants: Iterable[str]) -> list[str]:
         return [WATCHER] * self.all_tenants + [watcher_of(tenant) for tenant in tenants if self.each_tenant]
 
     @property
     def flags(self) -> str:
-        return " --dashboard" * self.all_tenants + " --tenant-dashboards" * self.each_tenant
+        given = " --dashboard" * self.all_tenants + " --tenant-dashboards" * self.each_tenant
+        return given + " --shared-tools" * self.shared_tools
 
 
 NOBODY = Watchers()
@@ -108,6 +119,7 @@ def _accounts(tenants: Sequence[str], subjects: Subjects, watchers: Watchers) ->
     lines = ["accounts {", f"  {SIDECAR}: {{", "    jetstream: enabled"]
     users = [f"{{ user: sidecar, password: ${password_variable('sidecar')} }}"]
     users += [_watcher(subjects)] * watchers.all_tenants
+    users += [_provider(subjects)] * watchers.shared_tools
     lines += _users_of_account(users)
     lines += [*_list("exports", exports), *_list("imports", imports), "  }"]
     for tenant in tenants:
@@ -145,7 +157,10 @@ def _tenant_account(tenant: str, subjects: Subjects, watchers: Watchers) -> list
         for verb, rest in _SERVICES.items()
     ]
     imports.append(imported("stream", subjects.endpoint("job", tenant, ">")))
-    calls = f'{{ service: "{subjects.endpoint("call", tenant, ">")}", accounts: [{SIDECAR}] }}'
+    calls = (
+        f'{{ service: "{subjects.endpoint("call", tenant, ">")}", accounts: [{SIDECAR}], '
+        f'response: stream, threshold: "{_CALL_QUIET}" }}'
+    )
     users = [f'{{ user: "{tenant}", password: ${password_variable(tenant)} }}']
     users += [_watcher(subjects, tenant)] * watchers.each_tenant
     return [
@@ -158,7 +173,8 @@ def _tenant_account(tenant: str, subjects: Subjects, watchers: Watchers) -> list
 
 
 def _users(tenants: Sequence[str], subjects: Subjects, watchers: Watchers) -> list[str]:
-    own = [f"{subjects.root}.>", "$JS.API.>", *(f"$KV.{bucket}.>" for bucket in _BUCKETS), "$O.>", "_INBOX.>"]
+    own = [f"{subjects.root}.>", "$JS.API.>", *(f"$KV.{bucket}.>" for bucket in _BUCKETS), "$O.>", "$SRV.INFO"]
+    own += ["_INBOX.>", *[f"_INBOX_{SHARED_SCOPE}.>"] * watchers.shared_tools]
     replies = [f"_INBOX_{tenant}.>" for tenant in tenants]
     lines = [
         "# A tenant's client must use the inbox prefix _INBOX_<tenant>; SidecarClient does.",
@@ -170,6 +186,7 @@ def _users(tenants: Sequence[str], subjects: Subjects, watchers: Watchers) -> li
         f"        subscribe: {_quoted([f'{subjects.root}.>', '$SRV.>', '$KV.>', '_INBOX.>'])} }} }}",
     ]
     watching_users = [_watcher(subjects)] * watchers.all_tenants
+    watching_users += [_provider(subjects)] * watchers.shared_tools
     for tenant in tenants:
         lines += _tenant_user(tenant, subjects)
         watching_users += [_watcher(subjects, tenant)] * watchers.each_tenant
@@ -184,8 +201,18 @@ def _tenant_user(tenant: str, subjects: Subjects) -> list[str]:
         f"        publish: {_quoted(publish)}",
         f"        subscribe: {_quoted([events, calls, f'_INBOX_{tenant}.>'])}",
         # A tool's answer goes to the inbox of the sidecar that called it.
-        '        allow_responses: { max: 1, expires: "15m" } } }',
+        f"        {_CALL_ANSWERS} }} }}",
     ]
+
+
+def _provider(subjects: Subjects) -> str:
+    """A user for tools of the scope `shared`: it registers them, answers calls, and may be a micro service."""
+    publish = [subjects.endpoint("tools", SHARED_SCOPE, "*")]
+    subscribe = [subjects.endpoint("call", SHARED_SCOPE, ">"), f"_INBOX_{SHARED_SCOPE}.>", "$SRV.>"]
+    return (
+        f'{{ user: "{SHARED_SCOPE}", password: ${password_variable(SHARED_SCOPE)}, permissions: {{ '
+        f"publish: {_quoted(publish)}, subscribe: {_quoted(subscribe)}, {_CALL_ANSWERS} }} }}"
+    )
 
 
 def _list(name: str, items: Sequence[str]) -> list[str]:

@@ -23,21 +23,31 @@ from sidecar.cli.invocation import Invocation, printing_options
     is_flag=True,
     help="With users `<tenant>-dashboard` that see one tenant's jobs and change nothing.",
 )
+@click.option(
+    "--shared-tools", "has_shared_tools", is_flag=True, help="With a user `shared` that provides tools for all."
+)
 @click.option("--prefix", default="llm", show_default=True, help="As the setting nats.prefix.")
 @printing_options
 @click.pass_obj
 def command(
-    invocation: Invocation, tenants: str, mode: str, is_watched: bool, are_tenants_watched: bool, prefix: str
+    invocation: Invocation,
+    tenants: str,
+    mode: str,
+    is_watched: bool,
+    are_tenants_watched: bool,
+    has_shared_tools: bool,
+    prefix: str,
 ) -> None:
     """Print a part of nats-server's configuration: include it, or paste it.
 
     Passwords are read by the server from its environment: LLM_PASSWORD_SIDECAR and LLM_PASSWORD_<TENANT>;
-    with dashboards also LLM_PASSWORD_DASHBOARD and LLM_PASSWORD_<TENANT>_DASHBOARD.
+    with dashboards also LLM_PASSWORD_DASHBOARD and LLM_PASSWORD_<TENANT>_DASHBOARD, with shared tools also
+    LLM_PASSWORD_SHARED.
     """
     from sidecar.cli.nats_config import Watchers, render
 
     names = tuple(name.strip() for name in tenants.split(",") if name.strip())
-    watchers = Watchers(all_tenants=is_watched, each_tenant=are_tenants_watched)
+    watchers = Watchers(all_tenants=is_watched, each_tenant=are_tenants_watched, shared_tools=has_shared_tools)
     invocation.data(
         render(names, mode="users" if mode == "users" else "accounts", prefix=prefix, watchers=watchers)
     )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.cli.main import main
-from sidecar.cli.nats_config import SIDECAR, Mode, password_variable, render
+from sidecar.cli.nats_config import SIDECAR, Mode, Watchers, password_variable, render
 from sidecar.errors import StartupError
 from sidecar.models.subjects import is_name
 
@@ -45,7 +45,7 @@ def test_the_position_is_that_of_the_tenant(prefix: str) -> None:
     lines = [
         line for line in render(("acme",), mode="accounts", prefix=prefix).splitlines() if "_position" in line
     ]
-    assert len(lines) == 9
+    assert len(lines) == 10
     for line in lines:
         subject = line.split('"')[1].split(".")
         position = int(line.partition("account_token_position: ")[2].split()[0].strip(","))
@@ -64,3 +64,13 @@ def test_a_tenants_block_names_no_other_tenant(tenants: list[str]) -> None:
     imported = [line.split('"')[1].split(".")[3] for line in own.splitlines() if "account: " in line]
     assert set(imported) == {tenants[0]}
     assert text.count(f"${password_variable(tenants[0])} ") == 1
+
+
+@pytest.mark.parametrize("mode", ["accounts", "users"])
+def test_a_user_for_shared_tools_registers_and_answers_and_can_do_no_more(mode: Mode) -> None:
+    assert '"shared"' not in render(("acme",), mode=mode)
+    text = render(("acme",), mode=mode, watchers=Watchers(shared_tools=True))
+    assert " --shared-tools\n" in text
+    (line,) = [line for line in text.splitlines() if 'user: "shared"' in line]
+    assert 'publish: ["llm.v1.tools.shared.*"]' in line
+    assert 'subscribe: ["llm.v1.call.shared.>", "_INBOX_shared.>", "$SRV.>"]' in line
