@@ -204,8 +204,10 @@ class Registrar:
         self._trouble = error
 
     async def _refused(self, error: SidecarError) -> None:
-        if self._trouble is None or isinstance(self._trouble, Temporary):
-            log.error("tool %s@%s was refused: %s", self._tool.name, self._tool.version, error)
+        # The first refusal is raised to whoever starts the provider.
+        if self.tried.done() and (self._trouble is None or isinstance(self._trouble, Temporary)):
+            where = error.details.get("path", "")
+            log.error("tool %s@%s was refused: %s %s", self._tool.name, self._tool.version, where, error)
         self._trouble = error
         self.accepted.clear()
         self._server.close("the registration of this tool was refused")

@@ -1,0 +1,178 @@
+"""Providers of tools with a sidecar that runs as a process: listed, alive after restarts; the examples."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+
+from sidecar import SidecarClient, tool
+from sidecar.errors import InvalidRequest
+from sidecar.models.base import epoch
+from tests.acceptance.conftest import World
+from tests.support.demo import Demo
+from tests.support.emulator import EmulatorProcess
+from tests.support.nats_server import make_server, running
+from tests.support.process import ROOT, clean_environment, spawn_sidecar
+
+WAIT_S = 60.0
+SHORTEST_TTL_S = 5
+_MODULE = ROOT / "examples" / "node_modules" / "@nats-io" / "transport-node"
+
+
+@tool(version="1.0.0", ttl_s=SHORTEST_TTL_S)
+async def add(left: int, right: int = 1) -> int:
+    """Add two numbers."""
+    return left + right
+
+
+@tool(name="add", version="1.0.0")
+async def other_add(left: str) -> str:
+    """Add something else."""
+    return left
+
+
+async def tools_of(client: SidecarClient) -> dict[str, Any]:
+    """What the registry lists for the client's tenant, by name and version."""
+    reply = await client.bus.request(
+        client.subjects.endpoint("tools", client.tenant, "list"), b"", timeout_s=WAIT_S
+    )
+    return {f"{one['name']}@{one['version']}": one for one in json.loads(reply.data)["tools"]}
+
+
+async def eventually(condition: Callable[[dict[str, Any]], bool], client: SidecarClient) -> dict[str, Any]:
+    """The list of tools once it is as wanted; asked again while the bus or the sidecar is away."""
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            try:
+                tools = await tools_of(client)
+            except Exception as e:  # noqa: BLE001
+                tools = {"error": repr(e)}
+            if condition(tools):
+                return tools
+            await asyncio.sleep(0.1)
+
+
+async def connect(url: str, tenant: str) -> SidecarClient:
+    return await SidecarClient.connect(url, tenant=tenant, connect_timeout_s=WAIT_S, request_timeout_s=5)
+
+
+async def test_a_provider_is_listed_while_it_lives(world: World) -> None:
+    tenant = f"t{uuid.uuid4().hex[:12]}"
+    async with await connect(world.nats_url, tenant) as client:
+        async with client.provide([add]) as provider:
+            await provider.wait_registered(timeout_s=WAIT_S)
+            listed = (await tools_of(client))["add@1.0.0"]
+            assert listed["scope"] == tenant
+            assert listed["input_schema"] == add.registration.input_schema
+            assert listed["output_schema"] == {"type": "integer"}
+            answer = await client.bus.request(listed["subject"], b'{"left": 2}', timeout_s=WAIT_S)
+            assert json.loads(answer.data) == 3
+        assert "add@1.0.0" not in await tools_of(client)
+        with pytest.raises(InvalidRequest) as caught:
+            await client.provide([other_add]).start()
+        assert caught.value.path == "description"
+
+
+async def test_a_provider_outlives_restarts_of_the_server_and_of_the_sidecar(bedrock: EmulatorProcess) -> None:
+    def is_renewed(after: str) -> Callable[[dict[str, Any]], bool]:
+        return lambda tools: "add@1.0.0" in tools and epoch(tools["add@1.0.0"]["expires"]) > epoch(after)
+
+    with running(make_server()) as server, spawn_sidecar(server.url, bedrock.url) as first:
+        async with await connect(server.url, "acme") as client, client.provide([add]) as provider:
+            await provider.wait_registered(timeout_s=WAIT_S)
+            tools = await tools_of(client)
+            await asyncio.to_thread(server.restart)
+            tools = await eventually(is_renewed(tools["add@1.0.0"]["expires"]), client)
+            first.kill()
+            with spawn_sidecar(server.url, bedrock.url):
+                tools = await eventually(is_renewed(tools["add@1.0.0"]["expires"]), client)
+                assert provider.is_registered
+                answer = await client.bus.request(tools["add@1.0.0"]["subject"], b'{"left": 4}', timeout_s=WAIT_S)
+                assert json.loads(answer.data) == 5
+                await provider.stop()
+                assert "add@1.0.0" not in await tools_of(client)
+
+
+@contextmanager
+def started(*command: str, log: Path, nats_url: str, **environment: str) -> Iterator["subprocess.Popen[bytes]"]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**clean_environment(), "NATS_URL": nats_url, "PYTHONPATH": str(ROOT), **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def end(process: "subprocess.Popen[bytes]") -> int:
+    process.send_signal(signal.SIGTERM)
+    return process.wait(WAIT_S)
+
+
+async def test_the_python_example_provides_its_tools(demo: Demo, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    async with await connect(demo.nats, "acme") as client:
+        with started(sys.executable, "examples/tool_provider.py", log=log, nats_url=demo.nats) as process:
+            tools = await eventually(lambda found: {"word_count@1.0.0", "wait@1.0.0"} <= found.keys(), client)
+            subject = tools["word_count@1.0.0"]["subject"]
+            answer = await client.bus.request(subject, b'{"text": "to be or not"}', timeout_s=WAIT_S)
+            assert json.loads(answer.data) == {"words": 4, "longest": "not"}
+            assert await asyncio.to_thread(end, process) == 0, log.read_text()
+        assert log.read_text().splitlines() == ["registered"]
+        assert "wait@1.0.0" not in await tools_of(client)
+
+
+async def test_the_javascript_example_provides_its_tool(demo: Demo, tmp_path: Path) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    if not _MODULE.exists():
+        pytest.skip("run `npm install` in examples/ for this test")
+    log, tenant = tmp_path / "log", f"t{uuid.uuid4().hex[:12]}"
+    async with await connect(demo.nats, tenant) as client:
+        with started(
+            node, "examples/tool_provider.mjs", log=log, nats_url=demo.nats, TENANT=tenant, PATH=os.environ["PATH"]
+        ) as process:
+            subject = (await eventually(lambda found: "reverse@1.0.0" in found, client))["reverse@1.0.0"][
+                "subject"
+            ]
+            answer = await client.bus.request(subject, '{"text": "añb"}'.encode(), timeout_s=WAIT_S)
+            assert json.loads(answer.data) == {"text": "bña"}
+            await check_javascript_signs(demo.nats, tenant, subject)
+            assert await asyncio.to_thread(end, process) == 0, log.read_text()
+        assert "reverse@1.0.0" not in await tools_of(client)
+
+
+async def check_javascript_signs(url: str, tenant: str, subject: str) -> None:
+    """A long call says that it is alive, and ends when it is cancelled."""
+    nc = await nats.connect(url)
+    inbox = nc.new_inbox()
+    replies = await nc.subscribe(inbox)
+    headers = {"Llm-Tenant": tenant, "Idempotency-Key": "k"}
+    await nc.publish(subject, b'{"text": "x", "delay_ms": 600000}', reply=inbox, headers=headers)
+    beat = await replies.next_msg(timeout=WAIT_S)
+    assert (beat.headers or {})["Llm-Tool-Progress"] == "in_progress"
+    await nc.publish(f"{subject}.cancel", b"", headers=headers)
+    while "Llm-Tool-Progress" in (beat.headers or {}):
+        beat = await replies.next_msg(timeout=WAIT_S)
+    assert (beat.headers or {})["Nats-Service-Error-Code"] == "500"
+    await nc.close()
