@@ -122,7 +122,7 @@ export class Bus {
         if (reply.headers?.code === 503) throw new Problem("No sidecar answers on this bus.", "nobody");
         isWhole = reply.headers?.get("Llm-End") === "true";
         if (isWhole) break;
-        hear(reply.json());
+        heard(() => hear(reply.json()), ["replay", tenant, job], reply);
       }
       if (!isWhole) throw new Problem("The stored events did not all come in time.", "timeout");
     } catch (error) {
