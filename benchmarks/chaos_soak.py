@@ -1,31 +1,40 @@
 """Half load for minutes, with restarts: does memory grow, is anything left behind?"""
 
 import asyncio
+import os
 import random
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
-from statistics import linear_regression
+from statistics import median
 from typing import NamedTuple
 
 from benchmarks.chaos_figures import NONE, Stage
 from benchmarks.measures import Bar, Figure
 from benchmarks.processes import NotMeasured
+from sidecar.adapters.bedrock.http_transport import KEEP_ALIVE_S
 from tests.support.chaos import Fleet, fleet
 from tests.support.load import load
+from tests.support.process import SidecarProcess
 
-SLOTS = 64
-# With 32 of 64 slots in use on each of two replicas; a job takes a second.
-JOBS_A_SECOND = 64
+# Of these the last is killed or ended, and followed, again and again; the others stay and are measured.
+REPLICAS = 3
+SLOTS = 40
+# A job takes a second: half of all slots.
+JOBS_A_SECOND = REPLICAS * SLOTS // 2
 BEHAVE = "tokens=20 tps=20"
 RESTART_S = 60.0
 SAMPLE_S = 5.0
 BATCH_S = 5.0
-WARM_UP_SHARE = 0.2
-FEWEST_SAMPLES = 5
+WARM_UP_SHARE = 0.25
+FEWEST_SAMPLES = 12
+MOST_POINTS = 300
 KILLED_SHARE = 0.5
 # Longer than idle connections to the provider are kept.
-REST_S = 20.0
+REST_S = KEEP_ALIVE_S + 15.0
+COUNTED = ("running", "tasks", "subscriptions", "requests")
 
 
 class Sample(NamedTuple):
@@ -39,23 +48,27 @@ class Batch(NamedTuple):
 
 
 class Holdings(NamedTuple):
-    running: int
-    files: int
+    """What a replica has in its hands: `counts` as it says itself, `files` by kind as the system knows them."""
+
+    counts: Mapping[str, int]
+    files: Counter[str]
 
 
 async def soak(under: Stage) -> list[Figure]:
-    """One replica stays and is measured; the other is killed or ended, and followed, every minute.
+    """Some replicas stay and are measured; the last is killed or ended, and followed, every minute.
 
-    Each batch of jobs has a tenant and a client of its own, so that the bench's own memory stays small.
+    Each batch of jobs has a tenant and a client of its own: so the bench's own memory stays small, and what the
+    sidecar remembers of tenants that come and go is measured with the rest.
     """
     began = time.monotonic()
-    samples: list[Sample] = []
     batches: list[Batch] = []
-    async with fleet(under.nats.url, under.emulator, size=2, scheduler={"slots": SLOTS}) as replicas:
-        await batch(under, "warm")
-        before = holdings(replicas)
+    async with fleet(under.nats.url, under.emulator, size=REPLICAS, scheduler={"slots": SLOTS}) as replicas:
+        stay = replicas.processes[:-1]
+        samples: list[list[Sample]] = [[] for _ in stay]
+        await asyncio.sleep(REST_S if under.minutes >= 10 else 0)
+        before = [await asyncio.to_thread(holdings, process) for process in stay]
         duties = (
-            asyncio.create_task(watch(replicas, samples, began)),
+            asyncio.create_task(watch(stay, samples, began)),
             asyncio.create_task(restart(replicas)),
         )
         try:
@@ -67,9 +80,9 @@ async def soak(under: Stage) -> list[Figure]:
             await asyncio.wait(duties)
         await replicas.wait_ready()
         await asyncio.sleep(REST_S)
-        after = holdings(replicas)
+        after = [await asyncio.to_thread(holdings, process) for process in stay]
         active = (await asyncio.to_thread(under.emulator.control, "GET", "counters"))["active"]
-    return [*memory(samples), *kept(batches), *left_behind(before, after, active)]
+    return [memory(samples), kept(batches), *left_behind(before, after, active)]
 
 
 async def batch(under: Stage, tenant: str) -> Batch:
@@ -81,60 +94,90 @@ async def batch(under: Stage, tenant: str) -> Batch:
         return Batch(count, sum(1 for number in jobs.results.values() if number > 1))
 
 
-async def watch(replicas: Fleet, samples: list[Sample], began: float) -> None:
+async def watch(stay: Sequence[SidecarProcess], samples: Sequence[list[Sample]], began: float) -> None:
     while True:
-        samples.append(Sample(time.monotonic() - began, replicas.processes[0].rss_bytes))
+        for process, found in zip(stay, samples, strict=True):
+            found.append(Sample(time.monotonic() - began, process.rss_bytes))
         await asyncio.sleep(SAMPLE_S)
 
 
 async def restart(replicas: Fleet) -> None:
     chance = random.Random(3)
+    place = REPLICAS - 1
     while True:
         await asyncio.sleep(RESTART_S)
         if chance.random() < KILLED_SHARE:
-            await asyncio.to_thread(replicas.kill, 1)
+            await asyncio.to_thread(replicas.kill, place)
         else:
-            await replicas.terminate(1)
-        replicas.respawn(1)
+            await replicas.terminate(place)
+        replicas.respawn(place)
 
 
-def holdings(replicas: Fleet) -> Holdings:
-    """What the replica that stays has in its hands."""
-    stays = replicas.processes[0]
-    _, info = stays.get("/info")
-    return Holdings(running=info["running"], files=len(list(Path(f"/proc/{stays.pid}/fd").iterdir())))
+def holdings(process: SidecarProcess) -> Holdings:
+    _, info = process.get("/info")
+    return Holdings({name: info[name] for name in COUNTED}, open_files(process.pid))
 
 
-def memory(samples: Sequence[Sample]) -> list[Figure]:
-    """Least squares over what was measured after the warm-up."""
+def open_files(pid: int) -> Counter[str]:
+    """By kind: `socket`, `pipe`, `file`, …"""
+    kinds: Counter[str] = Counter()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            target = os.readlink(entry)
+        except FileNotFoundError:
+            continue
+        kinds["file" if target.startswith("/") else target.partition(":")[0]] += 1
+    return kinds
+
+
+def slope_mb_an_hour(samples: Sequence[Sample]) -> float:
+    """Theil and Sen's: the median of the slopes between all pairs, so that single jumps weigh little.
+
+    Raises NotMeasured when there are too few samples after the warm-up.
+    """
     warm = samples[round(len(samples) * WARM_UP_SHARE) :]
     if len(warm) < FEWEST_SAMPLES:
         raise NotMeasured(f"{len(warm)} samples of memory are too few: give it more minutes")
-    slope = linear_regression([s.at_s / 3600 for s in warm], [s.rss_bytes / 1e6 for s in warm]).slope
-    first, latest = warm[0], warm[-1]
-    note = f"{first.rss_bytes / 1e6:.1f} to {latest.rss_bytes / 1e6:.1f} MB in {latest.at_s - first.at_s:.0f} s"
-    return [
-        Figure(
-            name="soak: memory slope, MB an hour",
-            unit="",
-            group="soak",
-            bar=Bar(value=1),
-            samples=(slope,),
-            note=note,
+    thinned = warm[:: -(-len(warm) // MOST_POINTS)]
+    per_s = median((b.rss_bytes - a.rss_bytes) / (b.at_s - a.at_s) for a, b in combinations(thinned, 2))
+    return per_s * 3600 / 1e6
+
+
+def memory(samples: Sequence[Sequence[Sample]]) -> Figure:
+    """The steepest of the replicas that stayed."""
+    slopes = [slope_mb_an_hour(found) for found in samples]
+    notes = []
+    for found, slope in zip(samples, slopes, strict=True):
+        warm = found[round(len(found) * WARM_UP_SHARE) :]
+        parts = [warm[i * (len(warm) - 1) // 3].rss_bytes / 1e6 for i in range(4)]
+        notes.append(
+            f"{' '.join(f'{mb:.1f}' for mb in parts)} MB in {warm[-1].at_s - warm[0].at_s:.0f} s ({slope:.1f})"
         )
-    ]
+    return Figure(
+        name="soak: memory slope, MB an hour",
+        unit="",
+        group="soak",
+        bar=Bar(value=1),
+        samples=(max(slopes),),
+        note="; ".join(notes),
+    )
 
 
-def kept(batches: Sequence[Batch]) -> list[Figure]:
+def kept(batches: Sequence[Batch]) -> Figure:
     jobs, doubled = sum(b.jobs for b in batches), sum(b.doubled for b in batches)
     note = f"{jobs} jobs, each of which ended"
-    return [Figure(name="soak: results doubled", unit="", group="soak", bar=NONE, samples=(doubled,), note=note)]
+    return Figure(name="soak: results doubled", unit="", group="soak", bar=NONE, samples=(doubled,), note=note)
 
 
-def left_behind(before: Holdings, after: Holdings, active: int) -> list[Figure]:
-    """Nothing runs any more: slots, calls and sockets must be back where they were."""
-    leaked = {"slots": after.running, "calls": active, "open files": max(0, after.files - before.files)}
+def left_behind(before: Sequence[Holdings], after: Sequence[Holdings], active: int) -> list[Figure]:
+    """Nothing runs any more: what replicas hold must be back where it was."""
+    leaked = {"calls": (active, "")}
+    for name in COUNTED:
+        pairs = [(then.counts[name], now.counts[name]) for then, now in zip(before, after, strict=True)]
+        leaked[name] = (sum(max(0, now - then) for then, now in pairs), f"before and after: {pairs}")
+    more = [now.files - then.files for then, now in zip(before, after, strict=True)]
+    leaked["open files"] = (sum(found.total() for found in more), str([dict(found) for found in more]))
     return [
-        Figure(name=f"soak: leaked {name}", unit="", group="soak", bar=NONE, samples=(number,))
-        for name, number in leaked.items()
+        Figure(name=f"soak: leaked {name}", unit="", group="soak", bar=NONE, samples=(number,), note=note)
+        for name, (number, note) in leaked.items()
     ]

@@ -64,6 +64,7 @@ class App:
         self.lifecycle = Lifecycle()
         self.name = replica_name(settings)
         self.replica: Replica | None = None
+        self._mux: Mux | None = None
         self.admin: AdminServer | None = None
         self._closing = AsyncExitStack()
         self._is_closing = False
@@ -82,7 +83,7 @@ class App:
         self._closing.callback(self._lag.stop)
         if self.settings.admin.enabled:
             await self._start_admin()
-        mux = await self._connect()
+        mux = self._mux = await self._connect()
         await ensure(mux, self.settings)
         models = BedrockManager(self.settings.bedrock)
         await models.start()
@@ -238,6 +239,9 @@ class App:
                 "running": replica.requests.running if replica else 0,
                 "is_scheduler": bool(replica and replica.cluster.term),
                 "replicas": replica.cluster.members if replica else 0,
+                "tasks": len(asyncio.all_tasks()),
+                "subscriptions": self._mux.connection.subscriptions if self._mux else 0,
+                "requests": self._mux.waiting if self._mux else 0,
             }
         )
 

@@ -1,5 +1,6 @@
 """What a job asks for: where it can run, what it will take of the quota, and how the model is asked."""
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -22,6 +23,8 @@ from sidecar.request_handler.estimate import request_tokens
 from sidecar.request_handler.tickets import Ticket
 from sidecar.settings import BedrockSettings, JobsSettings, Policy, TenantPolicy
 from sidecar.toolbox import Toolbox, specs
+
+_Remembered = tuple[Selection, int, "weakref.ref[Opened]"]
 
 MOST_REMEMBERED = 20_000
 MOST_SPILL_PRICE = 2.0
@@ -58,7 +61,7 @@ class Asker:
         self._on_budget = on_budget
         self._toolbox = toolbox
         self._aliases: dict[str, str | None] = {}
-        self._selections: OrderedDict[int, tuple[Selection, int]] = OrderedDict()
+        self._selections: OrderedDict[int, _Remembered] = OrderedDict()
 
     def ticket(self, opened: Opened) -> Ticket:
         """Raises SidecarError with the refusal of a job that cannot run."""
@@ -83,9 +86,7 @@ class Asker:
         admission.admit(asked, policy=tenant)
         if tenant.budget_usd_per_day is not None:
             self._on_budget(name)
-        self._selections[stored.seq] = (selection, tokens)
-        if len(self._selections) > MOST_REMEMBERED:
-            self._selections.popitem(last=False)
+        self._remember(opened, selection, tokens)
         return Ticket(
             seq=stored.seq,
             lane=stored.lane,
@@ -98,6 +99,14 @@ class Asker:
             deadline=asked.deadline,
             price_factor=dearest_factor(request),
         )
+
+    def _remember(self, opened: Opened, selection: Selection, tokens: int) -> None:
+        """For the call, as long as the request is in memory: one that runs on another replica is dropped."""
+        seq = opened.stored.seq
+        read = weakref.ref(opened, lambda _: self._selections.pop(seq, None))
+        self._selections[seq] = (selection, tokens, read)
+        if len(self._selections) > MOST_REMEMBERED:
+            self._selections.popitem(last=False)
 
     def max_queue(self, lane: Lane) -> int:
         """How many jobs of the lane the tenant may have, queued and running."""
@@ -115,7 +124,7 @@ class Asker:
         request, lane = _request_of(opened), opened.stored.lane
         tenant = self._policy().tenant(lane.tenant)
         found = self._selections.pop(opened.stored.seq, None)
-        selection, facts.input_estimate = found or self._select(opened, request, tenant, ())
+        selection, facts.input_estimate = found[:2] if found else self._select(opened, request, tenant, ())
         facts.warn(*selection.warnings)
         call = ModelCall(
             candidate=_candidate_of(selection, pool),

@@ -12,7 +12,7 @@ from sidecar.models.subjects import HEADER_JOB_ID, check_job_id, is_name
 from sidecar.ports import StoredRequest
 
 
-class Opened(msgspec.Struct, frozen=True):
+class Opened(msgspec.Struct, frozen=True, weakref=True):
     """A request that was read. `job` always stands, so that a refusal can be said, too."""
 
     stored: StoredRequest

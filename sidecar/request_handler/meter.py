@@ -130,9 +130,11 @@ class Meter:
         )
 
     def forget_idle(self, now: float) -> None:
-        """Drop the accounts of tenants that did nothing in the last two minutes. O(tenants)."""
+        """Drop the accounts of tenants that did nothing in the last two minutes, and old waits. O(tenants)."""
         for name in [name for name, account in self.tenants.items() if not account.cost.sum(now)]:
             del self.tenants[name]
+        for lane in [lane for lane, waits in self._waits.items() if waits[-1][0] < now - WINDOW_S]:
+            del self._waits[lane]
 
     def spent_by_tenant(self) -> dict[str, float]:
         """US dollars of the day by tenant, as far as this scheduler saw it."""

@@ -266,3 +266,26 @@ async def test_a_worker_that_refuses_a_grant_costs_the_job_nothing() -> None:
             await b.clock.advance(1)
         await check_all_ended(b, jobs)
         assert {(await b.stored(job)).state.attempt for job in jobs} == {1}  # type: ignore[union-attr]
+
+
+async def test_what_was_selected_for_jobs_of_other_replicas_is_not_kept() -> None:
+    async with bench(slow(1.0)) as b:
+        await b.fleet("one", "two", "three")
+        await check_all_ended(b, await submit(b, 30))
+        for replica in b.replicas:
+            asker: Any = replica.requests._work._asker  # type: ignore[attr-defined]
+            assert len(asker._selections) <= 1, "but for what was read last"
+
+
+async def test_waits_of_tenants_that_are_gone_are_forgotten() -> None:
+    async with bench(slow(1.0)) as b:
+        await b.fleet("one")
+        for i in range(5):
+            await b.submit(tenant=f"t{i}", params={"max_tokens": 10})
+        await b.until(lambda: b.requests() == 0)
+        meter = b.leader.scheduler.meter
+        assert meter is not None
+        assert len(meter._waits) == 5
+        await b.clock.advance(70)
+        b.leader.stats()
+        assert not meter._waits

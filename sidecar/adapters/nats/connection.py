@@ -191,6 +191,11 @@ class Connection:
                 raise
         return subscription
 
+    @property
+    def subscriptions(self) -> int:
+        """How many there are."""
+        return len(self._subscriptions)
+
     def forget(self, subscription: Subscription) -> None:
         self._subscriptions.pop(subscription, None)
         sid, subscription.sid = subscription.sid, None
