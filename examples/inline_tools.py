@@ -9,7 +9,7 @@ from sidecar.client.requests import Request
 
 NATS_URL = os.environ.get("NATS_URL", "nats://127.0.0.1:4222")
 # The emulator calls a tool where the prompt says so; a model decides by itself.
-PROMPT = os.environ.get("PROMPT", 'How warm is it in Rome? [tool=weather input={"city": "Rome"}]')
+PROMPT = os.environ.get("PROMPT", '[[tool=weather input={"city":"Rome"}]] How warm is it in Rome?')
 MAX_TURNS = 5
 
 

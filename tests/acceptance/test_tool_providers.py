@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -139,6 +140,35 @@ async def test_the_python_example_provides_its_tools(demo: Demo, tmp_path: Path)
             assert await asyncio.to_thread(end, process) == 0, log.read_text()
         assert log.read_text().splitlines() == ["registered"]
         assert "wait@1.0.0" not in await tools_of(client)
+
+
+async def test_the_page_on_tools_has_programs_that_run(demo: Demo, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "tools.md").read_text()
+    provider, inline = re.findall(r"```python\n(import asyncio\n.*?)```", page, re.DOTALL)
+    async with await connect(demo.nats, "acme") as client:
+        log, program = tmp_path / "log", tmp_path / "provider.py"
+        program.write_text(provider.replace("nats://127.0.0.1:4222", demo.nats))
+        with started(sys.executable, str(program), log=log, nats_url=demo.nats) as process:
+            subject = (await eventually(lambda found: "search@1.0.0" in found, client))["search@1.0.0"]["subject"]
+            answer = await client.bus.request(subject, b'{"query": "x"}', timeout_s=WAIT_S)
+            assert json.loads(answer.data) == [{"title": "x for None", "page": 1}]
+            assert await asyncio.to_thread(end, process) == 0, log.read_text()
+    prompt = r"[[tool=weather input={\"city\":\"Rome\"}]] How warm?"
+    program.write_text(
+        inline.replace("nats://127.0.0.1:4222", demo.nats).replace("How warm is it in Rome?", prompt)
+    )
+    with started(sys.executable, str(program), log=log, nats_url=demo.nats) as process:
+        assert await asyncio.to_thread(process.wait, WAIT_S) == 0, log.read_text()
+    assert len(log.read_text().splitlines()) == 1
+
+
+async def test_the_example_of_inline_tools_runs(demo: Demo, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with started(sys.executable, "examples/inline_tools.py", log=log, nats_url=demo.nats) as process:
+        assert await asyncio.to_thread(process.wait, WAIT_S) == 0, log.read_text()
+    call, answer = log.read_text().splitlines()
+    assert call.endswith("(JsonBlock(value={'celsius': 14.0}),)")
+    assert answer
 
 
 async def test_the_javascript_example_provides_its_tool(demo: Demo, tmp_path: Path) -> None:
