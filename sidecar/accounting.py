@@ -50,7 +50,7 @@ def count(call: ModelCall, reply: ModelReply, facts: RunFacts, *, coordinator: C
 
 def guess(call: ModelCall, facts: RunFacts, *, coordinator: Coordinator) -> None:
     """Whether a call that broke off is billed is not known: count what was seen, and say it is a guess."""
-    usage = Usage(input_tokens=facts.input_estimate, output_tokens=sum(map(len, facts.text)) // CHARACTERS_A_TOKEN)
+    usage = Usage(input_tokens=facts.input_estimate, output_tokens=facts.heard_chars // CHARACTERS_A_TOKEN)
     facts.usage += usage
     facts.usage_basis = "estimated"
     _charge(call, usage, facts, coordinator)

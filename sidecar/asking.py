@@ -70,7 +70,7 @@ class Asker:
         tenant = self._policy().tenant(name)
         admission.check_tenant(name, policy=tenant)
         classify(name, job_class, allowed=tenant.classes)
-        _refuse_what_is_not_here(request)
+        _refuse_what_is_not_here(request, self._policy())
         tools = self._toolbox.named(name, request) if request.tools else ()
         selection, tokens = self._select(opened, request, tenant, tools)
         max_tokens = self._max_tokens(request, tenant)
@@ -216,9 +216,11 @@ def _spec(tool: InlineTool) -> ToolSpec:
     return ToolSpec(name=tool.name, description=tool.description, input_schema=tool.input_schema)
 
 
-def _refuse_what_is_not_here(request: JobRequest) -> None:
+def _refuse_what_is_not_here(request: JobRequest, policy: Policy) -> None:
     """Names that stand for nothing are refused rather than ignored."""
-    if request.filters:
-        raise InvalidRequest(f"no filter named {request.filters[0]!r} is configured", path="filters[0]")
+    for at, name in enumerate(request.filters):
+        if name not in policy.filters:
+            there = ", ".join(sorted(policy.filters)) or "none"
+            raise InvalidRequest(f"no filter named {name!r} is configured: there are {there}", path=f"filters[{at}]")
     if request.prompt is not None:
         raise InvalidRequest(f"no prompt template named {request.prompt.name!r} is stored", path="prompt.name")

@@ -1,6 +1,7 @@
 """From a claimed job to a whole answer: calls the chosen model, and follows the coordinator when a call fails."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -200,6 +201,9 @@ class Caller:
         if facts.has_streamed:
             await run.job.restart()
         facts.text.clear()
+        facts.heard_chars = 0
+        if run.job.gate is not None:
+            run.job.gate.reset()
         facts.has_streamed = False
         facts.stop_reason = None
         facts.model, facts.model_id = candidate.profile.alias, candidate.route.invoke_id
@@ -220,7 +224,7 @@ class Caller:
             seconds = self._clock.monotonic() - started
             self._coordinator.observe(call.candidate, e, now=self._clock.now())
             accounting.note(call, facts, outcome="error", seconds=seconds, error=error_info(e))
-            if facts.has_streamed or facts.text:
+            if facts.has_streamed or facts.heard_chars:
                 accounting.guess(call, facts, coordinator=self._coordinator)
             return e
         seconds = self._clock.monotonic() - started
@@ -238,7 +242,9 @@ class Caller:
         request = run.job.request
         is_timed = request.first_token_timeout_s is not None or request.idle_timeout_s is not None
         if "streaming" in call.candidate.profile.capabilities and (request.stream or is_timed):
-            return await self._stream(run, call)
+            reply = await self._stream(run, call)
+            await self._say_rest(run)
+            return reply
         reply = await self._converse(call)
         if request.stream:
             for index, block in enumerate(reply.content):
@@ -246,6 +252,7 @@ class Caller:
                     self._say(run, ModelDelta(index=index, text=block.text))
                 elif isinstance(block, ReasoningBlock) and block.text:
                     self._say(run, ModelDelta(index=index, reasoning=block.text))
+            await self._say_rest(run)
         return reply
 
     async def _converse(self, call: ModelCall) -> ModelReply:
@@ -276,16 +283,29 @@ class Caller:
                 )
             if item.text or item.reasoning:
                 self._say(run, item)
+                if (gate := run.job.gate) is not None and gate.has_judges:
+                    self._show(run, await gate.settle())
         if reply is None:
             raise SidecarError("the model client ended a stream without a reply")
         return reply
 
     def _say(self, run: _Run, delta: ModelDelta) -> None:
         if delta.text:
-            run.facts.text.append(delta.text)
-        if run.job.request.stream:
-            run.facts.has_streamed = True
-            run.job.progress.delta(delta.index, text=delta.text, reasoning=delta.reasoning)
+            run.facts.heard_chars += len(delta.text)
+        self._show(run, (delta,) if run.job.gate is None else run.job.gate.take(delta))
+
+    async def _say_rest(self, run: _Run) -> None:
+        """What filters held back until the answer was whole."""
+        if run.job.gate is not None:
+            self._show(run, await run.job.gate.finish())
+
+    def _show(self, run: _Run, deltas: Sequence[ModelDelta]) -> None:
+        for delta in deltas:
+            if delta.text:
+                run.facts.text.append(delta.text)
+            if run.job.request.stream:
+                run.facts.has_streamed = True
+                run.job.progress.delta(delta.index, text=delta.text, reasoning=delta.reasoning)
 
     def _learn(self, run: _Run, candidate: Candidate, reply: ModelReply, seconds: float) -> None:
         first_token_s = None if reply.first_token_ms is None else reply.first_token_ms / 1000

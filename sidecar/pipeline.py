@@ -31,6 +31,8 @@ from sidecar.ports import Clock, Lane, Stored
 from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.tickets import Blocked, Ticket
 from sidecar.response_formatter import formatter, structured
+from sidecar.response_formatter.screen import Screen
+from sidecar.response_formatter.screening import Screening
 from sidecar.settings import JobsSettings
 from sidecar.spending import Spending
 from sidecar.toolbox import has_named
@@ -49,6 +51,7 @@ class Pipeline:
         conversation: Conversation,
         objects: Objects,
         spending: Spending,
+        screening: Screening,
         on_ended: Callable[[Opened, Result], None],
         clock: Clock,
         settings: JobsSettings,
@@ -58,6 +61,7 @@ class Pipeline:
         self._conversation = conversation
         self._objects = objects
         self._spending = spending
+        self._screening = screening
         self._on_ended = on_ended
         self._clock = clock
         self._settings = settings
@@ -66,7 +70,9 @@ class Pipeline:
         """Before the queue: can this job run at all, and where? Raises SidecarError with the refusal."""
         if opened.request is not None:
             structured.check(opened.request.output)
-        return self._asker.ticket(opened)
+        ticket = self._asker.ticket(opened)
+        self._screening.admit(opened.stored.lane, opened.request)
+        return ticket
 
     def max_queue(self, lane: Lane) -> int:
         """How many jobs of the lane the tenant may have, queued and running."""
@@ -149,28 +155,34 @@ class Pipeline:
 
     async def _result(self, job: OwnedJob, opened: Opened, share: Share, facts: RunFacts) -> Result:
         """The job's one result, whatever happens on the way to it."""
+        screen = self._screening.screen(opened.stored.lane, job.request, job=opened.job)
+        job.gate = screen.gate
         try:
             async with job.scope:
                 with time_limits(job, default_s=self._settings.timeout_s) as deadline:
                     async with self._jobs.apart(job):
-                        reply = await self._reply(job, opened, share, facts, deadline)
-            facts.total_ms = self._since(opened.stored.stored_at)
-            return structured.checked(formatter.answered(reply, facts), job.request.output)
+                        reply = await self._reply(job, opened, share, facts, deadline, screen)
+                    facts.total_ms = self._since(opened.stored.stored_at)
+                    result = structured.checked(formatter.answered(reply, facts), job.request.output)
+                    result = await screen.answered(result)
+            if screen.is_withheld and facts.has_streamed:
+                await job.restart()
+            return result
         except Conflict:
             raise
         except SidecarError as e:
             facts.total_ms = self._since(opened.stored.stored_at)
-            return formatter.stopped(e, facts)
+            return screen.stopped(formatter.stopped(e, facts))
         except Exception:
             log.exception("a job met an error of our own", extra={"job": opened.job})
             facts.total_ms = self._since(opened.stored.stored_at)
-            return formatter.stopped(SidecarError("the sidecar failed; its log says how"), facts)
+            return screen.stopped(formatter.stopped(SidecarError("the sidecar failed; its log says how"), facts))
 
     async def _reply(
-        self, job: OwnedJob, opened: Opened, share: Share, facts: RunFacts, deadline: float
+        self, job: OwnedJob, opened: Opened, share: Share, facts: RunFacts, deadline: float, screen: Screen
     ) -> ModelReply:
         call, selection = self._asker.call(opened, pool=share.pool, deadline=deadline, facts=facts)
-        call = await self._objects.filled(call, tenant=job.state.tenant)
+        call = await screen.input(await self._objects.filled(call, tenant=job.state.tenant))
         return await self._conversation.answer(
             job, call, selection=selection, share=share, facts=facts, deadline=deadline
         )

@@ -6,13 +6,14 @@ have happened, nothing is left half open. What replicas need of each other stand
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
 from sidecar.models.api import JobsPage
 from sidecar.models.call import ModelCall, ModelDelta, ModelReply
 from sidecar.models.event import Event
+from sidecar.models.filtering import GuardrailVerdict
 from sidecar.models.job import JobState, State
 from sidecar.models.objects import ObjectInfo
 from sidecar.ports_cluster import Checkpoints as Checkpoints
@@ -255,6 +256,19 @@ class ModelClient(Protocol):
 
     def stream(self, call: ModelCall) -> AsyncIterator[ModelDelta | ModelReply]:
         """Deltas as they come, then the whole reply as the last item."""
+        ...
+
+    async def apply_guardrail(
+        self,
+        guardrail: str,
+        *,
+        version: str,
+        text: str,
+        source: Literal["INPUT", "OUTPUT"],
+        region: str,
+        timeout_s: float,
+    ) -> GuardrailVerdict:
+        """What a guardrail says of a text, without a model."""
         ...
 
     async def close(self) -> None: ...

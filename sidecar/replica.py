@@ -50,6 +50,7 @@ from sidecar.request_handler.meter import Meter
 from sidecar.request_handler.schedule import Scheduler
 from sidecar.request_handler.service import RequestHandler
 from sidecar.request_handler.tickets import TenantCaps
+from sidecar.response_formatter.screening import Screening
 from sidecar.settings import Policy, Settings
 from sidecar.spending import Spending
 from sidecar.stats import Books, Own, own_stats
@@ -115,6 +116,7 @@ class Replica:
             policy=self._policy, bedrock=settings.bedrock, default_max_tokens=settings.jobs.max_tokens
         )
         self.jobs = self._job_manager()
+        self.screening = Screening(self._policy, models=ports.models, region=settings.bedrock.regions[0])
         self.objects = Objects(ports.blobs, max_input_bytes=settings.jobs.max_input_bytes)
         self.queries = Queries(store=ports.store, publisher=ports.publisher, intake=ports.intake)
         self.tools = ToolRegistry(
@@ -256,6 +258,7 @@ class Replica:
             conversation=self._conversation(toolbox),
             objects=self.objects,
             spending=self.spending,
+            screening=self.screening,
             clock=ports.clock,
             settings=settings.jobs,
         )
@@ -311,6 +314,7 @@ class Replica:
 
     def apply(self, policy: Policy) -> None:
         """Take a new policy over while running. Raises StartupError, and keeps the old one, if it is of no use."""
+        self.screening.apply(policy)
         self.coordinator.apply(policy)
         self._policy = policy
         self.scheduler.set_policy(

@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -19,6 +19,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from sidecar import filter_options
 from sidecar.errors import StartupError
 from sidecar.models.base import NAME_PATTERN
 
@@ -181,6 +182,24 @@ class FilterPolicy(Section):
     action: Literal["redact", "block", "flag"] = "redact"
     options: dict[str, Any] = {}
 
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> "FilterPolicy":
+        filter_options.check(self.kind, self.options)
+        if self.kind == "sanitise" and self.action != "redact":
+            raise ValueError("action: a sanitiser has none; its options say remove, mark or keep")
+        return self
+
+
+def _check_filter_names(policy: "Policy | Settings") -> None:
+    """Raises ValueError for a list that names a filter that is not configured."""
+    listed = [(f"classes.{name}", section.filters) for name, section in policy.classes.items()]
+    listed += [(f"tenants.{name}", section.filters) for name, section in policy.tenants.items()]
+    for where, names in listed:
+        for at, name in enumerate(names):
+            if name not in policy.filters:
+                there = ", ".join(policy.filters) or "none"
+                raise ValueError(f"{where}.filters[{at}]: no filter named {name!r} in [filters]: there are {there}")
+
 
 _VARIABLE = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]{0,63})\s*\}\}")
 
@@ -289,6 +308,11 @@ class Policy(Section):
     filters: dict[str, FilterPolicy] = Field(default_factory=dict)
     job_tools: dict[_ToolName, JobTool] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _names_what_is_there(self) -> "Policy":
+        _check_filter_names(self)
+        return self
+
     def tenant(self, name: str) -> TenantPolicy:
         """The policy of a tenant, by its own section or `[tenants.default]`."""
         found = self.tenants.get(name) or self.tenants.get("default")
@@ -318,6 +342,11 @@ class Settings(BaseSettings):
     admin: AdminSettings = AdminSettings()
     log: LogSettings = LogSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+
+    @model_validator(mode="after")
+    def _names_what_is_there(self) -> "Settings":
+        _check_filter_names(self)
+        return self
 
     @property
     def policy(self) -> Policy:

@@ -1,7 +1,7 @@
 """A job in the hands of its owner."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from sidecar.errors import JobCancelled
 from sidecar.job_manager import transitions
@@ -9,10 +9,33 @@ from sidecar.job_manager.journal import Journal
 from sidecar.job_manager.persist import Record
 from sidecar.job_manager.progress import Progress
 from sidecar.job_manager.scope import JobScope
+from sidecar.models.call import ModelDelta
 from sidecar.models.event import Status
 from sidecar.models.job import JobState
 from sidecar.models.request import JobRequest
 from sidecar.ports import Clock
+
+
+class Gate(Protocol):
+    """What a job's deltas go through before they are said."""
+
+    has_judges: bool
+
+    def reset(self) -> None:
+        """Another answer begins."""
+        ...
+
+    def take(self, delta: ModelDelta) -> Sequence[ModelDelta]:
+        """What may be said now that this has come."""
+        ...
+
+    async def settle(self) -> Sequence[ModelDelta]:
+        """Where it `has_judges`: what they let through meanwhile. Never raises a SidecarError."""
+        ...
+
+    async def finish(self) -> Sequence[ModelDelta]:
+        """What was held back, at the answer's end. Never raises a SidecarError."""
+        ...
 
 
 class OwnedJob:
@@ -43,6 +66,7 @@ class OwnedJob:
         self.scope = JobScope()
         self.clock = clock
         self.started_at = clock.monotonic()
+        self.gate: Gate | None = None
         self.progress: Progress
 
     @property

@@ -27,6 +27,7 @@ class RunFacts(msgspec.Struct, kw_only=True):
     warnings: list[str] = msgspec.field(default_factory=list)
     messages: tuple[Message, ...] = ()
     text: list[str] = msgspec.field(default_factory=list)
+    heard_chars: int = 0
     has_streamed: bool = False
     is_bound_by_budget: bool = False
     counted_micro_usd: int = 0

@@ -113,6 +113,7 @@ class FilterReport(Open, frozen=True, kw_only=True):
     action: Literal["redact", "block", "flag", "remove", "mark"]
     count: int
     kinds: dict[str, int] = {}
+    on: Literal["output", "input"] = "output"
 
 
 class Result(Open, frozen=True, kw_only=True):

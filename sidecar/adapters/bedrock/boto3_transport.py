@@ -28,6 +28,7 @@ from botocore.parsers import ResponseParserError
 from sidecar.adapters.bedrock.credentials import LOCAL_KEYS, Bearer, CredentialSource, credential_error
 from sidecar.adapters.bedrock.endpoints import SERVICE, parse_endpoint, require_tls
 from sidecar.adapters.bedrock.errors import http_error_from
+from sidecar.adapters.bedrock.guardrail import GuardrailRequest
 from sidecar.adapters.bedrock.sockets import CallSlot, report_sockets
 from sidecar.adapters.bedrock.thread_reader import ThreadReader
 from sidecar.adapters.bedrock.transport import (
@@ -72,16 +73,28 @@ class Boto3Transport:
         self._lock = threading.Lock()
 
     async def converse(self, target: Target, params: Mapping[str, Any], limits: CallLimits) -> Mapping[str, Any]:
+        return await self._whole(
+            target.region, lambda client: client.converse(modelId=target.invoke_id, **params), limits
+        )
+
+    async def apply_guardrail(
+        self, region: str, request: GuardrailRequest, limits: CallLimits
+    ) -> Mapping[str, Any]:
+        names = {"guardrailIdentifier": request.guardrail, "guardrailVersion": request.version}
+        return await self._whole(region, lambda client: client.apply_guardrail(**names, **request.params), limits)
+
+    async def _whole(
+        self, region: str, ask: Callable[[Any], Mapping[str, Any]], limits: CallLimits
+    ) -> Mapping[str, Any]:
         slot = CallSlot(limits.connect_s)
         try:
             async with asyncio.timeout(limits.total_s):
-                make_client = await self._client_maker(target.region)
+                make_client = await self._client_maker(region)
 
                 def call() -> Mapping[str, Any]:
                     client = make_client()
                     with slot.hold():
-                        response: Mapping[str, Any] = client.converse(modelId=target.invoke_id, **params)
-                        return response
+                        return ask(client)
 
                 return await self._in_thread(call, slot)
         except TimeoutError as e:

@@ -88,6 +88,11 @@ def model_path(invoke_id: str, verb: str) -> str:
     return f"/model/{quote(invoke_id, safe='-._~')}/{verb}"
 
 
+def guardrail_path(guardrail: str, version: str) -> str:
+    """The path of ApplyGuardrail. `guardrail` is an id or an ARN."""
+    return f"/guardrail/{quote(guardrail, safe='-._~')}/version/{quote(version, safe='-._~')}/apply"
+
+
 def require_tls(endpoint: Endpoint) -> None:
     """Raises AccessDenied where a bearer token would go over an open connection."""
     if not endpoint.is_https and not endpoint.is_local:

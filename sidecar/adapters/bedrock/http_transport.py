@@ -13,9 +13,10 @@ import msgspec
 from yarl import URL
 
 from sidecar.adapters.bedrock.credentials import Bearer, CredentialSource
-from sidecar.adapters.bedrock.endpoints import Endpoint, model_path, require_tls
+from sidecar.adapters.bedrock.endpoints import Endpoint, guardrail_path, model_path, require_tls
 from sidecar.adapters.bedrock.errors import EXPIRED_TYPES, http_error, kind_of, stream_error
 from sidecar.adapters.bedrock.frames import FrameDecoder, FrameError
+from sidecar.adapters.bedrock.guardrail import GuardrailRequest
 from sidecar.adapters.bedrock.sigv4 import Signer
 from sidecar.adapters.bedrock.transport import (
     EVENT_STREAM,
@@ -54,12 +55,19 @@ class HttpTransport:
         self._endpoint_for = endpoint_for
         self._now = now
         self._signers: dict[str, tuple[Endpoint, Signer]] = {}
-        self._urls: dict[tuple[str, str, str], tuple[str, URL]] = {}
+        self._urls: dict[tuple[str, str], tuple[str, URL]] = {}
 
     async def converse(self, target: Target, params: Mapping[str, Any], limits: CallLimits) -> bytes:
+        return await self._whole(target.region, model_path(target.invoke_id, "converse"), params, limits)
+
+    async def apply_guardrail(self, region: str, request: GuardrailRequest, limits: CallLimits) -> bytes:
+        path = guardrail_path(request.guardrail, request.version)
+        return await self._whole(region, path, request.params, limits)
+
+    async def _whole(self, region: str, path: str, params: Mapping[str, Any], limits: CallLimits) -> bytes:
         try:
             async with asyncio.timeout(limits.total_s):
-                response = await self._post(target, "converse", params, limits)
+                response = await self._post(region, path, params, limits)
                 try:
                     body = await _whole_body(response, limits)
                     response.release()
@@ -74,7 +82,8 @@ class HttpTransport:
         nearest = min((limits.first_token_s, "first_token"), (limits.total_s, "total"))
         try:
             async with asyncio.timeout(nearest[0]):
-                response = await self._post(target, "converse-stream", params, limits)
+                path = model_path(target.invoke_id, "converse-stream")
+                response = await self._post(target.region, path, params, limits)
         except TimeoutError as e:
             raise call_timeout(nearest[1], nearest[0]) from e
         if response.content_type != EVENT_STREAM:
@@ -86,12 +95,12 @@ class HttpTransport:
         await self._session.close()
 
     async def _post(
-        self, target: Target, verb: str, params: Mapping[str, Any], limits: CallLimits
+        self, region: str, path: str, params: Mapping[str, Any], limits: CallLimits
     ) -> aiohttp.ClientResponse:
         """The response with status 200; its body has not been read."""
         body = _encoder.encode(params)
-        endpoint, signer = await self._signer(target.region)
-        path, url = self._url(endpoint, target.invoke_id, verb)
+        endpoint, signer = await self._signer(region)
+        path, url = self._url(endpoint, path)
         headers = await self._headers(endpoint, signer, path, body)
         try:
             response = await self._session.post(
@@ -119,13 +128,12 @@ class HttpTransport:
             known = self._signers[region] = (endpoint, Signer(region=region, host=endpoint.host))
         return known
 
-    def _url(self, endpoint: Endpoint, invoke_id: str, verb: str) -> tuple[str, URL]:
-        key = (endpoint.base, invoke_id, verb)
+    def _url(self, endpoint: Endpoint, path: str) -> tuple[str, URL]:
+        key = (endpoint.base, path)
         known = self._urls.get(key)
         if known is None:
             if len(self._urls) >= _KNOWN_PATHS:
                 self._urls.clear()
-            path = model_path(invoke_id, verb)
             known = self._urls[key] = (endpoint.prefix + path, URL(endpoint.base + path, encoded=True))
         return known
 

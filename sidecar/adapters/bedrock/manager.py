@@ -6,7 +6,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -20,11 +20,13 @@ from sidecar.adapters.bedrock.endpoints import (
     trusted_roots_blocking,
 )
 from sidecar.adapters.bedrock.families import encode_call
+from sidecar.adapters.bedrock.guardrail import decode_verdict, encode_guardrail
 from sidecar.adapters.bedrock.stream import Assembler
 from sidecar.adapters.bedrock.transport import BrokenStream, EventReader, Target, Transport
 from sidecar.adapters.bedrock.watchdog import Watchdog
-from sidecar.errors import CallTimeout, ModelFailed, SidecarError, StartupError
+from sidecar.errors import CallTimeout, ModelFailed, SidecarError, StartupError, Temporary
 from sidecar.models.call import CallLimits, ModelCall, ModelDelta, ModelReply
+from sidecar.models.filtering import GuardrailVerdict
 from sidecar.settings import BedrockSettings
 
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ log = logging.getLogger(__name__)
 # After the answer's end only its bill is outstanding, and then only the end of the stream.
 BILL_GRACE_S = 10.0
 END_GRACE_S = 0.25
+# A guardrail stands in the way of every answer: short trouble is waited out, longer trouble is said.
+GUARDRAIL_DELAYS_S = (0.1, 0.5)
+LONGEST_GUARDRAIL_DELAY_S = 5.0
 
 
 class BedrockManager:
@@ -135,6 +140,29 @@ class BedrockManager:
         finally:
             watchdog.stop()
             await reader.close()
+
+    async def apply_guardrail(
+        self,
+        guardrail: str,
+        *,
+        version: str,
+        text: str,
+        source: Literal["INPUT", "OUTPUT"],
+        region: str,
+        timeout_s: float,
+    ) -> GuardrailVerdict:
+        """What a guardrail says of a text, asked again where it may help. Raises the typed errors of a call."""
+        request = encode_guardrail(guardrail, version=version, text=text, source=source)
+        limits = CallLimits(connect_s=self._settings.connect_timeout_s, total_s=timeout_s)
+        for delay_s in (*GUARDRAIL_DELAYS_S, None):
+            try:
+                response = await self._open().apply_guardrail(region, request, limits)
+                return decode_verdict(response, text=text)
+            except Temporary as e:
+                if delay_s is None:
+                    raise
+                await asyncio.sleep(max(delay_s, min(e.retry_after or 0.0, LONGEST_GUARDRAIL_DELAY_S)))
+        raise ModelFailed("no verdict of the guardrail")
 
     def _open(self) -> Transport:
         if self._transport is None:

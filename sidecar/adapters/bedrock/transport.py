@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from sidecar.adapters.bedrock.guardrail import GuardrailRequest
 from sidecar.adapters.bedrock.wire import StreamEvent
 from sidecar.errors import CallTimeout, ModelFailed, ModelUnavailable, StreamInterrupted, Temporary
 from sidecar.models.call import CallLimits
@@ -60,6 +61,12 @@ class Transport(Protocol):
         self, target: Target, params: Mapping[str, Any], limits: CallLimits
     ) -> bytes | Mapping[str, Any]:
         """The body of an answer with status 200, as JSON or parsed. Raises the typed errors of a call."""
+        ...
+
+    async def apply_guardrail(
+        self, region: str, request: GuardrailRequest, limits: CallLimits
+    ) -> bytes | Mapping[str, Any]:
+        """The verdict with status 200, as JSON or parsed. Raises the typed errors of a call."""
         ...
 
     async def open_stream(self, target: Target, params: Mapping[str, Any], limits: CallLimits) -> EventReader:

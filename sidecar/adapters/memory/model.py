@@ -2,13 +2,18 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from sidecar.errors import SidecarError, StreamInterrupted
 from sidecar.models.call import ModelCall, ModelDelta, ModelReply
 from sidecar.models.content import AnswerBlock, TextBlock, ToolUseBlock
+from sidecar.models.filtering import GuardrailVerdict
 from sidecar.models.result import StopReason, Usage
 from sidecar.ports import Clock
+
+
+def _nothing_found(text: str) -> GuardrailVerdict:
+    return GuardrailVerdict(intervened=False, is_blocked=False, text=text)
 
 
 class Turn(NamedTuple):
@@ -62,7 +67,8 @@ class ScriptedModel:
     """`ModelClient` twin. `script` holds the turns in order, or is a function from the call to its turn.
 
     After the script's end every call is answered by `default`. `calls` records what was asked, `open_calls`
-    how many are under way, `broken_off` how many the caller cancelled or left.
+    how many are under way, `broken_off` how many the caller cancelled or left. `judge` is what its guardrails say,
+    `judged` what they were asked.
     """
 
     def __init__(
@@ -80,6 +86,8 @@ class ScriptedModel:
         self.open_calls = 0
         self.broken_off = 0
         self.is_closed = False
+        self.judged: list[tuple[str, str, str, str]] = []
+        self.judge: Callable[[str], GuardrailVerdict] = _nothing_found
 
     async def converse(self, call: ModelCall) -> ModelReply:
         reply: ModelReply | None = None
@@ -105,6 +113,19 @@ class ScriptedModel:
         finally:
             self.open_calls -= 1
             self.broken_off += not is_over
+
+    async def apply_guardrail(
+        self,
+        guardrail: str,
+        *,
+        version: str,
+        text: str,
+        source: Literal["INPUT", "OUTPUT"],
+        region: str,
+        timeout_s: float,
+    ) -> GuardrailVerdict:
+        self.judged.append((guardrail, version, source, text))
+        return self.judge(text)
 
     async def close(self) -> None:
         self.is_closed = True

@@ -1,0 +1,124 @@
+"""Words, phrases and patterns that an operator names. Pure.
+
+Patterns run on RE2, in time linear in the text, so no pattern and no text can stall the event loop.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sidecar.filter_options import BlocklistOptions
+from sidecar.response_formatter.spans import Found, each_start
+
+_MOST_SPACES = 4
+_SPACE = re.compile(r"\s+")
+_WORD = re.compile(r"\w")
+_TOKEN = re.compile(r"\w+")
+_STRETCH = 2048
+# Scripts without spaces have no edges of words to look for.
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+
+
+class BlocklistDetector:
+    """Findings of kind `word` and `pattern`."""
+
+    def __init__(self, options: BlocklistOptions) -> None:
+        forms = sorted({form for word in options.words for form in _forms(word)}, key=len, reverse=True)
+        self._by_first = _by_first_word(form for form in forms if options.whole_words and _has_edge(form[0]))
+        inside = [form for form in forms if not options.whole_words or not _has_edge(form[0])]
+        self._inside = _any_of(inside, whole=options.whole_words) if inside else None
+        self._patterns = tuple(_compiled(pattern) for pattern in options.patterns)
+        self._most = options.max_match_chars
+        longest = max((_longest(word) for word in options.words), default=0)
+        self.window = max(longest, self._most if self._patterns else 0) + 2
+        self.context = 1
+        self._is_single = not self._patterns and not any(_SPACE.search(word.strip()) for word in options.words)
+
+    def find(self, text: str, start: int) -> Sequence[Found]:
+        found: list[Found] = []
+        if self._by_first:
+            for token in _TOKEN.finditer(text, start):
+                entries = self._by_first.get(token[0].casefold())
+                if entries is not None and (match := entries.match(text, token.start())):
+                    found.append(Found(match.start(), match.end(), "word"))
+        if self._inside is not None:
+            found.extend(Found(m.start(), m.end(), "word") for m in each_start(self._inside, text, start))
+        for pattern in self._patterns:
+            self._by_pattern(pattern, text, start, found)
+        return found
+
+    def settled(self, text: str, start: int) -> int:
+        """After white space, where no entry has any."""
+        if not self._is_single:
+            return 0
+        return max(text.rfind(" ", start), text.rfind("\n", start)) + 1
+
+    def _by_pattern(self, pattern: Any, text: str, start: int, found: list[Found]) -> None:
+        at = start
+        while at < len(text):
+            # RE2 reads all that it is given each time: a stretch is enough.
+            since = max(0, at - 1)
+            stretch = text[since : at + _STRETCH + self._most + 1]
+            match = pattern.search(stretch, at - since)
+            if match is None or since + match.start() >= at + _STRETCH:
+                at += _STRETCH
+                continue
+            at = since + match.start()
+            end = self._end(pattern, text, at)
+            if end > at:
+                found.append(Found(at, end, "pattern"))
+            at += 1
+
+    def _end(self, pattern: Any, text: str, at: int) -> int:
+        """Where the match at a place ends, seen by no more of the text than a stream would have; 0 without one."""
+        since = max(0, at - 1)
+        stretch = text[since : at + self._most + 1]
+        match = pattern.match(stretch, at - since)
+        if match is None or (match.end() == len(stretch) and since + len(stretch) < len(text)):
+            return 0
+        return since + int(match.end())
+
+
+def _compiled(pattern: str) -> Any:
+    import re2
+
+    options = re2.Options()
+    options.case_sensitive = False
+    options.log_errors = False
+    return re2.compile(pattern, options)
+
+
+def _longest(word: str) -> int:
+    return 2 * len(word) + _MOST_SPACES * len(_SPACE.findall(word)) + 2
+
+
+def _forms(word: str) -> set[str]:
+    """A word as it may be written: letter case apart, composed or not."""
+    written = " ".join(word.split())
+    return {unicodedata.normalize(form, text) for text in (written, written.casefold()) for form in ("NFC", "NFD")}
+
+
+def _has_edge(char: str) -> bool:
+    return bool(_WORD.match(char)) and not _UNSPACED.match(char)
+
+
+def _by_first_word(forms: Iterable[str]) -> Mapping[str, "re.Pattern[str]"]:
+    """What to try where a word stands in the text, however long the list is."""
+    grouped: dict[str, list[str]] = {}
+    for form in forms:
+        first = _TOKEN.match(form)
+        grouped.setdefault(first[0].casefold() if first else form, []).append(form)
+    return {first: _any_of(entries, whole=True) for first, entries in grouped.items()}
+
+
+def _any_of(forms: Sequence[str], *, whole: bool) -> "re.Pattern[str]":
+    """The longest first: an entry that begins another must not hide it."""
+    return re.compile("|".join(_one_word(form, whole=whole) for form in forms), re.IGNORECASE)
+
+
+def _one_word(form: str, *, whole: bool) -> str:
+    body = re.escape(form).replace("ss", "(?:ss|ß)").replace("\\ ", rf"\s{{1,{_MOST_SPACES}}}")
+    before = r"(?<!\w)" if whole and _has_edge(form[0]) else ""
+    after = r"(?!\w)" if whole and _has_edge(form[-1]) else ""
+    return before + body + after

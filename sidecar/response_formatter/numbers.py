@@ -1,0 +1,142 @@
+"""Runs of digits as people write them, in groups with spaces, hyphens or dots between; and cards among them."""
+
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from typing import NamedTuple
+
+from sidecar.response_formatter.spans import Found
+
+CONTEXT = 64
+MOST_DIGITS = 19
+_MOST_GROUPS = 12
+
+_SPACES = " \t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000"
+_DASHES = ".\\-\u2010-\u2015\u2212\ufe58\ufe63\uff0d"
+_GROUP = re.compile(r"\d+")
+_GAP = re.compile(rf"[{_SPACES}{_DASHES}/()·]{{1,4}}")
+_TIES = "-./_:"
+_EDGE = re.compile(r"[^\W_]|_")
+
+# Issuers' numbers by ISO/IEC 7812: first digits and lengths, from the networks' published ranges.
+_CARDS = re.compile(
+    r"(?:4\d{12}(?:\d{3}){0,2}|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|3[47]\d{13}"
+    r"|3(?:0[0-5]|[689]\d)\d{11}(?:\d{2})?|6(?:011|5\d\d|4[4-9]\d)\d{12}(?:\d{3})?|35(?:2[89]|[3-8]\d)\d{12}(?:\d{3})?"
+    r"|62\d{14,17}|(?:5018|5020|5038|56\d\d|57\d\d|58\d\d|6304|6759|676[1-3])\d{8,15}|(?:60|65|81|82|508)\d{13,14})"
+)
+_DATE = re.compile(r"(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
+
+
+class Group(NamedTuple):
+    start: int
+    end: int
+    digits: str
+    gap: str
+    """What stands between this group and the one before; empty for a run's first."""
+
+
+class Stretch(NamedTuple):
+    """Neighbouring groups of a run, read as one number."""
+
+    start: int
+    end: int
+    digits: str
+    sizes: tuple[int, ...]
+    gaps: tuple[str, ...]
+    is_bare: bool
+    """Whether no hyphen, dot or slash ties it to more letters or digits."""
+
+    @property
+    def is_even(self) -> bool:
+        """Whether one and the same sign stands in all gaps."""
+        return len(set(self.gaps)) <= 1
+
+
+class Run:
+    """Groups of digits close enough to be one number."""
+
+    def __init__(self, text: str, groups: list[Group]) -> None:
+        self.text = text
+        self.groups = groups
+
+    @cached_property
+    def stretches(self) -> tuple[Stretch, ...]:
+        return tuple(self._all())
+
+    def _all(self) -> Iterator[Stretch]:
+        groups = self.groups
+        for first in range(len(groups)):
+            if _touches_word(self.text, groups[first].start - 1):
+                continue
+            digits, sizes, gaps = "", (), ()  # type: tuple[str, tuple[int, ...], tuple[str, ...]]
+            for last in range(first, min(len(groups), first + _MOST_GROUPS)):
+                group = groups[last]
+                digits += group.digits
+                sizes += (len(group.digits),)
+                gaps += (group.gap,) if last > first else ()
+                if len(digits) > MOST_DIGITS:
+                    break
+                if len(digits) >= 7 and not _touches_word(self.text, group.end):
+                    yield Stretch(
+                        groups[first].start,
+                        group.end,
+                        digits,
+                        sizes,
+                        gaps,
+                        _is_bare(self.text, groups[first].start, group.end),
+                    )
+
+    def cards(self) -> Iterator[Found]:
+        """Numbers of payment cards: an issuer's form, Luhn's checksum, and groups as on a card or none."""
+        for one in self.stretches:
+            if 13 <= len(one.digits) <= 19 and _is_card(one):
+                yield Found(one.start, one.end, "card")
+
+
+def runs_in(text: str, start: int) -> Iterator[Run]:
+    """The runs of which a part lies at or after `start`, with `CONTEXT` characters before it read as well."""
+    groups: list[Group] = []
+    for match in _GROUP.finditer(text, max(0, start - CONTEXT)):
+        gap = text[groups[-1].end : match.start()] if groups else ""
+        if groups and not _GAP.fullmatch(gap):
+            yield Run(text, groups)
+            groups, gap = [], ""
+        digits = match[0] if match[0].isascii() else "".join(str(int(c)) for c in match[0])
+        groups.append(Group(match.start(), match.end(), digits, gap))
+    if groups:
+        yield Run(text, groups)
+
+
+def is_luhn(digits: str) -> bool:
+    total = 0
+    for place, digit in enumerate(reversed(digits)):
+        value = int(digit)
+        if place % 2:
+            value = value * 2 - 9 if value > 4 else value * 2
+        total += value
+    return total % 10 == 0
+
+
+def before(text: str, at: int) -> str:
+    """What stands before a place, in small letters: where a word can say what follows."""
+    return text[max(0, at - CONTEXT) : at].lower()
+
+
+def _is_card(one: Stretch) -> bool:
+    if not one.is_bare or not _CARDS.fullmatch(one.digits) or len(set(one.digits)) < 2 or not is_luhn(one.digits):
+        return False
+    if len(one.sizes) == 1:
+        return len(one.digits) != 14 or not _DATE.match(one.digits)
+    if one.is_even and min(one.sizes) >= 2:
+        return True
+    return min(one.sizes[:-1]) >= 3 and max(one.sizes) <= 6
+
+
+def _touches_word(text: str, at: int) -> bool:
+    return 0 <= at < len(text) and _EDGE.match(text, at) is not None
+
+
+def _is_bare(text: str, start: int, end: int) -> bool:
+    if start >= 2 and text[start - 1] in _TIES and text[start - 2].isalnum():
+        return False
+    return not (end + 1 < len(text) and text[end] in _TIES and text[end + 1].isalnum())

@@ -1,0 +1,191 @@
+"""Numbers that states give to persons. Checked by python-stdnum; weak checksums need a word that names the number.
+
+Sources of the forms: the issuing states' published rules as python-stdnum's modules cite them, and for the United
+Kingdom HMRC's manual NIM39110.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from typing import NamedTuple
+
+from sidecar.response_formatter.numbers import Run, Stretch, before
+from sidecar.response_formatter.spans import Found, each_start
+
+_PERSONAL = r"identi|personal|national|citizen|tax(?:payer)?[ -]?(?:id|n)|steuer|fiscal|\bid\b|passport"
+
+
+class NumberForm(NamedTuple):
+    """A number of digits alone.
+
+    `grouped` are the sizes of groups by which it is known without a word; None where none are. `words` is what
+    names it. `joints` are the signs that then stand between the groups, in order; empty for any.
+    """
+
+    country: str
+    digits: int
+    module: str
+    words: "re.Pattern[str]"
+    grouped: tuple[tuple[int, ...], ...] = ()
+    joints: str = ""
+    is_strong: bool = False
+
+
+def _number(
+    country: str,
+    digits: int,
+    module: str,
+    words: str,
+    grouped: str = "",
+    joints: str = "",
+    *,
+    is_strong: bool = False,
+) -> NumberForm:
+    sizes = tuple(tuple(int(size) for size in form.split("-")) for form in grouped.split())
+    return NumberForm(country, digits, module, re.compile(words), sizes, joints, is_strong)
+
+
+_NUMBERS: tuple[NumberForm, ...] = (
+    _number("us", 9, "us.ssn", r"\bssn\b|social[ -]?sec", "3-2-4", "--"),
+    _number("us", 9, "us.itin", r"\bitin\b|taxpayer", "3-2-4", "--"),
+    _number("gb", 10, "gb.nhs", r"\bnhs\b"),
+    _number("de", 11, "de.idnr", r"steuer|\bidnr|tax[ -]?id|\btin\b|identifikationsn", "2-3-3-3"),
+    _number("br", 11, "br.cpf", r"\bcpf\b", "3-3-3-2", "..-"),
+    _number("pl", 11, "pl.pesel", r"pesel"),
+    _number("nl", 9, "nl.bsn", r"\bbsn\b|burgerservice|sofi"),
+    _number(
+        "fr",
+        15,
+        "fr.nir",
+        r"insee|\bnir\b|s[eé]curit[eé] sociale|\bss\b",
+        "1-2-2-2-3-3-2 13-2 1-2-2-5-3-2",
+        is_strong=True,
+    ),
+    _number("in", 12, "in_.aadhaar", r"aadha?ar|uidai|\buid\b|आधार", "4-4-4", "  "),
+    _number("ca", 9, "ca.sin", r"\bsin\b|social insurance|\bnas\b|assurance sociale"),
+    _number("au", 9, "au.tfn", r"\btfn\b|tax file"),
+    _number("se", 10, "se.personnummer", r"person(?:al|lig)?[- ]?(?:nummer|number|nr)", "6-4", "-"),
+    _number("dk", 10, "dk.cpr", r"\bcpr\b|personnummer"),
+    _number("no", 11, "no.fodselsnummer", r"f[øo]dsels|personnummer|national id"),
+    _number(
+        "be",
+        11,
+        "be.nn",
+        r"rijksregister|registre national|national (?:register|number)|\bnn\b|insz|niss",
+        "2-2-2-3-2",
+        "..-.",
+    ),
+    _number("ch", 13, "ch.ssn", r"\bahv|\bavs\b", "3-4-4-2", "...", is_strong=True),
+    _number("at", 10, "at.vnr", r"svnr|sozialvers|versicherungsn"),
+    _number("pt", 9, "pt.nif", r"\bnif\b|contribuinte"),
+    _number("tr", 11, "tr.tckimlik", r"kimlik|\btc\b|t\.c\."),
+    _number("za", 13, "za.idnr", _PERSONAL),
+    _number("kr", 13, "kr.rrn", r"\brrn\b|resident|주민", "6-7", "-"),
+    _number("jp", 12, "jp.in_", r"my ?number|マイナンバー|個人番号"),
+    _number("il", 9, "il.idnr", r"teudat|israel|ת\.?ז"),
+    _number("bg", 10, "bg.egn", r"\begn\b|егн"),
+    _number("cz", 10, "cz.rc", r"rodn[ée]|\brč\b|\brc\b", "6-4", "/"),
+    _number("ro", 13, "ro.cnp", r"\bcnp\b|cod numeric"),
+    _number("ee", 11, "ee.ik", r"isikukood|personal code"),
+    _number("lt", 11, "lt.asmens", r"asmens|personal code"),
+    _number("gr", 11, "gr.amka", r"\bamka\b|αμκα"),
+    _number("ar", 11, "ar.cuit", r"\bcui[tl]\b", "2-8-1", "--"),
+    _number("cl", 9, "cl.rut", r"\bru[tn]\b"),
+    _number("cn", 18, "cn.ric", r"", "18", is_strong=True),
+    _number("mx", 11, "mx.nss", r"\bnss\b|seguro social|imss"),
+    _number("my", 12, "my.nric", r"\bmykad\b|nric|\bic\b", "6-2-4", "--"),
+)
+_BY_DIGITS: dict[int, tuple[NumberForm, ...]] = {
+    size: tuple(form for form in _NUMBERS if form.digits == size) for size in {form.digits for form in _NUMBERS}
+}
+
+
+class LetterForm(NamedTuple):
+    country: str
+    pattern: "re.Pattern[str]"
+    module: str | None
+    words: "re.Pattern[str] | None" = None
+
+
+def _letters(country: str, pattern: str, module: str | None, words: str | None = None) -> LetterForm:
+    whole = re.compile(rf"(?<![^\W_])(?<![\w][\-.]){pattern}(?![^\W_])(?!-\w)")
+    return LetterForm(country, whole, module, re.compile(words) if words else None)
+
+
+_S = r"[ \xa0\u2009\u202f]?"
+_J = r"[ \xa0\u2009\u202f.\-]?"
+_NINO = rf"(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]{_S}\d{{2}}{_S}\d{{2}}{_S}\d{{2}}{_S}[A-D]"
+_CODICE = (
+    rf"[A-Z]{{3}}{_S}[A-Z]{{3}}{_S}[0-9LMNP-V]{{2}}[ABCDEHLMPRST][0-9LMNP-V]{{2}}{_S}"
+    rf"[A-Z][0-9LMNP-V]{{3}}{_S}?[A-Z]"
+)
+_LETTERS: tuple[LetterForm, ...] = (
+    _letters("gb", _NINO, None),
+    _letters(
+        "gb",
+        _NINO.replace("A-", "a-zA-").replace("[A-D]", "[a-dA-D]"),
+        None,
+        r"\bnino\b|national insurance|\bni\b",
+    ),
+    _letters("es", rf"\d{{2}}{_J}\d{{3}}{_J}\d{{3}}{_J}[A-HJ-NP-TV-Za-hj-np-tv-z]", "es.dni"),
+    _letters("es", rf"[XYZxyz]{_J}\d{{7}}{_J}[A-HJ-NP-TV-Za-hj-np-tv-z]", "es.nie"),
+    _letters("it", _CODICE, "it.codicefiscale"),
+    _letters("it", r"[a-z]{6}\d{2}[a-z]\d{2}[a-z]\d{3}[a-z]", "it.codicefiscale"),
+    _letters("fr", rf"[12]{_S}\d{{2}}{_S}\d{{2}}{_S}2[AB]{_S}\d{{3}}{_S}\d{{3}}{_S}\d{{2}}", "fr.nir"),
+    _letters("fi", r"\d{6}[-+A-FU-Y]\d{3}[0-9A-FHJ-NPR-Y]", "fi.hetu"),
+    _letters("cn", r"\d{17}[Xx]", "cn.ric"),
+    _letters("in", r"[A-Z]{3}[ABCFGHJLPT][A-Z]\d{4}[A-Z]", "in_.pan", r"\bpan\b|permanent account"),
+    _letters("mx", r"[A-Z][AEIOUX][A-Z]{2}\d{6}[HMX][A-Z]{5}[A-Z0-9]\d", "mx.curp"),
+    _letters("ie", r"\d{7}[A-W][A-IW]?", "ie.pps", r"\bpps\b|personal public service"),
+    _letters("se", r"(?:19|20)?\d{6}[-+]\d{4}", "se.personnummer"),
+    _letters("cl", r"\d{1,2}\.?\d{3}\.?\d{3}-[\dkK]", "cl.rut", r"\bru[tn]\b"),
+    _letters("sg", r"[STFGM]\d{7}[A-Z]", None, r"nric|\bfin\b|singapore"),
+    _letters("tw", r"[A-Z][1289]\d{8}", None, r"national id|身分證"),
+)
+LETTER_TRIGGER = re.compile(r"\d[ \xa0\u2009\u202f.\-]?[^\W\d_]|[^\W\d_][ \xa0\u2009\u202f.\-]?\d|\d[+\-]\d")
+
+
+def number_id(text: str, run: Run) -> Iterator[Found]:
+    """Persons' numbers among a run's stretches."""
+    for one in run.stretches:
+        for form in _BY_DIGITS.get(len(one.digits), ()):
+            if _is_it(text, one, form):
+                yield Found(one.start, one.end, f"national_id_{form.country}")
+                break
+
+
+def ids_with_letters(text: str, start: int) -> Sequence[Found]:
+    """Persons' numbers that have letters."""
+    found = []
+    for form in _LETTERS:
+        for match in each_start(form.pattern, text, start):
+            if form.words is not None and not form.words.search(before(text, match.start())):
+                continue
+            if form.module is None or _checker(form.module)(_compact(match[0])):
+                found.append(Found(match.start(), match.end(), f"national_id_{form.country}"))
+    return found
+
+
+def _is_it(text: str, one: Stretch, form: NumberForm) -> bool:
+    if len(set(one.digits)) < 2:
+        return False
+    is_formed = one.sizes in form.grouped and (not form.joints or "".join(one.gaps) == form.joints)
+    is_known = (is_formed or form.is_strong) and one.is_bare
+    if not is_known and not (form.words.pattern and form.words.search(before(text, one.start))):
+        return False
+    return _checker(form.module)(one.digits)
+
+
+def _compact(value: str) -> str:
+    return "".join(c for c in value if c.isalnum() or c in "+-").upper()
+
+
+_CHECKERS: dict[str, Callable[[str], bool]] = {}
+
+
+def _checker(module: str) -> Callable[[str], bool]:
+    """python-stdnum's `is_valid` of one kind of number; imported by the first text that has a candidate."""
+    known = _CHECKERS.get(module)
+    if known is None:
+        known = _CHECKERS[module] = import_module(f"stdnum.{module}").is_valid
+    return known

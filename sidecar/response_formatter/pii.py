@@ -1,0 +1,147 @@
+"""Personal data in text: addresses, numbers of phones, accounts, cards and persons. Pure.
+
+Forms with a strong checksum count by themselves; where a checksum is weak or none, a word before the number that
+says what it is must be there too. Libraries know the numbers: python-stdnum and phonenumbers.
+"""
+
+import re
+from collections.abc import Sequence
+
+from sidecar.filter_options import PiiOptions
+from sidecar.response_formatter.numbers import CONTEXT, Run, runs_in
+from sidecar.response_formatter.person_ids import LETTER_TRIGGER, ids_with_letters, number_id
+from sidecar.response_formatter.phones import PhoneBook
+from sidecar.response_formatter.spans import Found, each_start
+
+_WINDOW = 330
+_LONGEST_LOCAL = 64
+
+_LOCAL = re.compile(r"[\w.+%'&/=?^{|}~!#$*\-]{1,64}\Z")
+_LOCAL_EDGE = ".%'/=?&{|}!#$*-^~"
+_DOMAIN = re.compile(
+    r"(?:[^\W_](?:[\w\-]{0,61}[^\W_])?[.\uff0e\u3002]){1,6}(?:xn--[a-zA-Z0-9\-]{2,40}|[^\W\d_]{2,24})(?![^\W_])"
+)
+_BRACKETED = re.compile(
+    r"(?<![\w.+\-])[\w.+\-]{1,64} ?(?:\[ ?(?:at|AT|@) ?\]|\( ?(?:at|AT|@) ?\)) ?"
+    r"(?:[\w\-]{1,63} ?(?:\[ ?(?:dot|DOT|\.) ?\]|\( ?(?:dot|DOT|\.) ?\)|\.) ?){1,4}[^\W\d_]{2,24}(?![\w])"
+)
+_FILES = frozenset(
+    {"png", "jpg", "jpeg", "gif", "svg", "webp", "ico", "js", "mjs", "ts", "tsx", "jsx", "css", "scss", "html"}
+    | {"py", "rb", "rs", "go", "md", "json", "yml", "yaml", "txt"}
+)
+_HOSTS = frozenset({"local", "localhost", "localdomain", "internal", "service", "target", "timer", "socket"})
+
+_IBAN = re.compile(
+    r"(?<![^\W_])[A-Za-z]{2}[ \xa0\u202f.\-]?[0-9]{2}(?:[ \xa0\u2000-\u200a\u202f.\-]{0,2}[A-Za-z0-9]){11,30}"
+)
+_IPV4 = re.compile(r"(?<![\w.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\w]|\.\d)")
+_IPV6 = re.compile(r"(?<![\w:.])(?:[0-9a-fA-F]{1,4}:){2,7}(?::?[0-9a-fA-F]{1,4}){1,6}(?![\w:])")
+_DIGIT = re.compile(r"\d")
+
+# Where no finding can reach across: the end of a line, punctuation, or a word too long to be a part of a number.
+_BREAK = re.compile(
+    r"\n|[,;!?\u3001\u3002\uff0c\uff1b\uff1a\uff01\uff1f]\s?|(?<![^\s(\"'“„«])(?![A-Z]+[\s.:)\"'])[^\W\d_]{5,}"
+    r"[.:)\"'”“»]{0,3}[ \t\xa0](?![ \[(])"
+)
+
+
+class PiiDetector:
+    """Findings of the kinds asked for; those of persons' numbers say the country: `national_id_us`."""
+
+    window = _WINDOW
+    context = CONTEXT
+
+    def __init__(self, options: PiiOptions) -> None:
+        self._kinds = frozenset(options.kinds)
+        self._phones = PhoneBook(options.regions) if "phone" in self._kinds else None
+        self._allowed = frozenset(value.casefold() for value in options.allow)
+        self._wants_numbers = bool(self._kinds & {"phone", "card", "national_id"})
+
+    def find(self, text: str, start: int) -> Sequence[Found]:
+        found: list[Found] = []
+        if "email" in self._kinds:
+            self._emails(text, start, found)
+        if _DIGIT.search(text, start) is not None:
+            self._with_digits(text, start, found)
+        if self._allowed:
+            return [one for one in found if text[one.start : one.end].casefold() not in self._allowed]
+        return found
+
+    def settled(self, text: str, start: int) -> int:
+        at = 0
+        for match in _BREAK.finditer(text, start):
+            at = match.end()
+        return at
+
+    def _with_digits(self, text: str, start: int, found: list[Found]) -> None:
+        if "iban" in self._kinds:
+            _ibans(text, start, found)
+        if self._wants_numbers:
+            for run in runs_in(text, start):
+                self._numbers(text, run, found)
+        if "national_id" in self._kinds and LETTER_TRIGGER.search(text, start) is not None:
+            found.extend(ids_with_letters(text, start))
+        if "ip_address" in self._kinds:
+            for pattern in (_IPV4, _IPV6):
+                found.extend(Found(m.start(), m.end(), "ip_address") for m in each_start(pattern, text, start))
+
+    def _numbers(self, text: str, run: Run, found: list[Found]) -> None:
+        if "national_id" in self._kinds:
+            found.extend(number_id(text, run))
+        if "card" in self._kinds:
+            found.extend(run.cards())
+        if self._phones is not None:
+            found.extend(self._phones.find(text, run))
+
+    def _emails(self, text: str, start: int, found: list[Found]) -> None:
+        for sign in ("@", "\uff20"):
+            at = text.find(sign, start)
+            while at >= 0:
+                one = _email(text, at)
+                if one is not None:
+                    found.append(one)
+                at = text.find(sign, at + 1)
+        if "[" in text or "(" in text:
+            found.extend(Found(m.start(), m.end(), "email") for m in each_start(_BRACKETED, text, start))
+
+
+def _email(text: str, at: int) -> Found | None:
+    local = _LOCAL.search(text[max(0, at - _LONGEST_LOCAL) : at])
+    domain = _DOMAIN.match(text, at + 1)
+    if local is None or domain is None:
+        return None
+    name = local[0].lstrip(_LOCAL_EDGE)
+    last = domain[0].rpartition(".")[2].lower()
+    if not name or name.endswith(".") or last in _FILES or last in _HOSTS:
+        return None
+    if name == "git" and text[domain.end() : domain.end() + 1] == ":":
+        return None
+    return Found(at - len(name), domain.end(), "email")
+
+
+def _ibans(text: str, start: int, found: list[Found]) -> None:
+    for match in each_start(_IBAN, text, start):
+        end = _iban_end(text, match)
+        if end:
+            found.append(Found(match.start(), end, "iban"))
+
+
+def _iban_end(text: str, match: "re.Match[str]") -> int:
+    """Where the account number that begins a match ends; 0 when none does."""
+    from stdnum import iban
+
+    places = [at for at in range(match.start(), match.end()) if text[at].isalnum()]
+    compact = "".join(text[at] for at in places).upper()
+    for size in range(len(compact), 14, -1):
+        after = text[places[size - 1] + 1 : places[size - 1] + 2]
+        if after and (after.isalnum() or after == "_"):
+            continue
+        if _is_mod_97(compact[:size]) and iban.is_valid(compact[:size], check_country=False):
+            return places[size - 1] + 1
+    return 0
+
+
+def _is_mod_97(compact: str) -> bool:
+    if not compact.isascii():
+        return False
+    return int("".join(str(int(c, 36)) for c in compact[4:] + compact[:4])) % 97 == 1

@@ -1,0 +1,172 @@
+"""Which filters hold for a job, made ready once for each policy: see docs/filters.md."""
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import Any, NamedTuple
+
+from sidecar.errors import StartupError
+from sidecar.filter_options import (
+    OPTIONS,
+    PLUGIN_GROUP,
+    BlocklistOptions,
+    GuardrailOptions,
+    PiiOptions,
+    SanitiseOptions,
+    ScreenOptions,
+    SecretsOptions,
+    Treatment,
+    parsed,
+    split_plugin,
+)
+from sidecar.models.filtering import Direction, Filter
+from sidecar.models.request import JobRequest
+from sidecar.ports import Lane, ModelClient
+from sidecar.response_formatter.gate import Chain, Judge
+from sidecar.response_formatter.guardrail import GuardrailFilter
+from sidecar.response_formatter.screen import Screen, check_input
+from sidecar.response_formatter.spans import Detector, Rule
+from sidecar.settings import FilterPolicy, Policy
+
+DEFAULT_SANITISER = "sanitise"
+_STRICTNESS: Mapping[Treatment, int] = {"keep": 0, "mark": 1, "remove": 2}
+
+
+class Made(NamedTuple):
+    """One entry of `[filters]`, ready for use: one of the three is set."""
+
+    on: frozenset[Direction]
+    rule: Rule | None = None
+    judge: Judge | None = None
+    sanitise: SanitiseOptions | None = None
+
+
+class Screening:
+    """Makes each job's screen. `apply` a policy before anything else."""
+
+    def __init__(self, policy: Policy, *, models: ModelClient, region: str) -> None:
+        """`region` is where guardrails are that name none. Raises StartupError."""
+        self._models = models
+        self._region = region
+        self._policy = policy
+        self._made: dict[str, Made] = {}
+        self._chains: dict[tuple[tuple[str, ...], Direction], Chain] = {}
+        self.apply(policy)
+
+    def apply(self, policy: Policy) -> None:
+        """Hold to another policy from now on. Raises StartupError, and then the old one holds."""
+        made = {
+            name: self._made[name]
+            if name in self._made and self._policy.filters.get(name) == entry
+            else self._make(name, entry)
+            for name, entry in policy.filters.items()
+        }
+        self._policy, self._made, self._chains = policy, made, {}
+
+    def screen(self, lane: Lane, request: JobRequest, *, job: str) -> Screen:
+        """What holds for a job: the filters of its class, of its tenant, and those that its request names."""
+        effective, asked = self._effective(lane, request)
+        is_timed = request.first_token_timeout_s is not None or request.idle_timeout_s is not None
+        return Screen(
+            tenant=lane.tenant,
+            job=job,
+            job_class=lane.job_class,
+            chain_for=lambda direction: self._chain(effective, asked, direction),
+            is_streamed=request.stream or is_timed,
+        )
+
+    def admit(self, lane: Lane, request: JobRequest | None) -> None:
+        """Raise Permanent (`guardrail_blocked`) for an input that a filter blocks, where that is known at once."""
+        if request is None or not self._made:
+            return
+        effective, asked = self._effective(lane, request)
+        check_input(self._chain(effective, asked, "input"), request.messages or (), request.system)
+
+    def _effective(self, lane: Lane, request: JobRequest) -> tuple[tuple[str, ...], frozenset[str]]:
+        """The names of all that hold, and of those that only the request asks for."""
+        if not self._made:
+            return (), frozenset()
+        policy, names = self._policy, request.filters
+        own = policy.tenant(lane.tenant).filters
+        by_class = next((c.filters for name, c in policy.classes.items() if name == lane.job_class), ())
+        return tuple(dict.fromkeys((*by_class, *own, *names))), frozenset(names) - {*own, *by_class}
+
+    def _chain(self, names: tuple[str, ...], asked: frozenset[str], direction: Direction) -> Chain:
+        key = ((*names, "", *sorted(asked)), direction)
+        known = self._chains.get(key)
+        if known is None:
+            # A reload may have taken a filter away that a job was admitted with.
+            made = [(name, self._made[name]) for name in names if name in self._made]
+            known = self._chains[key] = Chain(
+                sanitise=self._sanitiser(made, asked),
+                rules=tuple(one.rule for _, one in made if one.rule is not None and direction in one.on),
+                judges=tuple(one.judge for _, one in made if one.judge is not None and direction in one.on),
+            )
+        return known
+
+    def _sanitiser(self, made: Sequence[tuple[str, Made]], asked: frozenset[str]) -> SanitiseOptions:
+        default = self._made.get(DEFAULT_SANITISER)
+        # What only the request asks for may add to the sanitiser, never take from it.
+        base = default.sanitise if default is not None and default.sanitise is not None else SanitiseOptions()
+        imposed = [one.sanitise for name, one in made if one.sanitise is not None and name not in asked]
+        added = [one.sanitise for name, one in made if one.sanitise is not None and name in asked]
+        chosen = [*(imposed or [base]), *added]
+        return SanitiseOptions(
+            controls=_strictest(options.controls for options in chosen),
+            bidi=_strictest(options.bidi for options in chosen),
+            invisible=_strictest(options.invisible for options in chosen),
+            max_chars=min(options.max_chars for options in chosen),
+        )
+
+    def _make(self, name: str, entry: FilterPolicy) -> Made:
+        try:
+            if entry.kind in OPTIONS:
+                return self._make_own(name, entry)
+            return self._make_plugin(name, entry)
+        except ValueError as e:
+            raise StartupError(f"filters.{name}: {e}") from e
+
+    def _make_own(self, name: str, entry: FilterPolicy) -> Made:
+        options = parsed(entry.kind, entry.options)
+        if isinstance(options, SanitiseOptions):
+            return Made(frozenset(), sanitise=options)
+        if isinstance(options, GuardrailOptions):
+            guardrail = GuardrailFilter(options, models=self._models, region=self._region)
+            return Made(frozenset(options.on), judge=Judge(name, entry.action, guardrail, options.segment_chars))
+        assert isinstance(options, ScreenOptions)  # noqa: S101
+        rule = Rule(name, entry.action, _detector(options), options.placeholder)
+        return Made(frozenset(options.on), rule=rule)
+
+    def _make_plugin(self, name: str, entry: FilterPolicy) -> Made:
+        common, options = split_plugin(entry.options)
+        found = [point for point in entry_points(group=PLUGIN_GROUP) if point.name == entry.kind]
+        if not found:
+            raise ValueError(f"kind: no installed package brings {entry.kind!r}")
+        make: Callable[[dict[str, Any]], Any] = found[0].load()
+        made = make(options)
+        if all(hasattr(made, part) for part in ("find", "settled", "window", "context")):
+            return Made(frozenset(common.on), rule=Rule(name, entry.action, made, common.placeholder))
+        if not isinstance(made, Filter):
+            raise ValueError(f"kind: what {entry.kind!r} makes has neither `apply` nor what a detector has")
+        judge = Judge(name, entry.action, made, getattr(made, "segment_chars", None))
+        return Made(frozenset(common.on), judge=judge)
+
+
+def _detector(options: ScreenOptions) -> Detector:
+    """Imported as they are needed: their libraries take a tenth of a second."""
+    if isinstance(options, PiiOptions):
+        from sidecar.response_formatter.pii import PiiDetector
+
+        return PiiDetector(options)
+    if isinstance(options, SecretsOptions):
+        from sidecar.response_formatter.secrets import SecretDetector
+
+        return SecretDetector(options)
+    assert isinstance(options, BlocklistOptions)  # noqa: S101
+    from sidecar.response_formatter.blocklist import BlocklistDetector
+
+    return BlocklistDetector(options)
+
+
+def _strictest(treatments: Any) -> Treatment:
+    chosen: Treatment = max(treatments, key=lambda treatment: _STRICTNESS[treatment])
+    return chosen

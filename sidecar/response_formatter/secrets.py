@@ -1,0 +1,100 @@
+"""Secrets: keys of the big providers by their published forms, tokens, private keys, and values assigned to names
+that say so. Pure. Every pattern is bounded; what may be longer goes on by a tail."""
+
+import math
+import re
+from collections.abc import Sequence
+
+from sidecar.filter_options import SecretsOptions
+from sidecar.response_formatter.secret_forms import FORMS, Form
+from sidecar.response_formatter.spans import Found, each_start
+
+_WINDOW = 400
+_CONTEXT = 160
+_PEM = "-----BEGIN"
+_LONGEST_PEM_START = 400
+
+_ASSIGNED = re.compile(
+    r"(?<![A-Za-z])(?P<name>(?:api|secret|access|private|auth|encryption|signing|master|account|client)[_\-. ]?"
+    r"(?:key|secret|token)s?|secrets?|(?:[a-z]{1,20}[_-])?(?:tokens?|passw(?:or)?ds?|passwd|pwd|passphrase)"
+    r"|credentials?|passwort|contraseña|mot de passe)"
+    r"(?:[_-][a-z]{1,20})?[\"'`*]{0,3}\s{0,3}(?:=>|:=|==|=|:|\bis\b|→)\s{0,3}[\"'`*]{0,3}"
+    r"(?P<value>[^\s\"'`,;<>(){}\[\]|]{8,255})",
+    re.IGNORECASE,
+)
+_ASSIGNMENTS = ("key", "secret", "token", "pass", "pwd", "credential", "contrase")
+_ASSIGNED_TAIL = re.compile(r"[^\s\"'`,;<>(){}\[\]|]+")
+_PLACEHOLDER = re.compile(
+    r"(?:your|my|the|some|example|sample|dummy|placeholder|changeme|redacted|x{4,}|\*{3,}|\.{3}|•{3}|todo|test-?key"
+    r"|none|null|undefined|true|false)(?![a-z])|.*(?:[x*•]{6,}|\.\.\.|your[_-]|example)"
+    r"|\$|%|\{|process\.env|os\.environ|env\.|config\.|self\.|settings\.|https?://|arn:|/",
+    re.IGNORECASE,
+)
+_LEAST_ENTROPY_BITS = 2.8
+
+
+class SecretDetector:
+    """Findings of all forms; `kind` says whose key it is."""
+
+    window = _WINDOW
+    context = _CONTEXT
+
+    def __init__(self, options: SecretsOptions) -> None:
+        self._generic = options.generic
+        self._allowed = frozenset(options.allow)
+
+    def find(self, text: str, start: int) -> Sequence[Found]:
+        found: list[Found] = []
+        since = max(0, start - _CONTEXT)
+        for form in FORMS:
+            for trigger in form.triggers:
+                if trigger in text:
+                    self._by_form(form, text, since, found)
+                    break
+        if self._generic:
+            lowered = text.lower()
+            if any(word in lowered for word in _ASSIGNMENTS):
+                self._assigned(text, since, found)
+        return found
+
+    def settled(self, text: str, start: int) -> int:
+        """After white space: no form but a private key's has any, and of a pair only the value is shown or not."""
+        at = max(text.rfind(" ", start), text.rfind("\n", start), text.rfind("\t", start)) + 1
+        if at <= start:
+            return 0
+        pem = text.find(_PEM, max(0, len(text) - _LONGEST_PEM_START))
+        return at if pem < 0 else min(at, pem)
+
+    def _by_form(self, form: Form, text: str, since: int, found: list[Found]) -> None:
+        for match in each_start(form.pattern, text, since):
+            group = 1 if form.pattern.groups else 0
+            if form.is_it is not None and not form.is_it(match[group]):
+                continue
+            if match[group] not in self._allowed:
+                found.append(Found(match.start(group), match.end(group), form.kind, form.tail))
+
+    def _assigned(self, text: str, since: int, found: list[Found]) -> None:
+        for match in each_start(_ASSIGNED, text, since):
+            value = match["value"].rstrip(".!?:")
+            if _is_secret(value) and value not in self._allowed:
+                start = match.start("value")
+                tail = _ASSIGNED_TAIL if len(match["value"]) == 255 else None
+                found.append(Found(start, start + len(value), "generic", tail))
+
+
+def _is_secret(value: str) -> bool:
+    """Whether a value looks made by chance rather than written: mixed characters, and no name or placeholder."""
+    if len(value) < 8 or _PLACEHOLDER.match(value):
+        return False
+    has_digit = any(c.isdigit() for c in value)
+    has_letter = any(c.isalpha() for c in value)
+    has_sign = any(not c.isalnum() and c not in "._-" for c in value)
+    if not has_letter or not (has_digit or has_sign):
+        return False
+    return entropy_bits(value) >= _LEAST_ENTROPY_BITS
+
+
+def entropy_bits(value: str) -> float:
+    """Shannon's entropy of a character of `value`."""
+    size = len(value)
+    return -sum(n / size * math.log2(n / size) for n in (value.count(c) for c in set(value)))
