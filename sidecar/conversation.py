@@ -13,15 +13,13 @@ from typing import Literal
 import msgspec
 
 from sidecar.calling import Caller, Share
-from sidecar.children import Children
-from sidecar.component import logged
 from sidecar.coordinator.service import Selection
 from sidecar.errors import Permanent
 from sidecar.job_manager import tool_turn
 from sidecar.job_manager.job import OwnedJob
-from sidecar.job_manager.journal import Answer, Journal, Pin, in_order, read, restore, spoken
-from sidecar.job_manager.persist import keep_trying
+from sidecar.job_manager.journal import Answer, Journal, Pin, in_order, spoken
 from sidecar.job_manager.tool_turn import Check, Offered
+from sidecar.journals import Journals
 from sidecar.models.call import ModelCall, ModelReply
 from sidecar.models.content import Message, ToolUseBlock
 from sidecar.models.event import Status
@@ -30,7 +28,6 @@ from sidecar.models.profile import Candidate
 from sidecar.models.request import JobRequest, ToolChoice
 from sidecar.models.result import Usage
 from sidecar.ports import Clock
-from sidecar.ports import Journal as JournalPort
 from sidecar.request_handler.estimate import call_tokens, next_call_tokens
 from sidecar.settings import JobsSettings
 from sidecar.toolbox import Toolbox, has_named, inline_names, specs
@@ -63,8 +60,7 @@ class Conversation:
         caller: Caller,
         toolbox: Toolbox,
         runner: ToolRunner,
-        children: Children,
-        journal: JournalPort,
+        journals: Journals,
         check_input: Check,
         clock: Clock,
         settings: JobsSettings,
@@ -72,8 +68,7 @@ class Conversation:
         self._caller = caller
         self._toolbox = toolbox
         self._runner = runner
-        self._children = children
-        self._journal = journal
+        self._journals = journals
         self._check_input = check_input
         self._clock = clock
         self._settings = settings
@@ -123,15 +118,14 @@ class Conversation:
         job = talk.job
         is_taken_over = job.journal is None and job.state.attempt > 1
         if job.journal is None:
-            job.journal = await self._read(*job.key) if is_taken_over else Journal()
+            job.journal = await self._journals.read(*job.key) if is_taken_over else Journal()
         talk.offered = await self._offered(job.state.tenant, job.request, job.journal.pins)
         talk.call = msgspec.structs.replace(talk.call, tools=(*talk.call.tools, *specs(talk.offered.values())))
         last = job.journal.last_turn
         if not is_taken_over or last is None:
             return None
         job.turns = last.number
-        if job.journal.bill is not None:
-            restore(talk.facts, job.journal.bill)
+        await self._journals.take_up(job, talk.facts)
         on_unknown = self._settings.unknown_tool_outcome
         rest = tool_turn.resume(last, offered=talk.offered, inline=talk.inline, on_unknown=on_unknown)
         if rest.settled:
@@ -227,31 +221,6 @@ class Conversation:
                     raise
             await self._clock.sleep(LOOK_S)
         return {tool.name: tool for tool in self._toolbox.named(tenant, request)}
-
-    async def close(self, tenant: str, job: str, journal: Journal | None) -> None:
-        """A job with tools has ended: forget its steps, and cancel children that it did not wait for.
-
-        `journal` None: it ended before its steps were read.
-        """
-        with logged("closing a conversation", job=job):
-            journal = journal or await self._read(tenant, job)
-            last = journal.last_turn
-            if last is None:
-                return
-            children = {pin.name for pin in journal.pins if not pin.scope}
-            left = [
-                (last.number, place)
-                for place, block in enumerate(last.answer.calls)
-                if block.name in children and last.result_of(place) is None
-            ]
-            await self._children.cancel(tenant, job, left)
-            await self._journal.purge(tenant, job)
-
-    async def _read(self, tenant: str, job: str) -> Journal:
-        steps = await keep_trying(
-            "reading a job's journal", lambda: self._journal.read(tenant, job), clock=self._clock
-        )
-        return read(steps)
 
 
 def _tokens(talk: _Talk, call: ModelCall) -> int:

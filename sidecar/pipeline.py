@@ -20,6 +20,7 @@ from sidecar.job_manager.claiming import Taken
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.limits import left_to_the_next_reading, time_limits
 from sidecar.job_manager.service import JobManager
+from sidecar.journals import Journals
 from sidecar.models.call import ModelReply
 from sidecar.models.event import Status
 from sidecar.models.facts import RunFacts
@@ -49,6 +50,7 @@ class Pipeline:
         asker: Asker,
         jobs: JobManager,
         conversation: Conversation,
+        journals: Journals,
         objects: Objects,
         spending: Spending,
         screening: Screening,
@@ -59,6 +61,7 @@ class Pipeline:
         self._asker = asker
         self._jobs = jobs
         self._conversation = conversation
+        self._journals = journals
         self._objects = objects
         self._spending = spending
         self._screening = screening
@@ -90,7 +93,7 @@ class Pipeline:
             )
             self._on_ended(opened, result)
             if opened.request is not None and known is not None and has_named(opened.request.tools):
-                await self._conversation.close(opened.stored.lane.tenant, opened.job, None)
+                await self._journals.close(opened.stored.lane.tenant, opened.job, None)
 
     async def record_queued(self, opened: Opened) -> Stored | None:
         """The document of a job that has to wait."""
@@ -142,7 +145,7 @@ class Pipeline:
             await self._jobs.end(job, result)
             self._on_ended(opened, result)
             if has_named(job.request.tools):
-                await self._conversation.close(*job.key, job.journal)
+                await self._journals.close(*job.key, job.journal)
         except Conflict as e:
             log.warning("lost a job to another owner", extra={"job": opened.job, "error": e.message})
             return Outcome(kind="taken", attempt=job.state.attempt)

@@ -16,6 +16,7 @@ from sidecar.coordinator.service import Coordinator
 from sidecar.errors import InvalidRequest
 from sidecar.job_manager.queries import Queries
 from sidecar.job_manager.service import JobManager
+from sidecar.journals import Journals
 from sidecar.models.api import ModelsPage
 from sidecar.models.codec import encode
 from sidecar.models.profile import Limits
@@ -202,9 +203,9 @@ class Replica:
             window=scheduler.window,
         )
 
-    def _conversation(self, toolbox: Toolbox) -> Conversation:
+    def _children(self) -> Children:
         ports, jobs = self._ports, self._settings.jobs
-        children = Children(
+        return Children(
             intake=ports.intake,
             store=ports.store,
             publisher=ports.publisher,
@@ -212,6 +213,9 @@ class Replica:
             most_depth=jobs.max_job_depth,
             most_bytes=jobs.max_tool_output_bytes,
         )
+
+    def _conversation(self, toolbox: Toolbox, children: Children, journals: Journals) -> Conversation:
+        ports, jobs = self._ports, self._settings.jobs
         tools = ToolCaller(
             bus=ports.tool_bus,
             check_output=output_problem,
@@ -231,8 +235,7 @@ class Replica:
                 clock=ports.clock,
                 most_at_once=jobs.max_parallel_tools,
             ),
-            children=children,
-            journal=ports.journal,
+            journals=journals,
             check_input=input_problem,
             clock=ports.clock,
             settings=jobs,
@@ -241,6 +244,8 @@ class Replica:
     def _pipeline(self) -> Pipeline:
         ports, settings = self._ports, self._settings
         toolbox = Toolbox(registry=self.tools, policy=lambda: self._policy)
+        children = self._children()
+        journals = Journals(journal=ports.journal, publisher=ports.publisher, children=children, clock=ports.clock)
         asker = Asker(
             coordinator=self.coordinator,
             clock=ports.clock,
@@ -255,7 +260,8 @@ class Replica:
             asker=asker,
             on_ended=self._on_ended,
             jobs=self.jobs,
-            conversation=self._conversation(toolbox),
+            conversation=self._conversation(toolbox, children, journals),
+            journals=journals,
             objects=self.objects,
             spending=self.spending,
             screening=self.screening,

@@ -57,9 +57,12 @@ class ToolRunner:
     async def begin(self, run: Run, answer: Answer, plan: Plan, *, turn: int) -> None:
         """Keep a turn, before any of its calls is sent."""
         first = run.journal.steps == 0
+        await run.job.progress.flush()
         self._keep(
             run,
             turn=turn,
+            attempt=run.job.state.attempt,
+            said=run.job.progress.said,
             answer=answer,
             pins=tuple(tool.pin for tool in run.offered.values()) if first else (),
             sent=unmarked(plan.calls[: self._most_at_once]),

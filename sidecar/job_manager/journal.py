@@ -21,6 +21,7 @@ from sidecar.models.content import (
     ToolUseBlock,
 )
 from sidecar.models.facts import RunFacts
+from sidecar.models.place import Place
 from sidecar.models.result import Attempt, Child, StopReason, Usage, UsageBasis
 
 Outcome = Literal["returned", "failed", "invalid"]
@@ -78,11 +79,14 @@ class Kept(Record, frozen=True):
 class Step(Record, frozen=True):
     """One message of the journal. `number` counts from 1; a number that was seen before is a repetition.
 
-    With an `answer` it begins the turn; `sent` are calls about to be sent.
+    With an `answer` it begins the turn; `sent` are calls about to be sent. `said` counts the events of `attempt`
+    that were stored before it.
     """
 
     number: int
     turn: int
+    attempt: int = 0
+    said: int = 0
     pins: tuple[Pin, ...] = ()
     answer: Answer | None = None
     sent: tuple[int, ...] = ()
@@ -91,10 +95,11 @@ class Step(Record, frozen=True):
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
-    """One turn as far as it has come."""
+    """One turn as far as it has come. `place` is the last event before its answer was kept."""
 
     number: int
     answer: Answer
+    place: Place = Place(0, 0)
     sent: frozenset[int] = frozenset()
     results: tuple[Kept, ...] = ()
 
@@ -120,7 +125,8 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True):
             return self
         turns = self.turns
         if step.answer is not None:
-            turns = (*turns, Turn(number=step.turn, answer=step.answer))
+            place = Place(step.attempt, step.said)
+            turns = (*turns, Turn(number=step.turn, answer=step.answer, place=place))
         if not turns or turns[-1].number != step.turn:
             raise SidecarError(f"step {step.number} of a journal belongs to turn {step.turn}, which never began")
         last = turns[-1]
@@ -205,12 +211,43 @@ def bill_of(facts: RunFacts) -> Bill:
     )
 
 
-def restore(facts: RunFacts, bill: Bill) -> None:
-    """Go on counting from what earlier owners had counted when they wrote the journal."""
+def unseen(facts: RunFacts, bill: Bill) -> list[Attempt]:
+    """Calls that ended with their owner, as the job's document has them and the journal does not."""
+    known = {call.attempt for call in bill.attempts if call.outcome == "crashed"}
+    return [call for call in facts.attempts if call.outcome == "crashed" and call.attempt not in known]
+
+
+def restore(facts: RunFacts, bill: Bill, *, lost: Sequence[Attempt]) -> None:
+    """Go on counting from where earlier owners were, by the later one of two accounts.
+
+    `facts` have what the job's document carries, `bill` what the journal says. `lost` are those of the `unseen`
+    calls that did not come to an end that the journal knows.
+    """
+    for call in unseen(facts, bill):
+        if call not in lost:
+            gone = f"the replica that ran attempt {call.attempt} "
+            facts.warnings[:] = [warning for warning in facts.warnings if not warning.startswith(gone)]
+    spent = _tokens(facts.usage) - sum(_tokens(call.usage) for call in unseen(facts, bill) if call.usage)
+    if (_ended(facts.attempts), spent) > (_ended(bill.attempts), _tokens(bill.usage)):
+        facts.children[:] = bill.children
+        return
     facts.usage, facts.usage_basis, facts.cost_usd = bill.usage, bill.usage_basis, bill.cost_usd
     facts.counted_micro_usd = bill.counted_micro_usd
-    facts.attempts[:] = bill.attempts
+    facts.attempts[:] = (*bill.attempts, *lost)
     facts.children[:] = bill.children
     facts.first_token_ms = bill.first_token_ms
     facts.model, facts.model_id = bill.model, bill.model_id
     facts.warn(*bill.warnings)
+    for call in lost:
+        facts.usage += call.usage or Usage()
+        facts.usage_basis = "estimated"
+        is_known = facts.cost_usd is not None and isinstance(call.cost_usd, float)
+        facts.cost_usd = (facts.cost_usd or 0.0) + (call.cost_usd or 0.0) if is_known else None
+
+
+def _ended(attempts: Sequence[Attempt]) -> int:
+    return sum(call.outcome != "crashed" for call in attempts)
+
+
+def _tokens(usage: Usage) -> int:
+    return usage.input_tokens + usage.output_tokens + usage.cache_read_tokens + usage.cache_write_tokens
