@@ -41,11 +41,14 @@ def continue_with(
 ) -> JobRequest:
     """The request that goes on after `result`, which ended with `tool_use`: hand it in as a new job.
 
-    `request` is what the ended job was asked: its messages, the assistant's turn with the calls, and one user
-    message with the tool results make the new conversation. `outputs` are by the calls' ids, or in their order:
-    a `ToolResultBlock` (of `run_calls`) as it is, a string as text, an exception as an error (as a provider
-    tells it), any other value as JSON. `fields` are laid over the request. A `tool_choice` that forced a call
-    becomes `auto`, or else the model could never come to an end.
+    The new conversation is that of `request`, which is what the ended job was asked; then what the job added (the
+    turn with the calls; before it, turns with tools that the sidecar ran); then one user message with the results
+    of the last turn, in the order of its calls.
+
+    `outputs` are for `result.tool_calls`, by their ids or in their order: a `ToolResultBlock` (of `run_calls`) as
+    it is, a string as text, an exception as an error (as a provider tells it), any other value as JSON. `fields`
+    are laid over the request. A `tool_choice` that forced a call becomes `auto`, or else the model could never
+    come to an end.
 
     Raises InvalidRequest where outputs are missing or too many, or `request` has a stored prompt in place of
     messages.
@@ -57,16 +60,26 @@ def continue_with(
         )
     calls = result.tool_calls
     blocks = [_result_block(call, output) for call, output in zip(calls, _in_order(calls, outputs), strict=True)]
-    answer = [block for block in result.output.content if block.get("type") not in _UNSENDABLE]
     following = cast(dict[str, Any], msgspec.to_builtins(asked))
-    following["messages"] = [
-        *following["messages"],
-        {"role": "assistant", "content": answer},
-        {"role": "user", "content": msgspec.to_builtins(blocks)},
-    ]
+    following["messages"] = [*following["messages"], *_added(result, msgspec.to_builtins(blocks))]
     if asked.tool_choice not in ("auto", "none"):
         following.pop("tool_choice", None)
     return decode_request(encode({**following, **msgspec.to_builtins(dict(fields))}))
+
+
+def _added(result: JobResult, own: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages that go on from the request's: what the job said and did, and the client's `own` results."""
+    content = result.output.content
+    added = list(result.output.messages)
+    if not added:
+        answer = [block for block in content if block.get("type") not in _UNSENDABLE]
+        added = [{"role": "assistant", "content": answer}]
+    results = list(own)
+    if added[-1]["role"] == "user":
+        places = {block.get("id"): place for place, block in enumerate(content)}
+        results = [*added.pop()["content"], *results]
+        results.sort(key=lambda block: places.get(block["tool_use_id"], -1))
+    return [*added, {"role": "user", "content": results}]
 
 
 def _in_order(calls: Sequence[ToolUseBlock], outputs: Mapping[str, Any] | Sequence[Any]) -> Sequence[Any]:

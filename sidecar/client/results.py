@@ -30,12 +30,17 @@ class JobResult(Result, frozen=True, kw_only=True):
     def tool_calls(self) -> tuple[ToolUseBlock, ...]:
         """The calls of inline tools that the client is to run after the stop reason `tool_use`, in order.
 
-        `run_calls` runs them, `continue_with` makes the request that goes on.
+        Without those that the sidecar has answered itself. `run_calls` runs them, `continue_with` makes the
+        request that goes on.
         """
+        answered: set[str] = set()
+        for block in self.output.messages[-1]["content"] if self.output.messages else ():
+            if isinstance(block, dict) and block.get("type") == "tool_result":
+                answered.add(block["tool_use_id"])
         return tuple(
             msgspec.convert(block, ToolUseBlock)
             for block in self.output.content
-            if block.get("type") == "tool_use"
+            if block.get("type") == "tool_use" and block.get("id") not in answered
         )
 
     def raise_for_state(self) -> "JobResult":

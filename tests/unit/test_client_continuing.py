@@ -38,8 +38,13 @@ def shout(text: str) -> str:
     return text.upper()
 
 
-def result_with(*content: dict[str, Any]) -> JobResult:
-    return JobResult(state="succeeded", stop_reason="tool_use", output=Output(content=content))
+def result_with(*content: dict[str, Any], messages: tuple[dict[str, Any], ...] = ()) -> JobResult:
+    output = Output(content=content, messages=messages)
+    return JobResult(state="succeeded", stop_reason="tool_use", output=output)
+
+
+def tool_result(call_id: str, text: str) -> dict[str, Any]:
+    return {"role": "user", "content": [{"type": "tool_result", "tool_use_id": call_id, "content": text}]}
 
 
 def use(call_id: str, name: str = "weather", **arguments: Any) -> dict[str, Any]:
@@ -97,6 +102,24 @@ def test_a_forced_choice_does_not_force_for_ever() -> None:
     assert continue_with({**ASKED, "tool_choice": "none"}, RESULT, ["x", "y"]).tool_choice == "none"
     again = continue_with({**ASKED, "tool_choice": "any"}, RESULT, ["x", "y"], tool_choice="any")
     assert again.tool_choice == "any"
+
+
+def test_what_the_sidecar_ran_itself_stays_in_the_conversation() -> None:
+    before = ({"role": "assistant", "content": [use("0", "add")]}, tool_result("0", "3"))
+    content = (use("a", city="Rome"), use("x", "add"), use("b", city="Oslo"))
+    turn = {"role": "assistant", "content": list(content)}
+    result = result_with(*content, messages=(*before, turn, tool_result("x", "7")))
+    assert [call.id for call in result.tool_calls] == ["a", "b"]
+    following = continue_with(ASKED, result, ["hot", "cold"])
+    assert following.messages is not None
+    assert [message.role for message in following.messages] == ["user", "assistant", "user", "assistant", "user"]
+    results = [b for b in following.messages[-1].content if isinstance(b, ToolResultBlock)]
+    assert [(b.tool_use_id, b.content) for b in results] == [("a", "hot"), ("x", "7"), ("b", "cold")]
+
+    alone = result_with(use("a", city="Rome"), messages=(*before, {"role": "assistant", "content": [use("a")]}))
+    following = continue_with(ASKED, alone, {"a": "hot"})
+    assert following.messages is not None
+    assert [message.role for message in following.messages] == ["user", "assistant", "user", "assistant", "user"]
 
 
 def test_blocks_that_cannot_be_sent_are_left_out() -> None:
