@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from sidecar.component import Tasks, logged
-from sidecar.errors import InvalidRequest
+from sidecar.errors import BusUnavailable, InvalidRequest
 from sidecar.models.codec import decode, encode
 from sidecar.models.subjects import Subjects, is_name, token_version
 from sidecar.models.tool import ToolRegistration
@@ -28,6 +28,7 @@ METADATA_KEY = "llm.tool"
 EVERY_S = 5.0
 GATHER_S = 1.0
 LIVES_S = 20.0
+REFUSED_S = 60.0
 MOST_FOUND = 1_000
 
 
@@ -72,9 +73,18 @@ class Discovery:
 
     async def _watch(self) -> None:
         while True:
+            pause_s = REFUSED_S
             with logged("looking for services"):
-                await self.look()
-            await self._clock.sleep(EVERY_S)
+                pause_s = await self._look_patiently()
+            await self._clock.sleep(pause_s)
+
+    async def _look_patiently(self) -> float:
+        """Look, and say when to do it again: without permission to ask, seldom."""
+        try:
+            await self.look()
+        except BusUnavailable as e:
+            log.info("services were not asked: %s", e)
+        return EVERY_S
 
     async def look(self) -> None:
         """Ask all services once. What has not answered for `LIVES_S` is forgotten."""
