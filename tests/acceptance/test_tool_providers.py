@@ -17,14 +17,17 @@ from typing import Any
 import nats
 import pytest
 
-from sidecar import SidecarClient, tool
+from sidecar import SidecarClient, ToolContext, tool
+from sidecar.client import continue_with, run_calls
 from sidecar.errors import InvalidRequest
 from sidecar.models.base import epoch
+from sidecar.models.content import ToolResultBlock
+from sidecar.models.event import ToolActivity
 from tests.acceptance.conftest import World
 from tests.support.demo import Demo
 from tests.support.emulator import EmulatorProcess
 from tests.support.nats_server import make_server, running
-from tests.support.process import ROOT, clean_environment, spawn_sidecar
+from tests.support.process import MODEL, ROOT, clean_environment, spawn_sidecar
 
 WAIT_S = 60.0
 SHORTEST_TTL_S = 5
@@ -83,6 +86,65 @@ async def test_a_provider_is_listed_while_it_lives(world: World) -> None:
         with pytest.raises(InvalidRequest) as caught:
             await client.provide([other_add]).start()
         assert caught.value.path == "description"
+
+
+async def test_jobs_call_registered_tools_and_inline_ones(world: World) -> None:
+    @tool
+    def city(name: str) -> str:
+        """A city."""
+        return name.upper()
+
+    call = '[[tool=add input={"left":2}]] [[tool=city input={"name":"Rome"}]] [[tool=add input={"left":5}]]'
+    tenant = f"t{uuid.uuid4().hex[:12]}"
+    async with await connect(world.nats_url, tenant) as client, client.provide([add]) as provider:
+        await provider.wait_registered(timeout_s=WAIT_S)
+        job = await client.submit(f"{call[:30]} How many?", tools=["add@^1"], model=MODEL)
+        said = [event.data async for event in job.events() if isinstance(event.data, ToolActivity)]
+        assert [(one.phase, one.tool, one.version) for one in said] == [
+            ("called", "add", "1.0.0"),
+            ("returned", "add", "1.0.0"),
+        ]
+        assert said[1].output == 3
+        assert (await job.result()).raise_for_state().stop_reason == "end_turn"
+        request = {
+            "messages": [{"role": "user", "content": f"{call} Where?"}],
+            "tools": ["add", city.inline()],
+            "model": MODEL,
+        }
+        result = await client.ask(request, wait_s=WAIT_S)
+        assert result.raise_for_state().stop_reason == "tool_use"
+        assert [one.name for one in result.tool_calls] == ["city"]
+        following = continue_with(request, result, await run_calls(result.tool_calls, [city]))
+        assert following.messages is not None
+        results = [block for block in following.messages[-1].content if isinstance(block, ToolResultBlock)]
+        assert [block.content for block in results] == ["3", "ROME", "6"]
+        last = await client.ask(following, wait_s=WAIT_S)
+        assert last.raise_for_state().stop_reason == "end_turn"
+
+
+async def test_a_cancelled_job_is_told_to_the_function(world: World) -> None:
+    begun, told = asyncio.Event(), asyncio.Event()
+
+    @tool
+    async def hang(context: ToolContext) -> None:
+        """Hang."""
+        assert context.job_id == job.id
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            assert context.is_cancelled
+            told.set()
+
+    tenant = f"t{uuid.uuid4().hex[:12]}"
+    async with await connect(world.nats_url, tenant) as client, client.provide([hang]) as provider:
+        await provider.wait_registered(timeout_s=WAIT_S)
+        job = await client.submit("[[tool=hang input={}]] Go.", tools=["hang"], model=MODEL)
+        async with asyncio.timeout(WAIT_S):
+            await begun.wait()
+            await job.cancel()
+            await told.wait()
+        assert (await job.result(timeout_s=WAIT_S)).state == "cancelled"
 
 
 async def test_a_provider_outlives_restarts_of_the_server_and_of_the_sidecar(bedrock: EmulatorProcess) -> None:
