@@ -71,7 +71,7 @@ async def kills(under: Stage) -> list[Figure]:
     """Three replicas, a random one killed every second until all jobs were published, and 20 s longer."""
     began = time.monotonic()
     async with (
-        fleet(under.nats.url, under.emulator, jobs={"max_attempts": 50}) as replicas,
+        fleet(under.nats.url, under.emulator) as replicas,
         load(under.nats.url, under.emulator, tenant="chaos") as jobs,
     ):
         over_s = under.jobs / 50

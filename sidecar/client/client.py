@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 import msgspec
 
 from sidecar.client.bus import Bus
+from sidecar.client.errors import UnknownJob
 from sidecar.client.feed import Feed
 from sidecar.client.job import Job
 from sidecar.client.objects import Objects
 from sidecar.client.order import START, Place
-from sidecar.client.publish import publish_request
+from sidecar.client.publish import publish_anew, publish_request
 from sidecar.client.requests import Request, RequestFields, build_request
 from sidecar.client.results import JobResult, decode_event
-from sidecar.errors import BusUnavailable, InvalidRequest, Permanent, Temporary
+from sidecar.errors import BusUnavailable, InvalidRequest, Permanent, SidecarError, Temporary
 from sidecar.models.api import CancelReply, CancelRequest, JobsPage, JobsRequest, ModelInfo, ModelsPage
 from sidecar.models.base import JobClass
 from sidecar.models.codec import encode
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 DEFAULT_SERVER = "nats://127.0.0.1:4222"
 _PAGE = 1000
 _RETRY_PAUSE_S = 0.2
+# When to ask whether a job is known that the stream says it has: at once, and when it may have been read.
+_KNOWN_AFTER_S = (0.0, 0.3)
 _MSG_ID = "Nats-Msg-Id"
 # What a request's headers may take of the server's limit.
 _HEADERS = 1024
@@ -143,16 +146,21 @@ class SidecarClient:
         acknowledgement came (the job may be stored nevertheless).
         """
         payload = await self._encoded(build_request(request, fields))
+        subject = self.subjects.request(self.tenant, job_class)
+        is_repeatable = job_id is not None
         job_id = uuid.uuid4().hex if job_id is None else self._job_name(job_id)
+        sent = {**(headers or {}), HEADER_JOB_ID: job_id}
         feed = await self._open_feed(job_id) if follow else None
         try:
             ack = await publish_request(
                 self.bus,
-                self.subjects.request(self.tenant, job_class),
+                subject,
                 payload,
-                headers={**(headers or {}), HEADER_JOB_ID: job_id, _MSG_ID: f"{self.tenant}:{job_id}"},
+                headers={**sent, _MSG_ID: f"{self.tenant}:{job_id}"},
                 timeout_s=ack_timeout_s,
             )
+            if ack.duplicate and is_repeatable and not await self._is_known(job_id):
+                ack = await publish_anew(self.bus, subject, payload, headers=sent, before=ack)
         except BaseException:
             if feed is not None:
                 await feed.close()
@@ -286,6 +294,19 @@ class SidecarClient:
                 if loop.time() + _RETRY_PAUSE_S >= deadline:
                     raise
             await asyncio.sleep(_RETRY_PAUSE_S)
+
+    async def _is_known(self, job_id: str) -> bool:
+        """Whether the sidecar has heard of a job, now or in a moment. True where nobody can say."""
+        for pause_s in _KNOWN_AFTER_S:
+            await asyncio.sleep(pause_s)
+            try:
+                await self.get(job_id)
+            except UnknownJob:
+                continue
+            except SidecarError:
+                return True
+            return True
+        return False
 
     def _job_name(self, job_id: str) -> str:
         if not is_name(job_id):

@@ -64,6 +64,20 @@ async def publish_request(
         pause_s = min(pause_s * 2, _LAST_PAUSE_S)
 
 
+async def publish_anew(bus: Bus, subject: str, payload: bytes, *, headers: dict[str, str], before: Ack) -> Ack:
+    """Publish a request that the stream took for a repetition, of a job that nobody knows. `headers` are without
+    the message id, which the server remembers for minutes, also of what is long gone.
+
+    Where the first one still waits to be read, this one is dropped when it is: one id is one job. Returns the
+    acknowledgement; `before`, that of the repetition, where the stream does not take it.
+    """
+    try:
+        reply = await bus.request(subject, payload, headers=headers, timeout_s=_TRY_TIMEOUT_S)
+        return read_ack(reply.data)
+    except Temporary:
+        return before
+
+
 def read_ack(payload: bytes) -> Ack:
     """The acknowledgement in a reply. Raises the error that it carries, BusRefused for a reply that is none."""
     try:

@@ -6,7 +6,7 @@ from sidecar.errors import Conflict, Permanent
 from sidecar.models.job import JobState
 
 # How many owners a job may lose for each that counts against it.
-SILENT_FACTOR = 5
+SILENT_FACTOR = 10
 
 
 class Claim(Enum):

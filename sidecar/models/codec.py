@@ -91,6 +91,14 @@ def decode_state(payload: bytes) -> JobState:
     return decode(payload, JobState)
 
 
+def state_or_none(payload: bytes) -> JobState | None:
+    """A job's state document; None for what is none, where others beside it matter more."""
+    try:
+        return decode_state(payload)
+    except InvalidRequest:
+        return None
+
+
 def decode(payload: bytes, kind: type[T], *, path: str = "") -> T:
     """A message of type `kind`. An empty payload stands for `{}`: all fields at their defaults.
 

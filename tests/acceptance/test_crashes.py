@@ -11,8 +11,6 @@ from tests.support.emulator import EmulatorProcess
 from tests.support.load import load
 from tests.support.nats_server import AccountPool
 
-PATIENT = {"max_attempts": 50}
-
 
 @pytest.fixture
 def tenant() -> str:
@@ -22,7 +20,7 @@ def tenant() -> str:
 async def test_random_kills_lose_nothing(nats_server: AccountPool, bedrock: EmulatorProcess, tenant: str) -> None:
     """Three replicas, one of them killed every second and started again, the scheduler as likely as the others."""
     url = nats_server.take().url
-    async with fleet(url, bedrock, jobs=PATIENT) as replicas, load(url, bedrock, tenant=tenant) as jobs:
+    async with fleet(url, bedrock) as replicas, load(url, bedrock, tenant=tenant) as jobs:
         publishing = asyncio.create_task(jobs.submit_many(200, behave="tokens=40 tps=20", over_s=6))
         await havoc(replicas, jobs.connection, kills=5, every_s=1.0, chance=random.Random(7))
         await publishing

@@ -203,3 +203,29 @@ async def test_the_history_of_a_job_is_its_documents_in_order(world: World) -> N
     assert [stored.revision for stored in found] == [first, second]
     assert [stored.state.state for stored in found] == ["queued", "running"]
     assert await world.first.jobs.history("acme", "j3") == []
+
+
+async def test_a_document_that_is_none_hides_no_other(world: World) -> None:
+    jobs = world.first.jobs
+    broken = [
+        b"no json",
+        b"\xff\xfe\x00",
+        b"[]",
+        b"{}",
+        b'{"job": 7}',
+        b'"' + b"x" * 300_000 + b'"',
+        b"[" * 20_000,
+    ]
+    await jobs.create(job_state(job="first"))
+    for i, payload in enumerate(broken):
+        await jobs.create(job_state(job=f"b{i}"))
+        await world.overwrite_state("acme", f"b{i}", payload)
+        await world.overwrite_state("acme", f"never-written-{i}", payload)
+    await jobs.create(job_state(job="last"))
+    assert [job.job for job in (await jobs.list("acme")).jobs] == ["last", "first"]
+    assert [job.job for job in (await jobs.list("acme", state="queued")).jobs] == ["last", "first"]
+    page = await jobs.list("acme", limit=1)
+    assert [job.job for job in page.jobs] == ["last"]
+    page = await jobs.list("acme", limit=1, cursor=page.cursor)
+    assert [job.job for job in page.jobs] == ["first"]
+    assert [stored.state.state for stored in await jobs.history("acme", "b0")] == ["queued"]

@@ -154,6 +154,42 @@ async def test_the_same_id_again_is_the_same_job(client: SidecarClient, fake: Fa
     assert (await again.result(timeout_s=WAIT_S)).text == "JetStream"
 
 
+async def test_an_id_that_only_the_stream_remembers_is_published_anew(
+    client: SidecarClient, fake: FakeSidecar
+) -> None:
+    """The server takes a message id for a repetition for minutes, also of a job that was purged meanwhile."""
+
+    async def on_request(job: FakeJob, _: dict[str, Any]) -> None:
+        # The second is heard here, but the stream did not store it.
+        if len(fake.requests) != 2:
+            await stream_two(job)
+
+    fake._on_request = on_request
+    first = await client.submit("What?", job_id="gone", follow=False)
+    await eventually(lambda: ("acme", "gone") in fake.jobs and fake.jobs["acme", "gone"].state is not None)
+    fake.jobs.clear()
+    again = await client.submit("What?", job_id="gone")
+    assert again.sequence is not None
+    assert first.sequence is not None
+    assert again.sequence > first.sequence
+    assert (await again.result(timeout_s=WAIT_S)).text == "JetStream"
+    assert ["Nats-Msg-Id" in headers for _, _, headers in fake.requests] == [True, True, False]
+    assert {headers["Llm-Job-Id"] for _, _, headers in fake.requests} == {"gone"}
+
+
+async def test_a_repetition_that_the_stream_does_not_take_again_stands_as_it_was(nats_access: Access) -> None:
+    """A job that nobody knows yet waits in a full queue: its first acknowledgement counts."""
+    sidecar = FakeSidecar()
+    await sidecar.start(nats_access.url, max_queue=1)
+    try:
+        async with await SidecarClient.connect(nats_access.url, tenant="acme", connect_timeout_s=WAIT_S) as client:
+            first = await client.submit("What?", job_id="unread", follow=False)
+            again = await client.submit("What?", job_id="unread", follow=False)
+            assert again.sequence == first.sequence
+    finally:
+        await sidecar.stop()
+
+
 async def test_a_full_queue_refuses_at_once(nats_access: Access) -> None:
     sidecar = FakeSidecar()
     await sidecar.start(nats_access.url, max_queue=1)

@@ -56,7 +56,8 @@ class MemoryJobStore:
 
         def find() -> builtins.list[Stored]:
             found = self._bus.jobs.find(subject)
-            return [Stored(codec.decode_state(entry.payload), entry.seq) for entry in found]
+            states = [(codec.state_or_none(entry.payload), entry.seq) for entry in found]
+            return [Stored(state, seq) for state, seq in states if state is not None]
 
         return await self._perform("history", tenant, job, find)
 
@@ -96,8 +97,8 @@ class MemoryJobStore:
             if entry.seq >= before or entry.headers.get(_FIRST) != "0":
                 continue
             last = self._bus.jobs.last(entry.subject)
-            document = codec.decode_state(last.payload if last else entry.payload)
-            if state is not None and document.state != state:
+            document = codec.state_or_none(last.payload if last else entry.payload)
+            if document is None or (state is not None and document.state != state):
                 continue
             if len(found) == limit:
                 return JobsPage(jobs=tuple(found), cursor=str(before))

@@ -126,8 +126,7 @@ def _is_first(item: Found) -> bool:
 def _document(found: Found | None) -> JobState | None:
     if found is None or found.is_tombstone:
         return None
-    try:
-        return codec.decode_state(found.payload)
-    except InvalidRequest as e:
-        log.warning("%s holds no state document: %s", found.subject, e.message)
-        return None
+    state = codec.state_or_none(found.payload)
+    if state is None:
+        log.warning("%s holds no state document", found.subject)
+    return state

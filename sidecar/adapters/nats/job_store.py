@@ -58,7 +58,8 @@ class NatsJobStore:
 
     async def history(self, tenant: str, job: str) -> Sequence[Stored]:
         found = [item async for item in self._states.scan(_key(_STATES, tenant, job), seq=1)]
-        return [Stored(codec.decode_state(item.payload), item.seq) for item in found if not item.is_tombstone]
+        states = [(codec.state_or_none(item.payload), item.seq) for item in found if not item.is_tombstone]
+        return [Stored(state, seq) for state, seq in states if state is not None]
 
     async def mark_cancelled(self, tenant: str, job: str, *, reason: str | None = None) -> None:
         await self._mux.store(_key(_MARKS, tenant, job), (reason or "").encode())
