@@ -92,7 +92,8 @@ class Pipeline:
                 opened.stored, job=opened.job, result=result, metadata=opened.metadata, known=known
             )
             self._on_ended(opened, result)
-            if opened.request is not None and known is not None and has_named(opened.request.tools):
+            if opened.request is not None and _is_late(error) and has_named(opened.request.tools):
+                # It may have run before, and have left children.
                 await self._journals.close(opened.stored.lane.tenant, opened.job, None)
 
     async def record_queued(self, opened: Opened) -> Stored | None:

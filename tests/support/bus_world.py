@@ -13,6 +13,7 @@ from sidecar.adapters.memory.cluster_bus import MemoryClusterBus
 from sidecar.adapters.memory.dead_letters import MemoryDeadLetters
 from sidecar.adapters.memory.intake import MemoryIntake
 from sidecar.adapters.memory.job_store import MemoryJobStore
+from sidecar.adapters.memory.journal import MemoryJournal
 from sidecar.adapters.memory.leases import MemoryLeaseStore
 from sidecar.adapters.memory.policies import MemoryPolicyStore
 from sidecar.adapters.memory.publisher import MemoryPublisher
@@ -25,6 +26,7 @@ from sidecar.adapters.nats.cluster_bus import NatsClusterBus
 from sidecar.adapters.nats.dead_letters import NatsDeadLetters
 from sidecar.adapters.nats.intake import NatsIntake
 from sidecar.adapters.nats.job_store import NatsJobStore
+from sidecar.adapters.nats.journal import NatsJournal
 from sidecar.adapters.nats.leases import NatsLeaseStore
 from sidecar.adapters.nats.mux import Mux
 from sidecar.adapters.nats.policies import NatsPolicyStore
@@ -44,6 +46,7 @@ from sidecar.ports import (
     DeadLetters,
     Intake,
     JobStore,
+    Journal,
     LeaseStore,
     PolicyStore,
     Publisher,
@@ -76,6 +79,7 @@ class Storage:
     blobs: Blobs
     tools: ToolStore
     tool_bus: ToolBus
+    journal: Journal
 
 
 class World(Protocol):
@@ -121,6 +125,7 @@ class MemoryWorld:
             MemoryBlobs(self.bus, replica=replica),
             MemoryToolStore(self.bus, replica=replica),
             MemoryToolBus(self.bus, replica=replica),
+            MemoryJournal(self.bus, replica=replica),
         )
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -164,6 +169,7 @@ class NatsWorld:
             NatsBlobs(mux, bus_settings(), clock=SystemClock()),
             NatsToolStore(mux, subjects, is_replicated=is_replicated),
             NatsToolBus(mux),
+            NatsJournal(mux, is_replicated=is_replicated),
         )
 
     async def until(self, condition: Callable[[], bool]) -> None:
