@@ -75,8 +75,8 @@ class App:
     async def start(self, *, before_joining: Callable[[], None] = lambda: None) -> None:
         """Raises StartupError when the process cannot run as configured. Waits while NATS is away.
 
-        `before_joining` is called when the others are about to learn of this replica: up to there nothing has to be
-        given back when the process ends.
+        `before_joining` is called when the others are about to learn of this replica: up to there nothing has to
+        be given back when the process ends.
         """
         self.lifecycle.enter(Phase.STARTING)
         self._lag.start()

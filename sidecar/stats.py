@@ -3,8 +3,10 @@
 Queues are the stream's (as of the last reconcile and what was heard since), shares and waits of the last minute.
 """
 
+import heapq
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from operator import itemgetter
 from typing import NamedTuple, cast, get_args
 
 from sidecar.coordinator.health import Phase
@@ -146,26 +148,47 @@ def _tenants(
         jobs[lane.tenant] += queued + running
         lanes.setdefault(lane.tenant, []).append(lane)
     spent = _spent(books)
-    known = {*jobs, *books.meter.tenants, *spent}
-    names = sorted(known, key=lambda name: (-jobs[name], -spent.get(name, 0.0), name))
+    names = _most_important(jobs, spent, books.meter.tenants)
     fair = _fair_shares(books, lanes)
     total = sum(account.cost.sum(books.now) for account in books.meter.tenants.values())
-    rest = names[MAX_TENANTS:]
+    rest = {*jobs, *books.meter.tenants, *spent}.difference(names)
     listed, more = (
         tuple(_tenant(n, books, busy, lanes.get(n, []), spent=spent, fair=fair, total=total) for n in part)
-        for part in (names[:MAX_TENANTS], _page(rest, int(epoch)))
+        for part in (names, _page(rest, int(epoch)))
     )
-    others = OtherTenants(
-        tenants=len(rest),
-        queued=sum(busy[lane][0] for name in rest for lane in lanes.get(name, ())),
-        running=sum(busy[lane][1] for name in rest for lane in lanes.get(name, ())),
-        tokens_per_minute=round(sum(_tokens(books, name) for name in rest)),
-        spend_today_usd=round(sum(spent.get(name, 0.0) for name in rest), 6),
-    )
-    return listed, more, others
+    return listed, more, _others(listed, books, busy, spent, others=len(rest))
 
 
-def _page(rest: list[str], turn: int) -> list[str]:
+def _most_important(jobs: Counter[str], spent: Mapping[str, float], lately: Mapping[str, object]) -> list[str]:
+    """The first by jobs, then by what they spent. Thousands that only spent something once must cost little."""
+    names = heapq.nsmallest(MAX_TENANTS, jobs, key=lambda name: (-jobs[name], -spent.get(name, 0.0), name))
+    room = MAX_TENANTS - len(names)
+    if room:
+        spenders = heapq.nlargest(room + len(names), spent.items(), key=itemgetter(1))
+        idle = [name for name, _ in spenders if name not in jobs]
+        idle += [name for name in lately if name not in jobs and name not in spent]
+        names += idle[:room]
+    return names
+
+
+def _others(
+    listed: Sequence[TenantStats], books: Books, busy: Busy, spent: Mapping[str, float], *, others: int
+) -> OtherTenants:
+    """What all have together, less those that are listed."""
+    if not others:
+        return OtherTenants()
+    lanes = [lane for tenant in listed for lane in tenant.lanes]
+    tokens = sum(account.tokens.sum(books.now) for account in books.meter.tenants.values())
+    return OtherTenants(
+        tenants=others,
+        queued=sum(queued for queued, _ in busy.values()) - sum(lane.queued for lane in lanes),
+        running=sum(running for _, running in busy.values()) - sum(lane.running for lane in lanes),
+        tokens_per_minute=max(0, round(tokens - sum(_tokens(books, tenant.tenant) for tenant in listed))),
+        spend_today_usd=max(0.0, round(sum(spent.values()) - sum(tenant.spend_today_usd for tenant in listed), 6)),
+    )
+
+
+def _page(rest: Collection[str], turn: int) -> list[str]:
     """By name, so that a tenant whose rank changes keeps its place."""
     pages = -(-len(rest) // PAGE_OF_TENANTS) or 1
     start = turn % pages * PAGE_OF_TENANTS
@@ -214,12 +237,13 @@ def _tokens(books: Books, name: str) -> float:
 
 def _spent(books: Books) -> dict[str, float]:
     """By the shared ledger where there is a budget, else as far as this scheduler saw it."""
-    spent = books.meter.spent_by_tenant()
-    for name, tenant in books.scheduler.ledger.tenants.items():
-        budget = books.scheduler.ledger.budget(tenant)
-        if budget is not None and budget.settled is not None:
+    spent = dict(books.meter.spent_usd)
+    ledger = books.scheduler.ledger
+    for name, tenant in ledger.with_budget.items():
+        budget = ledger.budget(tenant)
+        if budget is not None and budget.settled:
             spent[name] = budget.settled / USD
-    return {name: usd for name, usd in spent.items() if usd}
+    return spent
 
 
 def _fair_shares(books: Books, lanes: Mapping[str, list[Lane]]) -> dict[str, float]:

@@ -87,7 +87,7 @@ async def serve(
         for number in _SIGNALS:
             loop.add_signal_handler(number, on_signal)
 
-    # Until there is something to drain, the process leaves at once: imports would keep the event loop from hearing.
+    # Until there is something to drain, the process leaves at once: imports keep the event loop from hearing.
     for number in _SIGNALS:
         signal.signal(number, lambda *_: os._exit(exits.OK))
     loop.add_signal_handler(signal.SIGHUP, app.reload)

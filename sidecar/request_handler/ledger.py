@@ -34,6 +34,7 @@ class Ledger:
         self.now = 0.0
         self.pools: dict[str, Pool] = {}
         self.tenants: dict[str, Tenant] = {}
+        self.with_budget: dict[str, Tenant] = {}
         self.open: dict[int, Grant] = {}
         self.slots = 0
         self.slots_kept = 0
@@ -46,7 +47,17 @@ class Ledger:
         found = self.tenants.get(name)
         if found is None:
             found = self.tenants[name] = Tenant(name, self.caps(name), now=self.now)
+            self._note_budget(found)
         return found
+
+    def set_caps(self, tenant: Tenant) -> None:
+        """Ask for the tenant's bounds again."""
+        tenant.set_caps(self.caps(tenant.name), now=self.now)
+        self._note_budget(tenant)
+
+    def _note_budget(self, tenant: Tenant) -> None:
+        if tenant.budget is not None:
+            self.with_budget[tenant.name] = tenant
 
     def pool(self, key: str) -> Pool:
         """The pool's account, opened at its first sight."""

@@ -68,7 +68,8 @@ class Meter:
         self._calls: dict[str, Minute] = {}
         self._waits: dict[Lane, deque[tuple[float, float]]] = {}
         self._day = 0
-        self.spent_usd: dict[tuple[str, str], float] = {}
+        self.spent_usd: dict[str, float] = {}
+        """Of the day by tenant, as far as this scheduler saw it."""
         self.granted = 0
 
     def started(self, ticket: Ticket, *, now: float, epoch: float) -> None:
@@ -95,14 +96,13 @@ class Meter:
         self._calls.setdefault(grant.pool, Minute()).add(1, now)
         usd = self._cost_of(grant.pool, usage)
         if usd:
-            self._spend(tenant, grant.pool.rpartition("@")[0], usd, epoch)
+            self._spend(tenant, usd, epoch)
 
-    def _spend(self, tenant: str, model: str, usd: float, epoch: float) -> None:
+    def _spend(self, tenant: str, usd: float, epoch: float) -> None:
         self.roll(epoch)
-        key = (tenant, model)
-        if key not in self.spent_usd and len(self.spent_usd) >= MOST_SPENDERS:
-            key = (OTHERS, model)
-        self.spent_usd[key] = self.spent_usd.get(key, 0.0) + usd
+        if tenant not in self.spent_usd and len(self.spent_usd) >= MOST_SPENDERS:
+            tenant = OTHERS
+        self.spent_usd[tenant] = self.spent_usd.get(tenant, 0.0) + usd
 
     def roll(self, epoch: float) -> None:
         """Yesterday's spending counts no more."""
@@ -135,10 +135,3 @@ class Meter:
             del self.tenants[name]
         for lane in [lane for lane, waits in self._waits.items() if waits[-1][0] < now - WINDOW_S]:
             del self._waits[lane]
-
-    def spent_by_tenant(self) -> dict[str, float]:
-        """US dollars of the day by tenant, as far as this scheduler saw it."""
-        total: dict[str, float] = {}
-        for (tenant, _), usd in self.spent_usd.items():
-            total[tenant] = total.get(tenant, 0.0) + usd
-        return total

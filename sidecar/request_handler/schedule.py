@@ -79,8 +79,8 @@ class Scheduler:
         self.share.set_classes(classes)
         self.ledger.caps = tenants
         self.ledger.limits = limits
-        for name, tenant in self.ledger.tenants.items():
-            tenant.set_caps(tenants(name), now=now)
+        for tenant in self.ledger.tenants.values():
+            self.ledger.set_caps(tenant)
             self.backlog.unpark(tenant)
         for key, pool in self.ledger.pools.items():
             pool.set_limits(limits(key), now=now)
@@ -144,7 +144,7 @@ class Scheduler:
         """Tenants whose total is not known; with `all_in_use` also those with calls or jobs that it decides on."""
         return [
             name
-            for name, tenant in self.ledger.tenants.items()
+            for name, tenant in self.ledger.with_budget.items()
             if tenant.budget is not None
             and (tenant.budget.settled is None or (all_in_use and (tenant.budget.reserved or tenant.parked)))
         ]
