@@ -28,6 +28,7 @@ from sidecar.models.replica import ENDED, Outcome
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
 from sidecar.objects import Objects
+from sidecar.repairing import Repairing
 from sidecar.ports import Clock, Lane, Stored
 from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.tickets import Blocked, Ticket
@@ -49,7 +50,7 @@ class Pipeline:
         *,
         asker: Asker,
         jobs: JobManager,
-        conversation: Conversation,
+        conversation: Repairing,
         journals: Journals,
         objects: Objects,
         spending: Spending,

@@ -46,6 +46,7 @@ from sidecar.ports import (
     ToolBus,
     ToolStore,
 )
+from sidecar.repairing import Repairing
 from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.meter import Meter
 from sidecar.request_handler.schedule import Scheduler
@@ -260,7 +261,7 @@ class Replica:
             asker=asker,
             on_ended=self._on_ended,
             jobs=self.jobs,
-            conversation=self._conversation(toolbox, children, journals),
+            conversation=Repairing(self._conversation(toolbox, children, journals), clock=ports.clock),
             journals=journals,
             objects=self.objects,
             spending=self.spending,

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 _MAX_DEPTH = 12
+_LONGEST = 1_000
+_NO_SENSE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _FORMATS = {
     "date": "2026-01-31",
     "date-time": "2026-01-31T12:00:00Z",
@@ -20,10 +22,14 @@ _FORMATS = {
 def make_instance(schema: Any, *, hint: str = "example") -> Any:
     """An instance of `schema`: required properties only, shortest arrays, smallest numbers.
 
-    `hint` is what free strings say. Handles local `$ref`; of `pattern` and `not` it knows nothing.
+    `hint` is what free strings say. Handles local `$ref`; of `pattern` and `not` it knows nothing. A schema that
+    makes no sense gives null.
     """
     root = schema if isinstance(schema, Mapping) else {}
-    return _make(root, root, hint, 0)
+    try:
+        return _make(root, root, hint, 0)
+    except _NO_SENSE:
+        return None
 
 
 def _make(schema: Any, root: Mapping[str, Any], hint: str, depth: int) -> Any:
@@ -51,7 +57,8 @@ def _of_type(kind: str, schema: Mapping[str, Any], root: Mapping[str, Any], hint
             }
         case "array":
             return [
-                _make(schema.get("items", {}), root, hint, depth + 1) for _ in range(schema.get("minItems", 0))
+                _make(schema.get("items", {}), root, hint, depth + 1)
+                for _ in range(min(schema.get("minItems", 0), _LONGEST))
             ]
         case "integer" | "number":
             return _number(schema, is_integer=kind == "integer")
@@ -115,5 +122,5 @@ def _number(schema: Mapping[str, Any], *, is_integer: bool) -> int | float:
 
 def _string(schema: Mapping[str, Any], hint: str) -> str:
     value = _FORMATS.get(schema.get("format", ""), hint)
-    value = value.ljust(schema.get("minLength", 0), "x")
+    value = value.ljust(min(schema.get("minLength", 0), _LONGEST), "x")
     return value[: schema.get("maxLength", len(value))]

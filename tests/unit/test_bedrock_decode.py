@@ -70,8 +70,8 @@ def test_the_output_tool_becomes_text() -> None:
     deltas, reply = streamed(
         START, tool("t1", "structured_output", '{"city": "Paris"}'), stop("tool_use"), METADATA, encoded=encoded
     )
-    assert "".join(delta.text or "" for delta in deltas) == '{"city": "Paris"}'
-    assert reply.content == (TextBlock(text='{"city": "Paris"}'),)
+    assert "".join(delta.text or "" for delta in deltas) == reply.content[0].text
+    assert reply.content == (TextBlock(text='{"city":"Paris"}'),)
     assert reply.stop_reason == "end_turn"
 
 

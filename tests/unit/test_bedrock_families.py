@@ -441,7 +441,7 @@ def test_a_model_without_system_prompt_gets_it_in_the_first_message() -> None:
 
 
 def test_native_structured_output() -> None:
-    schema = {**SCHEMA, "properties": {"n": {"type": "integer", "minimum": 1}}}
+    schema = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 1}}, "required": ["n"]}
     encoded = encode(call(of=claude(), output_schema=schema))
     sent = encoded.params["outputConfig"]["textFormat"]
     assert sent["type"] == "json_schema"

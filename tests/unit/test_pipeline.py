@@ -200,7 +200,7 @@ async def test_an_answer_with_a_schema_is_held_against_it(answer: str, state: st
     async with bench(ScriptedModel(clock, [says(answer)])) as b:
         await b.replica()
         schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
-        job = await b.submit(output={"schema": schema})
+        job = await b.submit(output={"schema": schema}, budget={"max_turns": 1})
         result = await b.result(job)
         assert result.state == state
         if state == "succeeded":

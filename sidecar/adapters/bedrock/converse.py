@@ -15,8 +15,8 @@ from sidecar.adapters.bedrock.caching import MAX_POINTS, keep_newest, place_cach
 from sidecar.adapters.bedrock.call_form import Encoded
 from sidecar.adapters.bedrock.messages import MessageEncoder, MessageRules
 from sidecar.adapters.bedrock.names import ToolNames
-from sidecar.adapters.bedrock.schema import strict_schema
-from sidecar.adapters.bedrock.tools import ToolPlan, names_in, plan_tools
+from sidecar.adapters.bedrock.output import OutputPlan, in_words, plan_output
+from sidecar.adapters.bedrock.tools import names_in, plan_tools
 from sidecar.models.call import ModelCall
 from sidecar.models.profile import Traits
 
@@ -43,13 +43,17 @@ class ConverseFamily:
         names = ToolNames(names_in(call), allows_hyphens=traits.hyphens_in_tool_names)
         messages = MessageEncoder(self.rules(traits), names, warnings).encode(call.messages)
         reasoning = self.reasoning(call, messages, warnings)
-        plan = plan_tools(call, names, can_force=self.can_force(traits, bool(reasoning)), warnings=warnings)
+        can_force = self.can_force(traits, bool(reasoning))
+        output = plan_output(call, can_force=can_force, warnings=warnings)
+        by_tool = self.tool_schema(output.schema) if output is not None and output.kind == "tool" else None
+        plan = plan_tools(call, names, output=by_tool, can_force=can_force, warnings=warnings)
         params: dict[str, Any] = {"messages": messages}
-        self._system(params, call, plan, warnings)
+        self._system(params, call, output, warnings)
         self._inference(params, call, reasoning, warnings)
         if plan.config is not None:
             params["toolConfig"] = plan.config
-        self._output(params, call, warnings)
+        if output is not None and output.kind == "native":
+            params["outputConfig"] = _output_config(output)
         self._extras(params, call, is_stream=is_stream, warnings=warnings)
         if call.cache == "auto":
             place_cache_points(params, traits)
@@ -59,6 +63,7 @@ class ConverseFamily:
             params=params,
             tool_names=names.back,
             output_tool=plan.output_tool,
+            is_wrapped=output is not None and output.is_wrapped,
             takes_tools=plan.takes_tools,
             splits_thinking=traits.reasoning == "inline",
             warnings=tuple(warnings),
@@ -108,14 +113,16 @@ class ConverseFamily:
         """`top_k` as a field of `additionalModelRequestFields`."""
         return {"top_k": value}
 
-    def _system(self, params: dict[str, Any], call: ModelCall, plan: ToolPlan, warnings: list[str]) -> None:
+    def tool_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """The schema of an answer's tool as the family reads it."""
+        return schema
+
+    def _system(
+        self, params: dict[str, Any], call: ModelCall, output: OutputPlan | None, warnings: list[str]
+    ) -> None:
         parts = [call.system] if call.system and call.system.strip() else []
-        if call.output_schema is not None and not self._enforces_schema(call, plan):
-            warnings.append("the output schema is asked for in words; nothing makes this model keep to it")
-            parts.append(
-                "Answer with one JSON value and nothing else, without code fences. It must be valid against this "
-                f"JSON Schema: {msgspec.json.encode(call.output_schema).decode()}"
-            )
+        if output is not None and output.kind == "words":
+            parts.append(in_words(output.schema))
         if not parts:
             return
         if call.candidate.profile.traits.system_prompt:
@@ -128,11 +135,6 @@ class ConverseFamily:
             first["content"] = head + first["content"]
         else:
             params["messages"].insert(0, {"role": "user", "content": head})
-
-    def _enforces_schema(self, call: ModelCall, plan: ToolPlan) -> bool:
-        if call.candidate.profile.traits.schema == "native":
-            return True
-        return plan.output_tool is not None and "toolChoice" in (plan.config or {})
 
     def _inference(
         self, params: dict[str, Any], call: ModelCall, reasoning: dict[str, Any], warnings: list[str]
@@ -168,21 +170,6 @@ class ConverseFamily:
     def settle(self, inference: dict[str, Any], extra: dict[str, Any], warnings: list[str]) -> None:
         """A last look at the numbers, where some of them bound others."""
 
-    def _output(self, params: dict[str, Any], call: ModelCall, warnings: list[str]) -> None:
-        if call.output_schema is None or call.candidate.profile.traits.schema != "native":
-            return
-        schema, dropped = strict_schema(call.output_schema)
-        if dropped:
-            warnings.append(f"left out of the schema that the model enforces: {', '.join(dropped)}")
-        # Key order is the client's, so that the same schema gives the same bytes.
-        text = msgspec.json.encode(schema).decode()
-        params["outputConfig"] = {
-            "textFormat": {
-                "type": "json_schema",
-                "structure": {"jsonSchema": {"schema": text, "name": _SCHEMA_NAME}},
-            }
-        }
-
     def _extras(self, params: dict[str, Any], call: ModelCall, *, is_stream: bool, warnings: list[str]) -> None:
         if call.guardrail is not None:
             params["guardrailConfig"] = {
@@ -212,3 +199,14 @@ class ConverseFamily:
             warnings.append(f"not sent as request metadata: {', '.join(left_out)}")
         if kept:
             params["requestMetadata"] = kept
+
+
+def _output_config(output: OutputPlan) -> dict[str, Any]:
+    # Key order is the client's, so that the same schema gives the same bytes.
+    text = msgspec.json.encode(output.schema).decode()
+    return {
+        "textFormat": {
+            "type": "json_schema",
+            "structure": {"jsonSchema": {"schema": text, "name": _SCHEMA_NAME}},
+        }
+    }

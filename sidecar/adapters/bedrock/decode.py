@@ -6,10 +6,12 @@ from typing import Any
 
 import msgspec
 
+from sidecar.adapters.bedrock.answer_text import answer_text
 from sidecar.adapters.bedrock.call_form import Encoded
 from sidecar.adapters.bedrock.thinking import split_thinking
 from sidecar.adapters.bedrock.wire import ConverseResponse, WireUsage
 from sidecar.errors import ModelFailed
+from sidecar.models.base import FieldError
 from sidecar.models.call import ModelReply
 from sidecar.models.content import (
     AnswerBlock,
@@ -21,6 +23,7 @@ from sidecar.models.content import (
     ToolUseBlock,
 )
 from sidecar.models.result import StopReason, Usage
+from sidecar.models.rules import MAX_DEPTH, check_depth
 
 STOP_REASONS: dict[str, StopReason] = {
     "end_turn": "end_turn",
@@ -49,7 +52,7 @@ def decode_response(response: bytes | Mapping[str, Any], encoded: Encoded) -> Mo
             parsed = _response_decoder.decode(response)
         else:
             parsed = msgspec.convert(response, ConverseResponse)
-    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise ModelFailed(
             f"Bedrock answered with HTTP 200 but without an answer ({e})",
             details={"provider_code": "empty_answer"},
@@ -87,13 +90,15 @@ class BlockReader:
         if isinstance(image, Mapping):
             return (self._image(image, block),)
         if "toolResult" in block:
-            return (OtherBlock(value=dict(block)),)
+            return (OtherBlock(value=_as_it_came(block)),)
         kind = next(iter(block), "empty")
         return (self.other(block, f"the answer holds a block of the unknown kind {kind!r}"),)
 
     def text(self, text: str) -> Iterable[AnswerBlock]:
         if not text:
             return ()
+        if self._encoded.is_wrapped and self._encoded.output_tool is None:
+            return (TextBlock(text=answer_text(text, is_wrapped=True)),)
         if not self._encoded.splits_thinking:
             return (TextBlock(text=text),)
         return tuple(
@@ -101,18 +106,24 @@ class BlockReader:
             for piece in split_thinking(text)
         )
 
+    def answer(self, text: str) -> TextBlock:
+        """An answer that was given by calling the tool for it."""
+        self._answered_by_tool = True
+        return TextBlock(text=text)
+
     def other(self, block: Mapping[str, Any], why: str) -> OtherBlock:
         self.warnings.append(f"{why}; it is kept as it came")
-        return OtherBlock(value=dict(block))
+        return OtherBlock(value=_as_it_came(block))
 
     def tool_use(self, *, use_id: str, name: str, arguments: Any, raw: Mapping[str, Any]) -> AnswerBlock:
         """A tool call with whole arguments, or the block as it came where it must not run."""
         if name == self._encoded.output_tool:
-            self._answered_by_tool = True
             written = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
-            return TextBlock(text=written)
+            return self.answer(answer_text(written, is_wrapped=self._encoded.is_wrapped))
         if not name or not isinstance(arguments, dict):
             return self.other(raw, f"the call of tool {name!r} is not one")
+        if _is_too_deep(arguments):
+            return self.other(raw, f"the arguments of tool {name!r} are nested deeper than {MAX_DEPTH} levels")
         if not self._encoded.takes_tools:
             return self.other(raw, f"the model called {name!r} although tool_choice is none")
         return ToolUseBlock(
@@ -146,7 +157,7 @@ class BlockReader:
     def _tool_use(self, use: Mapping[str, Any], block: Mapping[str, Any], *, may_be_cut: bool) -> AnswerBlock:
         name = use.get("name") or ""
         if use.get("type") == "server_tool_use":
-            return OtherBlock(value=dict(block))
+            return OtherBlock(value=_as_it_came(block))
         if may_be_cut and name != self._encoded.output_tool:
             return self.other(block, f"the arguments of tool {name!r} may be cut")
         return self.tool_use(
@@ -195,6 +206,19 @@ class BlockReader:
             self.warnings.append(f"the model stopped for the unknown reason {raw!r}")
             return "other"
         return found
+
+
+def _is_too_deep(value: Any) -> bool:
+    try:
+        check_depth(value, path="")
+    except FieldError:
+        return True
+    return False
+
+
+def _as_it_came(block: Mapping[str, Any]) -> Any:
+    """The block; as text where it is nested so deep that nobody after us could read it."""
+    return msgspec.json.encode(block).decode() if _is_too_deep(dict(block)) else dict(block)
 
 
 def ordered(blocks: list[AnswerBlock]) -> tuple[AnswerBlock, ...]:

@@ -4,6 +4,7 @@ from typing import Any
 
 from sidecar.adapters.bedrock.converse import ConverseFamily
 from sidecar.adapters.bedrock.messages import MessageRules
+from sidecar.adapters.bedrock.schema import inlined
 from sidecar.models.call import ModelCall
 from sidecar.models.profile import Traits
 
@@ -21,6 +22,9 @@ class NovaFamily(ConverseFamily):
             allows_cache_points="messages" in traits.cache_points,
             result_documents=False,
         )
+
+    def tool_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        return inlined(schema)
 
     def top_k(self, value: int) -> dict[str, Any]:
         return {"inferenceConfig": {"topK": min(value, _MAX_TOP_K)}}

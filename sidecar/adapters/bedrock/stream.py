@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from sidecar.adapters.bedrock.answer_text import AnswerText
 from sidecar.adapters.bedrock.call_form import Encoded
 from sidecar.adapters.bedrock.decode import CUTTING_STOPS, BlockReader
 from sidecar.adapters.bedrock.thinking import Piece, ThinkingSplitter
@@ -27,7 +28,7 @@ from sidecar.models.content import AnswerBlock, OtherBlock, ReasoningBlock, Text
 class _Block:
     """What has come of one content block."""
 
-    __slots__ = ("pieces", "redacted", "signature", "splitter", "start", "thoughts", "tool", "unknown")
+    __slots__ = ("pieces", "redacted", "signature", "splitter", "start", "thoughts", "tool", "unknown", "writer")
 
     def __init__(self) -> None:
         self.pieces: list[str] = []
@@ -38,6 +39,7 @@ class _Block:
         self.start: dict[str, Any] = {}
         self.unknown: list[dict[str, Any]] = []
         self.splitter: ThinkingSplitter | None = None
+        self.writer: AnswerText | None = None
 
 
 class Assembler:
@@ -70,7 +72,7 @@ class Assembler:
         if isinstance(event, BlockDelta):
             text = event.delta.text
             block = self._blocks.get(event.content_block_index)
-            if not text or block is None or block.splitter is not None:
+            if not text or block is None or block.splitter is not None or block.writer is not None:
                 return self._delta(event)
             # Nearly all events of nearly all streams come this way.
             block.pieces.append(text)
@@ -120,6 +122,8 @@ class Assembler:
             block = self._blocks[index] = _Block()
             if self._encoded.splits_thinking:
                 block.splitter = ThinkingSplitter()
+            if self._encoded.is_wrapped and self._encoded.output_tool is None:
+                block.writer = AnswerText(is_wrapped=True)
         return block
 
     def _start(self, event: BlockStart) -> list[ModelDelta]:
@@ -129,11 +133,17 @@ class Assembler:
         use = event.start.get("toolUse")
         if isinstance(use, dict):
             block.tool = msgspec.convert(use, ToolUseStart, strict=False)
+            is_answer = block.tool.name == self._encoded.output_tool
+            block.writer = AnswerText(is_wrapped=self._encoded.is_wrapped) if is_answer else None
         return [ModelDelta(index=event.content_block_index + self._shift)]
 
     def _stop_block(self, index: int) -> list[ModelDelta]:
         block = self._blocks.get(index)
-        if block is None or block.splitter is None:
+        if block is None:
+            return []
+        if block.writer is not None:
+            return self._last_words(block, block.writer, index)
+        if block.splitter is None:
             return []
         return self._split(block, index, block.splitter.flush())
 
@@ -144,16 +154,28 @@ class Assembler:
         if delta.text is not None:
             return self._text(block, index, delta.text)
         if delta.tool_use is not None:
+            if block.writer is not None:
+                return self._write(block, block.writer.feed(delta.tool_use.input), index)
             block.pieces.append(delta.tool_use.input)
-            is_answer = block.tool is not None and block.tool.name == self._encoded.output_tool
-            return [
-                ModelDelta(index=index + self._shift, text=(delta.tool_use.input or None) if is_answer else None)
-            ]
+            return [ModelDelta(index=index + self._shift)]
         if delta.reasoning_content is not None:
             return self._reasoning(block, index, delta.reasoning_content)
         return [ModelDelta(index=index + self._shift)]
 
+    def _write(self, block: _Block, text: str, index: int) -> list[ModelDelta]:
+        block.pieces.append(text)
+        return [ModelDelta(index=index + self._shift, text=text or None)]
+
+    def _last_words(self, block: _Block, writer: AnswerText, index: int) -> list[ModelDelta]:
+        """The end of an answer given as JSON; of a tool called without arguments it is all."""
+        is_empty = block.tool is not None and not any(block.pieces)
+        text = writer.flush() or (writer.feed("{}") + writer.flush() if is_empty else "")
+        block.writer = None
+        return self._write(block, text, index) if text else []
+
     def _text(self, block: _Block, index: int, text: str) -> list[ModelDelta]:
+        if block.writer is not None:
+            return self._write(block, block.writer.feed(text), index)
         if block.splitter is None:
             block.pieces.append(text)
             return [ModelDelta(index=index + self._shift, text=text or None)]
@@ -182,6 +204,8 @@ class Assembler:
         return [ModelDelta(index=index + self._shift, reasoning=delta.text or None)]
 
     def _finish_block(self, block: _Block, *, is_last: bool) -> list[AnswerBlock]:
+        if block.writer is not None:
+            self._last_words(block, block.writer, 0)
         if block.tool is not None:
             return [self._tool_use(block, block.tool, is_last=is_last)]
         found: list[AnswerBlock] = []
@@ -204,7 +228,7 @@ class Assembler:
             raw["toolUse"]["type"] = tool.type
             return OtherBlock(value=raw)
         if tool.name == self._encoded.output_tool:
-            return self._reader.tool_use(use_id=tool.tool_use_id, name=tool.name, arguments=written, raw=raw)
+            return self._reader.answer(written)
         if not written and not (is_last and self._raw_stop in CUTTING_STOPS):
             written = "{}"
         try:

@@ -27,14 +27,16 @@ def names_in(call: ModelCall) -> Iterable[str]:
     yield from _history(call)
 
 
-def plan_tools(call: ModelCall, names: ToolNames, *, can_force: bool, warnings: list[str]) -> ToolPlan:
+def plan_tools(
+    call: ModelCall, names: ToolNames, *, output: dict[str, Any] | None, can_force: bool, warnings: list[str]
+) -> ToolPlan:
     """What `toolConfig` holds. Tools are sorted by name, so that any order of the same tools caches alike.
 
     There is no choice `none` in Bedrock: without tool blocks in the history the tools are left out; with them
-    they must be sent, and a call that the model makes all the same is not taken.
+    they must be sent, and a call that the model makes all the same is not taken. `output` is the schema of an
+    answer that is given by calling a tool.
     """
     history = sorted(set(_history(call)))
-    wants_output = call.output_schema is not None and call.candidate.profile.traits.schema == "tool"
     takes_tools = call.tool_choice != "none"
     offered = sorted(call.tools, key=lambda tool: tool.name) if takes_tools or history else []
     specs = [_spec(names.to_wire(tool.name), tool.description, tool.input_schema) for tool in offered]
@@ -44,9 +46,9 @@ def plan_tools(call: ModelCall, names: ToolNames, *, can_force: bool, warnings: 
         warnings.append(f"the history holds calls of tools that are not offered: {', '.join(gone)}")
         specs.extend(_spec(names.to_wire(name), _GONE_DESCRIPTION, {"type": "object"}) for name in gone)
     output_tool = None
-    if wants_output and call.output_schema is not None:
+    if output is not None:
         output_tool = names.free(OUTPUT_TOOL)
-        specs.append(_spec(output_tool, _OUTPUT_DESCRIPTION, _object_schema(call.output_schema)))
+        specs.append(_spec(output_tool, _OUTPUT_DESCRIPTION, output))
     if not specs:
         return ToolPlan(None)
     config: dict[str, Any] = {"tools": specs}
@@ -73,16 +75,12 @@ def _spec(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]
     return {"toolSpec": spec}
 
 
-def _object_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    return schema
-
-
 def _choice(
     call: ModelCall, names: ToolNames, output_tool: str | None, *, offers_tools: bool
 ) -> dict[str, Any] | None:
-    """None is auto, which is what Bedrock does by itself."""
-    if output_tool is not None:
-        return {"any": {}} if offers_tools else {"tool": {"name": output_tool}}
+    """None is auto, which is what Bedrock does by itself. A tool that the call names goes before the answer."""
     if isinstance(call.tool_choice, ToolChoice):
         return {"tool": {"name": names.to_wire(call.tool_choice.name)}}
+    if output_tool is not None:
+        return {"any": {}} if offers_tools else {"tool": {"name": output_tool}}
     return {"any": {}} if call.tool_choice == "any" else None
