@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 from sidecar.asking import Asker
 from sidecar.calling import Share
-from sidecar.conversation import Conversation
 from sidecar.errors import Conflict, JobCancelled, SidecarError
 from sidecar.job_manager.claiming import Taken
 from sidecar.job_manager.job import OwnedJob
@@ -28,8 +27,8 @@ from sidecar.models.replica import ENDED, Outcome
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
 from sidecar.objects import Objects
-from sidecar.repairing import Repairing
 from sidecar.ports import Clock, Lane, Stored
+from sidecar.repairing import Repairing
 from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.tickets import Blocked, Ticket
 from sidecar.response_formatter import formatter, structured
