@@ -145,6 +145,10 @@ class Conversation:
             if reply.stop_reason != "tool_use" or not calls:
                 # Calls in an answer that was cut may be cut themselves: they are never made.
                 return reply
+            reply = msgspec.structs.replace(
+                reply, content=tool_turn.distinct(reply.content, (*talk.base, *talk.journal.messages()))
+            )
+            calls = [block for block in reply.content if isinstance(block, ToolUseBlock)]
             plan = tool_turn.plan(
                 talk.journal,
                 turn=job.turns,

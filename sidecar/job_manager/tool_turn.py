@@ -1,6 +1,6 @@
 """What becomes of the tool calls of one turn: which are made, which are answered without a call. Pure."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -9,7 +9,7 @@ from sidecar.errors import Permanent
 from sidecar.job_manager.journal import Journal, Kept, Pin, Turn, calls_made, strikes
 from sidecar.models.base import FieldError
 from sidecar.models.call import ToolSpec
-from sidecar.models.content import ToolResultBlock, ToolUseBlock
+from sidecar.models.content import AnswerBlock, Message, ToolResultBlock, ToolUseBlock
 from sidecar.models.rules import check_depth
 from sidecar.models.tool import ToolInfo
 from sidecar.settings import JobTool
@@ -110,6 +110,28 @@ def _problem(
 
 def _advice(problem: str | None) -> str:
     return f"The tool was not called: {problem}. Correct this before you call it again."
+
+
+def distinct(content: Sequence[AnswerBlock], messages: Iterable[Message]) -> tuple[AnswerBlock, ...]:
+    """An answer whose calls have ids that neither each other nor `messages` use; models have repeated some."""
+    taken = {
+        block.id
+        for message in messages
+        if not isinstance(message.content, str)
+        for block in message.content
+        if isinstance(block, ToolUseBlock)
+    }
+    found: list[AnswerBlock] = []
+    for block in content:
+        if isinstance(block, ToolUseBlock):
+            name, number = block.id, 2
+            while name in taken:
+                name, number = f"{block.id[:200]}_{number}", number + 1
+            taken.add(name)
+            found.append(block if name == block.id else msgspec.structs.replace(block, id=name))
+        else:
+            found.append(block)
+    return tuple(found)
 
 
 def check_bounds(journal: Journal, made: Plan, *, turn: int, max_turns: int, max_calls: int) -> None:

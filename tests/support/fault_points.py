@@ -5,6 +5,7 @@ that name in the folder FAULT_LATCHES dies, those that follow do not. The job `a
 that comes so far with it. Nothing of this is in the product: the ports are wrapped on their way into it.
 """
 
+import asyncio
 import os
 import signal
 import sys
@@ -12,14 +13,27 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 import sidecar.app
 from sidecar.adapters.nats.mux import Mux
 from sidecar.app import App
 from sidecar.cli.main import main as run_command
+from sidecar.job_manager.journal import Step
 from sidecar.models.call import ModelCall, ModelDelta, ModelReply
 from sidecar.models.event import Delta, Event, Status
 from sidecar.models.job import JobState
-from sidecar.ports import Intake, JobStore, Lane, ModelClient, Publisher, StoredRequest
+from sidecar.ports import (
+    Intake,
+    JobStore,
+    Journal,
+    Lane,
+    ModelClient,
+    Publisher,
+    StoredRequest,
+    ToolBus,
+    ToolCall,
+)
 from sidecar.replica import Ports
 
 STEPS = (
@@ -35,7 +49,14 @@ STEPS = (
     "result",  # the result event is stored
     "deleted",  # the request is deleted
 )
+TOOL_STEPS = (
+    "turn-kept",  # its turn is in the journal; no tool was called
+    "tool-called",  # a tool of the second turn has been called
+    "result-kept",  # its result is in the journal
+)
 _DELTAS = 3
+# The turn of the job with tools in which its owner dies.
+_TURN = 2
 
 Trip = Callable[[str, str], None]
 
@@ -145,6 +166,29 @@ class TrippedPublisher(Tripped):
         return is_stored
 
 
+class TrippedJournal(Tripped):
+    _port: Journal
+
+    async def append(self, tenant: str, job: str, step: bytes, *, fence: int, keep_s: int) -> None:
+        kept = msgspec.json.decode(step, type=Step)
+        await self._port.append(tenant, job, step, fence=fence, keep_s=keep_s)
+        if kept.turn == _TURN:
+            self._trip("turn-kept" if kept.answer else "result-kept", job)
+
+
+class TrippedToolBus(Tripped):
+    _port: ToolBus
+
+    async def call(self, call: ToolCall) -> bytes:
+        job, key = call.headers["Llm-Job-Id"], call.headers["Idempotency-Key"]
+        if job == "at-tool-called" and key.split(".")[-2] == str(_TURN):
+            calling = asyncio.ensure_future(self._port.call(call))
+            await asyncio.wait({calling}, timeout=0.05)
+            self._trip("tool-called", job)
+            return await calling
+        return await self._port.call(call)
+
+
 class TrippedModels(Tripped):
     _port: ModelClient
 
@@ -166,6 +210,8 @@ class FaultyApp(App):
             "store": TrippedStore(ports.store, trip),
             "publisher": TrippedPublisher(ports.publisher, trip),
             "models": TrippedModels(ports.models, trip),
+            "journal": TrippedJournal(ports.journal, trip),
+            "tool_bus": TrippedToolBus(ports.tool_bus, trip),
         }
         return ports._replace(**wired)
 

@@ -336,6 +336,21 @@ async def test_outputs_that_are_no_objects(output: Any, text: str) -> None:
         assert value(results(b.model.calls[1])[0]) == text
 
 
+async def test_ids_that_a_model_repeats_are_told_apart() -> None:
+    clock = MemoryClock()
+    turns = ([call("a", "same"), call("b", "same")], [call("a", "same")])
+    async with bench(by_turn(clock, *turns)) as b:
+        await b.replica()
+        tools = Providers(b)
+        await tools.add("a")
+        await tools.add("b")
+        assert (await b.result(await b.submit(tools=["a", "b"]))).state == "succeeded"
+        assert [r.tool_use_id for r in results(b.model.calls[1])] == ["same", "same_2"]
+        assert [value(r) for r in results(b.model.calls[1])] == [{"tool": "a"}, {"tool": "b"}]
+        assert [r.tool_use_id for r in results(b.model.calls[2])] == ["same_3"]
+        assert len({made.headers["Idempotency-Key"] for made in tools.log}) == 3
+
+
 # Bounds.
 
 
