@@ -13,7 +13,6 @@ from tests.support.tool_worlds import Providers, heartbeat
 
 SUBJECT = "llm.v1.call.acme.orders.1_2_0"
 BOTH = pytest.mark.parametrize("world", ["memory", pytest.param("nats", marks=pytest.mark.nats)], indirect=True)
-pytestmark = BOTH
 
 
 @pytest.fixture
@@ -28,6 +27,7 @@ def call(timeout_s: float = 20.0, **more: Any) -> ToolCall:
     return ToolCall(subject=SUBJECT, payload=b'{"id": 7}', headers=headers, timeout_s=timeout_s, **more)
 
 
+@BOTH
 async def test_a_call_brings_the_input_and_its_headers_and_returns_the_output(
     world: World, providers: Providers
 ) -> None:
@@ -43,6 +43,7 @@ async def test_a_call_brings_the_input_and_its_headers_and_returns_the_output(
     assert providers.cancelled == []
 
 
+@BOTH
 async def test_without_a_provider_the_call_fails_at_once_and_nothing_can_have_run(
     world: World, providers: Providers
 ) -> None:
@@ -52,6 +53,7 @@ async def test_without_a_provider_the_call_fails_at_once_and_nothing_can_have_ru
     assert caught.value.details == {"outcome": "none"}
 
 
+@BOTH
 async def test_an_error_reply_is_the_tools_failure_with_its_number_and_text(
     world: World, providers: Providers
 ) -> None:
@@ -66,6 +68,7 @@ async def test_an_error_reply_is_the_tools_failure_with_its_number_and_text(
     assert "no such order" in caught.value.details["body"]
 
 
+@BOTH
 async def test_an_error_without_a_number_or_a_body_is_an_error(world: World, providers: Providers) -> None:
     async def provider(payload: bytes, headers: Mapping[str, str]) -> AsyncIterator[Reply]:
         yield Reply(b"", {"Nats-Service-Error": "broken"})
@@ -75,6 +78,7 @@ async def test_an_error_without_a_number_or_a_body_is_an_error(world: World, pro
         await providers.run(world.first.tool_bus.call(call()))
 
 
+@BOTH
 async def test_heartbeats_are_not_the_answer_and_what_comes_after_it_is_dropped(
     world: World, providers: Providers
 ) -> None:
@@ -89,17 +93,22 @@ async def test_heartbeats_are_not_the_answer_and_what_comes_after_it_is_dropped(
     assert await providers.run(world.first.tool_bus.call(call())) == b'"done"'
 
 
+@pytest.mark.parametrize("world", ["memory"], indirect=True)
 async def test_each_heartbeat_gives_the_call_another_timeout(world: World, providers: Providers) -> None:
     async def provider(payload: bytes, headers: Mapping[str, str]) -> AsyncIterator[Reply]:
         for _ in range(3):
-            await providers.sleep(1.4)
+            await providers.sleep(9)
             yield heartbeat()
-        yield Reply(b'"done"')
+        await providers.sleep(11)
+        yield Reply(b'"late"')
 
     await providers.provide(SUBJECT, provider)
-    assert await providers.run(world.first.tool_bus.call(call(timeout_s=4.0))) == b'"done"'
+    with pytest.raises(Temporary, match="within 10 s"):
+        await providers.run(world.first.tool_bus.call(call(timeout_s=10.0)))
+    assert providers.now() == pytest.approx(1_800_000_000 + 3 * 9 + 10)
 
 
+@BOTH
 async def test_heartbeats_do_not_carry_a_call_past_its_deadline(world: World, providers: Providers) -> None:
     async def provider(payload: bytes, headers: Mapping[str, str]) -> AsyncIterator[Reply]:
         while True:
@@ -113,6 +122,7 @@ async def test_heartbeats_do_not_carry_a_call_past_its_deadline(world: World, pr
     await world.until(lambda: len(providers.cancelled) == 1)
 
 
+@BOTH
 async def test_a_tool_that_is_silent_is_given_up_and_told_so(world: World, providers: Providers) -> None:
     async def provider(payload: bytes, headers: Mapping[str, str]) -> bytes:
         await providers.sleep(3000)
@@ -126,6 +136,7 @@ async def test_a_tool_that_is_silent_is_given_up_and_told_so(world: World, provi
     assert providers.cancelled[0]["Idempotency-Key"] == "job1-1"
 
 
+@BOTH
 async def test_a_call_that_is_cancelled_is_told_to_its_providers(world: World, providers: Providers) -> None:
     called = asyncio.Event()
 
@@ -144,6 +155,7 @@ async def test_a_call_that_is_cancelled_is_told_to_its_providers(world: World, p
     assert providers.cancelled[0]["Idempotency-Key"] == "job1-1"
 
 
+@BOTH
 async def test_an_output_beyond_a_megabyte_is_a_failure(world: World, providers: Providers) -> None:
     async def provider(payload: bytes, headers: Mapping[str, str]) -> bytes:
         return b"x" * (1024 * 1024)
@@ -156,6 +168,7 @@ async def test_an_output_beyond_a_megabyte_is_a_failure(world: World, providers:
         output(b"x" * 11, {}, most_bytes=10)
 
 
+@BOTH
 async def test_an_empty_reply_is_an_empty_output(world: World, providers: Providers) -> None:
     async def provider(payload: bytes, headers: Mapping[str, str]) -> bytes:
         return b""

@@ -217,7 +217,7 @@ def closed(schema: Any) -> Any:
     return {**inner, "additionalProperties": False} if "properties" in schema and "type" in schema else inner
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(schemas, schemas, values)
 def test_what_was_taken_is_taken_still_where_nothing_is_found_broken(old: Any, new: Any, value: Any) -> None:
     old, new = (
@@ -228,7 +228,7 @@ def test_what_was_taken_is_taken_still_where_nothing_is_found_broken(old: Any, n
         assert jsonschema_rs.is_valid(new, {"v": value}), (old, new, value)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(schemas)
 def test_a_schema_is_compatible_with_itself(schema: Any) -> None:
     whole = thing({"v": schema})

@@ -95,13 +95,13 @@ async def test_long_renewals_write_every_other_time_and_never_promise_what_does_
     one, two = await world.replica("one"), await world.replica("two")
     await register(world, ttl_s=90)
     writes = world.bus.tools.last_seq
-    for _ in range(20):
+    for _ in range(6):
         await world.clock.advance(30)
         expires = (await register(world, ttl_s=90))["expires"]
         assert {replica.tools.find("acme", "orders").expires for replica in (one, two)} == {expires}
         left_s = one.tools.catalogue.get(ToolKey("acme", "orders", "1.2.0")).expires - world.clock.now()  # type: ignore[union-attr]
         assert 90 <= left_s <= 135
-    assert world.bus.tools.last_seq - writes == 10
+    assert world.bus.tools.last_seq - writes == 3
 
 
 async def test_deregistering_ends_it_for_all_and_is_idempotent(world: Bench) -> None:

@@ -1,7 +1,7 @@
 """Semantic versions and ranges."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.models.subjects import token_version, version_token
@@ -13,6 +13,7 @@ labels = st.lists(st.from_regex(r"(0|[1-9][0-9]{0,4}|[a-z][a-z0-9-]{0,5})", full
 versions = st.builds(Version, cores, labels, st.sampled_from(["", "b1", "build.5", "sha-0a"]))
 
 
+@settings(max_examples=40)
 @given(versions)
 def test_a_version_is_what_its_text_says(version: Version) -> None:
     assert parse_version(str(version)) == version
@@ -26,6 +27,7 @@ def test_precedence_is_that_of_the_specification() -> None:
     assert [str(version) for version in sorted(map(parse_version, reversed(texts)))] == texts
 
 
+@settings(max_examples=40)
 @given(versions, versions)
 def test_versions_are_totally_ordered(one: Version, other: Version) -> None:
     assert (one < other) + (one > other) + (one == other) == 1
@@ -91,6 +93,7 @@ def test_any_text_is_a_range_or_refused(text: str) -> None:
     assert not found.has(parse_version("99999999.0.0-x"))
 
 
+@settings(max_examples=40)
 @given(versions.filter(lambda v: not v.is_prerelease), st.lists(versions, max_size=8))
 def test_a_caret_gives_the_highest_release_of_the_same_line_from_there_on(
     low: Version, others: list[Version]
