@@ -4,7 +4,6 @@ Queues are the stream's (as of the last reconcile and what was heard since), sha
 """
 
 import heapq
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import itemgetter
 from typing import NamedTuple, cast, get_args
@@ -28,6 +27,7 @@ from sidecar.models.stats import (
 from sidecar.ports import Lane
 from sidecar.request_handler.budget import USD
 from sidecar.request_handler.meter import Meter
+from sidecar.request_handler.queues import Queues
 from sidecar.request_handler.schedule import Scheduler
 from sidecar.settings import Policy
 
@@ -88,20 +88,16 @@ def own_stats(own: Own, books: Books | None = None) -> Stats:
 
 def _with_books(stats: Stats, books: Books, epoch: float) -> Stats:
     books.meter.roll(epoch)
-    busy = {
-        lane: (max(0, books.stored.get(lane, 0) - books.in_flight.get(lane, 0)), books.in_flight.get(lane, 0))
-        for lane in {**books.stored, **books.in_flight}
-        if lane.job_class in _CLASSES
-    }
-    tenants, more, others = _tenants(books, busy, epoch)
+    queues = _queues(books)
+    tenants, more, others = _tenants(books, queues, epoch)
     pools = _pools(books)
     return Stats(
         **{
             **{name: getattr(stats, name) for name in stats.__struct_fields__},
             "replicas": books.replicas,
-            "queued": sum(queued for queued, _ in busy.values()),
-            "running": sum(running for _, running in busy.values()),
-            "classes": _classes(books, busy),
+            "queued": sum(queues.queued.values()),
+            "running": sum(queues.running.values()),
+            "classes": _classes(books, queues),
             "tenants": tenants,
             "other_tenants": others,
             "more_tenants": more,
@@ -112,54 +108,55 @@ def _with_books(stats: Stats, books: Books, epoch: float) -> Stats:
     )
 
 
-Busy = Mapping[Lane, tuple[int, int]]
+def _queues(books: Books) -> Queues:
+    weights = books.scheduler.share.classes
+    policy = books.policy
+    return Queues(
+        books.stored,
+        books.in_flight,
+        classes={name: weights[name] for name in _CLASSES if name in weights},
+        tenants={name: tenant.weight for name, tenant in policy.tenants.items()},
+        any_tenant=policy.tenant("").weight,
+    )
 
 
-def _classes(books: Books, busy: Busy) -> tuple[ClassStats, ...]:
+def _classes(books: Books, queues: Queues) -> tuple[ClassStats, ...]:
     weights = books.scheduler.share.classes
     costs = {name: account.cost.sum(books.now) for name, account in books.meter.classes.items()}
     total = sum(costs.values())
-    counts: dict[str, tuple[int, int]] = {}
-    for lane, (queued, running) in busy.items():
-        before = counts.get(lane.job_class, (0, 0))
-        counts[lane.job_class] = (before[0] + queued, before[1] + running)
-    active = {name for name in weights if name in counts or costs.get(name)}
+    known = [name for name in _CLASSES if name in weights]
+    active = {name for name in known if queues.has_class(name) or costs.get(name)}
     weighs = sum(weights[name] for name in active)
     return tuple(
         ClassStats(
             job_class=name,
             weight=weights[name],
-            queued=counts.get(name, (0, 0))[0],
-            running=counts.get(name, (0, 0))[1],
+            queued=queues.queued[name],
+            running=queues.running[name],
             share=_part(costs.get(name, 0.0), total),
             fair_share=_part(weights[name], weighs) if name in active else 0.0,
         )
-        for name in _CLASSES
-        if name in weights
+        for name in known
     )
 
 
 def _tenants(
-    books: Books, busy: Busy, epoch: float
+    books: Books, queues: Queues, epoch: float
 ) -> tuple[tuple[TenantStats, ...], tuple[TenantStats, ...], OtherTenants]:
-    jobs: Counter[str] = Counter()
-    lanes: dict[str, list[Lane]] = {}
-    for lane, (queued, running) in busy.items():
-        jobs[lane.tenant] += queued + running
-        lanes.setdefault(lane.tenant, []).append(lane)
     spent = _spent(books)
-    names = _most_important(jobs, spent, books.meter.tenants)
-    fair = _fair_shares(books, lanes)
+    names = _most_important(queues.jobs, spent, books.meter.tenants)
     total = sum(account.cost.sum(books.now) for account in books.meter.tenants.values())
-    rest = {*jobs, *books.meter.tenants, *spent}.difference(names)
+    rest = {*queues.jobs, *books.meter.tenants, *spent}.difference(names)
     listed, more = (
-        tuple(_tenant(n, books, busy, lanes.get(n, []), spent=spent, fair=fair, total=total) for n in part)
+        tuple(_tenant(name, books, queues, spent=spent, total=total) for name in part)
         for part in (names, _page(rest, int(epoch)))
     )
-    return listed, more, _others(listed, books, busy, spent, others=len(rest))
+    return listed, more, _others(listed, books, queues, spent, others=len(rest))
 
 
-def _most_important(jobs: Counter[str], spent: Mapping[str, float], lately: Mapping[str, object]) -> list[str]:
+def _most_important(
+    jobs: Mapping[str, int], spent: Mapping[str, float], lately: Mapping[str, object]
+) -> list[str]:
     """The first by jobs, then by what they spent. Thousands that only spent something once must cost little."""
     names = heapq.nsmallest(MAX_TENANTS, jobs, key=lambda name: (-jobs[name], -spent.get(name, 0.0), name))
     room = MAX_TENANTS - len(names)
@@ -172,7 +169,7 @@ def _most_important(jobs: Counter[str], spent: Mapping[str, float], lately: Mapp
 
 
 def _others(
-    listed: Sequence[TenantStats], books: Books, busy: Busy, spent: Mapping[str, float], *, others: int
+    listed: Sequence[TenantStats], books: Books, queues: Queues, spent: Mapping[str, float], *, others: int
 ) -> OtherTenants:
     """What all have together, less those that are listed."""
     if not others:
@@ -181,8 +178,8 @@ def _others(
     tokens = sum(account.tokens.sum(books.now) for account in books.meter.tenants.values())
     return OtherTenants(
         tenants=others,
-        queued=sum(queued for queued, _ in busy.values()) - sum(lane.queued for lane in lanes),
-        running=sum(running for _, running in busy.values()) - sum(lane.running for lane in lanes),
+        queued=sum(queues.queued.values()) - sum(lane.queued for lane in lanes),
+        running=sum(queues.running.values()) - sum(lane.running for lane in lanes),
         tokens_per_minute=max(0, round(tokens - sum(_tokens(books, tenant.tenant) for tenant in listed))),
         spend_today_usd=max(0.0, round(sum(spent.values()) - sum(tenant.spend_today_usd for tenant in listed), 6)),
     )
@@ -195,24 +192,15 @@ def _page(rest: Collection[str], turn: int) -> list[str]:
     return sorted(rest)[start : start + PAGE_OF_TENANTS]
 
 
-def _tenant(
-    name: str,
-    books: Books,
-    busy: Busy,
-    lanes: list[Lane],
-    *,
-    spent: Mapping[str, float],
-    fair: Mapping[str, float],
-    total: float,
-) -> TenantStats:
+def _tenant(name: str, books: Books, queues: Queues, *, spent: Mapping[str, float], total: float) -> TenantStats:
     policy = books.policy.tenant(name)
     account = books.meter.tenants.get(name)
     return TenantStats(
         tenant=name,
         weight=policy.weight,
-        lanes=tuple(_lane(lane, books, busy[lane]) for lane in sorted(lanes)),
+        lanes=tuple(_lane(lane, books, queues.busy[lane]) for lane in sorted(queues.lanes.get(name, ()))),
         share=_part(account.cost.sum(books.now), total) if account else 0.0,
-        fair_share=round(fair.get(name, 0.0), 4),
+        fair_share=round(queues.fair_share(name), 4),
         tokens_per_minute=round(_tokens(books, name)),
         spend_today_usd=round(spent.get(name, 0.0), 6),
         budget_today_usd=policy.budget_usd_per_day,
@@ -244,19 +232,6 @@ def _spent(books: Books) -> dict[str, float]:
         if budget is not None and budget.settled:
             spent[name] = budget.settled / USD
     return spent
-
-
-def _fair_shares(books: Books, lanes: Mapping[str, list[Lane]]) -> dict[str, float]:
-    """What the weights give each tenant that has work: its part of each of its classes."""
-    classes = books.scheduler.share.classes
-    weight = {name: books.policy.tenant(name).weight for name in lanes}
-    in_class: dict[str, float] = {}
-    for name, own in lanes.items():
-        for lane in own:
-            in_class[lane.job_class] = in_class.get(lane.job_class, 0.0) + weight[name]
-    total = sum(classes.get(name, 0.0) for name in in_class) or 1.0
-    part = {name: classes.get(name, 0.0) / total / weighs for name, weighs in in_class.items()}
-    return {name: sum(weight[name] * part[lane.job_class] for lane in own) for name, own in lanes.items()}
 
 
 def _pools(books: Books) -> list[PoolStats]:
