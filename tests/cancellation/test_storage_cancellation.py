@@ -7,25 +7,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
 
-from sidecar.adapters.nats.checkpoints import NatsCheckpoints
-from sidecar.adapters.nats.cluster_bus import NatsClusterBus
-from sidecar.adapters.nats.dead_letters import NatsDeadLetters
-from sidecar.adapters.nats.intake import NatsIntake
-from sidecar.adapters.nats.job_store import NatsJobStore
-from sidecar.adapters.nats.leases import NatsLeaseStore
 from sidecar.adapters.nats.mux import Mux
-from sidecar.adapters.nats.policies import NatsPolicyStore
-from sidecar.adapters.nats.publisher import NatsPublisher
-from sidecar.adapters.nats.spend import NatsSpendLedger
 from sidecar.models import codec
-from sidecar.models.subjects import Subjects
-from sidecar.ports import Lane, StoredRequest
-from tests.support.bus_world import Storage, event, job_state, result
+from sidecar.ports import Lane, StoredRequest, ToolCall, ToolKey
+from tests.support.bus_world import Storage, event, job_state, nats_storage, result
 from tests.support.scripted_connection import Answer, ScriptedConnection, Sent, cancel_at_each_step
 
 STATE = "$KV.LLM_JOB.acme.j1"
 LANE = Lane("acme", "batch")
 REQUEST = StoredRequest(1, LANE, b"{}", {}, 1_800_000_000.0)
+TOOL = ToolKey("acme", "search", "1.0.0")
+CALL = ToolCall(
+    subject="llm.v1.call.acme.search.1_0_0", payload=b"{}", headers={"Idempotency-Key": "acme.j1.1.0"}, timeout_s=5
+)
 NOT_FOUND = Answer(b"NATS/1.0 404 Message Not Found\r\n\r\n", b"")
 CONFLICT = b'{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 1"}}'
 
@@ -53,7 +47,7 @@ def script(sent: Sent) -> Sequence[Answer]:
         info = {"total": 1, "offset": 0, "state": {"first_seq": 1, "last_seq": 3, "subjects": counts}}
         return [Answer(b"", json.dumps(info).encode())]
     if subject.startswith("STREAM.MSG.GET"):
-        if "CANCEL" in subject:
+        if "CANCEL" in subject or "OBJ_" in subject:
             return [Answer(b"", b'{"error":{"code":404,"err_code":10037,"description":"no message found"}}')]
         data = b64encode(b"rival" if "CTL" in subject else state).decode()
         message = {"subject": STATE, "seq": 2, "data": data, "time": "2026-11-22T10:00:00Z"}
@@ -65,7 +59,7 @@ def script(sent: Sent) -> Sequence[Answer]:
     if "next_by_subj" in body:
         return batch(body["next_by_subj"], body["seq"], state)
     if subject.startswith("DIRECT.GET"):
-        return [NOT_FOUND] if "CANCEL" in subject else [stored(STATE, 2, state)]
+        return [NOT_FOUND] if "CANCEL" in subject or "OBJ_" in subject else [stored(STATE, 2, state)]
     if subject.startswith("$KV.LLM_CTL.lease"):
         return [Answer(b"", CONFLICT)]
     return [Answer(b"", b'{"stream":"S","seq":3}')]
@@ -114,6 +108,13 @@ OPERATIONS: dict[str, Callable[[Storage], Awaitable[object]]] = {
     "purge": lambda s: s.dead.purge("acme", "j1"),
     "save": lambda s: s.checkpoints.save("quota", b"{}"),
     "load": lambda s: s.checkpoints.load("quota"),
+    "append_step": lambda s: s.journal.append("acme", "j1", b"{}", fence=2, keep_s=60),
+    "read_steps": lambda s: s.journal.read("acme", "j1"),
+    "purge_steps": lambda s: s.journal.purge("acme", "j1"),
+    "put_tool": lambda s: s.tools.put(TOOL, b"{}", expires=1.0, revision=0, keep_s=60),
+    "delete_tool": lambda s: s.tools.delete(TOOL, revision=2),
+    "call_tool": lambda s: s.tool_bus.call(CALL),
+    "object_info": lambda s: s.blobs.info("acme", "photo"),
 }
 
 
@@ -130,27 +131,12 @@ async def mux(connection: ScriptedConnection) -> AsyncIterator[Mux]:
     await mux.close()
 
 
-def storage_on(mux: Mux, *, is_replicated: bool) -> Storage:
-    subjects = Subjects()
-    return Storage(
-        NatsIntake(mux, subjects, is_replicated=is_replicated),
-        NatsJobStore(mux, is_replicated=is_replicated),
-        NatsPublisher(mux, subjects, events_s=60, is_replicated=is_replicated),
-        NatsLeaseStore(mux, is_replicated=is_replicated),
-        NatsDeadLetters(mux, subjects),
-        NatsCheckpoints(mux, is_replicated=is_replicated),
-        NatsClusterBus(mux, subjects),
-        NatsSpendLedger(mux, subjects, is_replicated=is_replicated),
-        NatsPolicyStore(mux, is_replicated=is_replicated),
-    )
-
-
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("is_replicated", [False, True], ids=["one", "three"])
 async def test_nothing_stays_behind_when_an_operation_is_cancelled(
     mux: Mux, connection: ScriptedConnection, name: str, is_replicated: bool
 ) -> None:
-    storage = storage_on(mux, is_replicated=is_replicated)
+    storage = nats_storage(mux, is_replicated=is_replicated)
     subscribed = set(connection.open)
     tasks = asyncio.all_tasks()
     operation = OPERATIONS[name]
@@ -169,7 +155,7 @@ async def test_nothing_stays_behind_when_an_operation_is_cancelled(
 
 @pytest.mark.parametrize("name", ["doorbells", "marks"])
 async def test_a_cancelled_listen_hears_nothing_later(mux: Mux, connection: ScriptedConnection, name: str) -> None:
-    storage = storage_on(mux, is_replicated=False)
+    storage = nats_storage(mux, is_replicated=False)
     subscribed = set(connection.open)
     heard: list[object] = []
     task = asyncio.ensure_future(
@@ -186,7 +172,7 @@ async def test_a_cancelled_listen_hears_nothing_later(mux: Mux, connection: Scri
 async def test_a_waiter_that_was_cancelled_is_not_asked_for_after_a_reconnect(
     mux: Mux, connection: ScriptedConnection
 ) -> None:
-    storage = storage_on(mux, is_replicated=False)
+    storage = nats_storage(mux, is_replicated=False)
     task = asyncio.ensure_future(storage.publisher.wait_result("acme", "j1"))
     await asyncio.sleep(0)
     task.cancel()

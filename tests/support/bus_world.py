@@ -145,32 +145,32 @@ class MemoryWorld:
         self.bus.jobs.store(f"$KV.{JOB_BUCKET}.{tenant}.{job}", payload, {})
 
 
+def nats_storage(mux: Mux, *, is_replicated: bool) -> Storage:
+    subjects = Subjects()
+    return Storage(
+        NatsIntake(mux, subjects, is_replicated=is_replicated),
+        NatsJobStore(mux, is_replicated=is_replicated),
+        NatsPublisher(mux, subjects, events_s=EVENTS_S, is_replicated=is_replicated),
+        NatsLeaseStore(mux, is_replicated=is_replicated),
+        NatsDeadLetters(mux, subjects, is_replicated=is_replicated),
+        NatsCheckpoints(mux, is_replicated=is_replicated),
+        NatsClusterBus(mux, subjects),
+        NatsSpendLedger(mux, subjects, is_replicated=is_replicated),
+        NatsPolicyStore(mux, is_replicated=is_replicated),
+        NatsBlobs(mux, bus_settings(), clock=SystemClock()),
+        NatsToolStore(mux, subjects, is_replicated=is_replicated),
+        NatsToolBus(mux),
+        NatsJournal(mux, is_replicated=is_replicated),
+    )
+
+
 class NatsWorld:
     """`is_replicated` makes the adapters ask the leader, as with three replicas; one is enough to try it."""
 
     def __init__(self, first: Mux, second: Mux, *, is_replicated: bool) -> None:
         self.mux, self.other = first, second
-        self.first, self.second = (self._storage(mux, is_replicated) for mux in (first, second))
+        self.first, self.second = (nats_storage(mux, is_replicated=is_replicated) for mux in (first, second))
         self.brief = NatsPublisher(first, Subjects(), events_s=BRIEF_S, is_replicated=is_replicated)
-
-    @staticmethod
-    def _storage(mux: Mux, is_replicated: bool) -> Storage:
-        subjects = Subjects()
-        return Storage(
-            NatsIntake(mux, subjects, is_replicated=is_replicated),
-            NatsJobStore(mux, is_replicated=is_replicated),
-            NatsPublisher(mux, subjects, events_s=EVENTS_S, is_replicated=is_replicated),
-            NatsLeaseStore(mux, is_replicated=is_replicated),
-            NatsDeadLetters(mux, subjects, is_replicated=is_replicated),
-            NatsCheckpoints(mux, is_replicated=is_replicated),
-            NatsClusterBus(mux, subjects),
-            NatsSpendLedger(mux, subjects, is_replicated=is_replicated),
-            NatsPolicyStore(mux, is_replicated=is_replicated),
-            NatsBlobs(mux, bus_settings(), clock=SystemClock()),
-            NatsToolStore(mux, subjects, is_replicated=is_replicated),
-            NatsToolBus(mux),
-            NatsJournal(mux, is_replicated=is_replicated),
-        )
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE_S):

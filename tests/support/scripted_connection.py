@@ -39,6 +39,10 @@ class ScriptedConnection(Connection):
         self.states: list[Callable[[State], None]] = []
 
     @property
+    def is_connected(self) -> bool:
+        return True
+
+    @property
     def inbox_prefix(self) -> str:
         return "_INBOX"
 
