@@ -102,6 +102,7 @@ class App:
         before_joining()
         await self.replica.start()
         self.lifecycle.enter(Phase.RUNNING)
+        models.warm()
 
     async def _start_reloading(self, mux: Mux, replica: Replica) -> None:
         async def apply(policy: Policy) -> None:

@@ -6,7 +6,8 @@ get what is valid at once, a refresh near expiry runs beside them, and only expi
 
 import asyncio
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,14 +39,20 @@ LOCAL_KEYS = Keys("local", "local")
 class CredentialSource:
     """Hands out `Auth` for signing. `is_local`: the endpoint is on this machine, so missing keys do no harm.
 
-    `clock` is a monotonic clock in seconds.
+    `clock` is a monotonic clock in seconds; `has_profile`: the settings name a profile, which then comes first.
     """
 
     def __init__(
-        self, open_session: Callable[[], "Session"], *, is_local: bool, clock: Callable[[], float]
+        self,
+        open_session: Callable[[], "Session"],
+        *,
+        is_local: bool,
+        clock: Callable[[], float],
+        has_profile: bool = False,
     ) -> None:
         self._open_session = open_session
         self._is_local = is_local
+        self._has_profile = has_profile
         self._clock = clock
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="aws-credentials")
         self._chain: Any = None
@@ -103,6 +110,9 @@ class CredentialSource:
         return auth
 
     def _load_blocking(self) -> Auth:
+        plain = plain_auth(os.environ, has_profile=self._has_profile)
+        if plain is not None:
+            return plain
         from botocore.exceptions import BotoCoreError, ClientError
         from botocore.utils import get_token_from_environment
 
@@ -131,6 +141,20 @@ class CredentialSource:
         if self._is_local:
             return LOCAL_KEYS
         raise AccessDenied(f"no AWS credentials were found: {_REMEDY}", details={"provider_code": "NoCredentials"})
+
+
+def plain_auth(environment: Mapping[str, str], *, has_profile: bool) -> Auth | None:
+    """What botocore's chain would find in the environment, where that needs no more than a look.
+
+    Spares ten megabytes and half a second of imports. None: ask the chain.
+    """
+    if token := environment.get("AWS_BEARER_TOKEN_BEDROCK"):
+        return Bearer(token)
+    access, secret = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
+    if has_profile or not access or not secret or "AWS_CREDENTIAL_EXPIRATION" in environment:
+        return None
+    session_token = environment.get("AWS_SECURITY_TOKEN") or environment.get("AWS_SESSION_TOKEN")
+    return Keys(access, secret, session_token)
 
 
 def _report(task: "asyncio.Task[Auth]") -> None:

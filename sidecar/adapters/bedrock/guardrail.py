@@ -8,6 +8,7 @@ import msgspec
 from sidecar.errors import ModelFailed
 from sidecar.models.filtering import GuardrailVerdict
 
+
 class GuardrailRequest(msgspec.Struct, frozen=True):
     """One text for one guardrail."""
 

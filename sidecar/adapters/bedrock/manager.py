@@ -55,10 +55,7 @@ class BedrockManager:
         self._warming: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Open the transport. Credentials and endpoints are looked up meanwhile: the first call need not wait.
-
-        Raises StartupError for a malformed endpoint URL.
-        """
+        """Open the transport; `warm` may follow. Raises StartupError for a malformed endpoint URL."""
         url = self._settings.endpoint_url
         if url is not None:
             try:
@@ -66,10 +63,19 @@ class BedrockManager:
             except ValueError as e:
                 raise StartupError(f"bedrock.endpoint_url: {e}") from e
         self._credentials = CredentialSource(
-            self._open_session, is_local=url is not None and is_loopback(url), clock=self._monotonic
+            self._open_session,
+            is_local=url is not None and is_loopback(url),
+            clock=self._monotonic,
+            has_profile=self._settings.profile is not None,
         )
         self._transport = await self._open_transport(self._credentials)
-        if url is None:
+
+    def warm(self) -> None:
+        """Look credentials and endpoints up now, beside everything else, so that the first call need not wait.
+
+        Not part of the start: botocore alone takes half a second of CPU to be imported.
+        """
+        if self._credentials is not None:
             self._warming = asyncio.create_task(self._warm(self._credentials), name="bedrock-warming")
 
     async def _warm(self, credentials: CredentialSource) -> None:
