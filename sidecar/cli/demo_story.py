@@ -3,20 +3,26 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sidecar.client import Job, JobResult, SidecarClient
-from sidecar.models.event import Delta
+from sidecar.client import Job, JobResult, SidecarClient, tool
+from sidecar.models.event import Delta, ToolActivity
 from sidecar.models.result import TerminalState
 
 TENANTS = ("acme", "globex", "initech")
 _SUMMARIES = 6
 _REPORTS = 3
-_WEATHER = {
-    "name": "weather",
-    "description": "The weather of a city.",
-    "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-}
+_REGISTERED_S = 10.0
+
+
+@tool(name="weather", version="1.0.0", idempotent=True)
+async def _weather(city: str) -> dict[str, str]:
+    """The weather of a city.
+
+    Args:
+        city: Its name.
+    """
+    return {"city": city, "weather": "3 °C, light snow"}
 
 
 class Row(NamedTuple):
@@ -68,19 +74,14 @@ class Story:
 
     async def _tool(self) -> Row:
         question = "What is the weather in Oslo?"
-        self._note(f"\nacme asks with a tool of its own: {question}")
-        messages: list[dict[str, Any]] = [{"role": "user", "content": question}]
-        job = await self._acme.submit(messages, model="nova-lite", tools=[_WEATHER], job_id="tool-call")
-        first = await job.result()
-        calls = [block for block in first.output.content if block.get("type") == "tool_use"]
-        for call in calls:
-            self._note(f"the model calls {call['name']}({call['input']}), and acme answers it")
-        messages += [
-            {"role": "assistant", "content": list(first.output.content)},
-            {"role": "user", "content": [_tool_result(call["id"]) for call in calls]},
-        ]
-        job = await self._acme.submit(messages, model="nova-lite", tools=[_WEATHER], job_id="tool-answer")
-        row = await self._row(job, "interactive", f"after {len(calls)} tool call")
+        self._note(f"\nacme registers a tool on the bus, and asks: {question}")
+        async with self._acme.provide([_weather]) as provider:
+            await provider.wait_registered(timeout_s=_REGISTERED_S)
+            job = await self._acme.submit(question, model="nova-lite", tools=["weather@^1"], job_id="tool")
+            async for event in job.events():
+                if isinstance(event.data, ToolActivity):
+                    self._note(_told(event.data))
+            row = await self._row(job, "interactive", "a tool called over the bus")
         self._text(f"{row.result.text}\n")
         return row
 
@@ -121,5 +122,7 @@ class Story:
         return Row(job.tenant, job_class, job.id, await job.result(), expected, shows)
 
 
-def _tool_result(tool_use_id: str) -> dict[str, Any]:
-    return {"type": "tool_result", "tool_use_id": tool_use_id, "content": "3 °C, light snow"}
+def _told(activity: ToolActivity) -> str:
+    if activity.phase == "called":
+        return f"the sidecar calls {activity.tool}@{activity.version} with {activity.input}"
+    return f"it {activity.phase} {activity.output} in {activity.elapsed_ms} ms; the model goes on"

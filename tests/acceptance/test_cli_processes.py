@@ -20,7 +20,7 @@ def test_the_demo_runs_its_story_and_exits_0() -> None:
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     states = {row["job"]: row["result"]["state"] for row in rows}
-    assert states["stream"] == states["tool-answer"] == states["fallback"] == "succeeded"
+    assert states["stream"] == states["tool"] == states["fallback"] == "succeeded"
     assert (states["cancelled"], states["rejected"]) == ("cancelled", "rejected")
     assert {row["tenant"] for row in rows} == {"acme", "globex", "initech"}
     fallback = next(row["result"] for row in rows if row["job"] == "fallback")
