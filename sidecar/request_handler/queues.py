@@ -1,4 +1,4 @@
-"""Queued and running jobs of all lanes, summed up by class and tenant in one pass: there may be thousands. Pure."""
+"""Queued and running jobs of all lanes, summed up by class and tenant in one pass over them. Pure."""
 
 from collections.abc import Mapping
 

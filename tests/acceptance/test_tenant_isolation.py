@@ -6,120 +6,35 @@ at. The last tests show what users of one account can do to each other all the s
 
 import asyncio
 import json
-import subprocess
-import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-import nats
 import pytest
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.errors import NoRespondersError
-from nats.errors import TimeoutError as NatsTimeoutError
 
-from sidecar.cli.nats_config import password_variable
+from sidecar import tool
 from sidecar.client import SidecarClient
 from tests.support.emulator import EmulatorProcess
 from tests.support.nats_server import make_server, running
-from tests.support.process import SidecarProcess, spawn_sidecar
+from tests.support.process import spawn_sidecar
 from tests.support.stranger import Feed, Stranger, asks, check_story
+from tests.support.tenancy import NOBODY, QUIET_S, Intruder, Tenancy, configured, connected
 
 pytestmark = pytest.mark.nats
 
 SLOW = "[[tokens=4000 tps=100]] take your time"
 QUICK = "[[tokens=3]] quick"
-QUIET_S = 0.5
-NOBODY = 0
 CLIENT_WAIT_S = 60.0
-
-
-class Tenancy(NamedTuple):
-    mode: str
-    server_url: str
-    sidecar: SidecarProcess
-
-    def url(self, user: str) -> str:
-        return self.server_url.replace("nats://", f"nats://{user}:p@")
-
-
-class Intruder(Stranger):
-    """A tenant's connection, and what the server refused it."""
-
-    def __init__(self, connection: Client, tenant: str, refused: list[str]) -> None:
-        super().__init__(connection, tenant)
-        self.refused = refused
-
-    async def asks_in_vain(
-        self, subject: str, payload: bytes = b"", headers: dict[str, str] | None = None
-    ) -> None:
-        """Fail unless the server refuses a request, or says that nobody is there to answer it."""
-        known = len(self.refused)
-        try:
-            reply = await self.connection.request(subject, payload, timeout=QUIET_S, headers=headers)
-        except NoRespondersError:
-            return
-        except NatsTimeoutError:
-            await self.connection.flush()
-            assert any(f'"{subject.lower()}"' in text for text in self.refused[known:]), (subject, self.refused)
-            return
-        raise AssertionError(f"{subject} was answered: {reply.data!r}")
-
-    async def error_of(self, subject: str, payload: bytes) -> int:
-        """JetStream's error code, or `NOBODY`. Fails for an answer without error."""
-        try:
-            reply = await self.connection.request(subject, payload, timeout=QUIET_S)
-        except (NatsTimeoutError, NoRespondersError):
-            return NOBODY
-        code: int = json.loads(reply.data)["error"]["err_code"]
-        return code
-
-    async def hears_nothing(self, *subjects: str) -> list[Msg]:
-        """What comes on these subjects, to be looked at later; empty if all is well."""
-        heard: list[Msg] = []
-
-        async def hear(message: Msg) -> None:
-            heard.append(message)
-
-        for subject in subjects:
-            await self.connection.subscribe(subject, cb=hear)
-        await self.connection.flush()
-        return heard
-
-
-@asynccontextmanager
-async def connected(tenancy: Tenancy, tenant: str) -> AsyncIterator[Intruder]:
-    refused: list[str] = []
-
-    async def note(error: Exception) -> None:
-        refused.append(str(error))
-
-    connection = await nats.connect(
-        tenancy.url(tenant), inbox_prefix=f"_INBOX_{tenant}".encode(), error_cb=note, max_reconnect_attempts=-1
-    )
-    try:
-        yield Intruder(connection, tenant, refused)
-    finally:
-        await connection.close()
-
-
-def configured(mode: str) -> str:
-    command = (sys.executable, "-m", "sidecar", "nats-config", "--tenants", "acme,globex", "--mode", mode)
-    text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    for user in ("sidecar", "acme", "globex"):
-        text = text.replace(f"${password_variable(user)}", '"p"')
-    assert "$LLM" not in text
-    # Somebody of the same account who is no tenant.
-    return text.replace("  users: [\n", '  users: [\n    { user: other, password: "p" }\n', 1)
+MOST_QUEUED = 300
 
 
 @pytest.fixture(scope="module", params=["accounts", "users"])
 def tenancy(request: pytest.FixtureRequest, bedrock: EmulatorProcess) -> Iterator[Tenancy]:
     with running(make_server(config=configured(request.param))) as server:
         url = server.url.replace("nats://", "nats://sidecar:p@")
-        with spawn_sidecar(url, bedrock.url) as sidecar:
+        limits = {"max_queue": MOST_QUEUED, "max_concurrency": 20}
+        with spawn_sidecar(url, bedrock.url, tenants={"default": limits}, jobs={"drain_s": 0}) as sidecar:
             yield Tenancy(request.param, server.url, sidecar)
 
 
@@ -215,8 +130,8 @@ async def test_others_jobs_are_out_of_reach(acme: Intruder, globex: Intruder, jo
     missing = await globex.ask("get", "globex", job)
     assert (missing.headers or {}).get("Nats-Service-Error-Code") == "404"
     assert await globex.replay(job) == []
-    for subject in ("llm.v1.jobs.acme", "llm.v1.models.acme", "llm.v1.tools.acme.list"):
-        await globex.asks_in_vain(subject)
+    for subject in ("jobs.acme", "models.acme", "tools.acme.list", "objects.acme.get", "objects.acme.put"):
+        await globex.asks_in_vain(f"llm.v1.{subject}")
     assert job not in [item["job"] for item in (await globex.answer("jobs", "globex", payload={}))["jobs"]]
     await end(acme, feed, job)
 
@@ -236,6 +151,16 @@ async def test_jetstream_is_out_of_reach(acme: Intruder, globex: Intruder, job: 
         ("DIRECT.GET.KV_LLM_JOB", {"last_by_subj": f"$KV.LLM_JOB.acme.{job}"}),
         (f"DIRECT.GET.KV_LLM_JOB.$KV.LLM_JOB.acme.{job}", {}),
         ("CONSUMER.CREATE.KV_LLM_JOB", sneaky),
+        ("CONSUMER.CREATE.KV_LLM_JOB.mine.llm.v1.log.acme.>", sneaky),
+        ("CONSUMER.DURABLE.CREATE.KV_LLM_JOB.mine", sneaky),
+        ("CONSUMER.CREATE.LLM_REQ", sneaky | {"stream_name": "LLM_REQ"}),
+        ("CONSUMER.MSG.NEXT.KV_LLM_JOB.mine", {}),
+        (
+            "STREAM.UPDATE.LLM_REQ",
+            {"name": "LLM_REQ", "subjects": ["llm.v1.request.>"], "allow_rollup_hdrs": True},
+        ),
+        ("STREAM.SNAPSHOT.KV_LLM_JOB", {"deliver_subject": "_INBOX_globex.snapshot"}),
+        ("STREAM.RESTORE.KV_LLM_JOB", {"config": {"name": "KV_LLM_JOB", "subjects": ["llm.v1.log.>"]}}),
     ):
         # An account without JetStream is told so by the server.
         assert await globex.error_of(f"$JS.API.{subject}", json.dumps(body).encode()) in (NOBODY, 10039)
@@ -304,6 +229,56 @@ async def test_the_sidecar_answers_to_no_foreign_subject(acme: Intruder, globex:
     assert (await acme.answer("get", "acme", job))["state"] == "running"
     await end(acme, feed, job)
     assert [e["job"] for e in feed.events if e["job"] != job] == []
+
+
+async def test_tools_of_others_are_out_of_reach(
+    tenancy: Tenancy, acme: Intruder, globex: Intruder, job: str
+) -> None:
+    calls: list[str] = []
+
+    @tool
+    def search(q: str) -> str:
+        """Search."""
+        calls.append(q)
+        return f"found {q}"
+
+    forged = {"name": "search", "version": "9.0.0", "description": "x", "input_schema": {"type": "object"}}
+    async with (
+        await SidecarClient.connect(
+            tenancy.url("acme"), tenant="acme", connect_timeout_s=CLIENT_WAIT_S, request_timeout_s=CLIENT_WAIT_S
+        ) as client,
+        client.provide([search]),
+    ):
+        for scope in ("acme", "shared"):
+            for verb in ("register", "deregister"):
+                await globex.asks_in_vain(f"llm.v1.tools.{scope}.{verb}", json.dumps(forged).encode())
+        await globex.asks_in_vain("llm.v1.call.acme.search.1_0_0", b'{"q": "stolen"}')
+        foreign = await globex.run(asks(QUICK, tools=["search"]), job=f"{job}-foreign")
+        assert (foreign["state"], foreign["error"]["code"]) == ("rejected", "unknown_tool")
+        heard = await globex.hears_nothing("llm.v1.call.acme.>", "llm.v1.call.>", "_INBOX_acme.>")
+        asked = asks('[[tool=search input={"q":"own"}]] look', tools=["search"])
+        assert (await acme.run(asked, job=job))["state"] == "succeeded"
+    assert calls == ["own"]
+    await asyncio.sleep(QUIET_S)
+    assert not heard
+
+
+async def test_a_tool_of_ones_own_hides_nobody_elses(acme: Intruder, globex: Intruder, job: str) -> None:
+    """Registered under the same name, aimed at another's subject: the subject is derived from the scope alone."""
+    own = {
+        "name": job,
+        "version": "1.0.0",
+        "description": "x",
+        "input_schema": {"type": "object"},
+        "subject": f"llm.v1.call.acme.{job}.1_0_0",
+    }
+    refused = await globex.ask("tools", "globex", "register", payload=own)
+    assert (refused.headers or {}).get("Nats-Service-Error-Code") == "400"
+    del own["subject"]
+    made = await globex.answer("tools", "globex", "register", payload=own)
+    assert made["subject"] == f"llm.v1.call.globex.{job}.1_0_0"
+    known = await acme.answer("tools", "acme", "list", payload={})
+    assert job not in json.dumps(known)
 
 
 async def test_the_sidecars_user_may_publish_only_where_it_must(
@@ -382,3 +357,28 @@ async def test_a_message_id_that_was_known_before_can_be_taken(acme: Intruder, g
     again = await acme.publish(asks(QUICK), headers={"Llm-Job-Id": job})
     assert "duplicate" not in again
     assert (await finished(acme, job))["state"] == "succeeded"
+
+
+async def test_the_client_library_gets_through_all_the_same(
+    tenancy: Tenancy, acme: Intruder, globex: Intruder, job: str
+) -> None:
+    await globex.publish(asks(QUICK), headers={"Nats-Msg-Id": f"acme:{job}"})
+    async with await SidecarClient.connect(
+        tenancy.url("acme"), tenant="acme", connect_timeout_s=CLIENT_WAIT_S, request_timeout_s=CLIENT_WAIT_S
+    ) as client:
+        submitted = await client.submit(QUICK, job_id=job)
+        assert (await submitted.result(timeout_s=CLIENT_WAIT_S)).state == "succeeded"
+
+
+async def test_a_flood_is_cut_at_the_tenants_own_queue_and_stops_nobody_else(
+    acme: Intruder, globex: Intruder, job: str
+) -> None:
+    soon = (datetime.now(UTC) + timedelta(seconds=20)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    flood = [asks("[[tokens=2000 tps=20]] flood", deadline=soon, timeout_s=20) for _ in range(2 * MOST_QUEUED)]
+    answers = await asyncio.gather(*(globex.publish(request, job_class="batch") for request in flood))
+    codes = [answer["error"]["err_code"] for answer in answers if "error" in answer]
+    assert set(codes) == {10077}
+    assert len(codes) >= MOST_QUEUED // 2
+    assert (await acme.run(asks(QUICK, stream=True), job=job))["state"] == "succeeded"
+    assert (await acme.answer("ask", "acme", "batch", payload=asks(QUICK)))["state"] == "succeeded"
+    assert (await acme.answer("jobs", "acme", payload={"limit": 1}))["jobs"]
