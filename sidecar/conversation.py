@@ -14,7 +14,7 @@ import msgspec
 
 from sidecar.calling import Caller, Share
 from sidecar.coordinator.service import Selection
-from sidecar.errors import Permanent
+from sidecar.errors import Permanent, SidecarError
 from sidecar.job_manager import tool_turn
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.journal import Answer, Journal, Pin, in_order, spoken
@@ -184,7 +184,7 @@ class Conversation:
             messages=(*talk.base, *talk.journal.messages(), *talk.before),
             tool_choice=_choice(talk.call.tool_choice, job.turns),
         )
-        if job.turns or not share.is_open:
+        if job.turns or talk.offered or not share.is_open:
             facts.input_estimate = _tokens(talk, call)
             # Text of an earlier turn is no part of the answer; where there was none, nothing is to be forgotten.
             facts.has_streamed = facts.has_streamed and bool(facts.text)
@@ -211,6 +211,10 @@ class Conversation:
             await talk.share.next_turn(
                 input_tokens=talk.facts.input_estimate, max_tokens=call.params.max_tokens or 1
             )
+        except SidecarError as e:
+            if e.code == "budget_exceeded":
+                talk.facts.stop_reason = "budget"
+            raise
         finally:
             timer.cancel()
 

@@ -24,8 +24,10 @@ from sidecar.models.subjects import (
 from sidecar.models.tool import ToolInfo
 from sidecar.ports import Clock, ToolBus, ToolCall
 
-# A provider that restarts, or a bus that comes back: so long until a call that nobody took is made again.
-_AGAIN_AFTER_S = (0.25, 1.0)
+# A provider that restarts: so often is a call made again that nobody took, after so long.
+_TRIES = 2
+_FIRST_DELAY_S = 0.25
+_LONGEST_DELAY_S = 2.0
 _NOT_IN_HEADERS = re.compile(r"[^!-~]")
 _GONE = "the version of the tool that this job began with is no longer registered"
 _MAYBE = "; whether it took effect is not known"
@@ -79,22 +81,28 @@ class ToolCaller:
         return value
 
     async def _reply(self, call: ToolCall, wanted: Wanted) -> bytes:
-        """The provider's reply; what cannot have run, or may run twice, is tried again for a moment."""
-        delays = iter(_AGAIN_AFTER_S)
+        """The provider's reply. A call that cannot have run is made again, for a moment, or while the bus is away.
+
+        So is one whose answer was lost with the bus, where it may be repeated.
+        """
+        tries, delay_s = 0, _FIRST_DELAY_S
         while True:
             try:
                 return await self._bus.call(call)
             except Temporary as e:
-                is_lost = isinstance(e, BusUnavailable) or (
-                    e.details.get("outcome") == "unknown" and "limit" not in e.details
-                )
-                may_repeat = wanted.tool.is_idempotent or self._on_unknown == "repeat"
-                delay_s = next(delays, None)
-                if delay_s is None or not (e.details.get("outcome") == "none" or (is_lost and may_repeat)):
+                tries += 1
+                if not self._may_repeat(e, wanted) or (tries > _TRIES and not e.details.get("is_bus_away")):
                     if e.details.get("outcome") == "none":
                         raise
                     raise Permanent(e.message + _MAYBE, code="tool_failed", details=e.details) from e
             await self._clock.sleep(delay_s)
+            delay_s = min(4 * delay_s, _LONGEST_DELAY_S)
+
+    def _may_repeat(self, error: Temporary, wanted: Wanted) -> bool:
+        if error.details.get("outcome") == "none":
+            return True
+        is_lost = isinstance(error, BusUnavailable) or bool(error.details.get("is_bus_away"))
+        return is_lost and (wanted.tool.is_idempotent or self._on_unknown == "repeat")
 
     def _call_of(self, job: OwnedJob, wanted: Wanted, info: ToolInfo, deadline: float) -> ToolCall:
         state = job.state

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from sidecar.adapters.memory.clock import MemoryClock
+from sidecar.adapters.memory.faults import Fault, Operation
 from sidecar.adapters.memory.model import ScriptedModel, Turn, calls_tools, reply_of, says
 from sidecar.errors import Permanent
 from sidecar.job_manager.journal import Answer, Step, read
@@ -438,6 +439,92 @@ async def test_a_forced_tool_is_forced_in_the_first_turn_only() -> None:
         await Providers(b).add("t")
         await b.result(await b.submit(tools=["t"], tool_choice="any"))
         assert [asked.tool_choice for asked in b.model.calls] == ["any", "auto"]
+
+
+async def test_a_day_whose_money_is_spent_denies_the_next_turn() -> None:
+    clock = MemoryClock()
+    dear = calls_tools(call("t"), usage=Usage(input_tokens=10_000, output_tokens=1_000))
+    async with bench(ScriptedModel(clock, default=dear)) as b:
+        await b.fleet("one", tenants={"acme": {"budget_usd_per_day": 0.1}})
+        await Providers(b).add("t", takes_s=1.0)
+        result = await b.result(await b.submit(tools=["t"], params={"max_tokens": 1000}))
+        assert result.error is not None
+        assert result.error.code == "budget_exceeded"
+        assert result.stop_reason == "budget"
+        assert len(b.model.calls) < 5
+        ledger = b.leader.scheduler.ledger
+        assert (ledger.slots_used, len(ledger.open)) == (0, 0)
+
+
+# The bus and the replicas around a job that waits for a tool.
+
+
+async def test_a_new_scheduler_takes_over_a_job_that_waits_for_a_tool() -> None:
+    clock = MemoryClock()
+    async with bench(by_turn(clock, *([call("slow", f"u{i}")] for i in range(2)))) as b:
+        await b.fleet("one", "two", slots=2)
+        tools = Providers(b)
+        await tools.add("slow", takes_s=10.0)
+        jobs = [await b.submit(tools=["slow"]) for _ in range(4)]
+        await b.until(lambda: len(tools.log) == 4)
+        leader = b.leader
+        kept = []
+        for job in jobs:
+            stored = await b.stored(job)
+            assert stored is not None
+            if stored.state.owner != leader.name:
+                kept.append(job)
+        assert kept, "the other replica runs some of them"
+        await clock.advance(1)
+        b.kill(leader)
+        for job in jobs:
+            assert (await b.result(job, limit_s=200)).state == "succeeded"
+        for job in kept:
+            assert {e.attempt for e in await b.events(job)} == {1}, "their owner lived on"
+        await clock.advance(5)
+        ledger = b.leader.scheduler.ledger
+        assert (ledger.slots_used, len(ledger.open)) == (0, 0)
+
+
+async def test_a_bus_that_is_away_while_a_tool_runs() -> None:
+    """A safe call is made again once the bus is back; of the other one the model learns that nothing is known."""
+    clock = MemoryClock()
+    async with bench(by_turn(clock, [call("safe"), call("risky")])) as b:
+        replica = await b.replica()
+        tools = Providers(b)
+        await tools.add("safe", idempotent=True)
+        await tools.add("risky")
+        began = clock.monotonic()
+
+        def away_for_a_while(operation: Operation) -> Fault:
+            is_lost = operation.name == "tools.call" and clock.monotonic() < began + 8
+            return Fault(lose="ack") if is_lost else Fault()
+
+        b.bus.faults = away_for_a_while
+        result = await b.result(await b.submit(tools=["safe", "risky"]))
+        assert result.state == "succeeded"
+        safe, risky = results(b.model.calls[1])
+        assert value(safe) == {"tool": "safe"}
+        assert risky.is_error
+        assert "not known" in value(risky)
+        assert replica.scheduler.ledger.slots_used == 0
+
+
+async def test_an_answer_that_does_not_fit_is_repaired_with_what_tools_said() -> None:
+    clock = MemoryClock()
+    turns = ([call("t")], says("not json"), says('{"n": 1}'))
+    async with bench(by_turn(clock, *turns)) as b:
+        await b.replica()
+        await Providers(b).add("t")
+        result = await b.result(await b.submit(tools=["t"], output={"schema": NUMBER}))
+        assert result.output.structured == {"n": 1}
+        assert [message.role for message in b.model.calls[-1].messages] == [
+            "user",
+            "assistant",
+            "user",
+            "assistant",
+            "user",
+        ]
 
 
 # What the client has to do itself.

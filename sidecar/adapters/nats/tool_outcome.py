@@ -51,7 +51,11 @@ def nobody(call: ToolCall) -> Temporary:
 
 
 def not_sent(error: SidecarError) -> Temporary:
-    return Temporary(f"the tool was not called: {error.message}", code="tool_failed", details={"outcome": "none"})
+    return Temporary(
+        f"the tool was not called: {error.message}",
+        code="tool_failed",
+        details={"outcome": "none", "is_bus_away": True},
+    )
 
 
 def silent(call: ToolCall) -> Temporary:
@@ -72,5 +76,7 @@ def overdue(call: ToolCall) -> Temporary:
 
 def lost(error: SidecarError) -> Temporary:
     return Temporary(
-        f"whether the tool ran is not known: {error.message}", code="tool_failed", details={"outcome": "unknown"}
+        f"whether the tool ran is not known: {error.message}",
+        code="tool_failed",
+        details={"outcome": "unknown", "is_bus_away": True},
     )
