@@ -27,6 +27,7 @@ from sidecar.adapters.nats.leases import NatsLeaseStore
 from sidecar.adapters.nats.micro import NatsEndpoints
 from sidecar.adapters.nats.mux import Mux
 from sidecar.adapters.nats.policies import NatsPolicyStore
+from sidecar.adapters.nats.prompts import NatsPromptStore
 from sidecar.adapters.nats.provision import ensure
 from sidecar.adapters.nats.publisher import NatsPublisher
 from sidecar.adapters.nats.spend import NatsSpendLedger
@@ -173,6 +174,7 @@ class App:
             dead=NatsDeadLetters(mux, subjects, is_replicated=is_replicated),
             spend=NatsSpendLedger(mux, subjects, is_replicated=is_replicated),
             policies=NatsPolicyStore(mux, is_replicated=is_replicated),
+            prompts=NatsPromptStore(mux, is_replicated=is_replicated),
             blobs=NatsBlobs(mux, self.settings, clock=SystemClock()),
             tools=NatsToolStore(mux, subjects, is_replicated=is_replicated),
             tool_bus=NatsToolBus(mux),

@@ -221,6 +221,8 @@ def _refuse_what_is_not_here(request: JobRequest, policy: Policy) -> None:
     for at, name in enumerate(request.filters):
         if name not in policy.filters:
             there = ", ".join(sorted(policy.filters)) or "none"
-            raise InvalidRequest(f"no filter named {name!r} is configured: there are {there}", path=f"filters[{at}]")
+            raise InvalidRequest(
+                f"no filter named {name!r} is configured: there are {there}", path=f"filters[{at}]"
+            )
     if request.prompt is not None:
         raise InvalidRequest(f"no prompt template named {request.prompt.name!r} is stored", path="prompt.name")

@@ -12,22 +12,27 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+import msgspec
+
 from sidecar.asking import Asker
 from sidecar.calling import Share
-from sidecar.errors import Conflict, JobCancelled, SidecarError
+from sidecar.errors import Conflict, InvalidRequest, JobCancelled, SidecarError
 from sidecar.job_manager.claiming import Taken
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.limits import left_to_the_next_reading, time_limits
 from sidecar.job_manager.service import JobManager
+from sidecar.job_manager.transitions import bound
 from sidecar.journals import Journals
 from sidecar.models.call import ModelReply
 from sidecar.models.event import Status
 from sidecar.models.facts import RunFacts
+from sidecar.models.prompt import PromptUse
 from sidecar.models.replica import ENDED, Outcome
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
 from sidecar.objects import Objects
 from sidecar.ports import Clock, Lane, Stored
+from sidecar.prompts import Prompts
 from sidecar.repairing import Repairing
 from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.tickets import Blocked, Ticket
@@ -52,6 +57,7 @@ class Pipeline:
         conversation: Repairing,
         journals: Journals,
         objects: Objects,
+        prompts: Prompts,
         spending: Spending,
         screening: Screening,
         on_ended: Callable[[Opened, Result], None],
@@ -63,6 +69,7 @@ class Pipeline:
         self._conversation = conversation
         self._journals = journals
         self._objects = objects
+        self._prompts = prompts
         self._spending = spending
         self._screening = screening
         self._on_ended = on_ended
@@ -71,6 +78,7 @@ class Pipeline:
 
     def admit(self, opened: Opened) -> Ticket:
         """Before the queue: can this job run at all, and where? Raises SidecarError with the refusal."""
+        opened, _ = self._prompted(opened)
         if opened.request is not None:
             structured.check(opened.request.output)
         ticket = self._asker.ticket(opened)
@@ -98,7 +106,9 @@ class Pipeline:
 
     async def record_queued(self, opened: Opened) -> Stored | None:
         """The document of a job that has to wait."""
-        return await self._jobs.record_queued(opened.stored, job=opened.job, metadata=opened.metadata)
+        return await self._jobs.record_queued(
+            opened.stored, job=opened.job, metadata=opened.metadata, prompt=self._prompt_of(opened)
+        )
 
     async def record_blocked(self, opened: Opened, known: Stored, *, blocked: Blocked, n: int) -> Stored | None:
         """Why a queued job waits, as its event `n`."""
@@ -125,6 +135,7 @@ class Pipeline:
                 model=self._asker.model_of(share.pool),
                 known=known,
                 granted_attempt=share.granted_attempt,
+                prompt=self._prompt_of(opened),
             )
         except Taken as e:
             return Outcome(kind="taken", attempt=e.attempt, owner=e.owner)
@@ -185,11 +196,35 @@ class Pipeline:
     async def _reply(
         self, job: OwnedJob, opened: Opened, share: Share, facts: RunFacts, deadline: float, screen: Screen
     ) -> ModelReply:
+        opened = await self._filled_in(job, opened)
         call, selection = self._asker.call(opened, pool=share.pool, deadline=deadline, facts=facts)
         call = await screen.input(await self._objects.filled(call, tenant=job.state.tenant))
         return await self._conversation.answer(
             job, call, selection=selection, share=share, facts=facts, deadline=deadline
         )
+
+    def _prompted(self, opened: Opened) -> tuple[Opened, PromptUse | None]:
+        """The request with messages in place of a template's name. Raises InvalidRequest."""
+        if opened.request is None or opened.request.prompt is None:
+            return opened, None
+        request, use = self._prompts.rendered(opened.stored.lane.tenant, opened.request)
+        return msgspec.structs.replace(opened, request=request), use
+
+    def _prompt_of(self, opened: Opened) -> PromptUse | None:
+        """The template that a job is made of; None where the job says itself, when it runs, what is wrong."""
+        try:
+            return self._prompted(opened)[1]
+        except InvalidRequest:
+            return None
+
+    async def _filled_in(self, job: OwnedJob, opened: Opened) -> Opened:
+        """The request as its model gets it, made of exactly the template that the job was admitted with."""
+        if opened.request is None or opened.request.prompt is None:
+            return opened
+        request, use = await self._prompts.rendered_as(job.state.tenant, opened.request, job.state.prompt)
+        job.request = request
+        job.record.state = bound(job.state, use)
+        return msgspec.structs.replace(opened, request=request)
 
     def _since(self, epoch_s: float) -> int:
         return max(0, round((self._clock.now() - epoch_s) * 1000))

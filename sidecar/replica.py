@@ -39,6 +39,7 @@ from sidecar.ports import (
     LeaseStore,
     ModelClient,
     PolicyStore,
+    PromptStore,
     Publisher,
     Query,
     Reply,
@@ -46,6 +47,7 @@ from sidecar.ports import (
     ToolBus,
     ToolStore,
 )
+from sidecar.prompts import Prompts
 from sidecar.repairing import Repairing
 from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.meter import Meter
@@ -86,6 +88,7 @@ class Ports(NamedTuple):
     spend: SpendLedger
     policies: PolicyStore
     blobs: Blobs
+    prompts: PromptStore
     tools: ToolStore
     tool_bus: ToolBus
     clock: Clock
@@ -119,6 +122,7 @@ class Replica:
         )
         self.jobs = self._job_manager()
         self.screening = Screening(self._policy, models=ports.models, region=settings.bedrock.regions[0])
+        self.prompts = Prompts(ports.prompts, clock=ports.clock, on_crash=on_crash)
         self.objects = Objects(ports.blobs, max_input_bytes=settings.jobs.max_input_bytes)
         self.queries = Queries(store=ports.store, publisher=ports.publisher, intake=ports.intake)
         self.tools = ToolRegistry(
@@ -264,6 +268,7 @@ class Replica:
             conversation=Repairing(self._conversation(toolbox, children, journals), clock=ports.clock),
             journals=journals,
             objects=self.objects,
+            prompts=self.prompts,
             spending=self.spending,
             screening=self.screening,
             clock=ports.clock,
@@ -297,6 +302,7 @@ class Replica:
                 Endpoint("models", "models.*", self._models),
             )
         )
+        await self.prompts.start()
         await self.spending.start()
         await self.cluster.start(self.requests)
         self._background.spawn(self._tell_stats(), name="stats")
@@ -313,6 +319,7 @@ class Replica:
         if not await self.requests.finish(grace_s):
             log.warning("running jobs are handed back", extra={"jobs": self.requests.running})
         await self.requests.stop()
+        await self.prompts.stop()
         await self.spending.stop()
         await self.cluster.stop()
         await self._ports.endpoints.stop()

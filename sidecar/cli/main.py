@@ -22,6 +22,7 @@ COMMANDS = {
     "get": "Show a job's state document.",
     "jobs": "List jobs, newest first.",
     "models": "List the models that a tenant may use.",
+    "prompts": "Store, show and list prompt templates.",
     "tools": "List, show, watch and call the tools that jobs may call.",
     "top": "Who waits, who runs, who gets what share; live.",
     "dashboard": "Serve the web page that shows all of it, live.",

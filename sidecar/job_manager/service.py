@@ -16,9 +16,11 @@ from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.persist import Record, keep_trying
 from sidecar.job_manager.progress import Progress
 from sidecar.job_manager.succession import Appraise, RestartsSince, Succession, inherited
+from sidecar.job_manager.transitions import bound
 from sidecar.models.base import rfc3339
 from sidecar.models.event import Event, Status
 from sidecar.models.job import Carried, JobState
+from sidecar.models.prompt import PromptUse
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
 from sidecar.models.subjects import is_name
@@ -94,15 +96,18 @@ class JobManager:
         model: str | None = None,
         known: Stored | None = None,
         granted_attempt: int | None = None,
+        prompt: PromptUse | None = None,
     ) -> OwnedJob | None:
         """Make the job ours by compare-and-set. None: it is over, and nothing is left to do here.
 
         Raises Taken when it is another's.
 
         `known` is the document as the scheduler wrote or read it last, `granted_attempt` the attempt it knew
-        of (None: whatever is found may be taken over), `model` the alias of the model that is to run it.
+        of (None: whatever is found may be taken over), `model` the alias of the model that is to run it, `prompt`
+        the template that the job is made of where its document names none yet.
         """
         record = self._record(stored, job, known)
+        record.state = bound(record.state, prompt)
         owned = OwnedJob(
             request=request, metadata=request.metadata, record=record, clock=self._clock, headers=stored.headers
         )
@@ -195,9 +200,11 @@ class JobManager:
             log.info("a second request with a known job id was dropped", extra={"job": state.job, "seq": seq})
             await self._ending.delete(seq)
 
-    async def record_queued(self, stored: StoredRequest, *, job: str, metadata: dict[str, Any]) -> Stored | None:
+    async def record_queued(
+        self, stored: StoredRequest, *, job: str, metadata: dict[str, Any], prompt: PromptUse | None = None
+    ) -> Stored | None:
         """Write that a job waits, and say so. None when that failed or the job is known: the claim will see."""
-        state = transitions.queued(stored, job=job, now=self._clock.now())
+        state = bound(transitions.queued(stored, job=job, now=self._clock.now()), prompt)
         try:
             revision = await self._store.create(state)
         except (Conflict, BusUnavailable):

@@ -14,6 +14,7 @@ import msgspec
 from sidecar.errors import SidecarError
 from sidecar.models.base import rfc3339
 from sidecar.models.job import TERMINAL, Carried, JobState, State
+from sidecar.models.prompt import PromptUse
 from sidecar.models.result import Result
 from sidecar.ports import StoredRequest
 
@@ -96,6 +97,13 @@ def handed_back(state: JobState, *, now: float, carried: Carried | None = None) 
     return msgspec.structs.replace(
         state, state="queued", owner=None, updated=rfc3339(now), carried=carried or state.carried
     )
+
+
+def bound(state: JobState, prompt: PromptUse | None) -> JobState:
+    """The document of a job that is made of a stored template; the one that it names already stands."""
+    if prompt is None or state.prompt is not None:
+        return state
+    return msgspec.structs.replace(state, prompt=prompt)
 
 
 def renumbered(state: JobState) -> JobState:

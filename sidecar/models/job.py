@@ -3,6 +3,7 @@
 from typing import Literal
 
 from sidecar.models.base import JobClass, Open, Timestamp
+from sidecar.models.prompt import PromptUse
 from sidecar.models.result import Attempt, Result, TerminalState, Usage, UsageBasis
 
 LiveState = Literal["queued", "running", "waiting"]
@@ -29,7 +30,8 @@ class JobState(Open, frozen=True, kw_only=True, rename={"job_class": "class"}):
     attempt began, `result_n` numbers the result event.
 
     `silent` counts the owners that fell silent, `crashes` those of them whose end counts against the job;
-    `carried` is there once an owner was lost or gave the job up, until the job ends.
+    `carried` is there once an owner was lost or gave the job up, until the job ends. `prompt` is the stored
+    template that the job was made of.
 
     `attempt` is 0 until a worker claims the job. The document is the commit point: once `state` is terminal
     the job is over, whatever still has to be said about it.
@@ -51,6 +53,7 @@ class JobState(Open, frozen=True, kw_only=True, rename={"job_class": "class"}):
     result_n: int | None = None
     silent: int = 0
     carried: Carried | None = None
+    prompt: PromptUse | None = None
 
     @property
     def is_terminal(self) -> bool:

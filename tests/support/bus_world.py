@@ -16,6 +16,7 @@ from sidecar.adapters.memory.job_store import MemoryJobStore
 from sidecar.adapters.memory.journal import MemoryJournal
 from sidecar.adapters.memory.leases import MemoryLeaseStore
 from sidecar.adapters.memory.policies import MemoryPolicyStore
+from sidecar.adapters.memory.prompts import MemoryPromptStore
 from sidecar.adapters.memory.publisher import MemoryPublisher
 from sidecar.adapters.memory.spend import MemorySpendLedger
 from sidecar.adapters.memory.tool_bus import MemoryToolBus
@@ -30,6 +31,7 @@ from sidecar.adapters.nats.journal import NatsJournal
 from sidecar.adapters.nats.leases import NatsLeaseStore
 from sidecar.adapters.nats.mux import Mux
 from sidecar.adapters.nats.policies import NatsPolicyStore
+from sidecar.adapters.nats.prompts import NatsPromptStore
 from sidecar.adapters.nats.publisher import NatsPublisher
 from sidecar.adapters.nats.spend import NatsSpendLedger
 from sidecar.adapters.nats.tool_bus import NatsToolBus
@@ -49,6 +51,7 @@ from sidecar.ports import (
     Journal,
     LeaseStore,
     PolicyStore,
+    PromptStore,
     Publisher,
     SpendLedger,
     ToolBus,
@@ -77,6 +80,7 @@ class Storage:
     spend: SpendLedger
     policies: PolicyStore
     blobs: Blobs
+    prompts: PromptStore
     tools: ToolStore
     tool_bus: ToolBus
     journal: Journal
@@ -123,6 +127,7 @@ class MemoryWorld:
             MemorySpendLedger(self.bus, replica=replica),
             MemoryPolicyStore(self.bus, replica=replica),
             MemoryBlobs(self.bus, replica=replica),
+            MemoryPromptStore(self.bus, replica=replica),
             MemoryToolStore(self.bus, replica=replica),
             MemoryToolBus(self.bus, replica=replica),
             MemoryJournal(self.bus, replica=replica),
@@ -158,6 +163,7 @@ def nats_storage(mux: Mux, *, is_replicated: bool) -> Storage:
         NatsSpendLedger(mux, subjects, is_replicated=is_replicated),
         NatsPolicyStore(mux, is_replicated=is_replicated),
         NatsBlobs(mux, bus_settings(), clock=SystemClock()),
+        NatsPromptStore(mux, is_replicated=is_replicated),
         NatsToolStore(mux, subjects, is_replicated=is_replicated),
         NatsToolBus(mux),
         NatsJournal(mux, is_replicated=is_replicated),

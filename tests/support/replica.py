@@ -19,6 +19,7 @@ from sidecar.adapters.memory.journal import MemoryJournal
 from sidecar.adapters.memory.leases import MemoryLeaseStore
 from sidecar.adapters.memory.model import ScriptedModel
 from sidecar.adapters.memory.policies import MemoryPolicyStore
+from sidecar.adapters.memory.prompts import MemoryPromptStore
 from sidecar.adapters.memory.publisher import MemoryPublisher
 from sidecar.adapters.memory.spend import MemorySpendLedger
 from sidecar.adapters.memory.tool_bus import MemoryToolBus
@@ -105,6 +106,7 @@ class Bench:
             spend=MemorySpendLedger(self.bus, replica=name),
             policies=MemoryPolicyStore(self.bus, replica=name),
             blobs=MemoryBlobs(self.bus, replica=name),
+            prompts=MemoryPromptStore(self.bus, replica=name),
             tools=MemoryToolStore(self.bus, replica=name),
             tool_bus=MemoryToolBus(self.bus, replica=name),
             clock=self.clock,

@@ -20,6 +20,7 @@ from sidecar.adapters.memory.job_store import MemoryJobStore
 from sidecar.adapters.memory.journal import MemoryJournal
 from sidecar.adapters.memory.leases import MemoryLeaseStore
 from sidecar.adapters.memory.policies import MemoryPolicyStore
+from sidecar.adapters.memory.prompts import MemoryPromptStore
 from sidecar.adapters.memory.publisher import MemoryPublisher
 from sidecar.adapters.memory.spend import MemorySpendLedger
 from sidecar.adapters.memory.tool_bus import MemoryToolBus
@@ -151,6 +152,7 @@ def _ports(bus: MemoryBus, client: Any, clock: SystemClock) -> Ports:
         "spend": MemorySpendLedger(bus, replica="one"),
         "policies": MemoryPolicyStore(bus, replica="one"),
         "blobs": MemoryBlobs(bus, replica="one"),
+        "prompts": MemoryPromptStore(bus, replica="one"),
         "tools": MemoryToolStore(bus, replica="one"),
         "tool_bus": MemoryToolBus(bus, replica="one"),
         "models": client,

@@ -76,6 +76,8 @@ class MemoryBus:
         self.deliveries: DeliveryPlan = deliver_once
         self.operations: list[Operation] = []
         common = Limits(max_bytes=max_payload)
+        self.prompts = MemoryStream(clock.now, common._replace(per_subject=10))
+        self.prompts = MemoryStream(clock.now, common._replace(per_subject=10))
         self.requests = MemoryStream(
             clock.now, common._replace(per_subject=max_queue, discard_new=True, refuse=REFUSED_HEADERS)
         )
@@ -83,16 +85,16 @@ class MemoryBus:
         self.marks = MemoryStream(clock.now, common._replace(per_subject=1, max_age_s=state_s))
         self.dead = MemoryStream(clock.now, common)
         self.control = MemoryStream(clock.now, common._replace(per_subject=1))
+        self.tools = MemoryStream(clock.now, common._replace(per_subject=1))
         self.providers: dict[str, Provider] = {}
+        self.services: list[bytes] = []
         self._listeners: dict[int, _Listener] = {}
         self._responders: dict[int, _Responder] = {}
         self._answerers: dict[int, _Answerer] = {}
         self._ids = count()
         self._away: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.tools = MemoryStream(clock.now, common._replace(per_subject=1))
 
-        self.services: list[bytes] = []
     def partition(self, replica: str) -> None:
         """Cut a replica off: what it asks stays unanswered, what it should hear is lost."""
         self._away.add(replica)
