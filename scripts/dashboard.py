@@ -6,6 +6,7 @@ hashes (needs node and npm), and writes it with its licences and a manifest into
 """
 
 import argparse
+import asyncio
 import hashlib
 import json
 import shutil
@@ -100,7 +101,13 @@ def _sha256(path: Path) -> str:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vendor", action="store_true")
+    parser.add_argument("--screenshot", action="store_true")
     options = parser.parse_args(arguments)
+    if options.screenshot:
+        from scripts.dashboard_pictures import take
+
+        for path in asyncio.run(take(ROOT / "docs/img")):
+            print(f"{path.relative_to(ROOT)}, {path.stat().st_size:,} bytes")
     if options.vendor:
         build_vendor()
     found = differences()

@@ -14,20 +14,22 @@ from urllib.request import urlopen
 import msgspec
 import nats
 import pytest
+import pytest_asyncio
 from nats.aio.client import Client
 
 from sidecar.adapters.nats.embedded import NatsServer
 from sidecar.cli.nats_config import Mode, Watchers, password_variable, render
-from tests.support.browser import Page, browser, find_chromium
+from tests.support.browser import Browser, Page, browser, find_chromium
 from tests.support.dashboard import many_tenants, served
 from tests.support.demo import end, first_line, started
 from tests.support.fake_sidecar import FakeSidecar
 from tests.support.nats_jwt import Operator
 
-pytestmark = pytest.mark.nats
+pytestmark = [pytest.mark.nats, pytest.mark.asyncio(loop_scope="module")]
 needs_chromium = pytest.mark.skipif(find_chromium() is None, reason="Chromium is not installed")
 
 TENANTS = ("acme", "globex")
+PATIENCE_S = 60.0
 USERS = ("sidecar", *TENANTS, "dashboard", *(f"{tenant}-dashboard" for tenant in TENANTS))
 CHANGING = (
     "llm.v1.request.acme.standard",
@@ -54,6 +56,9 @@ HIDDEN = (
 )
 
 
+Refused = asyncio.Queue[str]
+
+
 class Guarded(NamedTuple):
     mode: Mode
     server: NatsServer
@@ -74,13 +79,19 @@ def guarded(request: pytest.FixtureRequest) -> Iterator[Guarded]:
     server.stop()
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def chromium() -> AsyncIterator[Browser]:
+    async with browser() as up:
+        yield up
+
+
 @asynccontextmanager
-async def connected(guarded: Guarded, user: str) -> AsyncIterator[tuple[Client, list[str]]]:
+async def connected(guarded: Guarded, user: str) -> AsyncIterator[tuple[Client, Refused]]:
     """A connection of this user, and what the server refused it so far."""
-    refused: list[str] = []
+    refused: Refused = asyncio.Queue()
 
     async def note(error: Exception) -> None:
-        refused.append(str(error))
+        await refused.put(str(error))
 
     connection = await nats.connect(guarded.url(user), error_cb=note)
     try:
@@ -89,10 +100,13 @@ async def connected(guarded: Guarded, user: str) -> AsyncIterator[tuple[Client, 
         await connection.close()
 
 
-async def refusals(connection: Client, refused: list[str]) -> list[str]:
-    """All there are by now: the server answers in order."""
+async def refusals(connection: Client, refused: Refused, count: int) -> list[str]:
+    """The refused subjects, once there are so many; all there are by then. nats.py hands them on in lower case."""
+    async with asyncio.timeout(PATIENCE_S):
+        texts = [await refused.get() for _ in range(count)]
     await connection.flush()
-    return [re.findall(r'"([^"]+)"', text)[0] for text in refused if "ermissions" in text]
+    texts += [refused.get_nowait() for _ in range(refused.qsize())]
+    return [re.findall(r'"([^"]+)"', text)[0] for text in texts if "ermissions" in text]
 
 
 @pytest.mark.parametrize("user", ["dashboard", "acme-dashboard"])
@@ -100,17 +114,17 @@ async def test_a_watcher_can_publish_nothing_that_changes_anything(guarded: Guar
     async with connected(guarded, user) as (connection, refused):
         for subject in CHANGING:
             await connection.publish(subject, b"{}")
-        # nats.py hands errors on in lower case.
-        assert await refusals(connection, refused) == [subject.lower() for subject in CHANGING]
+        assert await refusals(connection, refused, len(CHANGING)) == [subject.lower() for subject in CHANGING]
 
 
 @pytest.mark.parametrize("user", ["dashboard", "acme-dashboard"])
 async def test_a_watcher_hears_nothing_else(guarded: Guarded, user: str) -> None:
     others = () if user == "dashboard" else ("llm.v1.sys.stats", "llm.v1.job.globex.>", "llm.v1.job.>")
     async with connected(guarded, user) as (connection, refused):
-        for subject in (*HIDDEN, *others):
+        wanted = [*HIDDEN, *others]
+        for subject in wanted:
             await connection.subscribe(subject)
-        assert await refusals(connection, refused) == [subject.lower() for subject in (*HIDDEN, *others)]
+        assert await refusals(connection, refused, len(wanted)) == [subject.lower() for subject in wanted]
 
 
 async def test_a_tenants_watcher_cannot_ask_of_another_tenant(guarded: Guarded) -> None:
@@ -118,7 +132,7 @@ async def test_a_tenants_watcher_cannot_ask_of_another_tenant(guarded: Guarded) 
     async with connected(guarded, "acme-dashboard") as (connection, refused):
         for subject in subjects:
             await connection.publish(subject, b"{}", reply="_INBOX_acme.dashboard.x")
-        assert await refusals(connection, refused) == subjects
+        assert await refusals(connection, refused, len(subjects)) == subjects
 
 
 async def sign_in(page: Page, user: str, password: str) -> None:
@@ -130,14 +144,14 @@ async def sign_in(page: Page, user: str, password: str) -> None:
 
 @needs_chromium
 @pytest.mark.parametrize("user", ["dashboard", "acme-dashboard"])
-async def test_the_page_works_with_a_watchers_rights(guarded: Guarded, user: str) -> None:
+async def test_the_page_works_with_a_watchers_rights(guarded: Guarded, chromium: Browser, user: str) -> None:
     sidecar = FakeSidecar()
     await sidecar.start(guarded.url("sidecar"), with_stream=False)
     job = sidecar.job("j1")
     job.set_state("running")
     await job.delta("Stored, ", live=False)
     tenant = None if user == "dashboard" else "acme"
-    async with served(guarded.server.websocket_url, tenant=tenant) as url, browser() as chromium:
+    async with served(guarded.server.websocket_url, tenant=tenant) as url:
         page = await chromium.page(url)
         await page.shows("The server wants credentials.")
         await sign_in(page, user, "wrong")
@@ -162,7 +176,7 @@ async def test_the_page_works_with_a_watchers_rights(guarded: Guarded, user: str
 
 
 @needs_chromium
-async def test_credentials_reach_the_browser_for_the_key_alone(tmp_path: Path) -> None:
+async def test_credentials_reach_the_browser_for_the_key_alone(tmp_path: Path, chromium: Browser) -> None:
     operator = Operator()
     creds = tmp_path / "dashboard.creds"
     operator.write_creds(creds)
@@ -175,14 +189,13 @@ async def test_credentials_reach_the_browser_for_the_key_alone(tmp_path: Path) -
             url = (await asyncio.to_thread(first_line, process))["url"]
             address, _, key = url.partition("#key=")
             assert len(key) >= 32
-            async with browser() as chromium:
-                page = await chromium.page(url)
-                await page.shows("Connected to")
-                assert await page.evaluate("location.href") == address
-                assert not any(key in each or seed in each for each in page.requested)
-                without = await chromium.page(address)
-                await without.shows("with its key")
-                assert await without.evaluate("document.getElementById('f-creds').value") == ""
+            page = await chromium.page(url)
+            await page.shows("Connected to")
+            assert await page.evaluate("location.href") == address
+            assert not any(key in each or seed in each for each in page.requested)
+            without = await chromium.page(address)
+            await without.shows("with its key")
+            assert await without.evaluate("document.getElementById('f-creds').value") == ""
             process.terminate()
             printed = "".join(await asyncio.to_thread(process.communicate))
             assert process.returncode == 0
@@ -191,11 +204,16 @@ async def test_credentials_reach_the_browser_for_the_key_alone(tmp_path: Path) -
         await asyncio.to_thread(server.stop)
 
 
-def test_the_command_prints_an_address_that_answers() -> None:
+async def test_the_command_prints_an_address_that_answers() -> None:
     with started(["dashboard", "--port", "0", "--json", "--tenant", "acme"]) as process:
-        url = first_line(process)["url"]
+        url = (await asyncio.to_thread(first_line, process))["url"]
         assert "#" not in url
         for path, part in (("", "<title>LLM sidecar"), ("config.json", '"tenant":"acme"')):
-            with urlopen(url + path, timeout=30) as answer:  # noqa: S310
-                assert part in answer.read().decode()
-        assert end(process) == 0
+            assert part in await asyncio.to_thread(fetched, url + path)
+        assert await asyncio.to_thread(end, process) == 0
+
+
+def fetched(url: str) -> str:
+    with urlopen(url, timeout=30) as answer:  # noqa: S310
+        text: str = answer.read().decode()
+        return text

@@ -7,6 +7,7 @@ import { card, table } from "./parts.js";
 import { badge, fillBadge } from "./state.js";
 
 const NEAR_END_PX = 40;
+const AGAIN_MS = 2_000;
 
 export class JobView {
   constructor(root) {
@@ -51,7 +52,9 @@ class Follower {
     this.story = new Story();
     this.document = null;
     this.problem = "";
+    this.isMissing = false;
     this.isLoading = false;
+    this.askedAt = 0;
     this.isStopped = false;
     this.unsubscribe = () => {};
   }
@@ -73,13 +76,16 @@ class Follower {
   async catchUp() {
     if (this.isLoading) return;
     this.isLoading = true;
+    this.askedAt = Date.now();
     this.onNews();
     try {
       await this.bus.replay(this.tenant, this.job, this.story.place, (event) => this.story.hear(event));
       this.document = await this.bus.ask(`get.${this.tenant}.${this.job}`);
       this.problem = "";
+      this.isMissing = false;
     } catch (error) {
-      if (!this.isStopped) this.#fail(error.kind === "missing" ? `There is no such job: ${error.message}` : error.message);
+      this.isMissing = error.kind === "missing";
+      if (!this.isStopped) this.#fail(this.isMissing ? `There is no such job: ${error.message}` : error.message);
     } finally {
       this.isLoading = false;
     }
@@ -89,8 +95,9 @@ class Follower {
 
   #hear(event) {
     this.story.hear(event);
-    // A hole in the numbers: something was not heard, but it is stored.
-    if (this.story.hasHole && !this.isLoading) this.catchUp();
+    // A hole in the numbers: something was not heard, but it is stored. And a job that was not there yet now is.
+    const isUnknown = this.document === null && Date.now() - this.askedAt > AGAIN_MS;
+    if (this.story.hasHole || isUnknown) this.catchUp();
     this.onNews();
   }
 
@@ -133,11 +140,11 @@ class JobPage {
     );
   }
 
-  render({ story, document, problem, isLoading }) {
+  render({ story, document, problem, isMissing, isLoading }) {
     const result = story.result ?? document?.result ?? null;
     fillBadge(this.state, result?.state ?? (story.state || document?.state), story.waitsFor);
     show(this.state, Boolean(result || story.state || document));
-    show(this.problem, Boolean(problem));
+    show(this.problem, Boolean(problem) && !(isMissing && story.count));
     setText(this.problem, problem);
     show(this.loading, isLoading && !story.count);
     fillRows(this.facts, factsOf(story, document, result), factRow, fillFact);

@@ -90,7 +90,8 @@ export class Overview {
     if (more > 0) words.push(`${plural(more, "more tenant")} with work.`);
     if (idle > 0) words.push(`${plural(idle, "tenant")} without.`);
     if (!busy.length) words.push("No tenant had work within the last minute.");
-    else if (stats?.queued === 0) words.push("Nothing is queued: everybody gets what it asks for, and the marks matter only when there is too little.");
+    else if (stats?.queued === 0) words.push("Nothing is queued: everybody gets what it asks for, and the marks do not bind.");
+    else words.push("Who asks for less than its due leaves the rest to others.");
     setText(this.sharesNote, words.join(" "));
   }
 }

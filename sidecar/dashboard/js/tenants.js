@@ -24,8 +24,9 @@ export class Tenants {
     this.by = "share";
     this.isUp = false;
     this.rows = [];
+    this.places = null;
     this.search = h("input", { type: "search", placeholder: "Find a tenant", "aria-label": "Find a tenant", spellcheck: "false", oninput: () => this.#top() });
-    this.summary = h("p", { class: "hint", role: "status" });
+    this.summary = h("p", { class: "hint" });
     this.heads = new Map(COLUMNS.map(([name, label]) => [name, this.#heading(name, label)]));
     this.head = h(
       "div",
@@ -57,6 +58,7 @@ export class Tenants {
 
   #top() {
     this.viewport.scrollTop = 0;
+    this.places = null;
     this.again();
   }
 
@@ -79,22 +81,35 @@ export class Tenants {
     const all = [...state.books.tenants.values()];
     this.rows = wanted ? all.filter((row) => row.name.toLowerCase().includes(wanted)) : all;
     this.most = all.reduce((most, row) => Math.max(most, row.share, row.fair), 0.01);
-    const value = COLUMNS.find(([name]) => name === this.by)[2];
-    const sign = this.isUp ? 1 : -1;
-    this.rows.sort((a, b) => sign * order(value(a), value(b)) || order(a.name, b.name));
+    const isHeld = this.places !== null && this.viewport.matches(":hover, :focus-within");
+    this.rows.sort(isHeld ? this.#byPlace() : this.#byColumn());
+    this.places = new Map(this.rows.map((row, i) => [row.name, i]));
     for (const [name, head] of this.heads) {
       setAttribute(head, "aria-sort", name === this.by ? (this.isUp ? "ascending" : "descending") : "none");
     }
-    this.#sum(state, all.length, wanted);
+    this.#sum(state, all.length, wanted, isHeld);
     this.#draw();
   }
 
-  #sum({ books, now }, known, wanted) {
+  #byColumn() {
+    const value = COLUMNS.find(([name]) => name === this.by)[2];
+    const sign = this.isUp ? 1 : -1;
+    return (a, b) => sign * order(value(a), value(b)) || order(a.name, b.name);
+  }
+
+  /** As they stand: under the pointer, or with the focus among them, rows do not change places. */
+  #byPlace() {
+    const placeOf = (row) => this.places.get(row.name) ?? Infinity;
+    return (a, b) => order(placeOf(a), placeOf(b)) || order(a.name, b.name);
+  }
+
+  #sum({ books, now }, known, wanted, isHeld) {
     const stats = books.current(now);
     const others = stats?.other_tenants?.tenants ?? 0;
     const total = stats ? Math.max(known, stats.tenants.length + others) : known;
     const words = [wanted ? `${count(this.rows.length)} of ${plural(total, "tenant")}` : plural(total, "tenant")];
     if (others > 0) words.push(`the ${stats.tenants.length} busiest each second, the others in turn every ${Math.ceil(others / 100)} s`);
+    if (isHeld) words.push("rows keep their places while you are among them");
     if (total > known) words.push(`${count(total - known)} still to come`);
     setText(this.summary, `${words.join(" · ")}.`);
     show(this.empty, !this.rows.length);
