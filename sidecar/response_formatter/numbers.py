@@ -9,7 +9,8 @@ from sidecar.response_formatter.spans import Found
 
 CONTEXT = 64
 MOST_DIGITS = 19
-_MOST_GROUPS = 12
+_MOST_GROUPS = 8
+_NEAR = 48
 
 _SPACES = " \t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000"
 _DASHES = ".\\-\u2010-\u2015\u2212\ufe58\ufe63\uff0d"
@@ -52,6 +53,23 @@ class Stretch(NamedTuple):
         return len(set(self.gaps)) <= 1
 
 
+class Words:
+    """The words of one text that say what a number after them is."""
+
+    def __init__(self, text: str, start: int) -> None:
+        self._text = text
+        self._since = max(0, start - CONTEXT)
+        self._places: dict[re.Pattern[str], list[tuple[int, int]]] = {}
+
+    def stand_before(self, at: int, pattern: "re.Pattern[str]") -> bool:
+        """Whether one that `pattern` matches stands within `CONTEXT` characters before a place."""
+        places = self._places.get(pattern)
+        if places is None:
+            places = [match.span() for match in pattern.finditer(self._text, self._since)]
+            self._places[pattern] = places
+        return any(start >= at - CONTEXT and end <= at for start, end in places)
+
+
 class Run:
     """Groups of digits close enough to be one number."""
 
@@ -83,8 +101,18 @@ class Run:
                         digits,
                         sizes,
                         gaps,
-                        _is_bare(self.text, groups[first].start, group.end),
+                        _is_bare(self.text, groups[first].start, group.end) and not self._is_tail(first),
                     )
+
+    def _is_tail(self, first: int) -> bool:
+        """Whether a group not far before ends a word: then all of it may be one number of another kind."""
+        start = self.groups[first].start
+        for group in reversed(self.groups[:first]):
+            if group.start < start - _NEAR:
+                return False
+            if _touches_word(self.text, group.start - 1):
+                return True
+        return False
 
     def cards(self) -> Iterator[Found]:
         """Numbers of payment cards: an issuer's form, Luhn's checksum, and groups as on a card or none."""

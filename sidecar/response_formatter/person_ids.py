@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import NamedTuple
 
-from sidecar.response_formatter.numbers import Run, Stretch, before
+from sidecar.response_formatter.numbers import Run, Stretch, Words
 from sidecar.response_formatter.spans import Found, each_start
 
 _PERSONAL = r"identi|personal|national|citizen|tax(?:payer)?[ -]?(?:id|n)|steuer|fiscal|\bid\b|passport"
@@ -42,7 +42,7 @@ def _number(
     is_strong: bool = False,
 ) -> NumberForm:
     sizes = tuple(tuple(int(size) for size in form.split("-")) for form in grouped.split())
-    return NumberForm(country, digits, module, re.compile(words), sizes, joints, is_strong)
+    return NumberForm(country, digits, module, re.compile(words, re.IGNORECASE), sizes, joints, is_strong)
 
 
 _NUMBERS: tuple[NumberForm, ...] = (
@@ -104,29 +104,28 @@ class LetterForm(NamedTuple):
     country: str
     pattern: "re.Pattern[str]"
     module: str | None
-    words: "re.Pattern[str] | None" = None
+    words: "re.Pattern[str] | None"
+    at_digit: bool
 
 
 def _letters(country: str, pattern: str, module: str | None, words: str | None = None) -> LetterForm:
     whole = re.compile(rf"(?<![^\W_])(?<![\w][\-.]){pattern}(?![^\W_])(?!-\w)")
-    return LetterForm(country, whole, module, re.compile(words) if words else None)
+    named = re.compile(words, re.IGNORECASE) if words else None
+    return LetterForm(country, whole, module, named, pattern.startswith(("\\d", "(?:19", "[12]")))
 
 
 _S = r"[ \xa0\u2009\u202f]?"
 _J = r"[ \xa0\u2009\u202f.\-]?"
-_NINO = rf"(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]{_S}\d{{2}}{_S}\d{{2}}{_S}\d{{2}}{_S}[A-D]"
+_NINO_END = rf"{_S}\d{{2}}{_S}\d{{2}}{_S}\d{{2}}{_S}"
+# QQ was never issued: it is what examples have.
+_NINO = rf"(?:QQ|(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]){_NINO_END}[A-D]"
 _CODICE = (
     rf"[A-Z]{{3}}{_S}[A-Z]{{3}}{_S}[0-9LMNP-V]{{2}}[ABCDEHLMPRST][0-9LMNP-V]{{2}}{_S}"
     rf"[A-Z][0-9LMNP-V]{{3}}{_S}?[A-Z]"
 )
 _LETTERS: tuple[LetterForm, ...] = (
     _letters("gb", _NINO, None),
-    _letters(
-        "gb",
-        _NINO.replace("A-", "a-zA-").replace("[A-D]", "[a-dA-D]"),
-        None,
-        r"\bnino\b|national insurance|\bni\b",
-    ),
+    _letters("gb", rf"[A-Za-z]{{2}}{_NINO_END}[A-Da-d]", None, r"\bnino\b|national insurance|\bni\b"),
     _letters("es", rf"\d{{2}}{_J}\d{{3}}{_J}\d{{3}}{_J}[A-HJ-NP-TV-Za-hj-np-tv-z]", "es.dni"),
     _letters("es", rf"[XYZxyz]{_J}\d{{7}}{_J}[A-HJ-NP-TV-Za-hj-np-tv-z]", "es.nie"),
     _letters("it", _CODICE, "it.codicefiscale"),
@@ -142,14 +141,19 @@ _LETTERS: tuple[LetterForm, ...] = (
     _letters("sg", r"[STFGM]\d{7}[A-Z]", None, r"nric|\bfin\b|singapore"),
     _letters("tw", r"[A-Z][1289]\d{8}", None, r"national id|身分證"),
 )
-LETTER_TRIGGER = re.compile(r"\d[ \xa0\u2009\u202f.\-]?[^\W\d_]|[^\W\d_][ \xa0\u2009\u202f.\-]?\d|\d[+\-]\d")
+# Where one could begin: at a digit, or at letters with a digit not far behind.
+_START = re.compile(
+    r"(?<![^\W_])(?:\d|[A-Za-z](?=[A-Za-z]{0,5}[ \xa0\u2009\u202f.\-]?[A-Za-z]{0,3}[ \xa0\u2009\u202f]?\d))"
+)
+_AT_DIGIT = tuple(form for form in _LETTERS if form.at_digit)
+_AT_LETTER = tuple(form for form in _LETTERS if not form.at_digit)
 
 
-def number_id(text: str, run: Run) -> Iterator[Found]:
-    """Persons' numbers among a run's stretches."""
+def number_id(run: Run, words: Words) -> Iterator[Found]:
+    """Persons' numbers among a run's stretches. `words` are those of the text that the run is from."""
     for one in run.stretches:
         for form in _BY_DIGITS.get(len(one.digits), ()):
-            if _is_it(text, one, form):
+            if _is_it(one, form, words):
                 yield Found(one.start, one.end, f"national_id_{form.country}")
                 break
 
@@ -157,21 +161,24 @@ def number_id(text: str, run: Run) -> Iterator[Found]:
 def ids_with_letters(text: str, start: int) -> Sequence[Found]:
     """Persons' numbers that have letters."""
     found = []
-    for form in _LETTERS:
-        for match in each_start(form.pattern, text, start):
-            if form.words is not None and not form.words.search(before(text, match.start())):
+    words = Words(text, start)
+    for place in each_start(_START, text, start):
+        at = place.start()
+        for form in _AT_DIGIT if text[at].isdecimal() else _AT_LETTER:
+            match = form.pattern.match(text, at)
+            if match is None or (form.words is not None and not words.stand_before(at, form.words)):
                 continue
             if form.module is None or _checker(form.module)(_compact(match[0])):
-                found.append(Found(match.start(), match.end(), f"national_id_{form.country}"))
+                found.append(Found(at, match.end(), f"national_id_{form.country}"))
     return found
 
 
-def _is_it(text: str, one: Stretch, form: NumberForm) -> bool:
+def _is_it(one: Stretch, form: NumberForm, words: Words) -> bool:
     if len(set(one.digits)) < 2:
         return False
     is_formed = one.sizes in form.grouped and (not form.joints or "".join(one.gaps) == form.joints)
     is_known = (is_formed or form.is_strong) and one.is_bare
-    if not is_known and not (form.words.pattern and form.words.search(before(text, one.start))):
+    if not is_known and not (form.words.pattern and words.stand_before(one.start, form.words)):
         return False
     return _checker(form.module)(one.digits)
 
@@ -180,7 +187,12 @@ def _compact(value: str) -> str:
     return "".join(c for c in value if c.isalnum() or c in "+-").upper()
 
 
-_CHECKERS: dict[str, Callable[[str], bool]] = {}
+def _is_ssn(digits: str) -> bool:
+    """Form alone: python-stdnum refuses numbers that were printed somewhere, such as the specimen of a wallet."""
+    return digits[:3] not in ("000", "666") and digits[0] != "9" and digits[3:5] != "00" and digits[5:] != "0000"
+
+
+_CHECKERS: dict[str, Callable[[str], bool]] = {"us.ssn": _is_ssn}
 
 
 def _checker(module: str) -> Callable[[str], bool]:

@@ -8,8 +8,8 @@ import re
 from collections.abc import Sequence
 
 from sidecar.filter_options import PiiOptions
-from sidecar.response_formatter.numbers import CONTEXT, Run, runs_in
-from sidecar.response_formatter.person_ids import LETTER_TRIGGER, ids_with_letters, number_id
+from sidecar.response_formatter.numbers import CONTEXT, Run, Words, runs_in
+from sidecar.response_formatter.person_ids import ids_with_letters, number_id
 from sidecar.response_formatter.phones import PhoneBook
 from sidecar.response_formatter.spans import Found, each_start
 
@@ -21,10 +21,13 @@ _LOCAL_EDGE = ".%'/=?&{|}!#$*-^~"
 _DOMAIN = re.compile(
     r"(?:[^\W_](?:[\w\-]{0,61}[^\W_])?[.\uff0e\u3002]){1,6}(?:xn--[a-zA-Z0-9\-]{2,40}|[^\W\d_]{2,24})(?![^\W_])"
 )
+_AT = r"(?:\[ ?(?:at|AT|@) ?\]|\( ?(?:at|AT|@) ?\))"
+_DOT = r"(?:\[ ?(?:dot|DOT|\.) ?\]|\( ?(?:dot|DOT|\.) ?\))"
 _BRACKETED = re.compile(
-    r"(?<![\w.+\-])[\w.+\-]{1,64} ?(?:\[ ?(?:at|AT|@) ?\]|\( ?(?:at|AT|@) ?\)) ?"
-    r"(?:[\w\-]{1,63} ?(?:\[ ?(?:dot|DOT|\.) ?\]|\( ?(?:dot|DOT|\.) ?\)|\.) ?){1,4}[^\W\d_]{2,24}(?![\w])"
+    rf"(?<![\w.+\-])[\w.+\-]{{1,64}} ?{_AT} ?[\w\-]{{1,40}}(?:(?: ?{_DOT} ?|\.)[\w\-]{{1,40}}){{0,3}}"
+    rf"(?: ?{_DOT} ?|\.)[^\W\d_]{{2,24}}(?!\w)"
 )
+_IN_URL = re.compile(r"://[^\s/@]{0,60}\Z")
 _FILES = frozenset(
     {"png", "jpg", "jpeg", "gif", "svg", "webp", "ico", "js", "mjs", "ts", "tsx", "jsx", "css", "scss", "html"}
     | {"py", "rb", "rs", "go", "md", "json", "yml", "yaml", "txt"}
@@ -40,8 +43,8 @@ _DIGIT = re.compile(r"\d")
 
 # Where no finding can reach across: the end of a line, punctuation, or a word too long to be a part of a number.
 _BREAK = re.compile(
-    r"\n|[,;!?\u3001\u3002\uff0c\uff1b\uff1a\uff01\uff1f]\s?|(?<![^\s(\"'“„«])(?![A-Z]+[\s.:)\"'])[^\W\d_]{5,}"
-    r"[.:)\"'”“»]{0,3}[ \t\xa0](?![ \[(])"
+    r"\n|[,;!?]\s|[\u3001\u3002\uff0c\uff1b\uff1a\uff01\uff1f]|(?<![^\s(\"'“„«])(?![A-Z]+[\s.:)\"'])[^\W\d_]{5,}"
+    r"[.:)\"'”“»]{0,3}[ \t\xa0](?=[^\s\[(])"
 )
 
 
@@ -77,21 +80,22 @@ class PiiDetector:
         if "iban" in self._kinds:
             _ibans(text, start, found)
         if self._wants_numbers:
+            words = Words(text, start)
             for run in runs_in(text, start):
-                self._numbers(text, run, found)
-        if "national_id" in self._kinds and LETTER_TRIGGER.search(text, start) is not None:
+                self._numbers(run, words, found)
+        if "national_id" in self._kinds:
             found.extend(ids_with_letters(text, start))
         if "ip_address" in self._kinds:
             for pattern in (_IPV4, _IPV6):
                 found.extend(Found(m.start(), m.end(), "ip_address") for m in each_start(pattern, text, start))
 
-    def _numbers(self, text: str, run: Run, found: list[Found]) -> None:
+    def _numbers(self, run: Run, words: Words, found: list[Found]) -> None:
         if "national_id" in self._kinds:
-            found.extend(number_id(text, run))
+            found.extend(number_id(run, words))
         if "card" in self._kinds:
             found.extend(run.cards())
         if self._phones is not None:
-            found.extend(self._phones.find(text, run))
+            found.extend(self._phones.find(run, words))
 
     def _emails(self, text: str, start: int, found: list[Found]) -> None:
         for sign in ("@", "\uff20"):
@@ -114,9 +118,12 @@ def _email(text: str, at: int) -> Found | None:
     last = domain[0].rpartition(".")[2].lower()
     if not name or name.endswith(".") or last in _FILES or last in _HOSTS:
         return None
-    if name == "git" and text[domain.end() : domain.end() + 1] == ":":
+    start = at - len(name)
+    if (name == "git" and text[domain.end() : domain.end() + 1] == ":") or _IN_URL.search(
+        text, max(0, start - 64), start
+    ):
         return None
-    return Found(at - len(name), domain.end(), "email")
+    return Found(start, domain.end(), "email")
 
 
 def _ibans(text: str, start: int, found: list[Found]) -> None:
@@ -135,6 +142,8 @@ def _iban_end(text: str, match: "re.Match[str]") -> int:
     for size in range(len(compact), 14, -1):
         after = text[places[size - 1] + 1 : places[size - 1] + 2]
         if after and (after.isalnum() or after == "_"):
+            continue
+        if _BREAK.search(text, match.start(), places[size - 1]):
             continue
         if _is_mod_97(compact[:size]) and iban.is_valid(compact[:size], check_country=False):
             return places[size - 1] + 1

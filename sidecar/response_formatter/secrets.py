@@ -9,20 +9,20 @@ from sidecar.filter_options import SecretsOptions
 from sidecar.response_formatter.secret_forms import FORMS, Form
 from sidecar.response_formatter.spans import Found, each_start
 
-_WINDOW = 400
+_WINDOW = 640
 _CONTEXT = 160
-_PEM = "-----BEGIN"
-_LONGEST_PEM_START = 400
+_PEM = re.compile("-----[BE]")
 
 _ASSIGNED = re.compile(
     r"(?<![A-Za-z])(?P<name>(?:api|secret|access|private|auth|encryption|signing|master|account|client)[_\-. ]?"
     r"(?:key|secret|token)s?|secrets?|(?:[a-z]{1,20}[_-])?(?:tokens?|passw(?:or)?ds?|passwd|pwd|passphrase)"
     r"|credentials?|passwort|contraseña|mot de passe)"
     r"(?:[_-][a-z]{1,20})?[\"'`*]{0,3}\s{0,3}(?:=>|:=|==|=|:|\bis\b|→)\s{0,3}[\"'`*]{0,3}"
-    r"(?P<value>[^\s\"'`,;<>(){}\[\]|]{8,255})",
+    r"(?P<value>[^\s\"'`,;<>(){}\[\]|]{6,255})",
     re.IGNORECASE,
 )
 _ASSIGNMENTS = ("key", "secret", "token", "pass", "pwd", "credential", "contrase")
+_PASSWORD = re.compile("pass|pwd|contrase|mot de", re.IGNORECASE)
 _ASSIGNED_TAIL = re.compile(r"[^\s\"'`,;<>(){}\[\]|]+")
 _PLACEHOLDER = re.compile(
     r"(?:your|my|the|some|example|sample|dummy|placeholder|changeme|redacted|x{4,}|\*{3,}|\.{3}|•{3}|todo|test-?key"
@@ -31,6 +31,7 @@ _PLACEHOLDER = re.compile(
     re.IGNORECASE,
 )
 _LEAST_ENTROPY_BITS = 2.8
+_LEAST_PASSWORD_BITS = 2.0
 
 
 class SecretDetector:
@@ -62,8 +63,8 @@ class SecretDetector:
         at = max(text.rfind(" ", start), text.rfind("\n", start), text.rfind("\t", start)) + 1
         if at <= start:
             return 0
-        pem = text.find(_PEM, max(0, len(text) - _LONGEST_PEM_START))
-        return at if pem < 0 else min(at, pem)
+        pem = _PEM.search(text, max(0, len(text) - _WINDOW))
+        return at if pem is None else min(at, pem.start())
 
     def _by_form(self, form: Form, text: str, since: int, found: list[Found]) -> None:
         for match in each_start(form.pattern, text, since):
@@ -75,23 +76,24 @@ class SecretDetector:
 
     def _assigned(self, text: str, since: int, found: list[Found]) -> None:
         for match in each_start(_ASSIGNED, text, since):
-            value = match["value"].rstrip(".!?:")
-            if _is_secret(value) and value not in self._allowed:
+            value = match["value"].rstrip(".?:")
+            if value not in self._allowed and _is_secret(value, is_password=bool(_PASSWORD.search(match["name"]))):
                 start = match.start("value")
                 tail = _ASSIGNED_TAIL if len(match["value"]) == 255 else None
                 found.append(Found(start, start + len(value), "generic", tail))
 
 
-def _is_secret(value: str) -> bool:
+def _is_secret(value: str, *, is_password: bool) -> bool:
     """Whether a value looks made by chance rather than written: mixed characters, and no name or placeholder."""
-    if len(value) < 8 or _PLACEHOLDER.match(value):
+    if len(value) < 32 and _PLACEHOLDER.match(value):
         return False
     has_digit = any(c.isdigit() for c in value)
     has_letter = any(c.isalpha() for c in value)
     has_sign = any(not c.isalnum() and c not in "._-" for c in value)
-    if not has_letter or not (has_digit or has_sign):
-        return False
-    return entropy_bits(value) >= _LEAST_ENTROPY_BITS
+    if is_password:
+        return has_digit and len(value) >= 6 and entropy_bits(value) >= _LEAST_PASSWORD_BITS
+    is_mixed = has_letter and (has_digit or has_sign)
+    return is_mixed and len(value) >= 8 and entropy_bits(value) >= _LEAST_ENTROPY_BITS
 
 
 def entropy_bits(value: str) -> float:

@@ -13,6 +13,7 @@ Action = Literal["redact", "block", "flag"]
 # A tail's pattern may look so far ahead; so much of it is left undecided until more comes.
 TAIL_LOOK = 32
 LONGEST_TAIL = 64 * 1024
+STEP = 96
 
 
 class Found(NamedTuple):
@@ -153,11 +154,13 @@ class Scanner:
         size, done = len(self._text), self._done - self._base
         if is_end:
             return size
-        limit = size - TAIL_LOOK if self._tails else size
+        limit = settled = size - TAIL_LOOK if self._tails else size
         for rule in self._rules:
-            detector = rule.detector
-            limit = min(limit, max(size - detector.window, detector.settled(self._text, done)))
-        return max(limit, done)
+            at = rule.detector.settled(self._text, done)
+            settled = min(settled, at)
+            limit = min(limit, max(size - rule.detector.window, at))
+        # Text without an end to any word is looked at in larger steps, or each piece would cost a whole look.
+        return limit if limit >= done + (1 if settled >= limit else STEP) else done
 
     def _decide(self, start: int, limit: int, *, is_end: bool) -> tuple[list[Piece], int]:
         found: list[tuple[int, int, int, Found]] = []
