@@ -30,6 +30,8 @@ _MANY_LIMIT_BYTES = 1024 * 1024 * 1024
 _MANY_LIMIT_MESSAGES = 1_000_000
 _MAX_PAUSE_S = 10.0
 _CLOSE_TIMEOUT_S = 2.0
+_PONG_TIMEOUT_S = 120
+"""Longer than nats-py takes to find that a connection is dead, when it forgets all pongs that are due."""
 
 
 class Bus:
@@ -132,10 +134,15 @@ class Bus:
     async def drain(self, listener: Listener, *, timeout_s: float) -> None:
         """Unsubscribe without losing what the server has sent already: the listener gets it before this ends."""
         subscription = self._feeds.pop(listener, None)
-        if subscription is not None:
+        if subscription is None:
+            return
+        try:
+            # Only where the server answers: nats-py gives up a drain after a while, and keeps half of it.
+            await self.flush(timeout_s=timeout_s)
+            await self._unhurried(subscription.drain(), timeout_s=timeout_s)  # type: ignore[no-untyped-call]
+        except (BusUnavailable, *FOREIGN):
             with contextlib.suppress(*FOREIGN):
-                async with asyncio.timeout(timeout_s):
-                    await subscription.drain()  # type: ignore[no-untyped-call]
+                await subscription.unsubscribe()
 
     @property
     def is_closed(self) -> bool:
@@ -156,10 +163,16 @@ class Bus:
     async def flush(self, *, timeout_s: float) -> None:
         """Returns once the server has read all that was sent, subscriptions included. Raises BusUnavailable."""
         try:
-            async with asyncio.timeout(timeout_s):
-                await self._nc.flush(timeout=max(int(timeout_s), 1))
+            await self._unhurried(self._nc.flush(timeout=_PONG_TIMEOUT_S), timeout_s=timeout_s)
         except FOREIGN as e:
             raise self._explain(e, "flush") from e
+
+    async def _unhurried(self, work: Coroutine[Any, Any, None], *, timeout_s: float) -> None:
+        """Wait for `work` without ever cancelling it: nats-py's reader dies of a pong that nobody waits for."""
+        task = self._spawn(work)
+        task.add_done_callback(_retrieve)
+        async with asyncio.timeout(timeout_s):
+            await asyncio.shield(task)
 
     async def _attach(self, listener: Listener) -> None:
         async def deliver(message: Msg) -> None:
@@ -268,6 +281,12 @@ class Bus:
                 return
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _MAX_PAUSE_S)
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Whoever waited has been told, or has gone."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _without_secrets(server: str) -> str:

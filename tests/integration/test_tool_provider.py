@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
+import signal
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -524,3 +526,91 @@ def server_with_users() -> Any:
     """
     with contextlib.ExitStack() as stack:
         yield stack.enter_context(running(make_server(config=config)))
+
+
+async def test_a_connection_that_ended_for_good_is_made_anew(
+    client: SidecarClient, registry: FakeRegistry
+) -> None:
+    async with client.provide([add]) as provider:
+        await registry.seen("add", 1)
+        await client.bus._nc.close()
+        await registry.seen("add", 2)
+        assert await registry.ask("add", {"numbers": [5]}) == {"total": 5, "parts": [5]}
+        assert provider.is_registered
+
+
+async def test_while_one_provider_goes_no_call_is_lost(client: SidecarClient, registry: FakeRegistry) -> None:
+    going, staying = client.provide([add]), client.provide([add])
+    await going.start()
+    await staying.start()
+    stopping: asyncio.Task[None] | None = None
+    calls = []
+    for i in range(300):
+        calls.append(await registry.call("add", {"numbers": [i]}))
+        if i == 100:
+            stopping = asyncio.ensure_future(going.stop())
+        await asyncio.sleep(0)
+    outputs = [json.loads((await call.answer()).data)["total"] for call in calls]
+    assert outputs == list(range(300))
+    assert stopping is not None
+    await stopping
+    await staying.stop()
+
+
+async def test_starting_may_be_cancelled_anywhere(client: SidecarClient, registry: FakeRegistry) -> None:
+    outcomes = []
+    for steps in range(0, 60, 2):
+        provider = client.provide([add, shout])
+        starting = asyncio.ensure_future(provider.start())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        outcomes.append(starting.cancelled())
+        await provider.stop()
+        await eventually(lambda: not client.bus._feeds)
+    assert any(outcomes)
+    subjects = {sub.subject for sub in client.bus._nc._subs.values()}
+    assert not [subject for subject in subjects if subject.startswith("llm.v1.call")]
+
+
+async def test_closing_the_client_ends_its_providers(client: SidecarClient, registry: FakeRegistry) -> None:
+    provider = await client.provide([add]).start()
+    await client.close()
+    await eventually(lambda: all(task.done() for task in provider._tasks[:-1]))
+    await provider.stop()
+
+
+async def test_a_signal_ends_the_provider(client: SidecarClient, registry: FakeRegistry) -> None:
+    async with client.provide([add]) as provider:
+        waiting = asyncio.ensure_future(provider.run_until_signal(signal.SIGUSR1))
+        await asyncio.sleep(0)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await asyncio.wait_for(waiting, WAIT_S)
+    waiting = asyncio.ensure_future(provider.run_until_signal(signal.SIGUSR1))
+    await asyncio.wait_for(waiting, WAIT_S)
+
+
+async def test_a_function_that_cancels_itself_is_answered_for(
+    client: SidecarClient, registry: FakeRegistry
+) -> None:
+    @tool(concurrency=1)
+    async def odd(how: str) -> str:
+        """Be odd."""
+        if how == "cancel":
+            raise asyncio.CancelledError
+        if how == "exit":
+            raise SystemExit(3)
+        return how
+
+    @tool(name="leave", concurrency=1)
+    def leave(how: str) -> str:
+        """Leave."""
+        if how == "exit":
+            raise SystemExit(3)
+        return how
+
+    async with client.provide([odd, leave]):
+        for name, how in (("odd", "cancel"), ("odd", "exit"), ("leave", "exit")):
+            assert (await registry.fail(name, {"how": how}))[0] == 500
+            assert await registry.ask(name, {"how": "well"}) == "well"

@@ -119,10 +119,12 @@ class ToolProvider:
         """
         tasks, self._tasks = self._tasks, []
         beat = tasks.pop() if tasks else None
+        registrars, self._registrars = self._registrars, []
+        for registrar in registrars:
+            registrar.leave()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        registrars, self._registrars = self._registrars, []
         grace_s = self._grace_s if grace_s is None else grace_s
         await asyncio.gather(*(registrar.end(grace_s=grace_s) for registrar in registrars))
         if beat is not None:

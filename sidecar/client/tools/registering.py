@@ -75,16 +75,17 @@ class Registrar:
         self._listeners: list[CallListener] = []
         self._subject = subjects.call(scope, self._tool.name, self._tool.version)
         self._wake = asyncio.Event()
+        self._is_leaving = False
         self._trouble: SidecarError | None = None
         self.accepted = asyncio.Event()
         self.tried: asyncio.Future[SidecarError | None] = asyncio.get_running_loop().create_future()
         """Done after the first try: the refusal, or None when it was accepted or the sidecar is away."""
 
     async def keep(self) -> None:
-        """Runs until cancelled, or the client is closed."""
+        """Runs until `leave` was called or the client is closed."""
         pause_s = _FIRST_PAUSE_S
         third_s = self._tool.registration.ttl_s / 3
-        while True:
+        while not self._is_leaving:
             self._wake.clear()
             refusal: SidecarError | None = None
             try:
@@ -107,6 +108,11 @@ class Registrar:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay_s):
                     await self._wake.wait()
+
+    def leave(self) -> None:
+        """End `keep` at its next step. Cancelling it is not enough: nats-py's requests may swallow that."""
+        self._is_leaving = True
+        self._wake.set()
 
     async def end(self, *, grace_s: float) -> None:
         """Deregister unless other providers serve this version, take no new calls, and let the others finish."""

@@ -43,7 +43,7 @@ def begin(
             return output_reply(tool.signature.encode_output(tool.function(**arguments)), limit_bytes=limit_bytes)
         except ToolError as e:
             return failure(e)
-        except Exception as e:
+        except (Exception, SystemExit) as e:
             log.exception(_FAILED, tool, context.job_id, context.tenant)
             return failure(e)
 
@@ -59,7 +59,7 @@ async def _answer(
         return output_reply(tool.signature.encode_output(output), limit_bytes=limit_bytes)
     except ToolError as e:
         return failure(e)
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         log.exception(_FAILED, tool, context.job_id, context.tenant)
         return failure(e)
 
