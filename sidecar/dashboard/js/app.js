@@ -18,6 +18,8 @@ const MOST_LISTED_TENANTS = 10;
 const MODELS_EVERY_MS = 30_000;
 const NAME = /^[A-Za-z0-9_-]{1,64}$/;
 const VIEWS = ["connect", "overview", "tenants", "jobs", "models", "job"];
+const TITLE = "LLM sidecar";
+const TITLES = { tenants: "Tenants", jobs: "Jobs", models: "Models", job: "Job" };
 
 class App {
   constructor() {
@@ -206,6 +208,7 @@ class App {
       else link.removeAttribute("aria-current");
       if (link.dataset.view === "tenants") show(link, !this.way?.tenant);
     }
+    document.title = TITLES[view] ? `${TITLES[view]} · ${TITLE}` : TITLE;
     if (isNew && view !== "connect") scrollTo(0, 0);
   }
 }

@@ -7,6 +7,9 @@ import { fillShareBar, shareBar } from "./parts.js";
 const ROW_PX = 38;
 const SPARE_ROWS = 6;
 const FRESH_MS = 1_500;
+// A bar's end is beyond the largest share, so that marks further right have room; larger ones stand at the end.
+const MARGIN = 1.5;
+const LEAST = 0.001;
 const COLUMNS = [
   ["name", "Tenant", (row) => row.name],
   ["interactive", "Interactive queued", (row) => row.byClass.interactive ?? 0],
@@ -80,7 +83,7 @@ export class Tenants {
     const wanted = this.search.value.trim().toLowerCase();
     const all = [...state.books.tenants.values()];
     this.rows = wanted ? all.filter((row) => row.name.toLowerCase().includes(wanted)) : all;
-    this.most = all.reduce((most, row) => Math.max(most, row.share, row.fair), 0.01);
+    this.most = MARGIN * all.reduce((most, row) => Math.max(most, row.share), LEAST);
     const isHeld = this.places !== null && this.viewport.matches(":hover, :focus-within");
     this.rows.sort(isHeld ? this.#byPlace() : this.#byColumn());
     this.places = new Map(this.rows.map((row, i) => [row.name, i]));
