@@ -51,6 +51,14 @@ _GUARDED = {
     "networkPolicy": {"enabled": True},
     "aws": {"podIdentity": True},
 }
+_LEAF = {
+    "leafNode": {
+        "enabled": True,
+        "remotes": ["tls://nats.example:7422"],
+        "credentials": {"existingSecret": "leaf", "key": "nats.creds"},
+    }
+}
+RENDERED_NAMES = ("default", "pod-identity", "irsa", "leaf", "observed")
 MATRIX: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     "pod-identity": {**_GUARDED, "image": {"digest": _DIGEST}},
@@ -88,6 +96,13 @@ MATRIX: Mapping[str, Mapping[str, Any]] = {
         "priorityClassName": "high",
         "imagePullSecrets": [{"name": "pull"}],
     },
+    "leaf": {**_LEAF, "networkPolicy": {"enabled": True}},
+    "observed": {
+        "podMonitor": {"enabled": True},
+        "alerts": {"enabled": True},
+        "dashboard": {"enabled": True},
+        "networkPolicy": {"enabled": True, "adminFrom": [_PEER]},
+    },
     "off": {"deployment": {"enabled": False}},
 }
 REFUSED: Mapping[str, Mapping[str, Any]] = {
@@ -96,6 +111,8 @@ REFUSED: Mapping[str, Mapping[str, Any]] = {
     "a digest that is none": {"image": {"digest": "sha256:12"}},
     "a role that is none": {"aws": {"irsaRoleArn": "role"}},
     "no margin over the drain": {"drainMarginSeconds": 0},
+    "a leaf node that leads nowhere": {"leafNode": {"enabled": True}},
+    "a password in a leaf node's address": {"leafNode": {"enabled": True, "remotes": ["tls://u:p@nats:7422"]}},
 }
 # A custom resource: its schema is the operator's and not among those of Kubernetes.
 _FOREIGN = ("PodMonitor", "PrometheusRule")
@@ -115,13 +132,13 @@ def render_text(values: Mapping[str, Any], *, chart: Path = CHART, release: str 
     return "".join(f"---\n{text}\n" for text in kept)
 
 
-def example_app() -> list[dict[str, Any]]:
-    """What another chart makes with the helper."""
+def example_app(values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """What another chart makes with the helper; `values` are the helper's."""
     with tempfile.TemporaryDirectory() as place:
         copy = Path(place) / "example-app"
         shutil.copytree(EXAMPLE_APP, copy)
         shutil.copytree(CHART, copy / "charts" / NAME)
-        return render({}, chart=copy, release="example-app")
+        return render({NAME: dict(values or {})}, chart=copy, release="example-app")
 
 
 def patch(kind: str) -> str:
@@ -147,10 +164,7 @@ def made_files() -> dict[Path, str]:
     from sidecar.cli.nats_config import render as nats_config
 
     files = {copy: original.read_text("utf-8") for original, copy in COPIED.items()}
-    files |= {
-        RENDERED / f"{name}.yaml": _MADE + render_text(MATRIX[name])
-        for name in ("default", "pod-identity", "irsa")
-    }
+    files |= {RENDERED / f"{name}.yaml": _MADE + render_text(MATRIX[name]) for name in RENDERED_NAMES}
     files[COMPONENT / "sidecar-patch.yaml"] = patch("Deployment")
     files[COMPONENT / "sidecar-patch-statefulset.yaml"] = patch("StatefulSet")
     files[NATS / "accounts.conf"] = nats_config(("acme", "globex"), mode="accounts") + "\n"
@@ -206,7 +220,7 @@ def check_refusals() -> list[str]:
 
 
 def check_native_sidecars() -> list[str]:
-    documents = [*example_app(), *kustomize()]
+    documents = [*example_app(), *example_app(_LEAF), *kustomize()]
     workloads = [d for d in documents if d["kind"] in ("Deployment", "StatefulSet")]
     lacking = [
         f"{d['metadata']['name']} has no native sidecar"

@@ -1,5 +1,6 @@
 """What the manifests under deploy/ promise, read as a cluster reads them: names that the sidecar really knows."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -116,6 +117,28 @@ def test_the_component_adds_a_native_sidecar(path: Path) -> None:
     assert "containers" not in pod_of(path)
 
 
+def test_a_leaf_node_stands_in_the_pod_before_the_sidecar_that_uses_it() -> None:
+    pod = pod_of(DEPLOY / "rendered/leaf.yaml")
+    (leaf,) = pod["initContainers"]
+    assert (leaf["name"], leaf["restartPolicy"]) == ("llm-nats-leaf", "Always")
+    assert environment(sidecar_of(pod))["SIDECAR_NATS__URL"] == "nats://127.0.0.1:4222"
+    mounts = {mount["name"] for mount in leaf["volumeMounts"]}
+    assert mounts == {"llm-leaf-config", "llm-leaf-credentials"} <= {volume["name"] for volume in pod["volumes"]}
+    assert leaf["securityContext"]["readOnlyRootFilesystem"] is True
+    (policy,) = (d for d in documents(DEPLOY / "rendered/leaf.yaml") if d["kind"] == "NetworkPolicy")
+    ports = {p["port"] for rule in policy["spec"]["egress"] for p in rule["ports"]}
+    assert ports == {53, 7422, 443}
+
+
+def test_the_chart_makes_the_alert_rules_and_the_dashboard() -> None:
+    made = {d["kind"]: d for d in documents(DEPLOY / "rendered/observed.yaml")}
+    rules = yaml.safe_load((DEPLOY / "prometheus/alerts.yaml").read_text("utf-8"))
+    assert made["PrometheusRule"]["spec"] == rules
+    assert made["PodMonitor"]["spec"]["podMetricsEndpoints"][0]["path"] == "/metrics"
+    shown = [d for d in documents(DEPLOY / "rendered/observed.yaml") if "llm-sidecar.json" in d.get("data", {})]
+    assert [json.loads(d["data"]["llm-sidecar.json"])["uid"] for d in shown] == ["llm-sidecar"]
+
+
 def test_only_pod_identity_opens_its_agents_address() -> None:
     def policies(name: str) -> list[Any]:
         return [d for d in documents(DEPLOY / f"rendered/{name}.yaml") if d["kind"] == "NetworkPolicy"]
@@ -141,7 +164,7 @@ def configurations() -> list[Any]:
         pytest.param(found["data"]["sidecar.toml"], id=path.stem)
         for path in RENDERED
         for found in documents(path)
-        if found["kind"] == "ConfigMap"
+        if found["kind"] == "ConfigMap" and "sidecar.toml" in found["data"]
     ]
     component = DEPLOY / "kustomize/component/sidecar.toml"
     return [*texts, pytest.param(component.read_text("utf-8"), id="component")]

@@ -41,6 +41,77 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 
 {{- define "nats-llm-sidecar.configChecksum" -}}
 checksum/config: {{ .Values.config | sha256sum }}
+{{- if .Values.leafNode.enabled }}
+checksum/leaf: {{ include "nats-llm-sidecar.leafConfig" . | sha256sum }}
+{{- end }}
+{{- end }}
+
+{{- define "nats-llm-sidecar.leafName" -}}
+{{- printf "%s-leaf" (include "nats-llm-sidecar.fullname" .) }}
+{{- end }}
+
+{{/* No JetStream of its own: its clients use the streams of the servers behind it, which a domain must name. */}}
+{{- define "nats-llm-sidecar.leafConfig" -}}
+listen: "127.0.0.1:4222"
+http: "0.0.0.0:8222"
+default_js_domain: { "$G": {{ .Values.leafNode.domain | quote }} }
+leafnodes {
+  remotes: [
+    {
+      urls: {{ required "leafNode.remotes: name the servers that the leaf node connects to" .Values.leafNode.remotes | toJson }}
+      {{- if .Values.leafNode.credentials.existingSecret }}
+      credentials: "/etc/nats-leaf-credentials/{{ .Values.leafNode.credentials.key }}"
+      {{- end }}
+    }
+  ]
+}
+{{- end }}
+
+{{/* The leaf node, a native sidecar before the others: who comes after it finds it on 127.0.0.1:4222. */}}
+{{- define "nats-llm-sidecar.leafContainer" -}}
+- name: llm-nats-leaf
+  {{- with .Values.leafNode.image }}
+  image: {{ if .digest }}{{ printf "%s@%s" .repository .digest | quote }}{{ else }}{{ printf "%s:%s" .repository .tag | quote }}{{ end }}
+  {{- end }}
+  args: ["--config", "/etc/nats-leaf/leaf.conf"]
+  restartPolicy: Always
+  ports:
+    - name: leaf-monitor
+      containerPort: 8222
+  # Who comes after it must find JetStream: healthy is not yet connected.
+  startupProbe:
+    exec:
+      command: ["sh", "-c", "wget -qO- http://127.0.0.1:8222/leafz | grep -q '\"leafnodes\": [1-9]'"]
+    periodSeconds: 1
+    timeoutSeconds: 5
+    failureThreshold: 120
+  livenessProbe:
+    httpGet:
+      path: /healthz
+      port: leaf-monitor
+    periodSeconds: 10
+    failureThreshold: 3
+  resources:
+    {{- toYaml .Values.leafNode.resources | nindent 4 }}
+  securityContext:
+    runAsNonRoot: true
+    runAsUser: 65532
+    runAsGroup: 65532
+    readOnlyRootFilesystem: true
+    allowPrivilegeEscalation: false
+    capabilities:
+      drop: ["ALL"]
+    seccompProfile:
+      type: RuntimeDefault
+  volumeMounts:
+    - name: llm-leaf-config
+      mountPath: /etc/nats-leaf
+      readOnly: true
+    {{- if .Values.leafNode.credentials.existingSecret }}
+    - name: llm-leaf-credentials
+      mountPath: /etc/nats-leaf-credentials
+      readOnly: true
+    {{- end }}
 {{- end }}
 
 {{- define "nats-llm-sidecar.image" -}}
@@ -69,6 +140,10 @@ checksum/config: {{ .Values.config | sha256sum }}
 # After preStop the sidecar serves the application until the kubelet's SIGTERM, however long that takes.
 - name: SIDECAR_JOBS__LINGER_S
   value: "86400"
+{{- if .Values.leafNode.enabled }}
+- name: SIDECAR_NATS__URL
+  value: nats://127.0.0.1:4222
+{{- end }}
 - name: AWS_REGION
   value: {{ .Values.aws.region | quote }}
 {{- with .Values.credentials }}
@@ -181,6 +256,9 @@ context is this chart as a dependency, index .Subcharts "nats-llm-sidecar"; the 
 grace period and the service account. ../../example-app shows it whole.
 */}}
 {{- define "nats-llm-sidecar.container" -}}
+{{- if .Values.leafNode.enabled }}
+{{- include "nats-llm-sidecar.leafContainer" . }}
+{{ end -}}
 - {{ include "nats-llm-sidecar.containerBody" . | nindent 2 | trim }}
   restartPolicy: Always
 {{- end }}
@@ -197,6 +275,17 @@ grace period and the service account. ../../example-app shows it whole.
   secret:
     secretName: {{ .Values.credentials.existingSecret }}
     defaultMode: 0440
+{{- end }}
+{{- if .Values.leafNode.enabled }}
+- name: llm-leaf-config
+  configMap:
+    name: {{ include "nats-llm-sidecar.leafName" . }}
+{{- with .Values.leafNode.credentials.existingSecret }}
+- name: llm-leaf-credentials
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0440
+{{- end }}
 {{- end }}
 {{- with .Values.extraVolumes }}
 {{ toYaml . }}
