@@ -260,6 +260,7 @@ class App:
             lag_s=self._lag.take(),
             is_degraded=self.lifecycle.health.is_degraded,
             is_policy_current=self._reloader is None or self._reloader.is_ok,
+            live_tools=self.replica.tools.live_count,
         )
         return Page(metrics.render(scrape), content_type=metrics.CONTENT_TYPE)
 

@@ -235,6 +235,34 @@ async def within(clock: _Timers, seconds: float, work: Coroutine[Any, Any, T], *
         timer.cancel()
 
 
+class _Time(_Timers, Protocol):
+    def now(self) -> float: ...
+
+
+class Beat:
+    """Moments that many wait for together, so that what they then do costs one wake-up and one write for all.
+
+    Moments are those of the wall clock, so that processes keep step as well.
+    """
+
+    def __init__(self, clock: _Time, *, every_s: float) -> None:
+        self._clock = clock
+        self._every_s = every_s
+        self._next: asyncio.Event | None = None
+
+    async def wait(self) -> None:
+        """Until the next moment: at most `every_s`."""
+        if self._next is None:
+            self._next = asyncio.Event()
+            self._clock.call_later(self._every_s - self._clock.now() % self._every_s, self._ring)
+        await self._next.wait()
+
+    def _ring(self) -> None:
+        if self._next is not None:
+            self._next.set()
+            self._next = None
+
+
 class Waker:
     """A nap that can be ended: `wait` lasts until `wake` or its time."""
 

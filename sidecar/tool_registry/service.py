@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from sidecar.component import Tasks
+from sidecar.component import Beat, Tasks
 from sidecar.errors import BusUnavailable, Conflict, InvalidRequest, Permanent
 from sidecar.models.base import rfc3339
 from sidecar.models.codec import decode, encode
@@ -40,6 +40,7 @@ from sidecar.tool_registry.publishing import (
 REMEMBER_S = 30 * 86_400
 MOST_KNOWN = 8_192
 MOST_TRIES = 4
+BEAT_S = 0.2
 
 
 class _Known(NamedTuple):
@@ -74,6 +75,7 @@ class ToolRegistry:
         self._subjects = subjects
         self._limits = limits or Limits()
         self._tasks = Tasks(on_crash)
+        self._beat = Beat(clock, every_s=BEAT_S)
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
         self.catalogue = Catalogue()
         self._follower = Follower(store=store, catalogue=self.catalogue, clock=clock, subjects=subjects)
@@ -119,6 +121,11 @@ class ToolRegistry:
             )
         return self.catalogue.resolve(tenant, ref, self._clock.now())
 
+    @property
+    def live_count(self) -> int:
+        """Versions of tools that live now, over all scopes."""
+        return self.catalogue.live_count(self._clock.now())
+
     async def _register(self, query: Query) -> Reply:
         scope = _scope(query)
         digest = blake2b(query.payload, digest_size=20, key=scope.encode()).digest()
@@ -129,6 +136,7 @@ class ToolRegistry:
             known = _Known(key_of(scope, registration), document_of(registration), registration.ttl_s)
             expires = await self._publish(known, registration)
         else:
+            await self._beat.wait()
             expires = await self._publish(known, None)
         self._remember(digest, known)
         subject = self._subjects.call(scope, known.key.name, known.key.version)

@@ -6,7 +6,8 @@ import logging
 
 import pytest
 
-from sidecar.component import Health, Lifecycle, Phase, Tasks, logged
+from sidecar.adapters.memory.clock import MemoryClock
+from sidecar.component import Beat, Health, Lifecycle, Phase, Tasks, logged
 from sidecar.errors import BusUnavailable, SidecarError
 
 
@@ -100,3 +101,23 @@ async def test_a_duty_that_fails_is_logged_and_one_that_is_broken_is_not_hidden(
     assert "the duty failed" in caplog.text
     with pytest.raises(ZeroDivisionError):
         duty(ZeroDivisionError())
+
+
+async def test_all_who_wait_for_a_beat_go_on_in_the_same_moment() -> None:
+    clock = MemoryClock(epoch_s=1000.05)
+    beat = Beat(clock, every_s=0.2)
+    moments: list[float] = []
+
+    async def wait() -> None:
+        await beat.wait()
+        moments.append(round(clock.now(), 6))
+
+    first, second = asyncio.ensure_future(wait()), asyncio.ensure_future(wait())
+    await clock.advance(0.1)
+    first.cancel()
+    third = asyncio.ensure_future(wait())
+    await clock.advance(0.1)
+    late = asyncio.ensure_future(wait())
+    await clock.advance(0.2)
+    await asyncio.wait([first, second, third, late])
+    assert moments == [1000.2, 1000.2, 1000.4]

@@ -137,3 +137,8 @@ def test_tenants_past_the_bound_share_a_label() -> None:
         tally.ended(f"t{number}", done())
     assert len({label.tenant for label, _ in tally.jobs}) == MOST_TENANTS + 1
     assert sum(count for (label, _), count in tally.jobs.items() if label.tenant == OTHERS) == 5
+
+
+def test_live_tools_are_told_by_every_replica() -> None:
+    scrape = Scrape(stats(is_scheduler=False), Tally(), 0.0, False, True, live_tools=12)
+    assert b"sidecar_tools_live 12.0" in render(scrape)

@@ -22,6 +22,7 @@ class Scrape(NamedTuple):
     lag_s: float
     is_degraded: bool
     is_policy_current: bool
+    live_tools: int = 0
 
 
 def render(scrape: Scrape) -> bytes:
@@ -53,6 +54,9 @@ def _process(scrape: Scrape) -> Iterator[Metric]:
     yield GaugeMetricFamily("sidecar_inflight", "Jobs that run here.", value=stats.slots_used)
     yield GaugeMetricFamily("sidecar_slots", "Jobs that may run here at once.", value=stats.slots)
     yield GaugeMetricFamily("sidecar_is_scheduler", "1 where the lease is.", value=stats.is_scheduler)
+    yield GaugeMetricFamily(
+        "sidecar_tools_live", "Versions of tools that live, over all scopes.", value=scrape.live_tools
+    )
     yield GaugeMetricFamily("sidecar_degraded", "1 while something is away.", value=scrape.is_degraded)
     yield GaugeMetricFamily(
         "sidecar_event_loop_lag_seconds", "The event loop's worst delay since the last scrape.", value=scrape.lag_s
