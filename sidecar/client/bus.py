@@ -137,7 +137,9 @@ class Bus:
         if subscription is None:
             return
         try:
-            # Only where the server answers: nats-py gives up a drain after a while, and keeps half of it.
+            # What nats-py calls a drain may end before the server has read of it, and keeps half of the
+            # subscription where the server does not answer: it is only called once the server has done its part.
+            await self._nc._send_unsubscribe(subscription._id)
             await self.flush(timeout_s=timeout_s)
             await self._unhurried(subscription.drain(), timeout_s=timeout_s)  # type: ignore[no-untyped-call]
         except (BusUnavailable, *FOREIGN):
@@ -163,9 +165,14 @@ class Bus:
     async def flush(self, *, timeout_s: float) -> None:
         """Returns once the server has read all that was sent, subscriptions included. Raises BusUnavailable."""
         try:
-            await self._unhurried(self._nc.flush(timeout=_PONG_TIMEOUT_S), timeout_s=timeout_s)
+            await self._unhurried(self._ping_twice(), timeout_s=timeout_s)
         except FOREIGN as e:
             raise self._explain(e, "flush") from e
+
+    async def _ping_twice(self) -> None:
+        """nats-py writes a ping past what it still holds back; a second one is behind all of that."""
+        await self._nc.flush(timeout=_PONG_TIMEOUT_S)
+        await self._nc.flush(timeout=_PONG_TIMEOUT_S)
 
     async def _unhurried(self, work: Coroutine[Any, Any, None], *, timeout_s: float) -> None:
         """Wait for `work` without ever cancelling it: nats-py's reader dies of a pong that nobody waits for."""
