@@ -214,7 +214,8 @@ def _tool_calls(prompt: Prompt, behaviour: Behaviour) -> tuple[ToolCall, ...]:
         return behaviour.tools
     choice = prompt.tool_choice or {}
     named = choice.get("tool", {}).get("name")
-    for spec in prompt.tools:
+    # Forced to call any: the first tool, and the last one once there are results; a model goes on, too.
+    for spec in reversed(prompt.tools) if prompt.tool_results else prompt.tools:
         if named == spec.get("name") or (named is None and "any" in choice):
             schema = spec.get("inputSchema", {}).get("json", {})
             return (ToolCall(spec["name"], make_instance(schema) or {}),)
