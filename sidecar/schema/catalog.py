@@ -41,6 +41,9 @@ MESSAGES: tuple[MessageSpec, ...] = (
     MessageSpec("tool_registered", tool.ToolRegistered, "Tool registered", "Where to listen, and until when."),
     MessageSpec("tool_deregistration", tool.ToolDeregistration, "Tool deregistration", "Takes a version back."),
     MessageSpec("tool_deregistered", tool.ToolDeregistered, "Tool deregistered", "Whether there was one."),
+    MessageSpec(
+        "tool_list_request", tool.ToolListRequest, "Tool list request", "Which tools to list. May be empty."
+    ),
     MessageSpec("tool_list", tool.ToolList, "Tool list", "The tools that a scope offers."),
     MessageSpec("object_put", objects.ObjectPut, "Object put", "A piece of an upload, or its end."),
     MessageSpec("object_info", objects.ObjectInfo, "Object info", "What was stored."),

@@ -154,6 +154,7 @@ _MESSAGES: dict[str, Any] = {
     "tool_registered": tool.ToolRegistered(subject="llm.v1.call.acme.orders.1_2_0", expires=_LATER),
     "tool_deregistration": tool.ToolDeregistration(name="orders", version="1.2.0"),
     "tool_deregistered": tool.ToolDeregistered(name="orders", version="1.2.0", removed=True),
+    "tool_list_request": tool.ToolListRequest(shared=True),
     "tool_list": tool.ToolList(tools=(_TOOL,)),
     "object_put": objects.ObjectPut(name="photo.png", upload="7f9c2b", part=0, data=b"\x89PNG\r\n\x1a\n"),
     "object_put.end": objects.ObjectPut(

@@ -58,5 +58,11 @@ NOTES: dict[str, str] = {
     "ToolRegistration.ttl_s": "Seconds that the registration lives unless it is repeated.",
     "ToolRegistration.timeout_s": "Seconds that one call may take.",
     "ToolRegistration.idempotent": "Whether a call may be repeated when its outcome is not known.",
+    "ToolListRequest.name": "Only versions of this tool.",
+    "ToolListRequest.shared": "Also tools of scope `shared`, as far as this tenant's jobs may call them.",
+    "ToolList.cursor": "Asks for the next page; null on the last.",
+    "ToolInfo.expires": "When the registration ends unless it is repeated.",
+    "ToolInfo.discovered": "Whether this is a micro service that was found, not registered.",
+    "ToolRegistered.expires": "Never earlier than promised by `ttl_s`; a renewal of a long one may last longer.",
     "ToolRegistered.subject": "Subscribe here with the queue group `tool`.",
 }

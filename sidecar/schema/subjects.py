@@ -55,7 +55,14 @@ CHANNELS: tuple[Channel, ...] = (
         "Take a version of a tool back.",
         ("tool_deregistered",),
     ),
-    Channel("tools_list", "tools.{scope}.list", "receive", ("empty",), "List a scope's tools.", ("tool_list",)),
+    Channel(
+        "tools_list",
+        "tools.{scope}.list",
+        "receive",
+        ("tool_list_request",),
+        "List a scope's tools.",
+        ("tool_list",),
+    ),
     Channel("models", "models.{tenant}", "receive", ("empty",), "List the models.", ("models_page",)),
     Channel(
         "objects_put",
