@@ -5,6 +5,7 @@ Queues are the stream's (as of the last reconcile and what was heard since), sha
 
 import heapq
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import chain, islice
 from operator import itemgetter
 from typing import NamedTuple, cast, get_args
 
@@ -146,12 +147,13 @@ def _tenants(
     spent = _spent(books)
     names = _most_important(queues.jobs, spent, books.meter.tenants)
     total = sum(account.cost.sum(books.now) for account in books.meter.tenants.values())
-    rest = {*queues.jobs, *books.meter.tenants, *spent}.difference(names)
+    # Who spent something stays where it stands all day, so that a page's tenants are the same in each round.
+    known = dict.fromkeys(chain(spent, books.meter.tenants, queues.jobs))
     listed, more = (
         tuple(_tenant(name, books, queues, spent=spent, total=total) for name in part)
-        for part in (names, _page(rest, int(epoch)))
+        for part in (names, _page(known, names, int(epoch)))
     )
-    return listed, more, _others(listed, books, queues, spent, others=len(rest))
+    return listed, more, _others(listed, books, queues, spent, others=len(known) - len(names))
 
 
 def _most_important(
@@ -185,11 +187,13 @@ def _others(
     )
 
 
-def _page(rest: Collection[str], turn: int) -> list[str]:
-    """By name, so that a tenant whose rank changes keeps its place."""
-    pages = -(-len(rest) // PAGE_OF_TENANTS) or 1
-    start = turn % pages * PAGE_OF_TENANTS
-    return sorted(rest)[start : start + PAGE_OF_TENANTS]
+def _page(known: Collection[str], listed: Collection[str], turn: int) -> list[str]:
+    """Those of this turn's page that are not listed anyway."""
+    if len(known) <= len(listed):
+        return []
+    start = turn % -(-len(known) // PAGE_OF_TENANTS) * PAGE_OF_TENANTS
+    others = set(listed)
+    return [name for name in islice(known, start, start + PAGE_OF_TENANTS) if name not in others]
 
 
 def _tenant(name: str, books: Books, queues: Queues, *, spent: Mapping[str, float], total: float) -> TenantStats:

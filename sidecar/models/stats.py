@@ -90,8 +90,9 @@ class ModelStats(Open, frozen=True, kw_only=True):
 class Stats(Open, frozen=True, kw_only=True):
     """One replica's second. `tenants` are those with most queued and running jobs, `MAX_TENANTS` at most.
 
-    Where there are more, `more_tenants` is a page of the others by name, the next page every second: who keeps
-    them knows all tenants after as many seconds as there are pages. `other_tenants` sums up those of all pages.
+    Where there are more, all are divided into pages of `PAGE_OF_TENANTS`, a page for each second in turn, and
+    `more_tenants` are those of the page that are not in `tenants`: who keeps them knows all after a round.
+    `other_tenants` sums up all that are not in `tenants`.
     """
 
     replica: str

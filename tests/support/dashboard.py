@@ -57,8 +57,7 @@ def tenant_stats(i: int, second: int, *, of: int) -> TenantStats:
 def many_tenants(count: int, second: int, **more: object) -> Stats:
     """What the scheduler says in this second with so many tenants: the busiest, and a page of the others."""
     rest = max(0, count - MAX_TENANTS)
-    pages = -(-rest // PAGE_OF_TENANTS) or 1
-    start = MAX_TENANTS + second % pages * PAGE_OF_TENANTS
+    start = second % -(-count // PAGE_OF_TENANTS) * PAGE_OF_TENANTS
     fields = {
         "replica": "sidecar-0",
         "version": "1.0.0",
@@ -77,7 +76,8 @@ def many_tenants(count: int, second: int, **more: object) -> Stats:
         "tenants": tuple(tenant_stats(i, second, of=count) for i in range(min(count, MAX_TENANTS))),
         "other_tenants": OtherTenants(tenants=rest, queued=9_000, running=100, tokens_per_minute=800_000),
         "more_tenants": tuple(
-            tenant_stats(i, second, of=count) for i in range(start, min(count, start + PAGE_OF_TENANTS))
+            tenant_stats(i, second, of=count)
+            for i in range(max(start, MAX_TENANTS), min(count, start + PAGE_OF_TENANTS))
         ),
         "pools": tuple(
             PoolStats(

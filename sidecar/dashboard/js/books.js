@@ -45,7 +45,7 @@ export class Books {
       if (text(tenant?.tenant)) this.tenants.set(tenant.tenant, tenantRow(tenant, now));
     }
     const others = number(stats.other_tenants?.tenants);
-    const goneMs = 1000 * (2 * Math.ceil(others / PAGE_OF_TENANTS) + 3);
+    const goneMs = 1000 * (2 * Math.ceil(others / PAGE_OF_TENANTS) + 5);
     for (const [name, { at }] of this.tenants) if (now - at > goneMs) this.tenants.delete(name);
   }
 

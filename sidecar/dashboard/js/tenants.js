@@ -111,7 +111,7 @@ export class Tenants {
     const others = stats?.other_tenants?.tenants ?? 0;
     const total = stats ? Math.max(known, stats.tenants.length + others) : known;
     const words = [wanted ? `${count(this.rows.length)} of ${plural(total, "tenant")}` : plural(total, "tenant")];
-    if (others > 0) words.push(`the ${stats.tenants.length} busiest each second, the others in turn every ${Math.ceil(others / 100)} s`);
+    if (others > 0) words.push(`the ${stats.tenants.length} busiest each second, the others in turn every ${Math.ceil((stats.tenants.length + others) / 100)} s`);
     if (isHeld) words.push("rows keep their places while you are among them");
     if (total > known) words.push(`${count(total - known)} still to come`);
     setText(this.summary, `${words.join(" · ")}.`);
