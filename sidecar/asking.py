@@ -8,7 +8,7 @@ import msgspec
 
 from sidecar.accounting import dearest_factor
 from sidecar.coordinator.service import Coordinator, Selection
-from sidecar.errors import InvalidRequest, SidecarError
+from sidecar.errors import InvalidRequest, Permanent, SidecarError
 from sidecar.job_manager.tool_turn import Offered
 from sidecar.models.call import CallLimits, ModelCall, ToolSpec
 from sidecar.models.facts import RunFacts
@@ -28,6 +28,7 @@ _Remembered = tuple[Selection, int, "weakref.ref[Opened]"]
 
 MOST_REMEMBERED = 20_000
 MOST_SPILL_PRICE = 2.0
+OLD_S = 30.0
 # The job's own timer ends a call first, and knows whether the timeout or the deadline was the reason.
 CLIENT_GRACE_S = 1.0
 
@@ -71,7 +72,7 @@ class Asker:
         admission.check_tenant(name, policy=tenant)
         classify(name, job_class, allowed=tenant.classes)
         _refuse_what_is_not_here(request, self._policy())
-        tools = self._toolbox.named(name, request) if request.tools else ()
+        tools = self._tools(opened, request) if request.tools else ()
         selection, tokens = self._select(opened, request, tenant, tools)
         max_tokens = self._max_tokens(request, tenant)
         asked = Asked(
@@ -107,6 +108,17 @@ class Asker:
         self._selections[seq] = (selection, tokens, read)
         if len(self._selections) > MOST_REMEMBERED:
             self._selections.popitem(last=False)
+
+    def _tools(self, opened: Opened, request: JobRequest) -> tuple[Offered, ...]:
+        """The tools that the sidecar is to run. Of an old request it is left to the job itself to look for them:
+        it may have begun with one that has gone since, or have outlived an outage that providers come back from.
+        """
+        try:
+            return self._toolbox.named(opened.stored.lane.tenant, request)
+        except Permanent as e:
+            if e.code != "unknown_tool" or self._clock.now() - opened.stored.stored_at < OLD_S:
+                raise
+        return ()
 
     def max_queue(self, lane: Lane) -> int:
         """How many jobs of the lane the tenant may have, queued and running."""

@@ -25,7 +25,7 @@ from sidecar.models.content import Message, ToolUseBlock
 from sidecar.models.event import Status
 from sidecar.models.facts import RunFacts
 from sidecar.models.profile import Candidate
-from sidecar.models.request import JobRequest, ToolChoice
+from sidecar.models.request import ToolChoice
 from sidecar.models.result import Usage
 from sidecar.ports import Clock
 from sidecar.request_handler.estimate import call_tokens, next_call_tokens
@@ -35,8 +35,8 @@ from sidecar.toolrun import Run, ToolRunner
 
 # A job that waits longer than this for room for its next turn says so.
 SAY_WAITING_S = 0.1
-# This replica may hear of a tool a moment later than the one that admitted the job.
-LOOKS = 6
+# A tool that was there when the job was admitted, or may be there again, is looked for this long.
+LOOK_FOR_S = 20.0
 LOOK_S = 0.25
 
 
@@ -119,7 +119,7 @@ class Conversation:
         is_taken_over = job.journal is None and job.state.attempt > 1
         if job.journal is None:
             job.journal = await self._journals.read(*job.key) if is_taken_over else Journal()
-        talk.offered = await self._offered(job.state.tenant, job.request, job.journal.pins)
+        talk.offered = await self._offered(talk, job.journal.pins)
         talk.call = msgspec.structs.replace(talk.call, tools=(*talk.call.tools, *specs(talk.offered.values())))
         last = job.journal.last_turn
         if not is_taken_over or last is None:
@@ -218,17 +218,22 @@ class Conversation:
         finally:
             timer.cancel()
 
-    async def _offered(self, tenant: str, request: JobRequest, pins: tuple[Pin, ...]) -> dict[str, Offered]:
+    async def _offered(self, talk: _Talk, pins: tuple[Pin, ...]) -> dict[str, Offered]:
+        """The job's tools. One that is not there yet is waited for, without a slot; for a moment."""
+        tenant, request = talk.job.state.tenant, talk.job.request
         if pins:
             return {tool.name: tool for tool in self._toolbox.pinned(tenant, pins)}
-        for _ in range(LOOKS):
+        until = min(self._clock.now() + LOOK_FOR_S, talk.deadline)
+        while True:
             try:
                 return {tool.name: tool for tool in self._toolbox.named(tenant, request)}
             except Permanent as e:
-                if e.code != "unknown_tool":
+                if e.code != "unknown_tool" or self._clock.now() >= until:
                     raise
+                if talk.share.is_open:
+                    talk.share.release()
+                    await talk.job.wait_for(Status(state="waiting", waiting_for="tool", reason=e.message))
             await self._clock.sleep(LOOK_S)
-        return {tool.name: tool for tool in self._toolbox.named(tenant, request)}
 
 
 def _tokens(talk: _Talk, call: ModelCall) -> int:

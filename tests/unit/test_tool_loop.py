@@ -527,6 +527,79 @@ async def test_an_answer_that_does_not_fit_is_repaired_with_what_tools_said() ->
         ]
 
 
+async def deregister(b: Bench, name: str, version: str = "1.0.0") -> None:
+    payload = encode({"name": name, "version": version})
+    await b.ask("tools", "acme", "deregister", payload=payload)
+
+
+async def test_a_job_keeps_the_version_it_began_with() -> None:
+    clock = MemoryClock()
+    async with bench(by_turn(clock, [call("t", "u0")], [call("t", "u1")], [call("t", "u2")])) as b:
+        await b.fleet("one", "two")
+        tools = Providers(b)
+        await tools.add("t", lambda _: "old", takes_s=2.0, idempotent=True)
+        job = await b.submit(tools=["t"])
+        await b.until(lambda: tools.times("t") == 1)
+        await tools.add("t", lambda _: "new", version="1.1.0")
+        stored = await b.stored(job)
+        assert stored is not None
+        b.kill(next(replica for replica in b.replicas if replica.name == stored.state.owner))
+        await b.result(job)
+        assert {a.version for a in activities(await b.events(job))} == {"1.0.0"}
+        other = await b.submit(tools=["t"])
+        await b.result(other)
+        assert {a.version for a in activities(await b.events(other))} == {"1.1.0"}
+
+
+async def test_a_tool_that_goes_while_the_job_runs_is_told_and_the_job_goes_on() -> None:
+    clock = MemoryClock()
+    async with bench(by_turn(clock, [call("t", "u0")], [call("t", "u1")])) as b:
+        await b.fleet("one", "two")
+        tools = Providers(b)
+        await tools.add("t", takes_s=40.0, timeout_s=100, idempotent=True)
+        job = await b.submit(tools=["t"])
+        await b.until(lambda: tools.times("t") == 1)
+        await clock.advance(31)
+        await deregister(b, "t")
+        for replica in list(b.replicas):
+            b.kill(replica)
+        await b.fleet("three")
+        result = await b.result(job)
+        assert result.state == "succeeded"
+        assert [r.is_error for r in results(b.model.calls[-1])] == [True]
+        assert "no longer registered" in value(results(b.model.calls[-1])[0])
+
+
+async def test_a_job_that_outlived_an_outage_waits_for_its_provider_to_come_back() -> None:
+    clock = MemoryClock()
+    async with bench(by_turn(clock, [call("t")])) as b:
+        (replica,) = await b.fleet("one")
+        tools = Providers(b)
+        await tools.add("t", ttl_s=60)
+        await b.stop(replica)
+        jobs = [await b.submit(tools=["t"]) for _ in range(3)]
+        await clock.advance(120)
+        await b.fleet("two", slots=1)
+        await clock.advance(5)
+        assert {(await b.stored(job)).state.state for job in jobs} == {"waiting"}  # type: ignore[union-attr]
+        await tools.add("t")
+        for job in jobs:
+            assert (await b.result(job)).state == "succeeded"
+
+
+async def test_a_provider_that_never_comes_back_ends_the_job() -> None:
+    async with bench() as b:
+        (replica,) = await b.fleet("one")
+        await Providers(b).add("t", ttl_s=60)
+        await b.stop(replica)
+        job = await b.submit(tools=["t"])
+        await b.clock.advance(120)
+        await b.fleet("two")
+        result = await b.result(job)
+        assert result.error is not None
+        assert (result.state, result.error.code) == ("failed", "unknown_tool")
+
+
 # What the client has to do itself.
 
 
