@@ -304,3 +304,33 @@ async def test_a_tenants_own_view_hears_that_tenant_alone(server: NatsServer, ch
         assert "globex" not in await scene.page.evaluate("document.body.innerText")
         assert not await scene.page.evaluate("document.querySelector('[data-view=tenants]').checkVisibility()")
         assert scene.page.problems == []
+
+
+ORDERS = {
+    "1.1=a 1.2=b 1.3=c": "abc",
+    "1.1=a 1.1=a 1.2=b 1.1=a": "ab",
+    "1.2=b 1.1=a": "ab",
+    "1.1=a 1.4=d": "a",
+    "1.1=a 1.4=d 1.3=c 1.2=b": "abcd",
+    "1.1=a 1.4=d release": "ad",
+    "1.1=a 1.4=d release 1.5=e 1.2=b": "ade",
+    "1.1=a 2.1=x 1.2=b 2.2=y": "xy",
+    "1.1=a 1.3=c 2.1=x release 2.2=y": "xy",
+    "2.2=y 1.1=a 2.1=x": "xy",
+    "3.2=z release": "z",
+}
+_TELL = """async (steps) => {
+  const { Story } = await import('/js/story.js');
+  const story = new Story();
+  for (const step of steps) {
+    const [, attempt, n, text] = /(\\d+)\\.(\\d+)=(.)/.exec(step) ?? [];
+    if (step === 'release') story.release(story.held);
+    else story.hear({ attempt: Number(attempt), n: Number(n), type: 'delta', data: { index: 0, text } });
+  }
+  return story.text;
+}"""
+
+
+async def test_events_are_told_in_their_order_and_once(scene: Scene) -> None:
+    told = {each: await scene.page.evaluate(f"({_TELL})({json.dumps(each.split(' '))})") for each in ORDERS}
+    assert told == ORDERS

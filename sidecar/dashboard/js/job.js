@@ -77,6 +77,7 @@ class Follower {
     if (this.isLoading) return;
     this.isLoading = true;
     this.askedAt = Date.now();
+    let held = this.story.held;
     this.onNews();
     try {
       await this.bus.replay(this.tenant, this.job, this.story.place, (event) => this.story.hear(event));
@@ -85,12 +86,15 @@ class Follower {
       this.isMissing = false;
     } catch (error) {
       this.isMissing = error.kind === "missing";
+      held = this.story.held;
       if (!this.isStopped) this.#fail(this.isMissing ? `There is no such job: ${error.message}` : error.message);
     } finally {
       this.isLoading = false;
     }
-    this.story.release();
+    this.story.release(held);
     this.onNews();
+    // What came while we asked may lack what was stored after the answer.
+    if (this.story.hasHole && !this.isStopped) this.catchUp();
   }
 
   #hear(event) {

@@ -41,16 +41,22 @@ export class Story {
   /** Take an event in. One that is known is dropped; one that comes too early waits for those before it. */
   hear(event) {
     if (!Number.isInteger(event?.attempt) || !Number.isInteger(event?.n)) return;
-    if (event.attempt < this.attempt || (event.attempt === this.attempt && event.n <= this.n)) return;
+    if (this.#isKnown(event)) return;
     if (this.waiting.size < MOST_WAITING) this.waiting.set(`${event.attempt}.${event.n}`, event);
     this.#tell();
   }
 
-  /** Take what waits without those before it: they are stored no more. */
-  release() {
-    const rest = [...this.waiting.values()].sort((a, b) => a.attempt - b.attempt || a.n - b.n);
-    this.waiting.clear();
-    for (const event of rest) this.#take(event);
+  /** What waits now, for `release` after those before it have been asked for. */
+  get held() {
+    return [...this.waiting.keys()];
+  }
+
+  /** Take these without those before them: they are stored no more. */
+  release(keys) {
+    const rest = keys.map((key) => this.waiting.get(key)).filter((event) => event !== undefined);
+    for (const key of keys) this.waiting.delete(key);
+    for (const event of rest.sort((a, b) => a.attempt - b.attempt || a.n - b.n)) this.#take(event);
+    this.#tell();
   }
 
   #tell() {
@@ -67,7 +73,12 @@ export class Story {
     return undefined;
   }
 
+  #isKnown(event) {
+    return event.attempt < this.attempt || (event.attempt === this.attempt && event.n <= this.n);
+  }
+
   #take(event) {
+    if (this.#isKnown(event)) return;
     if (event.attempt > this.attempt) {
       this.attempt = event.attempt;
       this.#restart();
