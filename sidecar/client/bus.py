@@ -164,6 +164,8 @@ class Bus:
 
     async def flush(self, *, timeout_s: float) -> None:
         """Returns once the server has read all that was sent, subscriptions included. Raises BusUnavailable."""
+        if self._is_closing:
+            raise BusUnavailable("the client was closed")
         try:
             await self._unhurried(self._ping_twice(), timeout_s=timeout_s)
         except FOREIGN as e:

@@ -16,7 +16,7 @@ import pytest
 from sidecar import SidecarClient, ToolContext, ToolError, ToolProvider, tool
 from sidecar.client import InvalidTool
 from sidecar.client.tools import registering
-from sidecar.errors import AccessDenied, CallTimeout, InvalidRequest
+from sidecar.errors import AccessDenied, BusUnavailable, CallTimeout, InvalidRequest
 from tests.support.fake_registry import FakeRegistry
 from tests.support.nats_server import Access, Server, make_server, running
 
@@ -614,3 +614,20 @@ async def test_a_function_that_cancels_itself_is_answered_for(
         for name, how in (("odd", "cancel"), ("odd", "exit"), ("leave", "exit")):
             assert (await registry.fail(name, {"how": how}))[0] == 500
             assert await registry.ask(name, {"how": "well"}) == "well"
+
+
+async def test_closing_the_client_ends_a_start(client: SidecarClient, registry: FakeRegistry) -> None:
+    await registry.deafen()
+    asked = asyncio.Event()
+
+    async def say_nothing(_: Any) -> None:
+        asked.set()
+
+    registry._register = say_nothing  # type: ignore[method-assign]
+    await registry.listen()
+    client.request_timeout_s = 1.0
+    starting = asyncio.ensure_future(client.provide([add]).start())
+    await asyncio.wait_for(asked.wait(), WAIT_S)
+    await client.close()
+    with pytest.raises(BusUnavailable):
+        await asyncio.wait_for(starting, WAIT_S)

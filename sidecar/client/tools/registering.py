@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 
 from sidecar.client.bus import Bus
 from sidecar.client.tools.serving import ToolServer
-from sidecar.errors import Permanent, SidecarError, Temporary
+from sidecar.errors import BusUnavailable, Permanent, SidecarError, Temporary
 from sidecar.models.codec import encode
 from sidecar.models.subjects import Subjects, call_cancelled
 from sidecar.models.tool import ToolDeregistration, ToolRegistered
@@ -83,6 +83,13 @@ class Registrar:
 
     async def keep(self) -> None:
         """Runs until `leave` was called or the client is closed."""
+        try:
+            await self._keep()
+        finally:
+            if not self.tried.done():
+                self.tried.set_result(BusUnavailable("the client was closed"))
+
+    async def _keep(self) -> None:
         pause_s = _FIRST_PAUSE_S
         third_s = self._tool.registration.ttl_s / 3
         while not self._is_leaving:
