@@ -153,8 +153,9 @@ async def test_objects_of_one_job_are_bounded_together() -> None:
 async def test_objects_age() -> None:
     async with bench() as b:
         await b.replica()
+        b.bus.objects_s = 10
         await MemoryBlobs(b.bus).put("acme", "photo.png", PNG)
-        await b.clock.advance(b.bus.objects_s + 1)
+        await b.clock.advance(11)
         result = await b.result(await b.submit(asks(IMAGE)))
         assert result.state == "failed"
 

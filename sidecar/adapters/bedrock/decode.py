@@ -89,6 +89,9 @@ class BlockReader:
         image = block.get("image")
         if isinstance(image, Mapping):
             return (self._image(image, block),)
+        cited = block.get("citationsContent")
+        if isinstance(cited, Mapping):
+            return self._cited(cited, block)
         if "toolResult" in block:
             return (OtherBlock(value=_as_it_came(block)),)
         kind = next(iter(block), "empty")
@@ -105,6 +108,18 @@ class BlockReader:
             ReasoningBlock(text=piece.text) if piece.is_reasoning else TextBlock(text=piece.text)
             for piece in split_thinking(text)
         )
+
+    def _cited(self, cited: Mapping[str, Any], block: Mapping[str, Any]) -> Iterable[AnswerBlock]:
+        parts = cited.get("content") or ()
+        if not all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in parts):
+            return (self.other(block, "the answer holds citations of an unknown form"),)
+        found = self.citations(cited.get("citations") or ())
+        return (*self.text("".join(part["text"] for part in parts)), *found)
+
+    def citations(self, found: Iterable[Mapping[str, Any]]) -> Iterable[AnswerBlock]:
+        """The sources of the text before, as they came: one block, none without sources."""
+        kept = [_as_it_came(citation) for citation in found]
+        return (OtherBlock(value={"citations": kept}),) if kept else ()
 
     def answer(self, text: str) -> TextBlock:
         """An answer that was given by calling the tool for it."""
@@ -167,18 +182,17 @@ class BlockReader:
     def _reasoning(self, reasoning: Mapping[str, Any], block: Mapping[str, Any]) -> Iterable[AnswerBlock]:
         thought = reasoning.get("reasoningText")
         if isinstance(thought, Mapping) and isinstance(thought.get("text"), str):
+            if not thought["text"] and not thought.get("signature"):
+                return ()
             return (ReasoningBlock(text=thought["text"], signature=thought.get("signature")),)
         redacted = reasoning.get("redactedContent")
-        if isinstance(redacted, str):
-            return (ReasoningBlock(redacted=b64decode(redacted)),)
-        if isinstance(redacted, bytes):
-            return (ReasoningBlock(redacted=redacted),)
+        if hidden := binary(redacted):
+            return (ReasoningBlock(redacted=hidden),)
         return (self.other(block, "the answer holds reasoning of an unknown form"),)
 
     def _image(self, image: Mapping[str, Any], block: Mapping[str, Any]) -> AnswerBlock:
-        data = (image.get("source") or {}).get("bytes")
-        if isinstance(data, str):
-            data = b64decode(data)
+        source = image.get("source")
+        data = binary(source.get("bytes")) if isinstance(source, Mapping) else None
         if data and image.get("format") in ("png", "jpeg", "gif", "webp"):
             return ImageBlock(source=Source(data=data), format=image["format"])
         return self.other(block, "the answer holds an image of an unknown form")
@@ -206,6 +220,16 @@ class BlockReader:
             self.warnings.append(f"the model stopped for the unknown reason {raw!r}")
             return "other"
         return found
+
+
+def binary(value: Any) -> bytes | None:
+    """Binary content as either transport gives it; None for what is none."""
+    if isinstance(value, bytes):
+        return value
+    try:
+        return b64decode(value, validate=True) if isinstance(value, str) else None
+    except ValueError:
+        return None
 
 
 def _is_too_deep(value: Any) -> bool:

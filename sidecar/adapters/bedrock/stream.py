@@ -6,7 +6,7 @@ import msgspec
 
 from sidecar.adapters.bedrock.answer_text import AnswerText
 from sidecar.adapters.bedrock.call_form import Encoded
-from sidecar.adapters.bedrock.decode import CUTTING_STOPS, BlockReader
+from sidecar.adapters.bedrock.decode import CUTTING_STOPS, BlockReader, binary
 from sidecar.adapters.bedrock.thinking import Piece, ThinkingSplitter
 from sidecar.adapters.bedrock.wire import (
     AnyDelta,
@@ -217,8 +217,11 @@ class Assembler:
             found.append(ReasoningBlock(text="".join(block.thoughts), signature=block.signature))
         if text := "".join(block.pieces):
             found.append(TextBlock(text=text))
-        if block.unknown or (block.start and not found):
-            found.extend(self._reader.read({**block.start, "deltas": block.unknown}))
+        citations = [delta["citation"] for delta in block.unknown if isinstance(delta.get("citation"), dict)]
+        found.extend(self._reader.citations(citations))
+        unknown = [delta for delta in block.unknown if not isinstance(delta.get("citation"), dict)]
+        if unknown or (block.start and not found):
+            found.extend(self._reader.read(_joined(block.start, unknown)))
         return found
 
     def _tool_use(self, block: _Block, tool: ToolUseStart, *, is_last: bool) -> AnswerBlock:
@@ -236,3 +239,18 @@ class Assembler:
         except msgspec.DecodeError:
             return self._reader.other(raw, f"the arguments of tool {tool.name!r} are cut or not JSON")
         return self._reader.tool_use(use_id=tool.tool_use_id, name=tool.name, arguments=arguments, raw=raw)
+
+
+def _joined(start: dict[str, Any], deltas: list[dict[str, Any]]) -> dict[str, Any]:
+    """A block of a kind that is seldom streamed, in the form of a whole answer where that is known."""
+    image, pieces = start.get("image"), [_image_piece(delta) for delta in deltas]
+    data = b"".join(piece for piece in pieces if piece is not None)
+    if not isinstance(image, dict) or not data or None in pieces:
+        return {**start, "deltas": deltas}
+    return {"image": {**image, "source": {"bytes": data}}}
+
+
+def _image_piece(delta: dict[str, Any]) -> bytes | None:
+    image = delta.get("image")
+    source = image.get("source") if isinstance(image, dict) else None
+    return binary(source.get("bytes")) if isinstance(source, dict) else None
