@@ -27,6 +27,7 @@ SEPARATE = {
     "bedrock": "benchmarks.bedrock_cpu",
     "chaos": "benchmarks.chaos",
     "models": "benchmarks.models",
+    "filters": "benchmarks.filters",
     "tools": "benchmarks.tools",
 }
 """Benches of their own, with arguments of their own."""

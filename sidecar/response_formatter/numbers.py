@@ -1,7 +1,7 @@
 """Runs of digits as people write them, in groups with spaces, hyphens or dots between; and cards among them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import NamedTuple
 
@@ -53,29 +53,20 @@ class Stretch(NamedTuple):
         return len(set(self.gaps)) <= 1
 
 
-class Words:
-    """The words of one text that say what a number after them is."""
-
-    def __init__(self, text: str, start: int) -> None:
-        self._text = text
-        self._since = max(0, start - CONTEXT)
-        self._places: dict[re.Pattern[str], list[tuple[int, int]]] = {}
-
-    def stand_before(self, at: int, pattern: "re.Pattern[str]") -> bool:
-        """Whether one that `pattern` matches stands within `CONTEXT` characters before a place."""
-        places = self._places.get(pattern)
-        if places is None:
-            places = [match.span() for match in pattern.finditer(self._text, self._since)]
-            self._places[pattern] = places
-        return any(start >= at - CONTEXT and end <= at for start, end in places)
-
-
 class Run:
     """Groups of digits close enough to be one number."""
 
     def __init__(self, text: str, groups: list[Group]) -> None:
         self.text = text
         self.groups = groups
+        self._announced: dict[int, bool] = {}
+
+    def is_announced(self, at: int, announces: Callable[[str], bool]) -> bool:
+        """Whether what stands before a place says what follows; asked once a place."""
+        known = self._announced.get(at)
+        if known is None:
+            known = self._announced[at] = announces(before(self.text, at))
+        return known
 
     @cached_property
     def stretches(self) -> tuple[Stretch, ...]:

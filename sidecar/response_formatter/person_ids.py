@@ -6,10 +6,11 @@ Kingdom HMRC's manual NIM39110.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from importlib import import_module
 from typing import NamedTuple
 
-from sidecar.response_formatter.numbers import Run, Stretch, Words
+from sidecar.response_formatter.numbers import Run, Stretch, before
 from sidecar.response_formatter.spans import Found, each_start
 
 _PERSONAL = r"identi|personal|national|citizen|tax(?:payer)?[ -]?(?:id|n)|steuer|fiscal|\bid\b|passport"
@@ -42,7 +43,7 @@ def _number(
     is_strong: bool = False,
 ) -> NumberForm:
     sizes = tuple(tuple(int(size) for size in form.split("-")) for form in grouped.split())
-    return NumberForm(country, digits, module, re.compile(words, re.IGNORECASE), sizes, joints, is_strong)
+    return NumberForm(country, digits, module, re.compile(words), sizes, joints, is_strong)
 
 
 _NUMBERS: tuple[NumberForm, ...] = (
@@ -92,7 +93,6 @@ _NUMBERS: tuple[NumberForm, ...] = (
     _number("ar", 11, "ar.cuit", r"\bcui[tl]\b", "2-8-1", "--"),
     _number("cl", 9, "cl.rut", r"\bru[tn]\b"),
     _number("cn", 18, "cn.ric", r"", "18", is_strong=True),
-    _number("mx", 11, "mx.nss", r"\bnss\b|seguro social|imss"),
     _number("my", 12, "my.nric", r"\bmykad\b|nric|\bic\b", "6-2-4", "--"),
 )
 _BY_DIGITS: dict[int, tuple[NumberForm, ...]] = {
@@ -110,7 +110,7 @@ class LetterForm(NamedTuple):
 
 def _letters(country: str, pattern: str, module: str | None, words: str | None = None) -> LetterForm:
     whole = re.compile(rf"(?<![^\W_])(?<![\w][\-.]){pattern}(?![^\W_])(?!-\w)")
-    named = re.compile(words, re.IGNORECASE) if words else None
+    named = re.compile(words) if words else None
     return LetterForm(country, whole, module, named, pattern.startswith(("\\d", "(?:19", "[12]")))
 
 
@@ -149,11 +149,11 @@ _AT_DIGIT = tuple(form for form in _LETTERS if form.at_digit)
 _AT_LETTER = tuple(form for form in _LETTERS if not form.at_digit)
 
 
-def number_id(run: Run, words: Words) -> Iterator[Found]:
-    """Persons' numbers among a run's stretches. `words` are those of the text that the run is from."""
+def number_id(run: Run) -> Iterator[Found]:
+    """Persons' numbers among a run's stretches."""
     for one in run.stretches:
         for form in _BY_DIGITS.get(len(one.digits), ()):
-            if _is_it(one, form, words):
+            if _is_it(run.text, one, form):
                 yield Found(one.start, one.end, f"national_id_{form.country}")
                 break
 
@@ -161,26 +161,30 @@ def number_id(run: Run, words: Words) -> Iterator[Found]:
 def ids_with_letters(text: str, start: int) -> Sequence[Found]:
     """Persons' numbers that have letters."""
     found = []
-    words = Words(text, start)
     for place in each_start(_START, text, start):
         at = place.start()
         for form in _AT_DIGIT if text[at].isdecimal() else _AT_LETTER:
             match = form.pattern.match(text, at)
-            if match is None or (form.words is not None and not words.stand_before(at, form.words)):
+            if match is None or (form.words is not None and not form.words.search(before(text, at))):
                 continue
             if form.module is None or _checker(form.module)(_compact(match[0])):
                 found.append(Found(at, match.end(), f"national_id_{form.country}"))
     return found
 
 
-def _is_it(one: Stretch, form: NumberForm, words: Words) -> bool:
+def _is_it(text: str, one: Stretch, form: NumberForm) -> bool:
     if len(set(one.digits)) < 2:
         return False
     is_formed = one.sizes in form.grouped and (not form.joints or "".join(one.gaps) == form.joints)
     is_known = (is_formed or form.is_strong) and one.is_bare
-    if not is_known and not (form.words.pattern and words.stand_before(one.start, form.words)):
+    if not _is_number(form.module, one.digits):
         return False
-    return _checker(form.module)(one.digits)
+    return is_known or (bool(form.words.pattern) and form.words.search(before(text, one.start)) is not None)
+
+
+@lru_cache(maxsize=8192)
+def _is_number(module: str, digits: str) -> bool:
+    return _checker(module)(digits)
 
 
 def _compact(value: str) -> str:
@@ -195,8 +199,14 @@ def _is_ssn(digits: str) -> bool:
 _CHECKERS: dict[str, Callable[[str], bool]] = {"us.ssn": _is_ssn}
 
 
+def load_checkers() -> None:
+    """Import all that is needed: when a policy is read, not while answers are on their way."""
+    for module in {form.module for form in _NUMBERS} | {form.module for form in _LETTERS if form.module}:
+        _checker(module)
+
+
 def _checker(module: str) -> Callable[[str], bool]:
-    """python-stdnum's `is_valid` of one kind of number; imported by the first text that has a candidate."""
+    """python-stdnum's `is_valid` of one kind of number."""
     known = _CHECKERS.get(module)
     if known is None:
         known = _CHECKERS[module] = import_module(f"stdnum.{module}").is_valid

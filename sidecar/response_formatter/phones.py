@@ -4,16 +4,21 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-from sidecar.response_formatter.numbers import Run, Stretch, Words, before
+from sidecar.response_formatter.numbers import Run, Stretch, before
 from sidecar.response_formatter.spans import Found
 
-_WORDS = re.compile(
-    r"phone|\btel\b|\btel[.:]|\btél|tel[eé]f|mobil|\bmob\b|\bcell|\bcall|\bfax|whatsapp|\bsms\b|\btext (?:me|us)"
-    r"|hotline|\bdial|\breach|\bring\b|handy|\bnummer\b|rufnummer|durchwahl|portable|appel|joindre|móvil|celular|llám|cellul"
-    r"|chiama|telemóvel|ligue|\bbel\b|kom[óo]rk|zadzwo|\bnumer\b|फ़ोन|फोन|मोबाइल|电话|電話|手机|手機|携帯|전화|тел|звон|هاتف|جوال|contact"
-    r"|signal|viber",
-    re.IGNORECASE,
-)
+# Words that announce a phone number: whole, by their beginning, and wherever they stand in the text before.
+_WHOLE = frozenset("tel tél mob fax sms bel ring dial mobi tfn".split())  # noqa: SIM905
+_BEGINNING = (
+    "telef", "teléf", "mobil", "cell", "call", "whatsapp", "hotline", "reach", "handy", "rufnummer", "durchwahl",
+    "nummer", "portable", "appel", "joindre", "móvil", "celular", "llám", "chiama", "telemóvel", "ligue", "komórk",
+    "komork", "zadzwo", "numer", "contact", "signal", "viber", "texte",
+)  # fmt: skip
+_INSIDE = (
+    "phone", "text me", "text us", "फ़ोन", "फोन", "मोबाइल", "电话", "電話", "手机", "手機", "携帯", "전화", "тел",
+    "звон", "هاتف", "جوال",
+)  # fmt: skip
+_WORD = re.compile(r"\w+")
 _NOT_WORDS = re.compile(
     r"\b(?:order|invoice|ticket|tracking|ref(?:erence)?|sku|part|serial|case|version|build|item|product|isbn|issn|ean"
     r"|upc|model|batch|lot|id|article|artikel|bestell\w*|rechnung\w*|pedido|factura|commande|facture|rfc|doi|account"
@@ -35,17 +40,20 @@ class PhoneBook:
     """Looks for numbers, national ones as they are dialled in `regions`."""
 
     def __init__(self, regions: Sequence[str]) -> None:
-        self._regions = tuple(regions)
+        import phonenumbers
 
-    def find(self, run: Run, words: Words) -> Iterator[Found]:
-        """`words` are those of the text that the run is from."""
+        self._regions = tuple(regions)
+        for region in self._regions:
+            phonenumbers.PhoneMetadata.metadata_for_region(region)
+
+    def find(self, run: Run) -> Iterator[Found]:
         for one in run.stretches:
-            if len(one.digits) <= _MOST and (start := self._start(run.text, one, words)) is not None:
+            if len(one.digits) <= _MOST and (start := self._start(run, one)) is not None:
                 yield Found(start, one.end, "phone")
 
-    def _start(self, text: str, one: Stretch, words: Words) -> int | None:
+    def _start(self, run: Run, one: Stretch) -> int | None:
         """Where the number begins, its sign included; None when it is no phone number."""
-        start = one.start
+        text, start = run.text, one.start
         if start and text[start - 1] in _SIGNS:
             plus = max(text.rfind(sign, max(0, start - 4), start) for sign in _PLUS)
             if plus >= 0 and all(c in _SIGNS for c in text[plus:start]):
@@ -53,14 +61,14 @@ class PhoneBook:
                 return plus if is_alone and self._is_international(one) else None
             if text[start - 1] == "(" and ")" in "".join(one.gaps):
                 start -= 1
-        if one.is_bare and self._is_national(one, words, has_bracket=start < one.start):
+        if one.is_bare and self._is_national(run, one, has_bracket=start < one.start):
             return None if _NOT_WORDS.search(before(text, start)) else start
         return None
 
     def _is_international(self, one: Stretch) -> bool:
         return len(one.sizes) <= _MOST_GROUPS and _is_possible(one.digits)
 
-    def _is_national(self, one: Stretch, words: Words, *, has_bracket: bool) -> bool:
+    def _is_national(self, run: Run, one: Stretch, *, has_bracket: bool) -> bool:
         digits, sizes = one.digits, one.sizes
         if len(sizes) > _MOST_GROUPS or len(set(digits)) < 2:
             return False
@@ -68,7 +76,7 @@ class PhoneBook:
             return _is_valid(digits[2:], ())
         if self._is_north_american(one, has_bracket=has_bracket):
             return True
-        if words.stand_before(one.start, _WORDS) and not _DATE_LIKE.fullmatch(digits):
+        if run.is_announced(one.start, _announces) and not _DATE_LIKE.fullmatch(digits):
             is_likely = (len(digits) >= 9 and len(set(digits)) > 2) or 1 < len(sizes) <= 6
             return is_likely or _is_valid(digits, self._regions)
         has_form = has_bracket or (digits[0] == "0" and sizes[0] >= 2)
@@ -81,6 +89,12 @@ class PhoneBook:
         if "US" not in self._regions and "CA" not in self._regions:
             return False
         return has_bracket or all(gap in _AMERICAN_GAPS for gap in one.gaps[-2:])
+
+
+def _announces(said: str) -> bool:
+    if any(word in said for word in _INSIDE):
+        return True
+    return any(word in _WHOLE or word.startswith(_BEGINNING) for word in _WORD.findall(said))
 
 
 @lru_cache(maxsize=4096)

@@ -6,10 +6,11 @@ says what it is must be there too. Libraries know the numbers: python-stdnum and
 
 import re
 from collections.abc import Sequence
+from ipaddress import ip_address
 
 from sidecar.filter_options import PiiOptions
-from sidecar.response_formatter.numbers import CONTEXT, Run, Words, runs_in
-from sidecar.response_formatter.person_ids import ids_with_letters, number_id
+from sidecar.response_formatter.numbers import CONTEXT, Run, runs_in
+from sidecar.response_formatter.person_ids import ids_with_letters, load_checkers, number_id
 from sidecar.response_formatter.phones import PhoneBook
 from sidecar.response_formatter.spans import Found, each_start
 
@@ -37,8 +38,7 @@ _HOSTS = frozenset({"local", "localhost", "localdomain", "internal", "service", 
 _IBAN = re.compile(
     r"(?<![^\W_])[A-Za-z]{2}[ \xa0\u202f.\-]?[0-9]{2}(?:[ \xa0\u2000-\u200a\u202f.\-]{0,2}[A-Za-z0-9]){11,30}"
 )
-_IPV4 = re.compile(r"(?<![\w.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\w]|\.\d)")
-_IPV6 = re.compile(r"(?<![\w:.])(?:[0-9a-fA-F]{1,4}:){2,7}(?::?[0-9a-fA-F]{1,4}){1,6}(?![\w:])")
+_ADDRESS = re.compile(r"(?<![\w:.])(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9a-fA-F:]{6,39})(?![\w:]|\.\d)")
 _DIGIT = re.compile(r"\d")
 
 # Where no finding can reach across: the end of a line, punctuation, or a word too long to be a part of a number.
@@ -58,6 +58,8 @@ class PiiDetector:
         self._kinds = frozenset(options.kinds)
         self._phones = PhoneBook(options.regions) if "phone" in self._kinds else None
         self._allowed = frozenset(value.casefold() for value in options.allow)
+        if "national_id" in self._kinds:
+            load_checkers()
         self._wants_numbers = bool(self._kinds & {"phone", "card", "national_id"})
 
     def find(self, text: str, start: int) -> Sequence[Found]:
@@ -80,22 +82,22 @@ class PiiDetector:
         if "iban" in self._kinds:
             _ibans(text, start, found)
         if self._wants_numbers:
-            words = Words(text, start)
             for run in runs_in(text, start):
-                self._numbers(run, words, found)
+                self._numbers(run, found)
         if "national_id" in self._kinds:
             found.extend(ids_with_letters(text, start))
         if "ip_address" in self._kinds:
-            for pattern in (_IPV4, _IPV6):
-                found.extend(Found(m.start(), m.end(), "ip_address") for m in each_start(pattern, text, start))
+            for match in each_start(_ADDRESS, text, start):
+                if _is_address(match[0]):
+                    found.append(Found(match.start(), match.end(), "ip_address"))
 
-    def _numbers(self, run: Run, words: Words, found: list[Found]) -> None:
+    def _numbers(self, run: Run, found: list[Found]) -> None:
         if "national_id" in self._kinds:
-            found.extend(number_id(run, words))
+            found.extend(number_id(run))
         if "card" in self._kinds:
             found.extend(run.cards())
         if self._phones is not None:
-            found.extend(self._phones.find(run, words))
+            found.extend(self._phones.find(run))
 
     def _emails(self, text: str, start: int, found: list[Found]) -> None:
         for sign in ("@", "\uff20"):
@@ -124,6 +126,16 @@ def _email(text: str, at: int) -> Found | None:
     ):
         return None
     return Found(start, domain.end(), "email")
+
+
+def _is_address(value: str) -> bool:
+    if "." not in value and (value.count(":") < 3 or not _DIGIT.search(value)):
+        return False
+    try:
+        ip_address(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _ibans(text: str, start: int, found: list[Found]) -> None:

@@ -132,6 +132,9 @@ class Screen:
                 blocks.append(shown)
         text = "".join(block["text"] for block in blocks if block.get("type") == "text")
         structured = self._value(result.output.structured)
+        messages = tuple(
+            {**message, "content": self._content(message["content"])} for message in result.output.messages
+        )
         if is_judged and result.output.structured is not None:
             structured = _parsed(text)
         if structured != result.output.structured:
@@ -145,6 +148,7 @@ class Screen:
                 text=text,
                 content=tuple(blocks),
                 structured=structured,
+                messages=messages,
             ),
             error=self._error(result.error) if result.error is not None else None,
             partial=result.partial or is_cut,
@@ -168,6 +172,21 @@ class Screen:
         if block.get("type") == "other":
             return {**block, "value": self._value(block.get("value"))}
         return block
+
+    def _content(self, content: Any) -> Any:
+        """What the job added to the conversation: its texts, and what tools said."""
+        if isinstance(content, str):
+            return self._value(content)
+        shown = []
+        for block in content:
+            if block.get("type") == "tool_result":
+                shown.append({**block, "content": self._content(block["content"])})
+            elif "text" in block:
+                kept = self._block(block, self._value(block["text"]))
+                shown += [kept] if kept is not None else []
+            else:
+                shown.append(self._block(block, None) or block)
+        return shown
 
     def _value(self, value: Any) -> Any:
         return screened_value(value, self._chain) if value is not None and self._chain.rules else value

@@ -22,6 +22,9 @@ _ASSIGNED = re.compile(
     re.IGNORECASE,
 )
 _ASSIGNMENTS = ("key", "secret", "token", "pass", "pwd", "credential", "contrase")
+_DIGIT = re.compile(r"\d")
+# A text without digits has one of these where it holds a key or a password all the same.
+_SIGNS = ("-----", "://")
 _PASSWORD = re.compile("pass|pwd|contrase|mot de", re.IGNORECASE)
 _ASSIGNED_TAIL = re.compile(r"[^\s\"'`,;<>(){}\[\]|]+")
 _PLACEHOLDER = re.compile(
@@ -47,7 +50,8 @@ class SecretDetector:
     def find(self, text: str, start: int) -> Sequence[Found]:
         found: list[Found] = []
         since = max(0, start - _CONTEXT)
-        for form in FORMS:
+        has_any = _DIGIT.search(text, since) is not None or any(sign in text for sign in _SIGNS)
+        for form in FORMS if has_any else ():
             for trigger in form.triggers:
                 if trigger in text:
                     self._by_form(form, text, since, found)

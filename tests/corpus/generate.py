@@ -1,6 +1,7 @@
 """The corpus that filters are measured on: texts with what is to be found in them, and texts that only look alike.
 
-Made by a seeded generator, the same every time. All values are made up: they have the form and checksum of real ones.
+Made by a seeded generator, the same every time. All values are made up: they have the form and checksum of
+real ones.
  `python -m tests.corpus.generate` prints it as JSON lines.
 """
 

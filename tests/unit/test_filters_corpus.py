@@ -1,4 +1,4 @@
-"""What filters find on the corpus, and what they leave alone: floors, so that no change makes them worse unseen."""
+"""What filters find on the corpus, and what they leave: floors, so that no change makes them worse unseen."""
 
 import pytest
 

@@ -133,7 +133,7 @@ def test_hidden_characters_are_seen_however_the_text_is_cut(text: str, places: l
 
 @pytest.mark.parametrize("name", ["pii", "secrets", "all"])
 def test_what_is_held_back_is_bounded_whatever_comes(name: str) -> None:
-    for text in ("a" * 5_000, "1 " * 3_000, "A1-" * 2_000, "eyJ" + "a" * 5_000, "x@" * 2_000):
+    for text in ("a" * 3_000, "1 " * 1_000, "A1-" * 700, "eyJ" + "a" * 3_000, "x@" * 700):
         tally = Tally()
         channel = Channel(chain_of(name), tally)
         worst = 0
