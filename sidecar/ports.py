@@ -230,13 +230,18 @@ AnswerMany = Callable[[Query], AsyncIterator[Reply]]
 
 
 class Endpoint(NamedTuple):
-    """One request/reply endpoint of the micro service. `subject` is below the root, with `*` for tokens."""
+    """One request/reply endpoint of the micro service. `subject` is below the root, with `*` for tokens.
+
+    `quick`, where there is one, is asked first: it answers at once and without a task, or gives None. It never
+    raises.
+    """
 
     name: str
     subject: str
     answer: Answer | AnswerMany
     metadata: Mapping[str, str] = {}
     is_broadcast: bool = False
+    quick: Callable[[Query], Reply | None] | None = None
 
 
 class Endpoints(Protocol):

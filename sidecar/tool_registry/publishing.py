@@ -1,7 +1,7 @@
 """What may be registered, and for how long it then lives. Pure."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -14,7 +14,10 @@ from sidecar.tool_registry.documents import registration_of
 from sidecar.tool_registry.versions import Version, parse_version
 
 MOST_REGISTRATION_BYTES = 64 * 1024
-SLACK_FROM_TTL_S = 60
+LONG_TTL_S = 60
+# Times the ttl. A third of one passes between two renewals: what is written now has to last for two more of them.
+AHEAD = 1.7
+ENOUGH = 1.34
 
 
 class Limits(NamedTuple):
@@ -131,17 +134,31 @@ def _full(what: str) -> Permanent:
     )
 
 
-def lives_until(now: float, ttl_s: int, *, until: float | None) -> float | None:
-    """When a registration repeated now is to end; None when what is written already lasts long enough.
+class Renewal(NamedTuple):
+    """What a registration that is repeated asks for: `until` is when it is to end as it will be written.
 
-    `until` is when it ends as it was written, None for one that does not live. A renewal of a long ttl is given
-    half as much again, so that a provider that renews three times a ttl has the bucket written every other time.
+    `when` is `now` where that has to be written before it is promised, `soon` where what is written already lasts
+    for this time but would not for the next, and `never` where it lasts for both.
+    """
+
+    when: Literal["now", "soon", "never"]
+    until: float
+
+
+def renewal(now: float, ttl_s: int, *, until: float | None) -> Renewal:
+    """`until` is when the version ends as it is written, None for one that is not published.
+
+    A short ttl is kept to the second. A long one is renewed ahead, so that a provider that renews three times a
+    ttl is answered at once, and has the bucket written every other time, together with others.
     """
     if until is None or until <= now:
-        return now + ttl_s
-    if until >= now + ttl_s:
-        return None
-    return now + (ttl_s * 1.5 if ttl_s >= SLACK_FROM_TTL_S else ttl_s)
+        return Renewal("now", now + ttl_s)
+    ahead = ttl_s * AHEAD if ttl_s >= LONG_TTL_S else ttl_s
+    if until < now + ttl_s:
+        return Renewal("now", now + ahead)
+    if ttl_s >= LONG_TTL_S and until < now + ttl_s * ENOUGH:
+        return Renewal("soon", now + ahead)
+    return Renewal("never", until)
 
 
 def _first_difference(old: Any, new: Any, path: str) -> str:

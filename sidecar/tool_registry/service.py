@@ -1,5 +1,6 @@
 """The registry: takes registrations, keeps them in the bucket, and knows what every replica has written there."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
@@ -7,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from sidecar.component import Beat, Tasks
+from sidecar.component import Beat, Tasks, logged
 from sidecar.errors import BusUnavailable, Conflict, InvalidRequest, Permanent
 from sidecar.models.base import rfc3339
 from sidecar.models.codec import decode, encode
@@ -25,7 +26,7 @@ from sidecar.ports import Clock, Endpoint, Query, Reply, StoredTool, ToolBus, To
 from sidecar.settings import Policy
 from sidecar.tool_registry.catalogue import Catalogue, Entry
 from sidecar.tool_registry.discovery import Discovery
-from sidecar.tool_registry.documents import document_of, key_of
+from sidecar.tool_registry.documents import document_of, key_of, registration_of
 from sidecar.tool_registry.follower import Follower
 from sidecar.tool_registry.listing import page_of
 from sidecar.tool_registry.publishing import (
@@ -33,14 +34,14 @@ from sidecar.tool_registry.publishing import (
     check_compatible,
     check_registration,
     check_unchanged,
-    lives_until,
+    renewal,
     room_for,
 )
 
 REMEMBER_S = 30 * 86_400
 MOST_KNOWN = 8_192
 MOST_TRIES = 4
-BEAT_S = 0.2
+PROLONG_S = 1.0
 
 
 class _Known(NamedTuple):
@@ -75,7 +76,8 @@ class ToolRegistry:
         self._subjects = subjects
         self._limits = limits or Limits()
         self._tasks = Tasks(on_crash)
-        self._beat = Beat(clock, every_s=BEAT_S)
+        self._beat = Beat(clock, every_s=PROLONG_S)
+        self._to_prolong: dict[ToolKey, _Known] = {}
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
         self.catalogue = Catalogue()
         self._follower = Follower(store=store, catalogue=self.catalogue, clock=clock, subjects=subjects)
@@ -94,7 +96,11 @@ class ToolRegistry:
     def endpoints(self) -> tuple[Endpoint, ...]:
         return (
             Endpoint(
-                "tools_register", "tools.*.register", self._register, _schemas(ToolRegistration, ToolRegistered)
+                "tools_register",
+                "tools.*.register",
+                self._register,
+                _schemas(ToolRegistration, ToolRegistered),
+                quick=self._renew,
             ),
             Endpoint(
                 "tools_deregister",
@@ -126,49 +132,79 @@ class ToolRegistry:
         """Versions of tools that live now, over all scopes."""
         return self.catalogue.live_count(self._clock.now())
 
+    def _renew(self, query: Query) -> Reply | None:
+        """The answer to a registration that is known and lasts long enough; prolongs it soon if it has to be."""
+        known = self._known.get(_digest(query))
+        entry = self.catalogue.get(known.key) if known is not None else None
+        if known is None or entry is None or entry.document != known.document:
+            return None
+        asked = renewal(self._clock.now(), known.ttl_s, until=entry.expires)
+        if asked.when == "now":
+            return None
+        if asked.when == "soon":
+            self._prolong(known)
+        return self._registered(known, entry.expires)
+
+    def _prolong(self, known: _Known) -> None:
+        if not self._to_prolong:
+            self._tasks.spawn(self._prolong_all(), name="prolong tools")
+        self._to_prolong[known.key] = known
+
+    async def _prolong_all(self) -> None:
+        """Write what was renewed since, all at once. What fails is written by its next renewal."""
+        await self._beat.wait()
+        batch, self._to_prolong = self._to_prolong, {}
+        await asyncio.gather(*(self._prolong_one(known) for known in batch.values()))
+
+    async def _prolong_one(self, known: _Known) -> None:
+        entry, now = self.catalogue.get(known.key), self._clock.now()
+        if entry is None or not entry.is_live(now):
+            return
+        asked = renewal(now, known.ttl_s, until=entry.expires)
+        if asked.when != "never":
+            with logged("prolonging a tool", tool=".".join(known.key)):
+                await self._write(known.key, known.document, expires=asked.until, revision=entry.revision)
+
     async def _register(self, query: Query) -> Reply:
-        scope = _scope(query)
-        digest = blake2b(query.payload, digest_size=20, key=scope.encode()).digest()
+        scope, digest = _scope(query), _digest(query)
         known = self._known.get(digest)
         if known is None:
             registration = decode(query.payload, ToolRegistration)
             check_registration(registration, len(query.payload))
             known = _Known(key_of(scope, registration), document_of(registration), registration.ttl_s)
-            expires = await self._publish(known, registration)
-        else:
-            await self._beat.wait()
-            expires = await self._publish(known, None)
-        self._remember(digest, known)
-        subject = self._subjects.call(scope, known.key.name, known.key.version)
+        expires = await self._publish(known)
+        self._known[digest] = known
+        self._known.move_to_end(digest)
+        if len(self._known) > MOST_KNOWN:
+            self._known.popitem(last=False)
+        return self._registered(known, expires)
+
+    def _registered(self, known: _Known, expires: float) -> Reply:
+        subject = self._subjects.call(*known.key)
         return Reply(encode(ToolRegistered(subject=subject, expires=rfc3339(expires))))
 
-    async def _publish(self, known: _Known, registration: ToolRegistration | None) -> float:
-        """Make a version live for its ttl from now. Returns when it ends, as every replica will see it.
-
-        `registration` is None for what was published before; should it be forgotten meanwhile, it is read again.
-        """
+    async def _publish(self, known: _Known) -> float:
+        """Make a version live for its ttl from now. Returns when it ends, as every replica will see it."""
         if not self._follower.is_ready:
             raise BusUnavailable("the registered tools have not been read yet: try again")
         for _ in range(MOST_TRIES):
             now, entry = self._clock.now(), self.catalogue.get(known.key)
             if entry is None:
-                await self._admit(known, registration or decode(known.document, ToolRegistration), now)
+                await self._admit(known, now)
             else:
                 check_unchanged(entry.document, known.document)
-            until = lives_until(now, known.ttl_s, until=entry.expires if entry else None)
-            if until is None and entry is not None:
+            asked = renewal(now, known.ttl_s, until=entry.expires if entry else None)
+            if asked.when != "now" and entry is not None:
                 return entry.expires
-            until = until or now + known.ttl_s
-            if await self._write(
-                known.key, known.document, expires=until, revision=entry.revision if entry else 0
-            ):
-                return until
+            revision = entry.revision if entry else 0
+            if await self._write(known.key, known.document, expires=asked.until, revision=revision):
+                return asked.until
         raise BusUnavailable("too many providers register this version at once: try again")
 
-    async def _admit(self, known: _Known, registration: ToolRegistration, now: float) -> None:
+    async def _admit(self, known: _Known, now: float) -> None:
         """Raises Permanent for a new version that breaks older promises, or has no room."""
         scope = known.key.scope
-        check_compatible(registration, self.catalogue.versions(scope, known.key.name))
+        check_compatible(registration_of(known.document), self.catalogue.versions(scope, known.key.name))
         forgotten = room_for(
             len(known.document),
             scope=self.catalogue.usage(scope),
@@ -222,11 +258,11 @@ class ToolRegistry:
         page = page_of(self.catalogue, scope, asked, allowed=allowed, now=self._clock.now())
         return Reply(encode(page))
 
-    def _remember(self, digest: bytes, known: _Known) -> None:
-        self._known[digest] = known
-        self._known.move_to_end(digest)
-        if len(self._known) > MOST_KNOWN:
-            self._known.popitem(last=False)
+
+def _digest(query: Query) -> bytes:
+    """What tells one registration from another: its bytes and its scope."""
+    scope = query.tokens[0] if query.tokens else ""
+    return blake2b(b"%b %b" % (scope.encode(), query.payload), digest_size=20).digest()
 
 
 def _scope(query: Query) -> str:

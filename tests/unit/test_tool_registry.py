@@ -10,6 +10,7 @@ import pytest
 from sidecar.adapters.memory.faults import Delivery, Fault, Operation
 from sidecar.adapters.memory.tool_store import MemoryToolStore
 from sidecar.errors import Permanent
+from sidecar.models.base import epoch
 from sidecar.ports import Reply, ToolKey
 from sidecar.replica import Replica
 from sidecar.tool_registry.publishing import MOST_REGISTRATION_BYTES, Limits
@@ -94,14 +95,35 @@ async def test_a_renewal_goes_on_from_now_and_says_until_when(world: Bench) -> N
 async def test_long_renewals_write_every_other_time_and_never_promise_what_does_not_hold(world: Bench) -> None:
     one, two = await world.replica("one"), await world.replica("two")
     await register(world, ttl_s=90)
-    writes = world.bus.tools.last_seq
-    for _ in range(6):
+    writes = []
+    for _ in range(9):
         await world.clock.advance(30)
+        before = world.bus.tools.last_seq
         expires = (await register(world, ttl_s=90))["expires"]
         assert {replica.tools.find("acme", "orders").expires for replica in (one, two)} == {expires}
-        left_s = one.tools.catalogue.get(ToolKey("acme", "orders", "1.2.0")).expires - world.clock.now()  # type: ignore[union-attr]
-        assert 90 <= left_s <= 135
-    assert world.bus.tools.last_seq - writes == 3
+        assert 90 <= epoch(expires) - world.clock.now() <= 153
+        await world.clock.advance(1.0)
+        writes.append(world.bus.tools.last_seq - before)
+        assert epoch(one.tools.find("acme", "orders").expires or "") - world.clock.now() > 119
+    assert writes == [1, 0, 1, 0, 1, 0, 1, 0, 1]
+
+
+async def test_a_renewal_that_cannot_be_written_ahead_is_written_by_the_next(world: Bench) -> None:
+    one = await world.replica("one")
+    for _ in range(3):
+        await register(world, ttl_s=90)
+        await world.clock.advance(30)
+
+    def silent(operation: Operation) -> Fault:
+        return Fault(lose="request") if operation.name == "tools.put" else Fault()
+
+    world.bus.faults = silent
+    assert (await register(world, ttl_s=90))["expires"]
+    await world.clock.advance(20)
+    assert (await refusal(world, "register", registration(ttl_s=90)))[0] == "internal"
+    world.bus.faults = lambda _: Fault()
+    assert epoch((await register(world, ttl_s=90))["expires"]) - world.clock.now() == pytest.approx(153, abs=0.1)
+    assert found(one) == "acme.1.2.0"
 
 
 async def test_deregistering_ends_it_for_all_and_is_idempotent(world: Bench) -> None:

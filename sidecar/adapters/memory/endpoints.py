@@ -40,6 +40,9 @@ class _Answering:
     async def __call__(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> AsyncIterator[Reply]:
         verb, *tokens = subject.removeprefix(self._root + ".").split(".")
         query = Query(verb, tuple(tokens), payload, headers)
+        if self._endpoint.quick is not None and (quick := self._endpoint.quick(query)) is not None:
+            yield quick
+            return
         try:
             answer = self._endpoint.answer(query)
             if isinstance(answer, AsyncIterator):

@@ -170,6 +170,10 @@ class NatsEndpoints:
                 log.warning("a request to %s asks for its answer at %s: not answered", message.subject, reply)
                 return
             query = Query(verb, tuple(tokens), message.payload, message.headers)
+            if endpoint.quick is not None and (answer := endpoint.quick(query)) is not None:
+                stats.count(0, None)
+                self._send(reply, answer)
+                return
             if len(self._tasks) >= self._max_in_flight:
                 error = Temporary("too many requests are being answered: try again", code="throttled")
                 stats.count(0, error.message)
@@ -220,8 +224,8 @@ class NatsEndpoints:
             self._mux.publish(reply, answer.payload, headers=answer.headers)
 
     def _send(self, reply: str, answer: Reply) -> None:
-        """Send an error; when NATS is away the caller's own timeout has to tell."""
+        """Send a reply that cannot be replaced; when NATS is away the caller's own timeout has to tell."""
         try:
             self._publish(reply, answer)
         except SidecarError as e:
-            log.warning("an error reply could not be sent: %s", e)
+            log.warning("a reply could not be sent: %s", e)
