@@ -95,7 +95,7 @@ class App:
             name=self.name,
             on_crash=self.lifecycle.fail,
             state=self._replica_state,
-            tracer=open_tracer(version=__version__) if self.settings.telemetry.traces else None,
+            tracer=open_tracer(version=__version__, **self.settings.telemetry.model_dump()),
         )
         for warning in self.replica.coordinator.warnings:
             log.warning("model configuration", extra={"warning": warning})

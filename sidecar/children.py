@@ -16,7 +16,8 @@ from sidecar.models.codec import decode_event, encode
 from sidecar.models.content import Message
 from sidecar.models.request import JobBudget, JobRequest, Params
 from sidecar.models.result import Child, Result
-from sidecar.models.subjects import HEADER_DEPTH, HEADER_JOB_ID, TRACE_HEADERS, is_name
+from sidecar.models.subjects import HEADER_DEPTH, HEADER_JOB_ID, is_name
+from sidecar.models.trace import TRACE, trace_of
 from sidecar.ports import Clock, Intake, JobStore, Lane, Publisher
 from sidecar.settings import JobTool
 from sidecar.toolcalls import Made, failed, returned
@@ -86,7 +87,7 @@ class Children:
             raise Permanent(f"jobs may be nested {self._most_depth} deep: do this without it", code="tool_failed")
         child = child_id(state.job, wanted.turn, wanted.call)
         request = request_of(tool, wanted.block.input, parent=state.job, left_usd=left_usd, deadline=deadline)
-        headers = {name: job.headers[name] for name in TRACE_HEADERS if name in job.headers}
+        headers = dict(TRACE.get() or trace_of(job.headers))
         headers |= {
             HEADER_JOB_ID: child,
             HEADER_DEPTH: str(depth),

@@ -30,6 +30,7 @@ from sidecar.models.prompt import PromptUse
 from sidecar.models.replica import ENDED, Outcome
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
+from sidecar.models.trace import within_trace
 from sidecar.objects import Objects
 from sidecar.ports import Clock, Lane, Stored
 from sidecar.prompts import Prompts
@@ -95,7 +96,7 @@ class Pipeline:
         facts = RunFacts(queued_ms=self._since(opened.stored.stored_at))
         facts.total_ms = facts.queued_ms
         result = formatter.stopped(error, facts, state=state)
-        with left_to_the_next_reading(opened.job):
+        with left_to_the_next_reading(opened.job), within_trace(opened.stored.headers):
             await self._jobs.refuse(
                 opened.stored, job=opened.job, result=result, metadata=opened.metadata, known=known
             )
@@ -122,7 +123,7 @@ class Pipeline:
         if request is None:
             raise SidecarError(f"job {opened.job} was granted without a request")
         outcome = ENDED
-        with left_to_the_next_reading(opened.job):
+        with left_to_the_next_reading(opened.job), within_trace(opened.stored.headers):
             outcome = await self._claimed(opened, request, share, known)
         return outcome
 

@@ -64,6 +64,7 @@ from sidecar.tool_registry.signature import input_problem, output_problem
 from sidecar.toolbox import Toolbox
 from sidecar.toolcalls import ToolCaller
 from sidecar.toolrun import ToolRunner
+from sidecar.traced import TracedModels, TracedTools, TracedWork, subject_of
 from sidecar.tracing import Tracer
 
 log = logging.getLogger(__name__)
@@ -114,6 +115,10 @@ class Replica:
         self._background = Tasks(on_crash)
         self.tally = Tally()
         self._tracer = tracer or Tracer()
+        if self._tracer.is_active:
+            ports = self._ports = ports._replace(
+                models=TracedModels(ports.models, self._tracer), tool_bus=TracedTools(ports.tool_bus, self._tracer)
+            )
         self._state = state
         self._started_at = ports.clock.monotonic()
         self.name = name
@@ -177,7 +182,7 @@ class Replica:
             intake=ports.intake,
             checkpoints=ports.checkpoints,
             new_scheduler=self._scheduler,
-            work=self._pipeline(),
+            work=TracedWork(self._pipeline(), self._tracer) if self._tracer.is_active else self._pipeline(),
             crew=self.cluster,
             clock=ports.clock,
             attempt_of=self.jobs.attempt_of,
@@ -387,9 +392,7 @@ class Replica:
     def _on_ended(self, opened: Opened, result: Result) -> None:
         stored = opened.stored
         self.tally.ended(stored.lane.tenant, result, job_class=stored.lane.job_class)
-        self._tracer.ended(
-            result, tenant=stored.lane.tenant, job=opened.job, headers=stored.headers, stored_at=stored.stored_at
-        )
+        self._tracer.ended(result, subject_of(opened))
 
     def _on_cancel_mark(self, tenant: str, job: str) -> None:
         if not self.jobs.cancel(tenant, job):

@@ -198,7 +198,9 @@ def _check_filter_names(policy: "Policy | Settings") -> None:
         for at, name in enumerate(names):
             if name not in policy.filters:
                 there = ", ".join(policy.filters) or "none"
-                raise ValueError(f"{where}.filters[{at}]: no filter named {name!r} in [filters]: there are {there}")
+                raise ValueError(
+                    f"{where}.filters[{at}]: no filter named {name!r} in [filters]: there are {there}"
+                )
 
 
 _VARIABLE = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]{0,63})\s*\}\}")
@@ -272,6 +274,7 @@ class LogSettings(Section):
 
 class TelemetrySettings(Section):
     traces: bool = Field(False, description="send spans by OTLP; needs the extra `otel`")
+    metrics: bool = Field(False, description="send metrics by OTLP beside /metrics; needs the extra `otel`")
 
 
 class ToolsPolicy(Section):

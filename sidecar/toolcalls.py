@@ -19,9 +19,9 @@ from sidecar.models.subjects import (
     HEADER_JOB_ID,
     HEADER_TENANT,
     HEADER_TOOL_USE_ID,
-    TRACE_HEADERS,
 )
 from sidecar.models.tool import ToolInfo
+from sidecar.models.trace import TRACE, trace_of
 from sidecar.ports import Clock, ToolBus, ToolCall
 
 # A provider that restarts: so often is a call made again that nobody took, after so long.
@@ -113,7 +113,7 @@ class ToolCaller:
             HEADER_IDEMPOTENCY_KEY: idempotency_key(state.tenant, state.job, wanted),
             HEADER_DEADLINE: rfc3339(deadline),
         }
-        headers |= {name: job.headers[name] for name in TRACE_HEADERS if name in job.headers}
+        headers |= TRACE.get() or trace_of(job.headers)
         return ToolCall(
             subject=info.subject,
             payload=encode(wanted.block.input),

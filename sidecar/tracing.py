@@ -1,96 +1,256 @@
-"""Spans of jobs, by OpenTelemetry's conventions for generative AI. All names stand here: they are still in flux.
+"""Spans and metrics by OpenTelemetry: of jobs, of their model calls, of their tool calls.
 
-A job's span is made when the job has ended, with the times it had: what runs pays nothing, and without the extra
-`otel` and the setting `telemetry.traces` nothing is made. Content is never in a span.
+A job is a span of its own (`process`), linked to whoever submitted it and not its child, for it may have waited
+long. Model and tool calls are its children, and what leaves the process on its behalf carries its `traceparent`:
+events, tool calls, jobs below it. Without the extra `otel` and the settings `telemetry.traces` and
+`telemetry.metrics` nothing is made and nothing is paid. Content is never in a span. All names are those of
+`conventions`.
 """
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
-from sidecar.errors import StartupError
+from sidecar import conventions as names
+from sidecar.errors import SidecarError, StartupError
+from sidecar.models.call import ModelCall, ModelReply
 from sidecar.models.result import Result
-from sidecar.models.subjects import TRACE_HEADERS
+from sidecar.models.trace import TRACE, trace_of
 
 log = logging.getLogger(__name__)
 
-PROVIDER = "aws.bedrock"
+
+class Subject(NamedTuple):
+    """Which job. `stored_at` in seconds since 1970; `headers` are its request's."""
+
+    tenant: str
+    job: str
+    job_class: str
+    headers: Mapping[str, str]
+    stored_at: float
+
+
+class CallRecord:
+    """One model call as it goes on."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.first_chunk_s: float | None = None
+        self.reply: ModelReply | None = None
+
+    def chunk(self) -> None:
+        if self.first_chunk_s is None:
+            self.first_chunk_s = time.monotonic() - self.began
 
 
 class Tracer:
-    """Makes spans with OpenTelemetry's `tracer`; without one it does nothing."""
+    """Makes spans with OpenTelemetry's `tracer` and measures with its `meter`; without them it does nothing."""
 
-    def __init__(self, tracer: Any = None) -> None:
+    def __init__(self, tracer: Any = None, meter: Any = None) -> None:
         self._tracer = tracer
+        self._instruments = _Instruments(meter) if meter is not None else None
 
-    def ended(
-        self, result: Result, *, tenant: str, job: str, headers: Mapping[str, str], stored_at: float
-    ) -> None:
-        """One CLIENT span over all calls of a job that was stored at `stored_at`, in seconds since 1970.
+    @property
+    def is_active(self) -> bool:
+        return self._tracer is not None or self._instruments is not None
 
-        It is linked to whoever submitted the job (`traceparent`), not its child: the job may have waited long.
-        """
+    @contextmanager
+    def job(self, subject: Subject) -> Iterator[None]:
+        """The span of a job that runs here; what is done inside belongs to it."""
         if self._tracer is None:
+            yield
+            return
+        from opentelemetry.trace import SpanKind, use_span
+
+        span = self._tracer.start_span(
+            f"{names.PROCESS} {subject.job_class}",
+            kind=SpanKind.CONSUMER,
+            links=_links(subject.headers),
+            attributes=_of_job(subject),
+        )
+        with use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
+            token = TRACE.set(_traceparent(span) or trace_of(subject.headers))
+            try:
+                yield
+            finally:
+                TRACE.reset(token)
+
+    def ended(self, result: Result, subject: Subject) -> None:
+        """What became of a job: on its span, or on one made for a job that never ran."""
+        if self._tracer is None:
+            return
+        from opentelemetry.trace import get_current_span
+
+        span = get_current_span()
+        if span.is_recording():
+            _finish(span, result)
+            return
+        with self.job(subject):
+            _finish(get_current_span(), result)
+
+    @contextmanager
+    def call(self, call: ModelCall) -> Iterator[CallRecord]:
+        """The span `chat` of a model call, and its measures."""
+        record = CallRecord()
+        attributes = _of_call(call)
+        with self._span(f"{names.CHAT} {call.candidate.profile.alias}", attributes) as span:
+            try:
+                yield record
+            except BaseException as e:
+                attributes[names.ERROR_TYPE] = _error_type(e)
+                raise
+            finally:
+                _reply(span, record.reply)
+                if self._instruments is not None:
+                    self._instruments.record(record, attributes)
+
+    @contextmanager
+    def tool(self, subject: str, headers: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+        """The span `execute_tool` of a call over the bus; gives the headers that carry it on."""
+        name = subject.split(".")[-2]
+        use = headers.get("Llm-Tool-Use-Id", "")
+        attributes = {names.OPERATION: names.EXECUTE_TOOL, names.TOOL_NAME: name, names.TOOL_CALL_ID: use}
+        with self._span(f"{names.EXECUTE_TOOL} {name}", attributes) as span:
+            yield {**headers, **_traceparent(span)}
+
+    @contextmanager
+    def _span(self, name: str, attributes: Mapping[str, Any]) -> Iterator[Any]:
+        if self._tracer is None:
+            yield None
             return
         from opentelemetry.trace import SpanKind, Status, StatusCode
 
-        span = self._tracer.start_span(
-            f"chat {result.model or 'unknown'}",
-            kind=SpanKind.CLIENT,
-            links=_links(headers),
-            attributes=_attributes(result, tenant=tenant, job=job),
-            start_time=_nanoseconds(stored_at, result.timings.queued_ms),
-        )
-        if result.error is not None:
-            span.set_attribute("error.type", result.error.code)
-            span.set_status(Status(StatusCode.ERROR, result.error.code))
-        span.end(_nanoseconds(stored_at, result.timings.total_ms))
+        # Not made the current one: a stream that is dropped is closed by another task, outside of its context.
+        span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
+        try:
+            yield span
+        except BaseException as e:
+            span.set_attribute(names.ERROR_TYPE, _error_type(e))
+            span.set_status(Status(StatusCode.ERROR))
+            raise
+        finally:
+            span.end()
 
 
-def _nanoseconds(epoch_s: float, after_ms: int) -> int:
-    return round(epoch_s * 1000) * 1_000_000 + after_ms * 1_000_000
+class _Instruments:
+    def __init__(self, meter: Any) -> None:
+        def histogram(name: str, unit: str, bounds: tuple[float, ...]) -> Any:
+            return meter.create_histogram(name, unit=unit, explicit_bucket_boundaries_advisory=list(bounds))
+
+        self._duration = histogram(names.DURATION, "s", names.DURATION_BOUNDS_S)
+        self._first_chunk = histogram(names.FIRST_CHUNK, "s", names.DURATION_BOUNDS_S)
+        self._tokens = histogram(names.TOKEN_USAGE, "{token}", names.TOKEN_BOUNDS)
+
+    def record(self, record: CallRecord, attributes: Mapping[str, Any]) -> None:
+        kept = {name: value for name, value in attributes.items() if name != names.REQUEST_MAX_TOKENS}
+        self._duration.record(time.monotonic() - record.began, kept)
+        if record.first_chunk_s is not None:
+            self._first_chunk.record(record.first_chunk_s, kept)
+        if record.reply is not None:
+            usage = record.reply.usage
+            self._tokens.record(usage.input_tokens, {**kept, names.TOKEN_TYPE: "input"})
+            self._tokens.record(usage.output_tokens, {**kept, names.TOKEN_TYPE: "output"})
 
 
-def _attributes(result: Result, *, tenant: str, job: str) -> dict[str, Any]:
-    attributes: dict[str, Any] = {
-        "gen_ai.operation.name": "chat",
-        "gen_ai.provider.name": PROVIDER,
-        "gen_ai.request.model": result.model_id or "",
-        "gen_ai.usage.input_tokens": result.usage.input_tokens,
-        "gen_ai.usage.output_tokens": result.usage.output_tokens,
-        "sidecar.tenant": tenant,
-        "sidecar.job": job,
-        "sidecar.outcome": result.state,
-        "sidecar.attempts": len(result.attempts),
+def _of_job(subject: Subject) -> dict[str, Any]:
+    return {
+        names.MESSAGING_SYSTEM: names.SYSTEM,
+        names.MESSAGING_OPERATION: names.PROCESS,
+        names.MESSAGING_KIND: names.PROCESS,
+        names.DESTINATION: f"request.{subject.tenant}.{subject.job_class}",
+        names.MESSAGE_ID: subject.job,
+        names.TENANT: subject.tenant,
+        names.JOB: subject.job,
+        names.JOB_CLASS: subject.job_class,
     }
-    if result.stop_reason is not None:
-        attributes["gen_ai.response.finish_reasons"] = (result.stop_reason,)
-    if result.cost_usd is not None:
-        attributes["sidecar.cost_usd"] = result.cost_usd
+
+
+def _of_call(call: ModelCall) -> dict[str, Any]:
+    attributes: dict[str, Any] = {
+        names.OPERATION: names.CHAT,
+        names.PROVIDER_NAME: names.PROVIDER,
+        names.REQUEST_MODEL: call.candidate.route.invoke_id,
+        names.REGION: call.candidate.route.region,
+    }
+    if call.params.max_tokens is not None:
+        attributes[names.REQUEST_MAX_TOKENS] = call.params.max_tokens
     return attributes
 
 
+def _reply(span: Any, reply: ModelReply | None) -> None:
+    if span is None or reply is None:
+        return
+    span.set_attribute(names.INPUT_TOKENS, reply.usage.input_tokens)
+    span.set_attribute(names.OUTPUT_TOKENS, reply.usage.output_tokens)
+    span.set_attribute(names.FINISH_REASONS, (reply.stop_reason,))
+
+
+def _finish(span: Any, result: Result) -> None:
+    from opentelemetry.trace import Status, StatusCode
+
+    span.set_attribute(names.OUTCOME, result.state)
+    span.set_attribute(names.ATTEMPTS, len(result.attempts))
+    span.set_attribute(names.QUEUED_MS, result.timings.queued_ms)
+    if result.cost_usd is not None:
+        span.set_attribute(names.COST_USD, result.cost_usd)
+    if result.error is not None:
+        span.set_attribute(names.ERROR_TYPE, result.error.code)
+        span.set_status(Status(StatusCode.ERROR, result.error.code))
+
+
+def _error_type(error: BaseException) -> str:
+    """A code or a type; never a message, which may quote content."""
+    return error.code if isinstance(error, SidecarError) else type(error).__name__
+
+
 def _links(headers: Mapping[str, str]) -> list[Any]:
-    carrier = {name: headers[name] for name in TRACE_HEADERS if name in headers}
+    carrier = trace_of(headers)
     if not carrier:
         return []
     from opentelemetry.trace import Link, get_current_span
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-    context = get_current_span(TraceContextTextMapPropagator().extract(carrier)).get_span_context()
+    context = get_current_span(TraceContextTextMapPropagator().extract(dict(carrier))).get_span_context()
     return [Link(context)] if context.is_valid else []
 
 
-def open_tracer(*, version: str) -> Tracer:
+def _traceparent(span: Any) -> dict[str, str]:
+    """The headers by which others continue a span."""
+    if span is None or not span.get_span_context().is_valid:
+        return {}
+    from opentelemetry.trace import set_span_in_context
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    carrier: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(carrier, set_span_in_context(span))
+    return carrier
+
+
+def open_tracer(*, version: str, traces: bool, metrics: bool) -> Tracer:
     """A tracer that exports by OTLP, as the `OTEL_…` environment says. Raises StartupError without the extra."""
+    if not (traces or metrics):
+        return Tracer()
     try:
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as e:
-        raise StartupError("telemetry.traces needs the extra `otel`: install nats-llm-sidecar[otel]") from e
+        raise StartupError(
+            "telemetry.traces and telemetry.metrics need the extra `otel`: install nats-llm-sidecar[otel]"
+        ) from e
     resource = Resource.create({"service.name": "llm-sidecar", "service.version": version})
-    provider = TracerProvider(resource=resource)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return Tracer(provider.get_tracer("sidecar", version))
+    tracer = meter = None
+    if traces:
+        provider = TracerProvider(resource=resource)
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        tracer = provider.get_tracer("sidecar", version)
+    if metrics:
+        reader = PeriodicExportingMetricReader(OTLPMetricExporter())
+        meter = MeterProvider(metric_readers=[reader], resource=resource).get_meter("sidecar", version)
+    return Tracer(tracer, meter)

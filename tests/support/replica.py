@@ -30,6 +30,7 @@ from sidecar.models.result import Result
 from sidecar.ports import Lane, Reply, Stored
 from sidecar.replica import Ports, Replica
 from sidecar.settings import Settings
+from sidecar.tracing import Tracer
 
 MODEL = "claude-sonnet-4-5"
 PLENTY = {MODEL: {"tokens_per_minute": 1_000_000_000, "requests_per_minute": 100_000_000}}
@@ -43,6 +44,7 @@ class Bench:
         self.clock = clock
         self.bus = bus
         self.crashes: list[BaseException] = []
+        self.tracer: Tracer | None = None
         self.replicas: list[Replica] = []
         self.dead: list[Replica] = []
 
@@ -111,7 +113,7 @@ class Bench:
             tool_bus=MemoryToolBus(self.bus, replica=name),
             clock=self.clock,
         )
-        replica = Replica(Settings(**settings), ports, name=name, on_crash=self.crashes.append)
+        replica = Replica(Settings(**settings), ports, name=name, on_crash=self.crashes.append, tracer=self.tracer)
         self.replicas.append(replica)
         await self.clock.run(replica.start())
         await self.clock.settle()

@@ -1,78 +1,193 @@
-"""Spans of jobs: what they say, whom they are linked to, and what they cost where nobody wants them."""
+"""Spans and metrics of whole jobs: what they say, whose children they are, and what carries them on."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
-from sidecar.models.result import ErrorInfo, Output, Result, Timings, Usage
-from sidecar.tracing import Tracer
+from sidecar import conventions
+from sidecar.adapters.memory.clock import MemoryClock
+from sidecar.adapters.memory.intake import MemoryIntake
+from sidecar.adapters.memory.model import ScriptedModel, fails, says
+from sidecar.errors import Permanent
+from sidecar.models.trace import TRACE, within_trace
+from sidecar.ports import Lane
+from sidecar.tracing import Subject, Tracer
+from tests.support.replica import MODEL, Bench, bench
+from tests.support.tool_jobs import Providers, by_turn, call
 
-TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
-HEADERS = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01", "Llm-Job-Id": "job1"}
-CANARY = "the-secret-answer"
+TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT = f"00-{TRACE_ID}-00f067aa0ba902b7-01"
+CANARY = "canary-content"
+
+
+class Seen(NamedTuple):
+    tracer: Tracer
+    exporter: InMemorySpanExporter
+    reader: InMemoryMetricReader
+
+    def spans(self, prefix: str) -> list[ReadableSpan]:
+        return [span for span in self.exporter.get_finished_spans() if span.name.startswith(prefix)]
+
+    def metrics(self) -> dict[str, list[Any]]:
+        data = self.reader.get_metrics_data()
+        assert data is not None
+        return {
+            metric.name: list(metric.data.data_points)
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        }
 
 
 @pytest.fixture
-def exporter() -> InMemorySpanExporter:
-    return InMemorySpanExporter()
+def seen() -> Iterator[Seen]:
+    exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
+    spans = TracerProvider(shutdown_on_exit=False)
+    spans.add_span_processor(SimpleSpanProcessor(exporter))
+    metrics = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
+    yield Seen(Tracer(spans.get_tracer("test"), metrics.get_meter("test")), exporter, reader)
+    spans.shutdown()
+    metrics.shutdown()
 
 
-@pytest.fixture
-def tracer(exporter: InMemorySpanExporter) -> Tracer:
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    return Tracer(provider.get_tracer("test"))
+async def submit(b: Bench, job: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> str:
+    request = {"messages": [{"role": "user", "content": CANARY}], "model": MODEL, **more}
+    given = {"Llm-Job-Id": job, "traceparent": PARENT, **(headers or {})}
+    intake = MemoryIntake(b.bus, replica="client")
+    await intake.submit(Lane("acme", "standard"), json.dumps(request).encode(), given)
+    return job
 
 
-def result(error: ErrorInfo | None = None) -> Result:
-    return Result(
-        state="failed" if error else "succeeded",
-        output=Output(text=CANARY),
-        stop_reason="end_turn",
-        model="nova-lite",
-        model_id="us.amazon.nova-lite-v1:0",
-        usage=Usage(input_tokens=10, output_tokens=5),
-        cost_usd=0.5,
-        error=error,
-        timings=Timings(queued_ms=250, total_ms=1250),
-    )
-
-
-def test_a_job_is_one_client_span_with_the_times_it_had(tracer: Tracer, exporter: InMemorySpanExporter) -> None:
-    tracer.ended(result(), tenant="acme", job="job1", headers={}, stored_at=1_800_000_000.0)
-    (span,) = exporter.get_finished_spans()
-    assert span.name == "chat nova-lite"
-    assert span.kind is SpanKind.CLIENT
-    assert span.start_time == 1_800_000_000_250_000_000
-    assert span.end_time == 1_800_000_001_250_000_000
+def attributes(span: ReadableSpan) -> Mapping[str, Any]:
     assert span.attributes is not None
-    assert span.attributes["gen_ai.provider.name"] == "aws.bedrock"
-    assert span.attributes["gen_ai.usage.output_tokens"] == 5
+    return span.attributes
 
 
-def test_it_is_linked_to_who_submitted_it(tracer: Tracer, exporter: InMemorySpanExporter) -> None:
-    tracer.ended(result(), tenant="acme", job="job1", headers=HEADERS, stored_at=1.0)
-    (span,) = exporter.get_finished_spans()
-    assert [f"{link.context.trace_id:032x}" for link in span.links] == [TRACE]
-    assert span.parent is None
+async def test_a_job_is_a_span_linked_to_its_submitter_and_its_calls_are_its_children(seen: Seen) -> None:
+    clock = MemoryClock()
+    async with bench(by_turn(clock, [call("add", n=2)], says("four"))) as b:
+        b.tracer = seen.tracer
+        await b.replica()
+        tools = Providers(b)
+        await tools.add("add", lambda given: {"sum": 4})
+        await b.result(await submit(b, "job1", tools=["add"], stream=True))
+        await b.clock.settle()
+    (process,) = seen.spans("process")
+    assert (process.name, process.kind) == ("process standard", SpanKind.CONSUMER)
+    assert process.parent is None
+    assert [f"{link.context.trace_id:032x}" for link in process.links] == [TRACE_ID]
+    assert attributes(process)[conventions.OUTCOME] == "succeeded"
+    children = [*seen.spans("chat"), *seen.spans("execute_tool")]
+    assert [span.name for span in children] == [f"chat {MODEL}"] * 2 + ["execute_tool add"]
+    assert process.context is not None
+    for span in children:
+        assert span.kind is SpanKind.CLIENT
+        assert span.parent is not None
+        assert span.parent.span_id == process.context.span_id
+    said = attributes(children[1])
+    assert said[conventions.PROVIDER_NAME] == "aws.bedrock"
+    assert said[conventions.OUTPUT_TOKENS] == 5
+    assert said[conventions.FINISH_REASONS] == ("end_turn",)
+    (made,) = tools.log
+    tool = children[2]
+    assert tool.context is not None
+    assert made.headers["traceparent"].split("-")[2] == f"{tool.context.span_id:016x}"
+    assert made.headers["traceparent"].split("-")[1] == f"{process.context.trace_id:032x}"
 
 
-def test_a_broken_traceparent_links_to_nothing(tracer: Tracer, exporter: InMemorySpanExporter) -> None:
-    tracer.ended(result(), tenant="acme", job="job1", headers={"traceparent": "nonsense"}, stored_at=1.0)
-    (span,) = exporter.get_finished_spans()
+async def test_events_carry_the_trace_of_their_job(seen: Seen) -> None:
+    async with bench() as b:
+        b.tracer = seen.tracer
+        await b.replica()
+        job = await submit(b, "job1", stream=True)
+        await b.result(job)
+        (process,) = seen.spans("process")
+        assert process.context is not None
+        carried = {e.headers["traceparent"][:-3] for e in b.bus.jobs.find(f"llm.v1.log.acme.{job}.>")}
+        assert carried == {f"00-{process.context.trace_id:032x}-{process.context.span_id:016x}"}
+
+
+async def test_without_telemetry_the_submitters_trace_is_carried_through() -> None:
+    async with bench() as b:
+        await b.replica()
+        job = await submit(b, "job1", headers={"tracestate": "a=b"})
+        await b.result(job)
+        refused = await submit(b, "job2", model="none-such")
+        await b.result(refused)
+        for name, state in ((job, "a=b"), (refused, None)):
+            for event in b.bus.jobs.find(f"llm.v1.log.acme.{name}.>"):
+                assert (event.headers.get("traceparent"), event.headers.get("tracestate")) == (PARENT, state)
+        plain = await b.submit()
+        await b.result(plain)
+        assert not any(e.headers.get("traceparent") for e in b.bus.jobs.find(f"llm.v1.log.acme.{plain}.>"))
+    assert not TRACE.get()
+
+
+async def test_a_failure_says_its_code_and_no_span_says_content(seen: Seen) -> None:
+    clock = MemoryClock()
+    model = ScriptedModel(clock, default=fails(Permanent(CANARY, code="model_error")))
+    async with bench(model) as b:
+        b.tracer = seen.tracer
+        await b.replica(models={MODEL: {"fallback": []}})
+        result = await b.result(await submit(b, "job1"))
+        assert result.state == "failed"
+    (process,) = seen.spans("process")
+    assert attributes(process)[conventions.ERROR_TYPE] == "model_error"
+    assert {attributes(span)[conventions.ERROR_TYPE] for span in seen.spans("chat")} == {"model_error"}
+    assert CANARY not in "".join(span.to_json() for span in seen.exporter.get_finished_spans())
+
+
+async def test_a_job_that_never_ran_has_a_span_of_its_own(seen: Seen) -> None:
+    async with bench() as b:
+        b.tracer = seen.tracer
+        await b.replica()
+        result = await b.result(await submit(b, "job1", model="none-such"))
+        assert result.state == "rejected"
+    (process,) = seen.spans("process")
+    assert attributes(process)[conventions.OUTCOME] == "rejected"
+    assert [f"{link.context.trace_id:032x}" for link in process.links] == [TRACE_ID]
+
+
+async def test_calls_are_measured(seen: Seen) -> None:
+    async with bench() as b:
+        b.tracer = seen.tracer
+        await b.replica()
+        await b.result(await submit(b, "job1", stream=True))
+        await b.result(await submit(b, "job2"))
+    found = seen.metrics()
+    assert sum(point.count for point in found[conventions.DURATION]) == 2
+    assert sum(point.count for point in found[conventions.FIRST_CHUNK]) == 1
+    kinds = {point.attributes[conventions.TOKEN_TYPE]: point.count for point in found[conventions.TOKEN_USAGE]}
+    assert kinds == {"input": 2, "output": 2}
+    assert CANARY not in str(found)
+
+
+async def test_a_broken_traceparent_links_to_nothing(seen: Seen) -> None:
+    subject = Subject("acme", "job1", "standard", {"traceparent": "nonsense"}, 1.0)
+    with seen.tracer.job(subject):
+        pass
+    (span,) = seen.spans("process")
     assert not span.links
 
 
-def test_a_failure_says_its_code_and_no_span_says_content(tracer: Tracer, exporter: InMemorySpanExporter) -> None:
-    error = ErrorInfo(code="timeout", message=CANARY)
-    tracer.ended(result(error), tenant="acme", job="job1", headers=HEADERS, stored_at=1.0)
-    (span,) = exporter.get_finished_spans()
-    assert span.attributes is not None
-    assert span.attributes["error.type"] == "timeout"
-    assert CANARY not in span.to_json()
-
-
 def test_without_a_tracer_nothing_happens() -> None:
-    Tracer().ended(result(), tenant="acme", job="job1", headers=HEADERS, stored_at=1.0)
+    subject = Subject("acme", "job1", "standard", {"traceparent": PARENT}, 1.0)
+    with Tracer().job(subject):
+        assert not TRACE.get()
+    assert not Tracer().is_active
+
+
+def test_a_trace_that_is_there_already_stays() -> None:
+    with within_trace({"traceparent": PARENT}):
+        with within_trace({"traceparent": "another"}):
+            assert TRACE.get()["traceparent"] == PARENT
+        assert TRACE.get()["traceparent"] == PARENT
+    assert not TRACE.get()

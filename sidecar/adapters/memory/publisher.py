@@ -10,6 +10,7 @@ from sidecar.models import codec
 from sidecar.models.event import Event
 from sidecar.models.place import Place, place_of
 from sidecar.models.subjects import is_name
+from sidecar.models.trace import TRACE
 from sidecar.ports import StoredEvent
 
 
@@ -61,7 +62,7 @@ class MemoryPublisher:
 
     async def _store(self, event: Event, expected: int, expected_subject: str | None) -> None:
         subject = self._bus.subjects.log(event.tenant, event.job, event.type)
-        payload, headers = codec.encode(event), dict[str, str]()
+        payload, headers = codec.encode(event), dict(TRACE.get())
 
         def store() -> None:
             ack = self._bus.jobs.store(

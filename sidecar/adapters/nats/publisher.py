@@ -11,6 +11,7 @@ from sidecar.models import codec
 from sidecar.models.event import Event
 from sidecar.models.place import Place, place_of
 from sidecar.models.subjects import JOB_BUCKET, JOB_STREAM, Subjects, is_name
+from sidecar.models.trace import TRACE
 from sidecar.ports import StoredEvent
 
 _EXPECTED_OF = f"{EXPECTED}-Subject"
@@ -43,12 +44,13 @@ class NatsPublisher:
             EXPECTED: str(fence),
             _EXPECTED_OF: f"{self._fence_root}{event.tenant}.{event.job}",
             _TTL: self._ttl,
+            **TRACE.get(),
         }
         subject = self._subjects.log(event.tenant, event.job, event.type)
         await self._mux.store(subject, codec.encode(event), headers=headers)
 
     async def publish_result(self, event: Event) -> bool:
-        headers = {EXPECTED: "0", _TTL: self._ttl}
+        headers = {EXPECTED: "0", _TTL: self._ttl, **TRACE.get()}
         subject = self._subjects.log(event.tenant, event.job, event.type)
         try:
             await self._mux.store(subject, codec.encode(event), headers=headers)

@@ -1,0 +1,80 @@
+"""Ports with spans around them. Used only where telemetry is wanted: else the ports stand alone, at no cost."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import msgspec
+
+from sidecar.models.call import ModelCall, ModelDelta, ModelReply
+from sidecar.models.replica import Outcome
+from sidecar.ports import ModelClient, ToolBus, ToolCall
+from sidecar.request_handler.decode import Opened
+from sidecar.request_handler.roles import Work
+from sidecar.tracing import Subject, Tracer
+
+
+def subject_of(opened: Opened) -> Subject:
+    stored = opened.stored
+    return Subject(stored.lane.tenant, opened.job, stored.lane.job_class, stored.headers, stored.stored_at)
+
+
+class TracedModels:
+    """`ModelClient` with a span around each call. What it does not wrap it hands on."""
+
+    def __init__(self, models: ModelClient, tracer: Tracer) -> None:
+        self._models = models
+        self._tracer = tracer
+        self.apply_guardrail = models.apply_guardrail
+        self.close = models.close
+
+    async def converse(self, call: ModelCall) -> ModelReply:
+        with self._tracer.call(call) as record:
+            record.reply = await self._models.converse(call)
+            return record.reply
+
+    async def stream(self, call: ModelCall) -> AsyncIterator[ModelDelta | ModelReply]:
+        """Closed early, the call's own iterator is closed with it, and its connection."""
+        with self._tracer.call(call) as record:
+            items: Any = self._models.stream(call)
+            try:
+                async for item in items:
+                    if isinstance(item, ModelReply):
+                        record.reply = item
+                    else:
+                        record.chunk()
+                    yield item
+            finally:
+                if hasattr(items, "aclose"):
+                    await items.aclose()
+
+
+class TracedTools:
+    """`ToolBus` with a span around each call, which the provider can continue."""
+
+    def __init__(self, bus: ToolBus, tracer: Tracer) -> None:
+        self._bus = bus
+        self._tracer = tracer
+
+    async def call(self, call: ToolCall) -> bytes:
+        with self._tracer.tool(call.subject, call.headers) as headers:
+            return await self._bus.call(msgspec.structs.replace(call, headers=dict(headers)))
+
+    async def services(self, *, wait_s: float) -> Sequence[bytes]:
+        return await self._bus.services(wait_s=wait_s)
+
+
+class TracedWork:
+    """`Work` with a span around each job that runs."""
+
+    def __init__(self, work: Work, tracer: Tracer) -> None:
+        self._work = work
+        self._tracer = tracer
+        self.admit = work.admit
+        self.max_queue = work.max_queue
+        self.refuse = work.refuse
+        self.record_blocked = work.record_blocked
+        self.record_queued = work.record_queued
+
+    async def run(self, opened: Opened, share: Any, *, known: Any) -> Outcome:
+        with self._tracer.job(subject_of(opened)):
+            return await self._work.run(opened, share, known=known)
