@@ -22,6 +22,7 @@ from sidecar.models.subjects import (
     SHARED_SCOPE,
     TOOL_BUCKET,
     Subjects,
+    call_cancelled,
     is_name,
 )
 
@@ -195,6 +196,7 @@ def _users(tenants: Sequence[str], subjects: Subjects, watchers: Watchers) -> li
 
 def _tenant_user(tenant: str, subjects: Subjects) -> list[str]:
     publish = [subjects.endpoint(verb, tenant, *rest.split(".")[1:]) for verb, rest in _SERVICES.items()]
+    publish.append(_cancelled_calls(tenant, subjects))
     events, calls = subjects.endpoint("job", tenant, ">"), subjects.endpoint("call", tenant, ">")
     return [
         f'    {{ user: "{tenant}", password: ${password_variable(tenant)}, permissions: {{',
@@ -207,12 +209,17 @@ def _tenant_user(tenant: str, subjects: Subjects) -> list[str]:
 
 def _provider(subjects: Subjects) -> str:
     """A user for tools of the scope `shared`: it registers them, answers calls, and may be a micro service."""
-    publish = [subjects.endpoint("tools", SHARED_SCOPE, "*")]
+    publish = [subjects.endpoint("tools", SHARED_SCOPE, "*"), _cancelled_calls(SHARED_SCOPE, subjects)]
     subscribe = [subjects.endpoint("call", SHARED_SCOPE, ">"), f"_INBOX_{SHARED_SCOPE}.>", "$SRV.>"]
     return (
         f'{{ user: "{SHARED_SCOPE}", password: ${password_variable(SHARED_SCOPE)}, permissions: {{ '
         f"publish: {_quoted(publish)}, subscribe: {_quoted(subscribe)}, {_CALL_ANSWERS} }} }}"
     )
+
+
+def _cancelled_calls(scope: str, subjects: Subjects) -> str:
+    """Where a provider that stops asks whether another one serves its tool."""
+    return call_cancelled(subjects.endpoint("call", scope, "*", "*"))
 
 
 def _list(name: str, items: Sequence[str]) -> list[str]:

@@ -72,5 +72,5 @@ def test_a_user_for_shared_tools_registers_and_answers_and_can_do_no_more(mode: 
     text = render(("acme",), mode=mode, watchers=Watchers(shared_tools=True))
     assert " --shared-tools\n" in text
     (line,) = [line for line in text.splitlines() if 'user: "shared"' in line]
-    assert 'publish: ["llm.v1.tools.shared.*"]' in line
+    assert 'publish: ["llm.v1.tools.shared.*", "llm.v1.call.shared.*.*.cancel"]' in line
     assert 'subscribe: ["llm.v1.call.shared.>", "_INBOX_shared.>", "$SRV.>"]' in line
