@@ -36,6 +36,8 @@ KILLED_SHARE = 0.5
 TENANTS = 24
 # Idle connections to the provider are looked through once in the time that they are kept.
 REST_S = 2 * KEEP_ALIVE_S + 15.0
+# What the first jobs set up for good (a subscription, a duty) is counted once they are over.
+SETTLE_S = 5.0
 LOOKS = 20
 LOOK_S = 0.1
 COUNTED = ("running", "tasks", "subscriptions", "requests")
@@ -68,7 +70,11 @@ async def soak(under: Stage) -> list[Figure]:
     async with fleet(under.nats.url, under.emulator, size=REPLICAS, scheduler={"slots": SLOTS}) as replicas:
         stay = replicas.processes[:-1]
         samples: list[list[Sample]] = [[] for _ in stay]
-        before = [await asyncio.to_thread(holdings, process) for process in stay]
+        fresh = [open_files(process.pid) for process in stay]
+        batches.append(await batch(under, 0))
+        await asyncio.sleep(SETTLE_S)
+        warm = [await asyncio.to_thread(holdings, process) for process in stay]
+        before = [then._replace(files=files) for then, files in zip(warm, fresh, strict=True)]
         duties = (
             asyncio.create_task(watch(stay, samples, began)),
             asyncio.create_task(restart(replicas)),

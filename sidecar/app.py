@@ -34,7 +34,8 @@ from sidecar.adapters.nats.spend import NatsSpendLedger
 from sidecar.adapters.nats.tool_bus import NatsToolBus
 from sidecar.adapters.nats.tool_store import NatsToolStore
 from sidecar.adapters.nats.topology import largest_queue
-from sidecar.component import Lifecycle, LoopLag, Phase, SystemClock
+from sidecar.adapters.nats.upkeep import Upkeep
+from sidecar.component import Lifecycle, LoopLag, Phase, SystemClock, Tasks
 from sidecar.models.stats import ReplicaState
 from sidecar.models.subjects import Subjects
 from sidecar.reloading import Reloader
@@ -100,6 +101,7 @@ class App:
         for warning in self.replica.coordinator.warnings:
             log.warning("model configuration", extra={"warning": warning})
         await self._start_reloading(mux, self.replica)
+        self._start_upkeep(mux)
         before_joining()
         await self.replica.start()
         self.lifecycle.enter(Phase.RUNNING)
@@ -131,6 +133,18 @@ class App:
         """Read the policy again (SIGHUP)."""
         if self._reloader is not None:
             self._reloader.reload()
+
+    def _start_upkeep(self, mux: Mux) -> None:
+        tasks = Tasks(self.lifecycle.fail)
+        upkeep = Upkeep(
+            mux,
+            settings=lambda: self.settings,
+            clock=SystemClock(),
+            on_trouble=lambda reason: self.lifecycle.health.set("streams", reason),
+            on_fatal=self.lifecycle.fail,
+        )
+        tasks.spawn(upkeep.run(), name="upkeep")
+        self._closing.push_async_callback(tasks.cancel)
 
     async def _connect(self) -> Mux:
         connection = Connection(self.settings.nats, name=f"llm-sidecar {self.name}")

@@ -29,13 +29,16 @@ class _Meaning(msgspec.Struct, frozen=True):
     code: ErrorCode | None = None
 
 
+_STORE_FAILED = 10077
+FULL_RETRY_S = 1.0
+
 # Numbers from nats-server's errors.json; tried against 2.15 where tests name them.
 _BY_ERR_CODE: dict[int, _Meaning] = {
     10071: _Meaning(Conflict),  # wrong last sequence
     10070: _Meaning(Conflict),  # wrong last message id
     10164: _Meaning(BusUnavailable),  # R3: another message that checks the same fence is in flight
     10158: _Meaning(BusUnavailable),  # duplicate message id is in process
-    10077: _Meaning(BusRefused, "queue_full"),  # maximum messages exceeded, total or a subject's
+    _STORE_FAILED: _Meaning(BusRefused, "queue_full"),  # maximum messages exceeded, total or a subject's
     10054: _Meaning(BusRefused, "payload_too_large"),  # message size exceeds the stream's maximum
     10097: _Meaning(BusRefused, "payload_too_large"),  # header size exceeds maximum allowed
     10023: _Meaning(BusUnavailable),  # insufficient resources
@@ -91,6 +94,22 @@ def api_error(error: ApiError, what: str) -> SidecarError:
         code=meaning.code,
         details={"code": error.code, "err_code": error.err_code},
     )
+
+
+def store_error(error: ApiError, subject: str) -> SidecarError:
+    """The error to raise when a message was not stored.
+
+    A stream that is full is a refusal for whoever asks for something new. What jobs say of themselves (documents
+    and events) waits until there is room again: their work is done, and paid for.
+    """
+    is_own = subject.startswith("$KV.") or ".v1.log." in subject
+    if error.err_code == _STORE_FAILED and is_own and "bytes" in error.description:
+        return BusUnavailable(
+            f"the stream of {subject} is full: {error.description}",
+            retry_after=FULL_RETRY_S,
+            details={"code": error.code, "err_code": error.err_code},
+        )
+    return api_error(error, f"to store {subject}")
 
 
 def _by_code(code: int) -> _Meaning:

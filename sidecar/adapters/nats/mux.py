@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from sidecar.adapters.nats.connection import Connection, Subscription
-from sidecar.adapters.nats.errors import ApiError, api_error
+from sidecar.adapters.nats.errors import ApiError, api_error, store_error
 from sidecar.adapters.nats.message import Message as Message
 from sidecar.adapters.nats.message import encode_publish
 from sidecar.errors import BusRefused, BusUnavailable, SidecarError
@@ -198,7 +198,7 @@ class Mux:
         except msgspec.DecodeError as e:
             raise BusRefused(f"what answers {subject} is not JetStream") from e
         if answer.error is not None:
-            raise api_error(answer.error, f"to store {subject}")
+            raise store_error(answer.error, subject)
         return Ack(answer.stream, answer.seq, answer.duplicate, answer.val)
 
     async def api(

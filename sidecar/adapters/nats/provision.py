@@ -37,10 +37,15 @@ async def ensure(mux: Mux, settings: Settings) -> None:
     with the remedy, for a server too old or without JetStream, and for a stream that conflicts; with
     `nats.adopt` conflicts are logged instead and streams stay as they are.
     """
-    version = check_version(mux.connection.server_version)
+    wanted = wanted_streams(settings, mux.connection.server_version)
     await _patiently("JetStream", lambda: _check_jetstream(mux))
-    for spec in _fitting(streams(settings), settings, version):
+    for spec in wanted:
         await _patiently(spec.name, lambda spec=spec: ensure_stream(mux, spec, adopt=settings.nats.adopt))  # type: ignore[misc]
+
+
+def wanted_streams(settings: Settings, server_version: str) -> Sequence[StreamSpec]:
+    """What has to be there on a server of this version. Raises StartupError for one that is too old."""
+    return _fitting(streams(settings), settings, check_version(server_version))
 
 
 def check_version(version: str) -> tuple[int, int]:

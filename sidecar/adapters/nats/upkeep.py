@@ -1,0 +1,102 @@
+"""Streams that are deleted under the running process are made anew, or the process ends and says why not."""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sidecar.adapters.nats.errors import NotFound
+from sidecar.adapters.nats.mux import Mux
+from sidecar.adapters.nats.provision import ensure_stream, wanted_streams
+from sidecar.adapters.nats.topology import StreamSpec
+from sidecar.component import logged
+from sidecar.errors import StartupError
+from sidecar.ports import Clock
+from sidecar.settings import Settings
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 5.0
+# Between the first time that a stream is not there and the second, which is believed.
+AGAIN_S = 1.0
+# Messages that may have been stored between the last look and the deletion.
+SEQUENCE_GAP = 1_000_000
+FULL_SHARE = 0.95
+
+
+def is_full(info: Mapping[str, Any]) -> bool:
+    """Whether a stream that refuses new messages is close to its bytes, by `STREAM.INFO`."""
+    limit: int = info["config"].get("max_bytes", -1)
+    held: int = info["state"]["bytes"]
+    return limit > 0 and info["config"].get("discard") == "new" and held > FULL_SHARE * limit
+
+
+class Upkeep:
+    """Looks after the streams while the process runs.
+
+    A stream that is made anew goes on with sequences that the old one never had: what is remembered of the old
+    one (places in the queue, revisions of documents) then fits nothing, instead of something else. `on_trouble`
+    is told what is wrong, and None when it is well again; `on_fatal` what cannot be mended from here.
+    """
+
+    def __init__(
+        self,
+        mux: Mux,
+        *,
+        settings: Callable[[], Settings],
+        clock: Clock,
+        on_trouble: Callable[[str | None], None],
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        self._mux = mux
+        self._settings = settings
+        self._clock = clock
+        self._on_trouble = on_trouble
+        self._on_fatal = on_fatal
+        self._last_seq: dict[str, int] = {}
+        self._full: list[str] = []
+
+    async def run(self) -> None:
+        """Until it is cancelled, or has called `on_fatal`."""
+        while True:
+            await self._clock.sleep(LOOK_S)
+            try:
+                with logged("looking after the streams"):
+                    await self.look()
+            except StartupError as e:
+                self._on_fatal(e)
+                return
+
+    async def look(self) -> None:
+        """Make anew what is missing. Raises StartupError when that is not possible, BusUnavailable."""
+        missing = await self._missing()
+        if missing:
+            await self._clock.sleep(AGAIN_S)
+            missing = await self._missing()
+        if not missing:
+            self._on_trouble(f"full: {', '.join(self._full)}" if self._full else None)
+            return
+        names = ", ".join(missing)
+        log.error("streams were deleted, and what they held is lost: making them anew", extra={"streams": names})
+        self._on_trouble(f"deleted under way, being made anew: {names}")
+        adopt = self._settings().nats.adopt
+        for name, spec in missing.items():
+            await ensure_stream(self._mux, self._going_on(name, spec), adopt=adopt)
+        self._on_trouble(None)
+
+    async def _missing(self) -> Mapping[str, StreamSpec]:
+        missing = {}
+        self._full.clear()
+        for spec in wanted_streams(self._settings(), self._mux.connection.server_version):
+            try:
+                info = await self._mux.api(f"STREAM.INFO.{spec.name}")
+            except NotFound:
+                missing[spec.name] = spec
+            else:
+                self._last_seq[spec.name] = max(self._last_seq.get(spec.name, 0), info["state"]["last_seq"])
+                if is_full(info):
+                    self._full.append(spec.name)
+        return missing
+
+    def _going_on(self, name: str, spec: StreamSpec) -> StreamSpec:
+        first_seq = self._last_seq.get(name, 0) + SEQUENCE_GAP
+        return StreamSpec(name, {**spec.config, "first_seq": first_seq})
