@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 Treatment = Literal["remove", "mark", "keep"]
-Direction = Literal["input", "output", "tool_input"]
+Direction = Literal["input", "output", "tools"]
 
 PLUGIN_GROUP: Final = "llm_sidecar.filters"
 LONGEST_MATCH: Final = 1_000

@@ -172,7 +172,7 @@ class Pipeline:
     async def _result(self, job: OwnedJob, opened: Opened, share: Share, facts: RunFacts) -> Result:
         """The job's one result, whatever happens on the way to it."""
         screen = self._screening.screen(opened.stored.lane, job.request, job=opened.job)
-        job.gate = screen.gate
+        job.gate, job.progress.screen_tool = screen.gate, screen.screen_tool
         try:
             async with job.scope:
                 with time_limits(job, default_s=self._settings.timeout_s) as deadline:

@@ -62,6 +62,8 @@ class Progress:
         self._fence = 0
         self._state: JobState | None = None
         self._metadata: Mapping[str, Any] = {}
+        self.screen_tool: Callable[[ToolActivity], ToolActivity] | None = None
+        """What calls of tools go through before they are said."""
 
     def begin(self, state: JobState, *, revision: int, metadata: Mapping[str, Any], n: int = 0) -> None:
         """Speak for this attempt from now on, `n` events of which have been said already."""
@@ -75,7 +77,7 @@ class Progress:
         self._say(status)
 
     def tool(self, activity: ToolActivity) -> None:
-        self._say(activity)
+        self._say(activity if self.screen_tool is None else self.screen_tool(activity))
 
     def delta(self, index: int, *, text: str | None = None, reasoning: str | None = None) -> None:
         waiting = self._waiting

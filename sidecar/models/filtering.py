@@ -6,7 +6,7 @@ import msgspec
 
 from sidecar.models.base import Open
 
-Direction = Literal["input", "output", "tool_input"]
+Direction = Literal["input", "output", "tools"]
 
 
 class FilterContext(Open, frozen=True, kw_only=True):

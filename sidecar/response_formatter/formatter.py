@@ -11,6 +11,7 @@ from sidecar.models.call import ModelReply
 from sidecar.models.content import AnswerBlock, TextBlock
 from sidecar.models.facts import RunFacts
 from sidecar.models.result import ErrorInfo, Output, Result, StopReason, TerminalState
+from sidecar.response_formatter.trace import guardrail_reports
 
 
 def text_of(content: tuple[AnswerBlock, ...]) -> str:
@@ -44,6 +45,7 @@ def answered(reply: ModelReply, facts: RunFacts) -> Result:
         output=Output(text=text, content=content, messages=_builtins(facts.messages)),
         stop_reason="budget" if is_cut_by_budget else reply.stop_reason,
         partial=is_cut_by_budget,
+        filters=guardrail_reports(reply.guardrail_trace) if reply.guardrail_trace else (),
         text_sha256=digest(text),
         **_facts(facts),
     )

@@ -229,12 +229,12 @@ class Gate:
         self._chain = chain
         self._context = context
         self.has_judges = bool(chain.judges)
-        self.trouble: SidecarError | None = None
         self.reset()
 
     def reset(self) -> None:
         """Forget what came: another answer begins."""
         self.tally = Tally()
+        self.trouble: SidecarError | None = None
         self._text = Channel(self._chain, self.tally)
         self._reasoning = Channel(self._chain, self.tally)
         self._judging = (

@@ -8,6 +8,7 @@ import msgspec
 from sidecar.errors import Permanent
 from sidecar.models.call import ModelCall
 from sidecar.models.content import Message, TextBlock, ToolResultBlock
+from sidecar.models.event import ToolActivity
 from sidecar.models.filtering import Direction, FilterContext
 from sidecar.models.result import ErrorInfo, FilterReport, Output, Result
 from sidecar.response_formatter.formatter import digest
@@ -101,9 +102,9 @@ class Screen:
             told.update((index, "") for index, _ in parts)
             for index, text in shown:
                 told[index] += text
-        filters = (*self._input_reports, *tally.reports(self._chain.sanitise))
+        filters = (*self._input_reports, *result.filters, *tally.reports(self._chain.sanitise))
         is_same = all(content[index]["text"] == text for index, text in told.items())
-        if is_same and self._chain.is_plain:
+        if is_same and self._chain.is_plain and self.screen_tool is None:
             return msgspec.structs.replace(result, filters=filters) if filters else result
         return self._rewritten(result, told, filters, is_cut=tally.is_cut, is_judged=is_judged)
 
@@ -167,11 +168,27 @@ class Screen:
             # A signature is of the text as the model wrote it.
             return {key: value for key, value in {**block, "text": text}.items() if key != "signature"}
         if block.get("type") == "tool_use":
-            chain = self._chain_for("tool_input")
-            return {**block, "input": screened_value(block["input"], chain)} if chain.rules else block
+            return {**block, "input": self._of_tools(block["input"])}
         if block.get("type") == "other":
             return {**block, "value": self._value(block.get("value"))}
         return block
+
+    @property
+    def screen_tool(self) -> Callable[[ToolActivity], ToolActivity] | None:
+        """What calls of tools go through before clients are told of them; None where nothing looks at them."""
+        return self._activity if self._chain_for("tools").rules else None
+
+    def _activity(self, activity: ToolActivity) -> ToolActivity:
+        error = activity.error
+        if error is not None:
+            error = msgspec.structs.replace(error, message=self._of_tools(error.message))
+        return msgspec.structs.replace(
+            activity, input=self._of_tools(activity.input), output=self._of_tools(activity.output), error=error
+        )
+
+    def _of_tools(self, value: Any) -> Any:
+        chain = self._chain_for("tools")
+        return screened_value(value, chain) if value is not None and chain.rules else value
 
     def _content(self, content: Any) -> Any:
         """What the job added to the conversation: its texts, and what tools said."""
@@ -180,7 +197,7 @@ class Screen:
         shown = []
         for block in content:
             if block.get("type") == "tool_result":
-                shown.append({**block, "content": self._content(block["content"])})
+                shown.append({**block, "content": self._of_tools(block["content"])})
             elif "text" in block:
                 kept = self._block(block, self._value(block["text"]))
                 shown += [kept] if kept is not None else []
@@ -213,7 +230,7 @@ class Screen:
             if has_form
             else None,
             partial=True,
-            filters=(*self._input_reports, *tally.reports(self._chain.sanitise)),
+            filters=(*self._input_reports, *result.filters, *tally.reports(self._chain.sanitise)),
             warnings=(*result.warnings, why),
             text_sha256=digest(""),
         )

@@ -12,10 +12,12 @@ from sidecar.adapters.memory.clock import MemoryClock
 from sidecar.adapters.memory.model import ScriptedModel, Turn, fails, reply_of, says
 from sidecar.errors import ModelFailed, Throttled
 from sidecar.models.call import ModelDelta
-from sidecar.models.content import ReasoningBlock, TextBlock, ToolUseBlock
-from sidecar.models.event import Delta, Event
+from sidecar.models.content import Message, ReasoningBlock, TextBlock, ToolUseBlock
+from sidecar.models.event import Delta, Event, ToolActivity
 from sidecar.models.filtering import FilterContext, Filtered, GuardrailVerdict
-from sidecar.models.result import FilterReport, Result
+from sidecar.models.request import JobRequest
+from sidecar.models.result import ErrorInfo, FilterReport, Result
+from sidecar.ports import Lane
 from sidecar.response_formatter import screening
 from sidecar.settings import Policy
 from tests.support.replica import bench
@@ -178,9 +180,24 @@ async def test_calls_of_tools_are_left_alone_unless_asked_for() -> None:
     tools = [{"name": "mail", "input_schema": {"type": "object"}}]
     result, _, _ = await run(turn, PII, filters=["pii"], tools=tools)
     assert result.output.content[0]["input"] == {"to": "jane.doe@example.com"}
-    configured = {"pii": {"kind": "pii", "options": {"on": ["output", "tool_input"]}}}
+    configured = {"pii": {"kind": "pii", "options": {"on": ["tools"]}}}
     result, _, _ = await run(turn, configured, filters=["pii"], tools=tools)
     assert result.output.content[0]["input"] == {"to": "[EMAIL]"}
+
+
+def test_events_of_tools_go_through_what_looks_at_tools() -> None:
+    filters = {"pii": {"kind": "pii", "options": {"on": ["tools"]}}}
+    policy = Policy.model_validate({"filters": filters, "tenants": {"acme": {"filters": ["pii"]}}})
+    made = screening.Screening(policy, models=ScriptedModel(MemoryClock()), region="us-east-1")
+    request = JobRequest(messages=(Message(role="user", content="hello"),))
+    look = made.screen(Lane("acme", "batch"), request, job="job1").screen_tool
+    assert look is not None
+    error = ErrorInfo(code="tool_failed", message="no jane.doe@example.com here")
+    seen = look(ToolActivity(phase="failed", tool="mail", input={"to": ["jane.doe@example.com"]}, error=error))
+    assert seen.input == {"to": ["[EMAIL]"]}
+    assert seen.error is not None
+    assert seen.error.message == "no [EMAIL] here"
+    assert made.screen(Lane("other", "batch"), request, job="job2").screen_tool is None
 
 
 async def test_the_text_of_a_job_that_failed_is_filtered_too() -> None:
