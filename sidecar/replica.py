@@ -168,6 +168,7 @@ class Replica:
             intake=ports.intake,
             dead=ports.dead,
             blobs=ports.blobs,
+            journal=ports.journal,
             clock=ports.clock,
             owner=self.name,
             max_attempts=settings.jobs.max_attempts,

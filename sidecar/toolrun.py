@@ -61,7 +61,6 @@ class ToolRunner:
         self._keep(
             run,
             turn=turn,
-            attempt=run.job.state.attempt,
             said=run.job.progress.said,
             answer=answer,
             pins=tuple(tool.pin for tool in run.offered.values()) if first else (),
@@ -139,7 +138,8 @@ class ToolRunner:
     def _keep(self, run: Run, *, turn: int, **of_step: object) -> None:
         """Append a step, after what was said so far."""
         job = run.job
-        step = msgspec.structs.replace(Step(number=run.journal.steps + 1, turn=turn), **of_step)
+        step = Step(number=run.journal.steps + 1, turn=turn, attempt=job.state.attempt)
+        step = msgspec.structs.replace(step, **of_step)
         job.journal = run.journal.after(step)
         payload = encode(step)
         keep_s = max(0, int(run.deadline - self._clock.now())) + KEEP_S

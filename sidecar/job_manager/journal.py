@@ -79,8 +79,8 @@ class Kept(Record, frozen=True):
 class Step(Record, frozen=True):
     """One message of the journal. `number` counts from 1; a number that was seen before is a repetition.
 
-    With an `answer` it begins the turn; `sent` are calls about to be sent. `said` counts the events of `attempt`
-    that were stored before it.
+    With an `answer` it begins the turn, and `said` counts the events of `attempt` that were stored before.
+    `sent` are calls about to be sent.
     """
 
     number: int
@@ -164,6 +164,14 @@ def read(payloads: Iterable[bytes]) -> Journal:
         except InvalidRequest as e:
             raise SidecarError(f"a step of the job's journal cannot be read: {e.message}") from e
     return journal
+
+
+def has_come_on(payloads: Iterable[bytes], *, attempt: int) -> bool:
+    """Whether the owner of this attempt, which may be its second one, got a step further than it began."""
+    try:
+        return any(codec.decode(payload, Step).attempt >= attempt - 1 for payload in payloads)
+    except InvalidRequest:
+        return False
 
 
 def in_order(turn: Turn) -> tuple[ToolResultBlock, ...]:

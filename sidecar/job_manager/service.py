@@ -24,7 +24,7 @@ from sidecar.models.prompt import PromptUse
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
 from sidecar.models.subjects import is_name
-from sidecar.ports import Blobs, Clock, DeadLetters, Intake, JobStore, Publisher, Stored, StoredRequest
+from sidecar.ports import Blobs, Clock, DeadLetters, Intake, JobStore, Journal, Publisher, Stored, StoredRequest
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ class JobManager:
         intake: Intake,
         dead: DeadLetters,
         blobs: Blobs,
+        journal: Journal,
         clock: Clock,
         owner: str,
         max_attempts: int,
@@ -63,7 +64,7 @@ class JobManager:
         self._max_attempts = max_attempts
         self._gather_s = gather_s
         self._succession = Succession(
-            publisher=publisher, clock=clock, appraise=appraise, restarts_since=restarts_since
+            publisher=publisher, journal=journal, clock=clock, appraise=appraise, restarts_since=restarts_since
         )
         self._last_chance = asyncio.Lock()
         self._live: dict[tuple[str, str], OwnedJob] = {}

@@ -7,13 +7,14 @@ import msgspec
 
 from sidecar.job_manager import transitions
 from sidecar.job_manager.claiming import counts_against
+from sidecar.job_manager.journal import has_come_on
 from sidecar.job_manager.persist import keep_trying
 from sidecar.models.base import epoch
 from sidecar.models.codec import decode_event
 from sidecar.models.event import Delta, Event, Status
 from sidecar.models.job import Carried, JobState
 from sidecar.models.result import Attempt, Result, Usage
-from sidecar.ports import Clock, Publisher, StoredRequest
+from sidecar.ports import Clock, Journal, Publisher, StoredRequest
 
 
 class LastCall(NamedTuple):
@@ -41,9 +42,16 @@ class Succession:
     """Takes jobs over from owners that fell silent. `restarts_since` counts replicas' starts since a time."""
 
     def __init__(
-        self, *, publisher: Publisher, clock: Clock, appraise: Appraise, restarts_since: RestartsSince
+        self,
+        *,
+        publisher: Publisher,
+        journal: Journal,
+        clock: Clock,
+        appraise: Appraise,
+        restarts_since: RestartsSince,
     ) -> None:
         self._publisher = publisher
+        self._journal = journal
         self._clock = clock
         self._appraise = appraise
         self._restarts_since = restarts_since
@@ -55,12 +63,26 @@ class Succession:
         call = last_call(await self._events(state), attempt=state.attempt)
         if call is None:
             return transitions.bereaved(state, counts=False, carried=None)
-        restarts = await self._restarts(epoch(state.started) if state.started else self._clock.now())
         return transitions.bereaved(
             state,
-            counts=counts_against(state, restarts=restarts),
+            counts=await self._counts(state, stored),
             carried=with_lost(state.carried or Carried(), call, self._appraise(stored, call)),
         )
+
+    async def _counts(self, state: JobState, stored: StoredRequest) -> bool:
+        restarts = await self._restarts(epoch(state.started) if state.started else self._clock.now())
+        return counts_against(state, restarts=restarts) and not await self._came_on(state, stored)
+
+    async def _came_on(self, state: JobState, stored: StoredRequest) -> bool:
+        """Whether a job with tools got further with its lost owner: then it is no loop."""
+        if b'"tools"' not in stored.payload:
+            return False
+        steps = await keep_trying(
+            "reading the journal of a lost owner",
+            lambda: self._journal.read(state.tenant, state.job),
+            clock=self._clock,
+        )
+        return has_come_on(steps, attempt=state.attempt)
 
     async def _events(self, state: JobState) -> list[Event]:
         async def read() -> list[Event]:

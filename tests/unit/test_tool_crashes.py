@@ -221,6 +221,48 @@ async def test_the_bill_of_a_lost_owner_is_exact_where_it_was_journalled() -> No
         assert result.warnings == ()
 
 
+async def kill_owner(b: Bench, job: str) -> None:
+    stored = await b.stored(job)
+    assert stored is not None
+    b.kill(next(replica for replica in b.replicas if replica.name == stored.state.owner))
+
+
+async def test_a_job_that_comes_on_with_every_owner_is_no_loop() -> None:
+    clock = MemoryClock()
+    turns = [calls_tools(call("a", f"u{i}"))._replace(first_s=4.0) for i in range(5)]
+    async with bench(by_turn(clock, *turns)) as b:
+        await b.fleet(*(f"r{i}" for i in range(7)), jobs={"max_attempts": 2})
+        tools = Providers(b)
+        await tools.add("a", idempotent=True)
+        await b.submit(job="job1", tools=["a"], timeout_s=500)
+        for lost in range(4):
+            await b.until(lambda so_far=lost: len(steps_of(b, "job1").turns) > so_far)  # type: ignore[misc]
+            # In the next turn, whose call is under way.
+            await clock.advance(1)
+            await kill_owner(b, "job1")
+        result = await b.result("job1")
+        assert result.state == "succeeded", result.error
+        assert tools.times("a") == 5
+
+
+async def test_a_job_that_takes_its_owners_down_at_the_same_step_is_one() -> None:
+    clock = MemoryClock()
+    slow = calls_tools(call("a", "u1"))._replace(first_s=4.0)
+    async with bench(by_turn(clock, [call("a", "u0")], slow)) as b:
+        await b.fleet(*(f"r{i}" for i in range(6)), jobs={"max_attempts": 2})
+        tools = Providers(b)
+        await tools.add("a", idempotent=True)
+        await b.submit(job="job1", tools=["a"], timeout_s=500)
+        for calls in range(2, 6):
+            await b.until(lambda so_far=calls: len(b.model.calls) >= so_far)  # type: ignore[misc]
+            await clock.advance(1)
+            await kill_owner(b, "job1")
+        result = await b.result("job1")
+        assert result.error is not None
+        assert result.error.code == "crash_loop"
+        assert tools.times("a") == 1
+
+
 async def test_a_turn_that_was_lost_is_taken_again_and_the_lost_one_is_estimated() -> None:
     clock = MemoryClock()
     slow = says("all done", usage=USAGE, first_s=2.0)
