@@ -29,6 +29,7 @@ SEPARATE = {
     "models": "benchmarks.models",
     "filters": "benchmarks.filters",
     "tools": "benchmarks.tools",
+    "telemetry": "benchmarks.telemetry",
 }
 """Benches of their own, with arguments of their own."""
 
