@@ -1,6 +1,6 @@
 """Objects of tenants: what requests name is fetched for the model; clients put and get by two endpoints."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -12,6 +12,8 @@ from sidecar.models.content import DocumentBlock, ImageBlock, Message, Source, T
 from sidecar.models.objects import ObjectChunk, ObjectGet, ObjectInfo, ObjectPut, bucket_of
 from sidecar.models.subjects import HEADER_END, is_name
 from sidecar.ports import Blobs, Endpoint, Query, Reply
+from sidecar.request_handler.admission import check_tenant
+from sidecar.settings import Policy
 
 _HOLDS_SOURCE = (ImageBlock, DocumentBlock)
 
@@ -19,8 +21,9 @@ _HOLDS_SOURCE = (ImageBlock, DocumentBlock)
 class Objects:
     """`max_input_bytes` bounds what one job's objects may hold together."""
 
-    def __init__(self, blobs: Blobs, *, max_input_bytes: int) -> None:
+    def __init__(self, blobs: Blobs, *, max_input_bytes: int, policy: Callable[[], Policy]) -> None:
         self._blobs = blobs
+        self._policy = policy
         self._max_input_bytes = max_input_bytes
 
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -63,7 +66,7 @@ class Objects:
 
     async def get(self, query: Query) -> AsyncIterator[Reply]:
         """The pieces of an object, then an empty reply that says so."""
-        tenant = _tenant(query)
+        tenant = self._tenant(query)
         asked = decode(query.payload, ObjectGet)
         at = 0
         async for piece in self._blobs.read(tenant, asked.name):
@@ -73,7 +76,7 @@ class Objects:
 
     async def put(self, query: Query) -> Reply:
         """Take one piece of an upload, or its end."""
-        tenant = _tenant(query)
+        tenant = self._tenant(query)
         asked = decode(query.payload, ObjectPut)
         if asked.data is not None:
             await self._blobs.append(tenant, asked.upload, part=asked.part, data=asked.data)
@@ -86,6 +89,13 @@ class Objects:
             tenant, asked.name, upload=asked.upload, parts=asked.parts, size=asked.size, sha256=asked.sha256
         )
         return Reply(encode(info))
+
+    def _tenant(self, query: Query) -> str:
+        if not query.tokens or not is_name(query.tokens[0]):
+            raise InvalidRequest("use 1 to 64 of A-Z a-z 0-9 _ -", path="subject.tenant")
+        tenant = query.tokens[0]
+        check_tenant(tenant, policy=self._policy().tenant(tenant))
+        return tenant
 
 
 def named_objects(messages: tuple[Message, ...]) -> Iterator[tuple[str, Source]]:
@@ -115,12 +125,6 @@ def _with_content(block: Any, contents: dict[str, bytes]) -> Any:
     if isinstance(block, ToolResultBlock) and not isinstance(block.content, str):
         return msgspec.structs.replace(block, content=tuple(_with_content(p, contents) for p in block.content))
     return block
-
-
-def _tenant(query: Query) -> str:
-    if not query.tokens or not is_name(query.tokens[0]):
-        raise InvalidRequest("use 1 to 64 of A-Z a-z 0-9 _ -", path="subject.tenant")
-    return query.tokens[0]
 
 
 def _schemas(request: Any, response: Any) -> dict[str, str]:

@@ -128,7 +128,9 @@ class Replica:
         self.jobs = self._job_manager()
         self.screening = Screening(self._policy, models=ports.models, region=settings.bedrock.regions[0])
         self.prompts = Prompts(ports.prompts, clock=ports.clock, on_crash=on_crash)
-        self.objects = Objects(ports.blobs, max_input_bytes=settings.jobs.max_input_bytes)
+        self.objects = Objects(
+            ports.blobs, max_input_bytes=settings.jobs.max_input_bytes, policy=lambda: self._policy
+        )
         self.queries = Queries(store=ports.store, publisher=ports.publisher, intake=ports.intake)
         self.tools = ToolRegistry(
             store=ports.tools,

@@ -5,9 +5,13 @@ from base64 import urlsafe_b64encode
 
 import pytest
 
+from sidecar.adapters.nats.blobs import NatsBlobs
+from sidecar.adapters.nats.mux import Mux
+from sidecar.component import SystemClock
 from sidecar.errors import BusRefused, Conflict, InvalidRequest, Permanent
-from sidecar.models.objects import hex_digest
+from sidecar.models.objects import hex_digest, meta_subject
 from sidecar.ports import Blobs
+from sidecar.settings import RetentionSettings, Settings
 from tests.support.bus_world import World
 
 LIMIT = 8 * 1024 * 1024
@@ -111,6 +115,46 @@ async def test_an_object_that_is_not_what_it_says_is_refused(world: World) -> No
     assert caught.value.code == "invalid_request"
     with pytest.raises(Permanent):
         await read(world.first.blobs, "a")
+
+
+async def test_a_bucket_that_cannot_be_made_is_a_refusal_and_no_endless_wait(nats_mux: Mux) -> None:
+    retention = RetentionSettings(objects_bytes=1 << 55)
+    blobs = NatsBlobs(nats_mux, Settings(retention=retention), clock=SystemClock())
+    with pytest.raises(BusRefused, match="objects_bytes") as caught:
+        await blobs.put("acme", "a", b"x")
+    assert caught.value.code == "payload_too_large"
+    assert await blobs.get("acme", "a", max_bytes=LIMIT) is None
+
+
+async def test_a_bucket_that_was_removed_is_made_again(nats_mux: Mux) -> None:
+    blobs = NatsBlobs(nats_mux, Settings(retention=RetentionSettings(objects_bytes=1 << 20)), clock=SystemClock())
+    await blobs.put("acme", "a", b"x")
+    await nats_mux.api("STREAM.DELETE.OBJ_LLM_BLOB_acme")
+    await blobs.put("acme", "a", b"y")
+    assert await blobs.get("acme", "a", max_bytes=LIMIT) == b"y"
+    await nats_mux.api("STREAM.DELETE.OBJ_LLM_BLOB_acme")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"name":"a","bucket":"LLM_BLOB_acme","nuid":">","size":1}',
+        b'{"name":"a","bucket":"LLM_BLOB_acme","nuid":"u","size":-1}',
+        b'{"name":"a","bucket":"LLM_BLOB_acme","nuid":"u","size":9,"digest":"SHA-256=AAAA"}',
+        b'{"name":"a","bucket":"LLM_BLOB_acme","options":{"link":{"bucket":"LLM_BLOB_globex","name":"a"}}}',
+    ],
+)
+async def test_a_description_by_a_strange_hand_leads_nowhere(nats_mux: Mux, document: bytes) -> None:
+    blobs = NatsBlobs(nats_mux, Settings(retention=RetentionSettings(objects_bytes=1 << 20)), clock=SystemClock())
+    await blobs.put("acme", "a", b"x")
+    await nats_mux.store(meta_subject("acme", "a"), document)
+    with pytest.raises(Permanent) as caught:
+        await blobs.get("acme", "a", max_bytes=LIMIT)
+    assert caught.value.code == "invalid_request"
+    await nats_mux.api("STREAM.DELETE.OBJ_LLM_BLOB_acme")
 
 
 async def test_an_upload_whose_name_would_reach_further_is_refused(world: World) -> None:

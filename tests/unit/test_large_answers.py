@@ -184,6 +184,13 @@ async def test_a_client_puts_and_gets_by_the_endpoints() -> None:
         assert await MemoryBlobs(b.bus).get("acme", "a", max_bytes=10**9) == data
 
 
+async def test_a_tenant_that_is_denied_has_no_objects() -> None:
+    async with bench() as b:
+        await b.replica(tenants={"acme": {"deny": True}})
+        reply = await b.ask("objects", "acme", "get", payload=encode(ObjectGet(name="a")))
+        assert msgspec.json.decode(reply.payload)["error"]["code"] == "tenant_denied"
+
+
 @pytest.mark.parametrize(
     ("verb", "payload", "code"),
     [

@@ -136,9 +136,16 @@ class NatsBlobs:
         try:
             await ensure_stream(self._mux, spec, adopt=self._settings.nats.adopt)
         except StartupError as e:
-            # Somebody else's bucket of this name may serve all the same; a store that fails says what is wrong.
+            # Somebody else's bucket of this name may serve all the same.
             log.warning("the bucket is not as configured", extra={"bucket": spec.name, "error": e.message})
+            await self._must_exist(spec.name, e)
         self._made.add(tenant)
+
+    async def _must_exist(self, stream: str, problem: StartupError) -> None:
+        try:
+            await self._mux.api(f"STREAM.INFO.{stream}")
+        except NotFound as e:
+            raise BusRefused(problem.message, code="payload_too_large") from e
 
     async def _meta(self, tenant: str, name: str) -> ObjectMeta | None:
         found = await self._reader(tenant).newest(meta_subject(_named(tenant), name))

@@ -169,10 +169,14 @@ async def _not_created(mux: Mux, spec: StreamSpec, error: BusRefused | BusUnavai
         return StartupError(f"{text}: nats.replicas = {spec.config['num_replicas']} needs a cluster; set it to 1")
     if err_code in _NO_ROOM:
         return StartupError(
-            f"{text}: give JetStream more room, or lower retention.requests_bytes "
+            f"{text}: give JetStream more room, or lower retention.{_bound_of(spec)} "
             f"(this stream asks for {spec.config['max_bytes']} bytes)"
         )
     return StartupError(text)
+
+
+def _bound_of(spec: StreamSpec) -> str:
+    return "objects_bytes" if spec.name.startswith("OBJ_") else "requests_bytes"
 
 
 async def _holders(mux: Mux, spec: StreamSpec) -> list[str]:
