@@ -11,7 +11,15 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -301,6 +309,18 @@ _Classes = Annotated[
 _ToolName = Annotated[str, Field(pattern=r"^([A-Za-z0-9_-]{1,64}|llm\.job)$")]
 
 
+def _with_llm_job(given: Any) -> Any:
+    """TOML reads `[job_tools.llm.job]`, without quotes, as a table in a table: it means the same."""
+    if not isinstance(given, dict) or not isinstance(given.get("llm"), dict) or "job" not in given["llm"]:
+        return given
+    rest = {name: value for name, value in given["llm"].items() if name != "job"}
+    others = {name: value for name, value in given.items() if name != "llm"}
+    return {**others, "llm.job": given["llm"]["job"], **({"llm": rest} if rest else {})}
+
+
+_JobTools = Annotated[dict[_ToolName, JobTool], BeforeValidator(_with_llm_job)]
+
+
 class Policy(Section):
     """The part of the settings that can change while the process runs."""
 
@@ -309,7 +329,7 @@ class Policy(Section):
     tenants: dict[str, TenantPolicy] = Field(default_factory=dict)
     models: dict[str, ModelPolicy] = Field(default_factory=dict)
     filters: dict[str, FilterPolicy] = Field(default_factory=dict)
-    job_tools: dict[_ToolName, JobTool] = Field(default_factory=dict)
+    job_tools: _JobTools = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _names_what_is_there(self) -> "Policy":
@@ -340,7 +360,7 @@ class Settings(BaseSettings):
     tenants: dict[str, TenantPolicy] = Field(default_factory=dict)
     models: dict[str, ModelPolicy] = Field(default_factory=dict)
     filters: dict[str, FilterPolicy] = Field(default_factory=dict)
-    job_tools: dict[_ToolName, JobTool] = Field(default_factory=dict)
+    job_tools: _JobTools = Field(default_factory=dict)
     retention: RetentionSettings = RetentionSettings()
     admin: AdminSettings = AdminSettings()
     log: LogSettings = LogSettings()

@@ -7,11 +7,11 @@ import pytest
 from sidecar.adapters.memory.clock import MemoryClock
 from sidecar.adapters.memory.intake import MemoryIntake
 from sidecar.adapters.memory.model import ScriptedModel, Turn, calls_tools, says
-from sidecar.errors import ModelFailed
+from sidecar.errors import ModelFailed, StartupError
 from sidecar.models.call import ModelCall
 from sidecar.models.result import Result, Usage
 from sidecar.ports import Lane
-from sidecar.settings import JobTool
+from sidecar.settings import JobTool, Policy, merge_policy
 from tests.support.replica import MODEL, Bench, bench
 from tests.support.tool_jobs import activities, call, results, value
 
@@ -235,6 +235,25 @@ async def test_llm_job_is_unknown_where_it_is_not_configured() -> None:
         result = await b.result(await b.submit(tools=["llm.job"]))
         assert result.error is not None
         assert result.error.code == "unknown_tool"
+
+
+def test_the_names_table_needs_no_quotes() -> None:
+    policy = merge_policy(
+        Policy(),
+        b"""
+[job_tools.llm.job]
+prompt = "{{task}}"
+[job_tools.summarize]
+prompt = "{{text}}"
+""",
+    )
+    assert policy.job_tools["llm.job"].variables == ("task",)
+    assert policy.job_tools["summarize"].variables == ("text",)
+    assert merge_policy(policy, b'[job_tools."llm.job"]\nprompt = "{{a}}"').job_tools["llm.job"].variables == (
+        "a",
+    )
+    with pytest.raises(StartupError):
+        merge_policy(Policy(), b"[job_tools.llm.other]")
 
 
 def test_what_a_variable_says_is_no_template() -> None:
