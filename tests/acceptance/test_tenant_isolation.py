@@ -88,6 +88,11 @@ async def test_a_tenant_does_its_own_work(tenancy: Tenancy, tenant: str) -> None
         assert (await slow.result(timeout_s=CLIENT_WAIT_S)).state == "cancelled"
         assert job.id in [item.job async for item in client.jobs()]
         assert await client.models()
+        data = bytes(1_500_000)
+        await client.put_object("large", data)
+        assert await client.get_object("large") == data
+        huge = await client.ask("[[fault=huge_frame bytes=1500000]] go on", stream=True, wait_s=CLIENT_WAIT_S)
+        assert len(huge.text) >= 1_500_000
     async with connected(tenancy, tenant) as own:
         reply = await own.answer("ask", tenant, "standard", payload=asks(QUICK))
         assert reply["state"] == "succeeded"
@@ -134,6 +139,24 @@ async def test_others_jobs_are_out_of_reach(acme: Intruder, globex: Intruder, jo
         await globex.asks_in_vain(f"llm.v1.{subject}")
     assert job not in [item["job"] for item in (await globex.answer("jobs", "globex", payload={}))["jobs"]]
     await end(acme, feed, job)
+
+
+async def test_objects_of_others_are_out_of_reach(
+    tenancy: Tenancy, acme: Intruder, globex: Intruder, job: str
+) -> None:
+    async with await SidecarClient.connect(
+        tenancy.url("acme"), tenant="acme", connect_timeout_s=CLIENT_WAIT_S, request_timeout_s=CLIENT_WAIT_S
+    ) as client:
+        await client.put_object(f"{job}.png", b"secret")
+        for verb in ("get", "put"):
+            await globex.asks_in_vain(f"llm.v1.objects.acme.{verb}", json.dumps({"name": f"{job}.png"}).encode())
+        for subject in ("$O.LLM_BLOB_acme.C.x", "$O.LLM_BLOB_acme.M.eA==", "$JS.API.DIRECT.GET.OBJ_LLM_BLOB_acme"):
+            await globex.asks_in_vain(subject, b'{"seq": 1}')
+        image = {"type": "image", "format": "png", "source": {"object": f"{job}.png"}}
+        asked = {"messages": [{"role": "user", "content": [{"type": "text", "text": "what is this?"}, image]}]}
+        found = await globex.run({**asked, "model": "claude-sonnet-4-5"}, job=f"{job}-foreign")
+        assert (found["state"], found["error"]["code"]) == ("failed", "invalid_request")
+        assert await client.get_object(f"{job}.png") == b"secret"
 
 
 async def test_jetstream_is_out_of_reach(acme: Intruder, globex: Intruder, job: str) -> None:
