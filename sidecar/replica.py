@@ -128,9 +128,7 @@ class Replica:
         self.jobs = self._job_manager()
         self.screening = Screening(self._policy, models=ports.models, region=settings.bedrock.regions[0])
         self.prompts = Prompts(ports.prompts, clock=ports.clock, on_crash=on_crash)
-        self.objects = Objects(
-            ports.blobs, max_input_bytes=settings.jobs.max_input_bytes, policy=lambda: self._policy
-        )
+        self.objects = self._objects()
         self.queries = Queries(store=ports.store, publisher=ports.publisher, intake=ports.intake)
         self.tools = ToolRegistry(
             store=ports.tools,
@@ -161,6 +159,10 @@ class Replica:
             on_crash=on_crash,
         )
         self.requests = self._request_handler(on_crash)
+
+    def _objects(self) -> Objects:
+        limit = self._settings.jobs.max_input_bytes
+        return Objects(self._ports.blobs, max_input_bytes=limit, policy=lambda: self._policy)
 
     def _job_manager(self) -> JobManager:
         ports, settings = self._ports, self._settings

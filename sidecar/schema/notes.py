@@ -50,7 +50,7 @@ NOTES: dict[str, str] = {
     "JobState.prompt": "The stored template that the job was made of, where the request named one.",
     "PromptRef.version": "One to three numbers, such as 3 or 1.2.0; absent: the highest.",
     "PromptUse.scope": "A tenant, or `shared`.",
-    "PromptUse.sha256": "SHA-256 of the filled-in texts in UTF-8: system prompt first, one line break between two.",
+    "PromptUse.sha256": "SHA-256 of the filled-in texts in UTF-8, the system prompt first, joined by line breaks.",
     "PromptUse.revision": "The document's revision in the bucket LLM_PROMPT.",
     "JobState.result_n": "The number `n` of the result event.",
     "JobsPage.cursor": "Asks for the next page; null on the last.",
