@@ -149,16 +149,19 @@ class Replica:
             on_crash=on_crash,
             on_disowned=self._on_disowned,
         )
-        self.spending = Spending(
-            ledger=ports.spend,
-            bus=ports.bus,
-            clock=ports.clock,
+        self.spending = self._spending(on_crash)
+        self.requests = self._request_handler(on_crash)
+
+    def _spending(self, on_crash: Callable[[BaseException], None]) -> Spending:
+        return Spending(
+            ledger=self._ports.spend,
+            bus=self._ports.bus,
+            clock=self._ports.clock,
             policy=lambda: self._policy,
             scheduling=lambda: self.requests.scheduler if self.requests.leader is not None else None,
             kick=lambda: self.requests.kick(),
             on_crash=on_crash,
         )
-        self.requests = self._request_handler(on_crash)
 
     def _objects(self) -> Objects:
         limit = self._settings.jobs.max_input_bytes
