@@ -161,6 +161,7 @@ class App:
             return "starting"
         if self.lifecycle.phase is not Phase.RUNNING:
             return "draining"
+        self._look_at_models()
         return "degraded" if self.lifecycle.health.is_degraded else "running"
 
     def _on_nats_state(self, state: State) -> None:
@@ -238,7 +239,12 @@ class App:
         started = self.lifecycle.phase not in (Phase.CREATED, Phase.STARTING)
         return _page({"phase": self.lifecycle.phase.value}, 200 if started else 503)
 
+    def _look_at_models(self) -> None:
+        if self.replica is not None:
+            self.lifecycle.health.set("bedrock", self.replica.outage())
+
     async def _readyz(self) -> Page:
+        self._look_at_models()
         health = self.lifecycle.health
         status = "degraded" if health.is_degraded else "ready"
         if not self.lifecycle.is_ready:

@@ -352,6 +352,11 @@ class Replica:
         )
         self.requests.kick()
 
+    def outage(self) -> str | None:
+        """Which models cannot be called now, and why; None when all can."""
+        is_awaited = any(job.state.state == "waiting" for job in self.jobs.live)
+        return self.coordinator.outage(self._ports.clock.now(), is_awaited=is_awaited)
+
     def stats(self) -> Stats:
         """What this replica knows of itself, and of all queues while it schedules."""
         clock, leader, now = self._ports.clock, self.requests.leader, self._ports.clock.monotonic()

@@ -252,6 +252,18 @@ class Coordinator:
         """Pool to `closed`, `half_open`, `open` or `denied`, of every pool that was ever called."""
         return self._pools.phases(now)
 
+    def outage(self, now: float, *, is_awaited: bool) -> str | None:
+        """Which pools cannot be called, and why: while jobs wait for a model (`is_awaited`), or when all are shut.
+
+        None else: what is shut beside others that work is passed over by the next jobs.
+        """
+        phases = self._pools.phases(now)
+        shut = [pool for pool, phase in phases.items() if phase in ("open", "half_open")]
+        if not shut or not (is_awaited or (len(shut) == len(phases) and "open" in phases.values())):
+            return None
+        more = f" and {len(shut) - 1} more" if len(shut) > 1 else ""
+        return f"{shut[0]}{more} cannot be called now: {self._pools.reason(shut[0])}"
+
     def limits(self, pool: str) -> Limits:
         """The quota of a pool (`Route.pool`), as configured; all unknown for a pool of no known model."""
         profile = self.profile(pool.rpartition("@")[0])

@@ -148,12 +148,16 @@ async def test_bedrock_killed_mid_stream_is_waited_for(own_nats_server: Server) 
                 await asyncio.to_thread(first.kill)
                 trouble = await client.follow("*", "status")
                 await trouble.until(lambda events: any(e["data"]["state"] == "retrying" for e in events))
+                await asyncio.to_thread(
+                    wait_until, lambda: "bedrock" in sidecar.get("/readyz")[1]["reasons"], what="degraded"
+                )
                 with EmulatorAt(port) as second:
                     await asyncio.to_thread(second.wait_ready)
                     await results.until(lambda events: len(events) >= JOBS, limit_s=90)
                     found = await check_all(client)
                     assert any(len(result["attempts"]) > 1 for result in found)  # type: ignore[arg-type]
                     assert sidecar.is_running
+                    assert is_well(sidecar)
 
 
 async def test_sigterm_lets_running_jobs_end_within_the_grace(

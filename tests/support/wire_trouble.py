@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager, suppress
 from sidecar.adapters.nats.embedded import HOST
 
 CHUNK = 65536
+# Whoever spoke over the wire has ended; their ends take a moment to come through.
+END_S = 5.0
 
 
 class Wire:
@@ -33,12 +35,13 @@ class Wire:
         assert self._server is not None
         self._is_over = True
         self._server.close()
-        # Connections that were accepted a moment ago have their tasks in the loop's next turn.
-        for _ in range(3):
-            await asyncio.sleep(0)
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Connections that were accepted a moment ago have their tasks in the loop's next turns.
+        await asyncio.sleep(0.05)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=END_S)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
 
     def cut(self) -> None:

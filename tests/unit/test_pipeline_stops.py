@@ -290,6 +290,29 @@ async def test_an_interrupted_answer_fails_where_the_client_asked_for_that() -> 
         assert len(b.model.calls) == 1
 
 
+async def test_an_outage_of_minutes_fails_no_job_that_has_time_left() -> None:
+    clock = MemoryClock()
+
+    def script(_: Any) -> Turn:
+        away = clock.monotonic() < 300
+        return Turn(error=ModelUnavailable("away")) if away else says("back again")
+
+    async with bench(ScriptedModel(clock, script)) as b:
+        await b.fleet("one", "two", slots=3)
+        jobs = [await b.submit(job=f"j{i}", timeout_s=900) for i in range(12)]
+        (brief,) = [await b.submit(job="brief", timeout_s=60)]
+        for _ in range(28):
+            await clock.advance(10)
+            assert any(replica.outage() for replica in b.replicas), "an outage shows for as long as it lasts"
+        assert (await b.result(brief)).state == "failed", "its time was over"
+        for job in jobs:
+            assert (await b.result(job)).state == "succeeded"
+        assert clock.monotonic() < 400, "work is resumed soon after the outage"
+        assert len(b.model.calls) < 300, "while it lasts, few calls are tried"
+        await clock.advance(30)
+        assert [replica.outage() for replica in b.replicas] == [None, None]
+
+
 async def test_while_nothing_can_be_called_the_job_waits_and_then_succeeds() -> None:
     clock = MemoryClock()
 
@@ -304,8 +327,10 @@ async def test_while_nothing_can_be_called_the_job_waits_and_then_succeeds() -> 
         stored = await b.stored(job)
         assert stored is not None
         assert stored.state.state == "waiting"
+        assert "cannot be called" in (b.replicas[0].outage() or "")
         result = await b.result(job)
         assert (result.state, result.output.text) == ("succeeded", "back again")
+        assert b.replicas[0].outage() is None
         events = await b.events(job)
         assert [e.n for e in events] == list(range(1, len(events) + 1))
         named = [getattr(e.data, "state", None) for e in events]

@@ -15,7 +15,7 @@ from sidecar.settings import Settings
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 5.0
+LOOK_S = 3.0
 # Between the first time that a stream is not there and the second, which is believed.
 AGAIN_S = 1.0
 # Messages that may have been stored between the last look and the deletion.
