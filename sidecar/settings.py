@@ -130,7 +130,7 @@ class JobsSettings(Section):
     unknown_tool_outcome: Literal["repeat", "tell"] = "tell"
     max_parallel_tools: int = Field(8, ge=1, le=256, description="tool calls of one job at a time")
     max_tool_output_bytes: int = Field(
-        65_536, ge=256, le=524_288, description="of one call's output; what is longer is cut, and says so"
+        65_536, ge=256, le=262_144, description="of one call's output; what is longer is cut, and says so"
     )
     max_job_depth: int = Field(2, ge=0, le=8, description="jobs below a job, by tools that are jobs")
     max_input_bytes: int = Field(20 * 1024**2, ge=1024, description="objects that one job may name, together")

@@ -25,6 +25,7 @@ from sidecar.toolcalls import Made, ToolCaller, called, failed
 PATIENCE_S = 0.05
 # How long steps outlive the time of their job.
 KEEP_S = 600
+MOST_STEP_BYTES = 262_144
 _STOPPED = "the job ended before the tool did"
 
 
@@ -127,13 +128,15 @@ class ToolRunner:
             await run.job.progress.flush()
 
     def _take(self, run: Run, made: Sequence[Made], *, turn: int) -> None:
-        for one in made:
-            run.facts.warn(*one.warnings)
-            _count_child(run.facts, one)
-        bill = bill_of(run.facts) if any(one.child is not None or one.warnings for one in made) else None
-        self._keep(run, turn=turn, results=tuple(one.kept for one in made), bill=bill)
-        for one in made:
-            run.job.progress.tool(one.activity)
+        """Keep results, and then tell of them."""
+        for some in _by_size(made):
+            for one in some:
+                run.facts.warn(*one.warnings)
+                _count_child(run.facts, one)
+            bill = bill_of(run.facts) if any(one.child is not None or one.warnings for one in some) else None
+            self._keep(run, turn=turn, results=tuple(one.kept for one in some), bill=bill)
+            for one in some:
+                run.job.progress.tool(one.activity)
 
     def _keep(self, run: Run, *, turn: int, **of_step: object) -> None:
         """Append a step, after what was said so far."""
@@ -190,6 +193,21 @@ async def _cancelled(calls: Iterable["asyncio.Task[Made]"]) -> None:
     for task in tasks:
         if not task.cancelled():
             task.exception()
+
+
+def _by_size(made: Sequence[Made]) -> Iterable[list[Made]]:
+    """In parts whose results fit one step; a step has to fit one message of the bus."""
+    part: list[Made] = []
+    size = 0
+    for one in made:
+        added = len(encode(one.kept))
+        if part and size + added > MOST_STEP_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(one)
+        size += added
+    if part:
+        yield part
 
 
 def _left_usd(run: Run) -> float | None:

@@ -318,6 +318,16 @@ async def test_a_long_output_is_cut_and_that_is_said() -> None:
         assert returned.output == value(block)
 
 
+async def test_large_results_of_one_moment_fit_the_bus() -> None:
+    clock = MemoryClock()
+    async with bench(by_turn(clock, [call("t", f"u{i}") for i in range(8)])) as b:
+        await b.replica(jobs={"max_tool_output_bytes": 262_144})
+        await Providers(b).add("t", lambda _: '"\\' * 120_000)
+        result = await b.result(await b.submit(tools=["t"]))
+        assert result.state == "succeeded", result.error
+        assert len(results(b.model.calls[1])) == 8
+
+
 async def test_control_characters_do_not_reach_the_model() -> None:
     clock = MemoryClock()
     async with bench(by_turn(clock, [call("t")])) as b:
