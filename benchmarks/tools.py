@@ -6,8 +6,9 @@ Calls: a provider in a process of its own works for `--own-ms` and says how long
 beyond is the bus's part. Calls are sent at their times, whatever comes back, and counted from when they were due.
 
 Registrations: real sidecars, each tool renewed by its provider every `--renew-s` seconds, evenly spread, over two
-rounds. CPU is user and system time of each sidecar's process, beside that of the same processes while idle. In the
-end every replica has answered the list, and each answer has to hold every tool with time left.
+rounds. CPU is user and system time of each sidecar's process, beside that of the same processes while idle, and
+while as many questions are refused at once: what the bus itself costs. In the end every replica has answered the
+list, and each answer has to hold every tool with time left.
 """
 
 import argparse
@@ -146,6 +147,16 @@ async def renew(mux: Mux, tools: int, every_s: float, rounds: int) -> list[float
     return took
 
 
+async def ask_in_vain(mux: Mux, rate: float, seconds: float) -> None:
+    """The anchor: questions of the same size and pace, for a scope that is none: the answer costs nothing."""
+    loop, payload = asyncio.get_running_loop(), registration(0)
+    async with asyncio.TaskGroup() as group:
+        began = loop.time()
+        for n in range(int(rate * seconds)):
+            await asyncio.sleep(max(0.0, began + n / rate - loop.time()))
+            group.create_task(mux.request("llm.v1.tools.no$scope.register", payload))
+
+
 async def listed(mux: Mux) -> int:
     """How many tools a replica lists with time left."""
     live = 0
@@ -164,7 +175,8 @@ async def registrations(under: Base, sidecars: list[Child], options: argparse.Na
         mux = await connect(stack, under.nats.url)
         await asyncio.sleep(SETTLE_S)
         idle = await _cpu_share(sidecars, asyncio.sleep(options.idle_s))
-        await renew(mux, options.tools, 5.0, 1)
+        bare = await _cpu_share(sidecars, ask_in_vain(mux, options.tools / options.renew_s, options.idle_s))
+        await renew(mux, options.tools, 5.0, 2)
         await asyncio.sleep(SETTLE_S)
         took: list[float] = []
 
@@ -173,12 +185,13 @@ async def registrations(under: Base, sidecars: list[Child], options: argparse.Na
 
         busy = await _cpu_share(sidecars, work())
         views = {await listed(mux) for _ in range(8 * len(sidecars))}
-    for before, after in zip(idle, busy, strict=True):
+    for before, asked, after in zip(idle, bare, busy, strict=True):
         more = (after - before) * 100
         verdict = "pass" if more <= 1.0 else "FAIL"
         print(
             f"CPU of a replica      {more:8.2f} %    bar <= 1.00  {verdict}   "
-            f"(idle {before * 100:.2f} %, with {options.tools} tools {after * 100:.2f} %)"
+            f"(idle {before * 100:.2f} %, with {options.tools} tools {after * 100:.2f} %, "
+            f"with as many questions that do nothing {asked * 100:.2f} %)"
         )
     is_whole = views == {options.tools}
     print(f"tools in every view   {min(views):8d}      bar {options.tools}     {'pass' if is_whole else 'FAIL'}")
