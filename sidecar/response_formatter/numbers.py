@@ -25,7 +25,12 @@ _CARDS = re.compile(
     r"|3(?:0[0-5]|[689]\d)\d{11}(?:\d{2})?|6(?:011|5\d\d|4[4-9]\d)\d{12}(?:\d{3})?|35(?:2[89]|[3-8]\d)\d{12}(?:\d{3})?"
     r"|62\d{14,17}|(?:5018|5020|5038|56\d\d|57\d\d|58\d\d|6304|6759|676[1-3])\d{8,15}|(?:60|65|81|82|508)\d{13,14})"
 )
-_DATE = re.compile(r"(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
+_CARD_WORDS = re.compile(
+    r"\bcards?\b|karte|tarjeta|\bcarte|\bcarta\b|cart[ãa]o|kaart|\bkart|visa|master|maestro|amex|american exp"
+    r"|discover|diners|\bjcb\b|\bcredit\b|\bdebit\b|карт|卡|कार्ड|カード|카드"
+)
+# An extension goes with the number before it.
+EXTENSION = re.compile(r"[ \xa0]?(?:x|ext\.?)[ \xa0]?\d{1,6}(?![^\W_])")
 
 
 class Group(NamedTuple):
@@ -46,6 +51,8 @@ class Stretch(NamedTuple):
     gaps: tuple[str, ...]
     is_bare: bool
     """Whether no hyphen, dot or slash ties it to more letters or digits."""
+    is_alone: bool
+    """Whether no other group of digits stands next to it, as in a list of numbers."""
 
     @property
     def is_even(self) -> bool:
@@ -85,7 +92,7 @@ class Run:
                 gaps += (group.gap,) if last > first else ()
                 if len(digits) > MOST_DIGITS:
                     break
-                if len(digits) >= 7 and not _touches_word(self.text, group.end):
+                if len(digits) >= 7 and self._ends(group.end):
                     yield Stretch(
                         groups[first].start,
                         group.end,
@@ -93,7 +100,11 @@ class Run:
                         sizes,
                         gaps,
                         _is_bare(self.text, groups[first].start, group.end) and not self._is_tail(first),
+                        first == 0 and last == len(groups) - 1,
                     )
+
+    def _ends(self, at: int) -> bool:
+        return not _touches_word(self.text, at) or EXTENSION.match(self.text, at) is not None
 
     def _is_tail(self, first: int) -> bool:
         """Whether a group not far before ends a word: then all of it may be one number of another kind."""
@@ -108,7 +119,7 @@ class Run:
     def cards(self) -> Iterator[Found]:
         """Numbers of payment cards: an issuer's form, Luhn's checksum, and groups as on a card or none."""
         for one in self.stretches:
-            if 13 <= len(one.digits) <= 19 and _is_card(one):
+            if 12 <= len(one.digits) <= 19 and _is_card(self.text, one):
                 yield Found(one.start, one.end, "card")
 
 
@@ -141,14 +152,25 @@ def before(text: str, at: int) -> str:
     return text[max(0, at - CONTEXT) : at].lower()
 
 
-def _is_card(one: Stretch) -> bool:
-    if not one.is_bare or not _CARDS.fullmatch(one.digits) or len(set(one.digits)) < 2 or not is_luhn(one.digits):
+def _is_card(text: str, one: Stretch) -> bool:
+    digits, sizes = one.digits, one.sizes
+    if not one.is_bare or len(set(digits)) < 2 or not is_luhn(digits):
         return False
-    if len(one.sizes) == 1:
-        return len(one.digits) != 14 or not _DATE.match(one.digits)
-    if one.is_even and min(one.sizes) >= 2:
-        return True
-    return min(one.sizes[:-1]) >= 3 and max(one.sizes) <= 6
+    if len(sizes) > 1 and not _is_card_layout(one):
+        return False
+    if len(digits) >= 15 or len(sizes) > 1:
+        return bool(_CARDS.fullmatch(digits)) or bool(_CARD_WORDS.search(before(text, one.start)))
+    # Short ones are as long as article numbers and times: what they are must be said.
+    return bool(_CARD_WORDS.search(before(text, one.start)))
+
+
+def _is_card_layout(one: Stretch) -> bool:
+    """Groups as they are printed on cards, or near to it."""
+    sizes = one.sizes
+    if len(sizes) == 2:
+        return sizes == (8, 8) and one.gaps[0] != "."
+    is_regular = len(set(sizes[:-1])) == 1 and 3 <= sizes[0] <= 6 and sizes[-1] <= sizes[0]
+    return is_regular or sizes in ((4, 6, 5), (4, 6, 4))
 
 
 def _touches_word(text: str, at: int) -> bool:

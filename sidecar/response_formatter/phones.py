@@ -4,15 +4,15 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-from sidecar.response_formatter.numbers import Run, Stretch, before
+from sidecar.response_formatter.numbers import EXTENSION, Run, Stretch, before
 from sidecar.response_formatter.spans import Found
 
 # Words that announce a phone number: whole, by their beginning, and wherever they stand in the text before.
-_WHOLE = frozenset("tel tél mob fax sms bel ring dial mobi tfn".split())  # noqa: SIM905
+_WHOLE = frozenset("tel tél mob fax sms bel ring dial mobi nummer numer".split())  # noqa: SIM905
 _BEGINNING = (
     "telef", "teléf", "mobil", "cell", "call", "whatsapp", "hotline", "reach", "handy", "rufnummer", "durchwahl",
-    "nummer", "portable", "appel", "joindre", "móvil", "celular", "llám", "chiama", "telemóvel", "ligue", "komórk",
-    "komork", "zadzwo", "numer", "contact", "signal", "viber", "texte",
+    "portable", "appel", "joindre", "móvil", "celular", "llám", "chiama", "telemóvel", "ligue", "komórk",
+    "komork", "zadzwo", "contact", "signal", "viber", "texte",
 )  # fmt: skip
 _INSIDE = (
     "phone", "text me", "text us", "फ़ोन", "फोन", "मोबाइल", "电话", "電話", "手机", "手機", "携帯", "전화", "тел",
@@ -25,9 +25,9 @@ _NOT_WORDS = re.compile(
     r"|konto\w*|iban|zip|plz|number of|bug|port|size|gtin|asin|po|commit|revision|claim|policy|error|code)"
     r"(?:[ \-]?(?:no|nr|number|num|id|#|№)\b)?\.?[ :#№=\-]{0,4}$"
 )
-_NORTH_AMERICAN = re.compile(r"1?[2-9]\d{9}")
 _DATE_LIKE = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
 _SIGNS = "+\uff0b( \xa0"
+_SPACES = frozenset((" ", "\xa0", "\u2009", "\u202f"))
 _AMERICAN_GAPS = frozenset(
     ("-", ".", "\u2010", "\u2011", " ", "\xa0", "\u2009", "\u202f", ") ", ")", ")-", ")\xa0")
 )
@@ -49,7 +49,8 @@ class PhoneBook:
     def find(self, run: Run) -> Iterator[Found]:
         for one in run.stretches:
             if len(one.digits) <= _MOST and (start := self._start(run, one)) is not None:
-                yield Found(start, one.end, "phone")
+                extension = EXTENSION.match(run.text, one.end)
+                yield Found(start, extension.end() if extension else one.end, "phone")
 
     def _start(self, run: Run, one: Stretch) -> int | None:
         """Where the number begins, its sign included; None when it is no phone number."""
@@ -72,23 +73,29 @@ class PhoneBook:
         digits, sizes = one.digits, one.sizes
         if len(sizes) > _MOST_GROUPS or len(set(digits)) < 2:
             return False
-        if digits.startswith("00") and len(digits) >= 11 and sizes[0] != 1:
-            return _is_valid(digits[2:], ())
+        is_abroad = digits.startswith("00") and len(digits) >= 11 and len(sizes) > 1 and sizes[0] > 1
+        if is_abroad and _is_valid(digits[2:], ()):
+            return True
         if self._is_north_american(one, has_bracket=has_bracket):
             return True
         if run.is_announced(one.start, _announces) and not _DATE_LIKE.fullmatch(digits):
             is_likely = (len(digits) >= 9 and len(set(digits)) > 2) or 1 < len(sizes) <= 6
             return is_likely or _is_valid(digits, self._regions)
         has_form = has_bracket or (digits[0] == "0" and sizes[0] >= 2)
-        return has_form and len(digits) >= 9 and len(sizes) >= 2 and _is_valid(digits, self._regions)
+        is_free = one.is_alone or has_bracket
+        return is_free and has_form and len(digits) >= 9 and len(sizes) >= 2 and _is_valid(digits, self._regions)
 
     def _is_north_american(self, one: Stretch, *, has_bracket: bool) -> bool:
-        sizes = one.sizes[1:] if one.sizes[0] == 1 and one.digits[0] == "1" else one.sizes
-        if sizes != (3, 3, 4) or not _NORTH_AMERICAN.fullmatch(one.digits):
+        has_prefix = len(one.sizes) == 4 and one.digits[: one.sizes[0]] in ("1", "001")
+        area = one.sizes[0] if has_prefix else 0
+        if one.sizes[area > 0 :] != (3, 3, 4) or one.digits[area] in "01":
             return False
         if "US" not in self._regions and "CA" not in self._regions:
             return False
-        return has_bracket or all(gap in _AMERICAN_GAPS for gap in one.gaps[-2:])
+        gaps = one.gaps[-2:]
+        if all(gap in _SPACES for gap in gaps) and not has_bracket:
+            return one.is_alone
+        return has_bracket or all(gap in _AMERICAN_GAPS for gap in gaps)
 
 
 def _announces(said: str) -> bool:

@@ -27,6 +27,8 @@ class Form(NamedTuple):
 
 def _is_mixed(value: str) -> bool:
     """Digits and letters of both cases or many digits: a key, as against words joined by hyphens."""
+    if value.startswith(("sk-proj-", "sk-svcacct-", "sk-admin-")):
+        return True
     digits = sum(c.isdigit() for c in value)
     return digits >= 2 and (any(c.isupper() for c in value) or digits >= 6)
 
@@ -61,7 +63,7 @@ FORMS: tuple[Form, ...] = (
     _form("aws_access_key", "AKIA ASIA ABIA ACCA", rf"{_START}(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{{16}}{_END}"),
     _form(
         "aws_secret_key",
-        "ecret",
+        "ecret ECRET",
         (
             r"(?i:aws[^\n=:]{0,20}secret[^\n=:]{0,20}|secret_?access_?key)[\"'`]?\s{0,3}(?:=>|:=|=|:)\s{0,3}[\"'`]?"
             r"([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])"

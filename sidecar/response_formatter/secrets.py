@@ -24,7 +24,7 @@ _ASSIGNED = re.compile(
 _ASSIGNMENTS = ("key", "secret", "token", "pass", "pwd", "credential", "contrase")
 _DIGIT = re.compile(r"\d")
 # A text without digits has one of these where it holds a key or a password all the same.
-_SIGNS = ("-----", "://")
+_SIGNS = ("-----", "://", "_", "sk-", "eyJ", "AIza", "AKIA", "earer ", "asic ")
 _PASSWORD = re.compile("pass|pwd|contrase|mot de", re.IGNORECASE)
 _ASSIGNED_TAIL = re.compile(r"[^\s\"'`,;<>(){}\[\]|]+")
 _PLACEHOLDER = re.compile(

@@ -57,7 +57,8 @@ ATOMS = (
     "x" * 40, "0" * 9, "-----BEGIN RSA PRIVATE KEY-----\n", "-----END RSA PRIVATE KEY-----", "MIIEpAIBAAKCAQEA7bq3",
     "123-45-6789", "SSN ", "project", "bluebird", "INT-", "fooobar", "straSSe", "qux", "sk-ant-api03-", "tel ",
     "12345678Z", "RSSMRA85T10A562S", "secret", "https://u:", "[at]", "(at)", "[dot]", "johnny", "example", "!", ";", ",", "de89", "gb82 west",
-    "card", "Bearer ", "aws_secret_access_key=", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "\\n", "\u202f", *HIDDEN,
+    "card", "Bearer ", "aws_secret_access_key=", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "\\n", "\u202f", "x123", " ext. 5", "1 2 3 ", "12/26", "555 123 4567", "(0)",
+    "0041", "(555) ", "77 ", "Visa ", "+49 30 ", "fe80::", "10.0.0.1", *HIDDEN,
 )  # fmt: skip
 
 
