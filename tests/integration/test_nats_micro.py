@@ -53,6 +53,20 @@ async def test_a_request_is_answered_with_its_tokens_and_headers(service: NatsEn
     assert json.loads((await ask(caller, "llm.v1.tools.acme.register")).data) == ["tools", "acme", "register"]
 
 
+async def test_what_can_be_answered_at_once_is_and_the_rest_as_ever(
+    service: NatsEndpoints, caller: Client
+) -> None:
+    def quick(query: Query) -> Reply | None:
+        return Reply(b"quick") if query.payload == b"known" else None
+
+    await service.serve([Endpoint("get", "get.*.*", echo, quick=quick)])
+    assert (await ask(caller, "llm.v1.get.acme.job1", b"known")).data == b"quick"
+    assert json.loads((await ask(caller, "llm.v1.get.acme.job1", b"new")).data) == ["get", "acme", "job1"]
+    await caller.publish("llm.v1.get.acme.job1", b"known", reply="llm.v1.job.acme.x.result")
+    stats = json.loads((await ask(caller, "$SRV.STATS")).data)["endpoints"][0]
+    assert (stats["num_requests"], stats["num_errors"]) == (3, 1)
+
+
 async def test_ping_info_and_stats_have_the_shapes_of_adr_32(service: NatsEndpoints, caller: Client) -> None:
     await service.serve([Endpoint("get", "get.*.*", echo, {"schema": '{"type":"object"}'})])
     await ask(caller, "llm.v1.get.acme.job1")
