@@ -367,7 +367,7 @@ class Replica:
             state=self._state(),
             uptime_s=now - self._started_at,
             slots=self._settings.scheduler.slots,
-            slots_used=self.requests.running,
+            slots_used=self.requests.slots_used,
         )
         meter = self.scheduler.meter
         if leader is None or meter is None:

@@ -180,8 +180,8 @@ def resume(
 
 
 UNKNOWN_OUTCOME = (
-    "The outcome of this call is not known: it was sent, and its answer was lost in a crash. It may have taken "
-    "effect or not; find out before you call it again."
+    "The outcome of this call is not known: it was sent, and whoever waited for its answer is gone. It may have "
+    "taken effect or not; find out before you call it again."
 )
 
 

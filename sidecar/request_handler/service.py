@@ -80,6 +80,10 @@ class RequestHandler:
     def running(self) -> int:
         return len(self._worker)
 
+    @property
+    def slots_used(self) -> int:
+        return self._worker.slots_used
+
     def jobs_of(self, lane: Lane) -> int:
         """How many jobs of a lane are in the scheduler's memory: waiting in its window, or in flight."""
         return self.leader.jobs_of(lane) if self.leader is not None else 0

@@ -46,6 +46,11 @@ class Worker:
         return len(self._shares)
 
     @property
+    def slots_used(self) -> int:
+        """Jobs here that hold a slot; not those that wait for a tool."""
+        return sum(share.holds_slot for share in self._shares.values())
+
+    @property
     def shares(self) -> tuple[JobShare, ...]:
         return tuple(self._shares.values())
 

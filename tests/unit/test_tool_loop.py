@@ -134,6 +134,7 @@ async def test_a_slow_tool_does_not_hold_the_slot() -> None:
         for other in others:
             assert (await b.result(other)).state == "succeeded"
         assert clock.monotonic() - began < 5
+        assert (replica.requests.running, replica.stats().slots_used) == (1, 0)
         stored = await b.stored(first)
         assert stored is not None
         assert stored.state.state == "waiting"
