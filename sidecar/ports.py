@@ -369,6 +369,11 @@ class Blobs(Protocol):
     Permanent (`invalid_request`).
     """
 
+    @property
+    def largest_piece(self) -> int:
+        """Bytes that fit one message of this bus, headers and names beside them."""
+        ...
+
     async def put(self, tenant: str, name: str, data: bytes) -> ObjectInfo:
         """Store an object whole, over an older one of the name. Raises BusRefused (`payload_too_large`) when the
         bucket has no room for it.

@@ -54,7 +54,7 @@ class Repairing:
             return reply
         facts.warn(f"an answer {unfit.place}: the model was asked once more")
         again = msgspec.structs.replace(
-            call, messages=(*call.messages, *structured.repair_turn(texts, unfit)), tools=(), tool_choice="auto"
+            call, messages=(*call.messages, *structured.repair_turn(texts, unfit)), tool_choice="none"
         )
         attempt, shown = job.state.attempt, list(facts.text)
         try:

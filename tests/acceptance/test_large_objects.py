@@ -14,6 +14,9 @@ import pytest
 from sidecar.client import SidecarClient, UnknownObject
 from sidecar.errors import Permanent
 from tests.acceptance.conftest import World
+from tests.support.emulator import EmulatorProcess
+from tests.support.nats_server import make_server, running
+from tests.support.process import spawn_sidecar
 from tests.support.stranger import Stranger, asks
 
 pytestmark = pytest.mark.nats
@@ -117,3 +120,28 @@ async def test_objects_are_put_and_got_by_name(app: SidecarClient) -> None:
 async def test_text_that_is_too_long_is_refused_before_it_is_sent(app: SidecarClient) -> None:
     with pytest.raises(Permanent, match="send long texts as documents"):
         await app.submit("x" * 2_000_000)
+
+
+async def test_a_bus_of_small_messages_carries_large_answers_and_images(bedrock: EmulatorProcess) -> None:
+    with running(make_server(config="max_payload: 32768")) as server, spawn_sidecar(server.url, bedrock.url):
+        async with await SidecarClient.connect(server.url, tenant="acme", request_timeout_s=60) as client:
+            for stream in (False, True):
+                job = await client.submit(
+                    "[[tokens=20000]] go on",
+                    model="claude-sonnet-4-5",
+                    stream=stream,
+                    params={"max_tokens": 30_000},
+                )
+                result = await job.result(timeout_s=60)
+                assert result.state == "succeeded", result.error
+                assert len(result.text) > 32_768
+                assert hashlib.sha256(result.text.encode()).hexdigest() == result.text_sha256
+                assert "".join([piece async for piece in client.job(job.id).text()]) == result.text
+            data = os.urandom(100_000)
+            content = [{"type": "text", "text": "[[tokens=2]] what is this?"}, image_of(data)]
+            seen = await client.ask(
+                {"messages": [{"role": "user", "content": content}], "model": "claude-sonnet-4-5"}
+            )
+            assert seen.state == "succeeded", seen.error
+            await client.put_object("again", data)
+            assert await client.get_object("again") == data

@@ -57,7 +57,7 @@ def streamed(parts: list[str], *, is_wrapped: bool) -> str:
     return "".join([answer.feed(part) for part in parts]) + answer.flush()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.dictionaries(st.text(max_size=5), JSON, max_size=4),
     st.integers(1, 4),
@@ -73,7 +73,7 @@ def test_an_object_reads_the_same_however_it_was_written_and_cut(
     assert answer_text(plain, is_wrapped=False) == plain
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(JSON, st.integers(1, 4), st.sampled_from(["", "\n "]), st.lists(st.integers(0, 10_000), max_size=12))
 def test_the_object_around_an_answer_is_taken_away(value: Any, every: int, space: str, cuts: list[int]) -> None:
     hand = written({"value": value}, every, space)
@@ -82,7 +82,7 @@ def test_the_object_around_an_answer_is_taken_away(value: Any, every: int, space
     assert answer_text(msgspec.json.encode({"value": value}).decode(), is_wrapped=True) == plain
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     st.text(st.sampled_from('{}[]":,\\ud8dc0e1. \n"value')) | st.text(),
     st.booleans(),

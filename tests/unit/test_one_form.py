@@ -150,7 +150,7 @@ def streamed(
     return assembler.finish(), said, thought
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     BLOCKS,
     st.sampled_from(["end_turn", "tool_use", "stop_sequence", "content_filtered", "nobody_knows"]),
@@ -182,7 +182,7 @@ def test_whole_and_streamed_answers_are_the_same(
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(TEXT, max_size=4))
 def test_plain_text_is_exact(parts: list[str]) -> None:
     reply = whole([{"text": part} for part in parts], "end_turn", PLAIN)

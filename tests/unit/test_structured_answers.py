@@ -102,6 +102,9 @@ def answers(encoded: Encoded, value: Any) -> tuple[ModelReply, ModelReply, str]:
         ({"type": "object", "required": ["a"]}, MODELS[0], "tool"),
         ({"allOf": [SCHEMA, {"type": "object", "properties": {"b": {}}}]}, MODELS[0], "tool"),
         ({**SCHEMA, "$defs": {"n": {"items": {"$ref": "#/$defs/n"}}}}, MODELS[0], "tool"),
+        ({"type": "object", "properties": {"a": {}}}, MODELS[0], "tool"),
+        ({"type": "object", "properties": {"a": True}}, MODELS[0], "tool"),
+        ({"type": "object", "properties": {"a": {"const": 1}, "b": False}}, MODELS[0], "native"),
         ({"type": "object"}, MODELS[3], "words"),
     ],
 )
@@ -172,7 +175,11 @@ def test_definitions_that_double_at_each_step_are_left_alone() -> None:
 
 def test_definitions_in_a_long_row_are_no_loop() -> None:
     row: dict[str, Any] = {f"d{i}": {"items": {"$ref": f"#/$defs/d{i + 1}"}} for i in range(3000)}
-    schema = {"type": "object", "properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": {**row, "d3000": {}}}
+    schema = {
+        "type": "object",
+        "properties": {"a": {"$ref": "#/$defs/d0"}},
+        "$defs": {**row, "d3000": {"type": "null"}},
+    }
     assert inexpressible(schema) is None
     assert inlined(schema) == schema
 

@@ -50,6 +50,7 @@ _OF_SCHEMAS = frozenset({"properties", "$defs", "definitions"})
 _LISTS = frozenset({"anyOf", "allOf", "oneOf", "prefixItems"})
 _DEFINITIONS = ("$defs", "definitions")
 _NOT_AT_A_TOOLS_ROOT = ("anyOf", "oneOf", "allOf", "not", "if", "$ref", "$dynamicRef", "$recursiveRef", "enum")
+_SAYS_WHAT = ("type", "enum", "const", "$ref", "anyOf", "oneOf", "allOf", "properties", "items")
 _OTHER_REFERENCES = ("$dynamicRef", "$recursiveRef")
 _MOST_TOLD = 300
 _MOST_INLINED = 2_000
@@ -65,7 +66,7 @@ def strict_schema(schema: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
 def inexpressible(schema: dict[str, Any]) -> str | None:
     """What of a schema strict mode could not say at all, so that valid answers would be lost; None if nothing.
 
-    Open objects (maps), schemas that contain themselves, and parts that must all hold at once.
+    Open objects (maps), parts of any type, schemas that contain themselves, and parts that must all hold at once.
     """
     for part in _parts(schema):
         if any(name in part for name in _OTHER_REFERENCES):
@@ -74,6 +75,8 @@ def inexpressible(schema: dict[str, Any]) -> str | None:
             return "allOf"
         if _is_open(part):
             return "objects with free names"
+        if not any(name in part for name in _SAYS_WHAT):
+            return "parts of any type"
     return "a definition that contains itself" if _is_recursive(schema) else None
 
 
@@ -178,6 +181,8 @@ def _parts(schema: Any) -> Iterator[dict[str, Any]]:
         if isinstance(part, dict):
             yield part
             waiting.extend(_below(part))
+        elif part is True:
+            yield {}
 
 
 def _below(part: dict[str, Any]) -> Iterator[Any]:
@@ -186,7 +191,9 @@ def _below(part: dict[str, Any]) -> Iterator[Any]:
             yield from value.values()
         elif key in _LISTS and isinstance(value, list):
             yield from value
-        elif key in ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames"):
+        elif key in ("items", "not", "if", "then", "else", "contains", "propertyNames"):
+            yield value
+        elif key == "additionalProperties" and isinstance(value, dict):
             yield value
 
 

@@ -19,6 +19,10 @@ class MemoryBlobs:
         self._bus = bus
         self._replica = replica
 
+    @property
+    def largest_piece(self) -> int:
+        return CHUNK_BYTES
+
     async def put(self, tenant: str, name: str, data: bytes) -> ObjectInfo:
         return await self._perform("put", tenant, lambda: self._keep(tenant, name, data, hex_digest(data)))
 

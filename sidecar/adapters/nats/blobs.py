@@ -48,9 +48,13 @@ class NatsBlobs:
         self._clock = clock
         self._made: set[str] = set()
 
+    @property
+    def largest_piece(self) -> int:
+        return max(1, min(CHUNK_BYTES, self._mux.connection.max_payload - _HEADROOM))
+
     async def put(self, tenant: str, name: str, data: bytes) -> ObjectInfo:
         upload = secrets.token_hex(11)
-        size = min(CHUNK_BYTES, self._mux.connection.max_payload - _HEADROOM)
+        size = self.largest_piece
         pieces = [data[i : i + size] for i in range(0, len(data), size)]
         for part, piece in enumerate(pieces):
             await self.append(tenant, upload, part=part, data=piece)
