@@ -76,6 +76,29 @@ async def test_the_answer_is_stored_before_it_is_committed() -> None:
         assert names[last_put:].count("jobs.update") == 1
 
 
+async def test_an_owner_that_dies_before_the_commit_leaves_nothing_that_counts() -> None:
+    clock = MemoryClock()
+    async with bench(ScriptedModel(clock, default=says("x" * 300_000))) as b:
+        b.bus.jobs.limits = b.bus.jobs.limits._replace(max_bytes=200_000)
+        await b.fleet("one", "two", slots=1)
+        first: list[str] = []
+
+        def faults(operation: Operation) -> Fault:
+            if operation.name != "blobs.put":
+                return Fault()
+            first[:] = first or [operation.replica]
+            return Fault(lose="ack") if operation.replica == first[0] else Fault()
+
+        b.bus.faults = faults
+        job = await b.submit()
+        await b.until(lambda: ("acme", f"result.{job}.1") in b.bus.objects)
+        b.kill(next(replica for replica in b.replicas if replica.name == first[0]))
+        result = await b.result(job)
+        assert result.output.object is not None
+        assert result.output.object.name == f"result.{job}.2"
+        assert (await output_of(b, result)).text == "x" * 300_000
+
+
 async def test_a_bucket_without_room_makes_the_job_fail_and_say_so() -> None:
     clock = MemoryClock()
     async with bench(ScriptedModel(clock, [says("x" * 300_000)])) as b:

@@ -48,6 +48,9 @@ _FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostnam
 _LOOKAROUND = ("(?=", "(?!", "(?<=", "(?<!", "\\b", "\\B", "\\1")
 _OF_SCHEMAS = frozenset({"properties", "$defs", "definitions"})
 _LISTS = frozenset({"anyOf", "allOf", "oneOf", "prefixItems"})
+_ONE_SCHEMA = frozenset(
+    {"items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames"}
+)
 _DEFINITIONS = ("$defs", "definitions")
 _NOT_AT_A_TOOLS_ROOT = ("anyOf", "oneOf", "allOf", "not", "if", "$ref", "$dynamicRef", "$recursiveRef", "enum")
 _SAYS_WHAT = ("type", "enum", "const", "$ref", "anyOf", "oneOf", "allOf", "properties", "items")
@@ -191,9 +194,7 @@ def _below(part: dict[str, Any]) -> Iterator[Any]:
             yield from value.values()
         elif key in _LISTS and isinstance(value, list):
             yield from value
-        elif key in ("items", "not", "if", "then", "else", "contains", "propertyNames"):
-            yield value
-        elif key == "additionalProperties" and isinstance(value, dict):
+        elif key in _ONE_SCHEMA and (key != "additionalProperties" or isinstance(value, dict)):
             yield value
 
 
