@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import msgspec
 
@@ -43,6 +44,14 @@ class Usage(msgspec.Struct):
     size_bytes: int = 0
 
 
+class Amnesty(NamedTuple):
+    """Versions that ended after `after`, as `revision` of the bucket had them, count as live until `until`."""
+
+    after: float
+    until: float
+    revision: int
+
+
 Tools = dict[str, dict[str, dict[str, Entry]]]
 """Entries by scope, name and version."""
 
@@ -54,6 +63,15 @@ class Catalogue:
         self._published: Tools = {}
         self._discovered: Tools = {}
         self._usage: dict[str, Usage] = {}
+        self._amnesty = Amnesty(0.0, 0.0, 0)
+
+    def forgive(self, amnesty: Amnesty) -> None:
+        """Nobody could renew for a while: do not hold that against those who would have."""
+        self._amnesty = amnesty
+
+    def is_live(self, entry: Entry, now: float) -> bool:
+        after, until, revision = self._amnesty
+        return entry.is_live(now) or (now < until and entry.expires > after and entry.revision <= revision)
 
     def get(self, key: ToolKey) -> Entry | None:
         """The published version, alive or remembered."""
@@ -132,7 +150,7 @@ class Catalogue:
         found = self._discovered.get(scope, {}).get(name, {})
         known = self._published.get(scope, {}).get(name, {})
         return {v: e for v, e in found.items() if e.is_live(now)} | {
-            v: e for v, e in known.items() if e.is_live(now)
+            v: e for v, e in known.items() if self.is_live(e, now)
         }
 
     def names(self, scope: str, now: float) -> list[str]:

@@ -6,13 +6,15 @@ from sidecar.component import Tasks, logged
 from sidecar.errors import InvalidRequest
 from sidecar.models.subjects import Subjects
 from sidecar.ports import Clock, ToolChange, ToolKey, ToolStore
-from sidecar.tool_registry.catalogue import Catalogue
+from sidecar.tool_registry.catalogue import Amnesty, Catalogue
 from sidecar.tool_registry.documents import entry_from
 
 log = logging.getLogger(__name__)
 
 CHECK_S = 1.0
 REREAD_S = 60.0
+AWAY_S = 5.0
+AMNESTY_S = 30.0
 
 
 class Follower:
@@ -31,6 +33,7 @@ class Follower:
         self._is_whole = False
         self._heard_meanwhile: list[ToolChange] | None = None
         self._read_at = float("-inf")
+        self._reached_at = clock.now()
 
     @property
     def is_ready(self) -> bool:
@@ -38,10 +41,13 @@ class Follower:
         return self._read_at > float("-inf")
 
     async def start(self, tasks: Tasks) -> None:
-        """Listen, then read: nothing falls between. While NATS is away the view is empty, and filled later."""
+        """Listen, then read: nothing falls between. Waits while NATS is away: an empty view would refuse jobs."""
         await self._store.listen(self._hear)
-        with logged("reading the tools"):
-            await self._read()
+        while True:
+            with logged("reading the tools"):
+                await self._read()
+                break
+            await self._clock.sleep(CHECK_S)
         tasks.spawn(self._watch(), name="tools")
 
     def apply(self, change: ToolChange) -> None:
@@ -91,6 +97,8 @@ class Follower:
                 self.apply(ToolChange(stored.revision, stored.key, stored))
             self._catalogue.keep_only((tool.key for tool in snapshot.tools), revision=snapshot.revision)
             self._seen, self._is_whole = snapshot.revision, True
+            if not self.is_ready:
+                self._reached_at = self._clock.now()
             self._read_at = self._clock.monotonic()
         finally:
             self._heard_meanwhile = None
@@ -104,6 +112,14 @@ class Follower:
             with logged("looking for changes of tools"):
                 if await self._is_behind():
                     await self._read()
+                self._reached()
+
+    def _reached(self) -> None:
+        """The bus was asked and has answered. After a time without, providers get a moment to renew."""
+        now = self._clock.now()
+        if now - self._reached_at > AWAY_S:
+            self._catalogue.forgive(Amnesty(after=self._reached_at, until=now + AMNESTY_S, revision=self._seen))
+        self._reached_at = now
 
     async def _is_behind(self) -> bool:
         """Read anew now and then all the same: at R3 a snapshot comes from a follower, which may lag."""

@@ -39,7 +39,7 @@ from sidecar.tool_registry.publishing import (
 )
 
 REMEMBER_S = 30 * 86_400
-MOST_KNOWN = 8_192
+MOST_KNOWN = 4_096
 MOST_TRIES = 4
 PROLONG_S = 1.0
 
@@ -245,7 +245,7 @@ class ToolRegistry:
         """End a registration now; what was published stays in mind. False when it did not live."""
         for _ in range(MOST_TRIES):
             now, entry = self._clock.now(), self.catalogue.get(key)
-            if entry is None or not entry.is_live(now):
+            if entry is None or not self.catalogue.is_live(entry, now):
                 return False
             if await self._write(key, entry.document, expires=now, revision=entry.revision):
                 return True

@@ -409,29 +409,41 @@ async def test_a_replica_that_was_cut_off_sees_all_when_it_is_back(world: Bench)
     assert found(one) == "acme.1.2.0"
 
 
-async def test_a_replica_that_starts_without_the_bus_learns_later_and_takes_nothing_before(world: Bench) -> None:
+async def test_a_replica_that_starts_without_the_bus_waits_for_it(world: Bench) -> None:
     await world.replica("one")
     await register(world, ttl_s=600)
+    until = world.clock.now() + 40
 
     def silent(operation: Operation) -> Fault:
-        return (
-            Fault(lose="request")
-            if operation.replica == "two" and operation.name.startswith("tools.")
-            else Fault()
-        )
+        is_lost = operation.replica == "two" and operation.name.startswith("tools.") and world.clock.now() < until
+        return Fault(lose="request") if is_lost else Fault()
 
     world.bus.faults = silent
     two = await world.replica("two")
-    world.bus.disconnect("one")
-    assert (await refusal(world, "register", registration(description="other")))[0] == "internal"
-    assert found(two) is None
-    world.bus.faults = lambda _: Fault()
-    await world.clock.advance(7)
+    assert world.clock.now() >= until
     assert found(two) == "acme.1.2.0"
-    assert await refusal(world, "register", registration(description="other")) == (
-        "invalid_request",
-        "description",
-    )
+
+
+async def test_tools_that_nobody_could_renew_get_a_moment_to_come_back(world: Bench) -> None:
+    one = await world.replica("one")
+    await register(world)
+    await register(world, "long", ttl_s=600)
+    await register(world, "left")
+    await ask(world, "deregister", {"name": "left", "version": "1.2.0"})
+    world.bus.partition("one")
+    await world.clock.advance(120)
+    assert found(one) is None
+    world.bus.heal("one")
+    await world.clock.advance(7)
+    assert found(one) == "acme.1.2.0"
+    assert found(one, "left") is None
+    # Who goes now has gone, and who does not come back is forgotten.
+    await ask(world, "deregister", {"name": "long", "version": "1.2.0"})
+    assert found(one, "long") is None
+    await world.clock.advance(31)
+    assert found(one) is None
+    await register(world)
+    assert found(one) == "acme.1.2.0"
 
 
 async def test_two_providers_at_once_through_two_replicas_both_succeed(world: Bench) -> None:
