@@ -43,12 +43,14 @@ class Follower:
     async def start(self, tasks: Tasks) -> None:
         """Listen, then read: nothing falls between. Waits while NATS is away: an empty view would refuse jobs."""
         await self._store.listen(self._hear)
-        while True:
-            with logged("reading the tools"):
-                await self._read()
-                break
+        while not await self._was_read():
             await self._clock.sleep(CHECK_S)
         tasks.spawn(self._watch(), name="tools")
+
+    async def _was_read(self) -> bool:
+        with logged("reading the tools"):
+            await self._read()
+        return self.is_ready
 
     def apply(self, change: ToolChange) -> None:
         """Take one write over; older ones than what is known have no effect."""
