@@ -6,13 +6,14 @@ import msgspec
 import pytest
 
 from sidecar.adapters.memory.clock import MemoryClock
+from sidecar.adapters.memory.faults import NO_FAULT, Fault, Operation, no_faults
 from sidecar.adapters.memory.model import ScriptedModel, Turn, fails, says
 from sidecar.errors import ModelUnavailable, StreamInterrupted
 from sidecar.models.api import CancelReply
 from sidecar.models.base import rfc3339
 from sidecar.models.event import Delta
 from sidecar.models.result import Result
-from tests.support.replica import Bench, bench
+from tests.support.replica import MODEL, Bench, bench
 
 TEXT = "".join(f"w{i:03d}" for i in range(100))
 ONE_SLOT: dict[str, Any] = {"scheduler": {"slots": 1, "interactive_reserve": 0.0}}
@@ -167,6 +168,61 @@ async def test_a_cancellation_during_fallback_always_ends_the_job_once(at_s: flo
         await clock.advance(40)
         assert [e.type for e in await b.events(job)].count("result") == 1
         assert len(b.model.calls) <= 2
+
+
+HELD_UP = [
+    ("jobs.create", "", 0.5, "cancelled", 0),  # the claim is on its way
+    ("events.publish", ".status", 0.5, "cancelled", 1),  # its running event is, and the model has been asked
+    ("jobs.update", "", 1.5, "succeeded", 1),  # the answer is there: its commit is on its way
+    ("events.publish", ".result", 1.5, "succeeded", 1),  # committed, not said
+    ("intake.delete", "", 1.5, "succeeded", 1),  # said, its request still stands
+]
+
+
+@pytest.mark.parametrize(("operation", "end", "at_s", "state", "calls"), HELD_UP)
+async def test_a_cancellation_while_the_bus_holds_a_write_up_ends_the_job_once(
+    operation: str, end: str, at_s: float, state: str, calls: int
+) -> None:
+    """What is committed stands, what is not is cancelled; slot and quota come back either way."""
+    async with bench(ScriptedModel(clock := MemoryClock(), default=says("ok", first_s=0.9))) as b:
+        await b.fleet("one")
+
+        def faults(op: Operation) -> Fault:
+            is_it = op.replica == "one" and op.name == operation and op.subject.endswith(end)
+            return Fault(delay_s=2.0) if is_it else NO_FAULT
+
+        b.bus.faults = faults
+        began = clock.monotonic()
+        job = await b.submit(job="j1")
+        await clock.advance(at_s)
+        await cancel(b, job)
+        b.bus.faults = no_faults
+        await b.until(lambda: b.requests() == 0, limit_s=30)
+        await clock.advance(3)
+        assert (await b.result(job)).state == state
+        assert len(b.model.calls) == calls
+        assert clock.monotonic() - began < 20
+        events = await b.events(job)
+        assert sum(event.type == "result" for event in events) == 1
+        ledger = b.leader.scheduler.ledger
+        assert (ledger.slots_used, len(ledger.open), b.model.open_calls) == (0, 0, 0)
+
+
+async def test_a_job_that_waits_for_quota_is_cancelled_and_takes_none() -> None:
+    one_a_minute: dict[str, Any] = {"models": {MODEL: {"requests_per_minute": 1, "fallback": []}}}
+    async with bench() as b:
+        await b.replica(**one_a_minute)
+        first = await b.submit(job="first", model=MODEL)
+        assert (await b.result(first)).state == "succeeded"
+        waits = await b.submit(job="waits", model=MODEL)
+        later = await b.submit(job="later", model=MODEL)
+        await b.clock.advance(2)
+        assert (await b.stored(waits)).state.state == "queued"  # type: ignore[union-attr]
+        await cancel(b, waits)
+        await b.clock.advance(1)
+        assert (await b.result(waits, limit_s=5)).state == "cancelled"
+        assert (await b.result(later, limit_s=120)).state == "succeeded", "the room was not used up"
+        assert len(b.model.calls) == 2
 
 
 async def test_the_total_timeout_keeps_the_partial_text() -> None:
