@@ -1,7 +1,6 @@
 """Who holds what: slots, tenants' caps, pools and the open debits. Every debit is closed exactly once."""
 
 from collections.abc import Callable
-from itertools import count
 from math import inf
 
 from sidecar.models.profile import Limits
@@ -40,7 +39,12 @@ class Ledger:
         self.slots_kept = 0
         self.slots_used = 0
         self.slots_used_by_others = 0
-        self._ids = count(1)
+        self._debits = 0
+
+    @property
+    def changes(self) -> tuple[int, int]:
+        """Another value than before once a debit was made or closed."""
+        return self._debits, len(self.open)
 
     def tenant(self, name: str) -> Tenant:
         """The tenant's account, opened at its first sight."""
@@ -129,7 +133,7 @@ class Ledger:
         if previous is not None:
             turn += previous.turn
             holds_slot, previous.holds_slot = previous.holds_slot, False
-        number = next(self._ids)
+        self._debits = number = self._debits + 1
         grant = self.open[number] = Grant(
             number,
             ticket,
