@@ -23,6 +23,11 @@ from sidecar.models.stats import (
 
 _MODELS = ("claude-sonnet-4-5", "claude-haiku-4-5", "nova-lite", "nova-pro", "llama-4-scout")
 _REGIONS = ("us-east-1", "us-west-2")
+_SHARES: tuple[tuple[JobClass, float, float], ...] = (
+    ("interactive", 0.8, 0.78),
+    ("standard", 0.17, 0.19),
+    ("batch", 0.03, 0.03),
+)
 
 
 def tenant_name(i: int) -> str:
@@ -71,7 +76,7 @@ def many_tenants(count: int, second: int, **more: object) -> Stats:
         "running": 180,
         "classes": tuple(
             ClassStats(job_class=name, weight=100.0, queued=10_000, running=60, share=share, fair_share=fair)
-            for name, share, fair in (("interactive", 0.8, 0.78), ("standard", 0.17, 0.19), ("batch", 0.03, 0.03))
+            for name, share, fair in _SHARES
         ),
         "tenants": tuple(tenant_stats(i, second, of=count) for i in range(min(count, MAX_TENANTS))),
         "other_tenants": OtherTenants(tenants=rest, queued=9_000, running=100, tokens_per_minute=800_000),
