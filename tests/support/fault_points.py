@@ -50,7 +50,6 @@ STEPS = (
     "deleted",  # the request is deleted
 )
 TOOL_STEPS = (
-    "turn-kept",  # its turn is in the journal; no tool was called
     "tool-called",  # a tool of the second turn has been called
     "result-kept",  # its result is in the journal
 )
@@ -172,8 +171,8 @@ class TrippedJournal(Tripped):
     async def append(self, tenant: str, job: str, step: bytes, *, fence: int, keep_s: int) -> None:
         kept = msgspec.json.decode(step, type=Step)
         await self._port.append(tenant, job, step, fence=fence, keep_s=keep_s)
-        if kept.turn == _TURN:
-            self._trip("turn-kept" if kept.answer else "result-kept", job)
+        if kept.turn == _TURN and kept.results:
+            self._trip("result-kept", job)
 
 
 class TrippedToolBus(Tripped):
