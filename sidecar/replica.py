@@ -341,8 +341,9 @@ class Replica:
 
     def apply(self, policy: Policy) -> None:
         """Take a new policy over while running. Raises StartupError, and keeps the old one, if it is of no use."""
-        self.screening.apply(policy)
+        filters = self.screening.made_for(policy)
         self.coordinator.apply(policy)
+        self.screening.apply(policy, filters)
         self._policy = policy
         self.scheduler.set_policy(
             classes={name: policy.weight for name, policy in policy.classes.items()},

@@ -109,7 +109,8 @@ class Run:
     def _is_tail(self, first: int) -> bool:
         """Whether a group not far before ends a word: then all of it may be one number of another kind."""
         start = self.groups[first].start
-        for group in reversed(self.groups[:first]):
+        for at in range(first - 1, -1, -1):
+            group = self.groups[at]
             if group.start < start - _NEAR:
                 return False
             if _touches_word(self.text, group.start - 1):

@@ -5,14 +5,13 @@ from typing import Any
 
 import msgspec
 
-from sidecar.errors import Permanent
 from sidecar.models.call import ModelCall
-from sidecar.models.content import Message, TextBlock, ToolResultBlock
 from sidecar.models.event import ToolActivity
 from sidecar.models.filtering import Direction, FilterContext
 from sidecar.models.result import ErrorInfo, FilterReport, Output, Result
 from sidecar.response_formatter.formatter import digest
 from sidecar.response_formatter.gate import Chain, Channel, Gate, Judging, Tally
+from sidecar.response_formatter.inputs import details_of, refusal, texts, with_texts
 from sidecar.response_formatter.spans import Blocked
 from sidecar.response_formatter.values import screened_value
 
@@ -51,7 +50,7 @@ class Screen:
             return call
         tally = Tally(on="input")
         told: dict[str, str] = {}
-        for path, text in _texts(call.messages, call.system):
+        for path, text in texts(call.messages, call.system):
             if text not in told:
                 told[text] = await self._read(chain, tally, path, text)
         self._input_reports = tally.reports(chain.sanitise)
@@ -60,13 +59,13 @@ class Screen:
         return msgspec.structs.replace(
             call,
             system=told.get(call.system, call.system) if call.system else call.system,
-            messages=tuple(_with_texts(message, told) for message in call.messages),
+            messages=tuple(with_texts(message, told) for message in call.messages),
         )
 
     async def _read(self, chain: Chain, tally: Tally, path: str, text: str) -> str:
         shown, blocked, _ = await self._through(chain, tally, ((0, text),), self._context("input", "message"))
         if blocked is not None:
-            raise _refusal(blocked, path)
+            raise refusal(blocked, path)
         return "".join(text for _, text in shown)
 
     async def _through(
@@ -125,12 +124,9 @@ class Screen:
         is_cut: bool,
         is_judged: bool,
     ) -> Result:
-        blocks = []
         warnings = list(result.warnings)
-        for index, block in enumerate(result.output.content):
-            shown = self._block(block, told.get(index))
-            if shown is not None:
-                blocks.append(shown)
+        shown = (self._block(block, told.get(at)) for at, block in enumerate(result.output.content))
+        blocks = tuple(block for block in shown if block is not None)
         text = "".join(block["text"] for block in blocks if block.get("type") == "text")
         structured = self._value(result.output.structured)
         messages = tuple(
@@ -147,7 +143,7 @@ class Screen:
             output=msgspec.structs.replace(
                 result.output,
                 text=text,
-                content=tuple(blocks),
+                content=blocks,
                 structured=structured,
                 messages=messages,
             ),
@@ -226,7 +222,7 @@ class Screen:
             state="failed" if has_form else result.state,
             output=Output(),
             stop_reason="content_filtered",
-            error=ErrorInfo(code="guardrail_blocked", message=why, details=_details(blocked))
+            error=ErrorInfo(code="guardrail_blocked", message=why, details=details_of(blocked))
             if has_form
             else None,
             partial=True,
@@ -236,76 +232,8 @@ class Screen:
         )
 
 
-def check_input(chain: Chain, messages: Sequence[Message], system: str | None) -> None:
-    """Raise Permanent (`guardrail_blocked`) for an input that a rule of the chain blocks."""
-    rules = tuple(rule for rule in chain.rules if rule.action == "block")
-    if not rules:
-        return
-    only = chain._replace(rules=rules, judges=())
-    for path, text in _texts(messages, system):
-        channel = Channel(only, Tally(on="input"))
-        channel.feed(0, text)
-        channel.end()
-        if channel.blocked is not None:
-            raise _refusal(channel.blocked, path)
-
-
-def _texts(messages: Sequence[Message], system: str | None) -> list[tuple[str, str]]:
-    """All texts that a model would read, with their places."""
-    found = [("system", system)] if system else []
-    for at, message in enumerate(messages):
-        path = f"messages[{at}].content"
-        if isinstance(message.content, str):
-            found.append((path, message.content))
-            continue
-        for place, block in enumerate(message.content):
-            where = f"{path}[{place}]"
-            if isinstance(block, TextBlock):
-                found.append((f"{where}.text", block.text))
-            elif isinstance(block, ToolResultBlock):
-                found.extend(_result_texts(block, f"{where}.content"))
-    return found
-
-
 def _has_text(block: Mapping[str, Any], kind: str) -> bool:
     return block.get("type") == kind and bool(block.get("text"))
-
-
-def _result_texts(block: ToolResultBlock, path: str) -> list[tuple[str, str]]:
-    if isinstance(block.content, str):
-        return [(path, block.content)]
-    return [
-        (f"{path}[{at}].text", part.text) for at, part in enumerate(block.content) if isinstance(part, TextBlock)
-    ]
-
-
-def _with_texts(message: Message, told: Mapping[str, str]) -> Message:
-    if isinstance(message.content, str):
-        return msgspec.structs.replace(message, content=told.get(message.content, message.content))
-    blocks = tuple(_with_text(block, told) for block in message.content)
-    return msgspec.structs.replace(message, content=blocks)
-
-
-def _with_text(block: Any, told: Mapping[str, str]) -> Any:
-    if isinstance(block, TextBlock):
-        return TextBlock(text=told.get(block.text, block.text))
-    if isinstance(block, ToolResultBlock):
-        if isinstance(block.content, str):
-            return msgspec.structs.replace(block, content=told.get(block.content, block.content))
-        return msgspec.structs.replace(block, content=tuple(_with_text(part, told) for part in block.content))
-    return block
-
-
-def _refusal(blocked: Blocked, path: str) -> Permanent:
-    return Permanent(
-        f"filter {blocked.name!r} blocks the input: {blocked.kind}",
-        code="guardrail_blocked",
-        details={**_details(blocked), "path": path},
-    )
-
-
-def _details(blocked: Blocked) -> dict[str, Any]:
-    return {"filter": blocked.name, "kind": blocked.kind}
 
 
 def _parsed(text: str) -> Any:

@@ -23,7 +23,8 @@ from sidecar.models.request import JobRequest
 from sidecar.ports import Lane, ModelClient
 from sidecar.response_formatter.gate import Chain, Judge
 from sidecar.response_formatter.guardrail import GuardrailFilter
-from sidecar.response_formatter.screen import Screen, check_input
+from sidecar.response_formatter.inputs import check_input
+from sidecar.response_formatter.screen import Screen
 from sidecar.response_formatter.spans import Detector, Rule
 from sidecar.settings import FilterPolicy, Policy
 
@@ -52,15 +53,19 @@ class Screening:
         self._chains: dict[tuple[tuple[str, ...], Direction], Chain] = {}
         self.apply(policy)
 
-    def apply(self, policy: Policy) -> None:
-        """Hold to another policy from now on. Raises StartupError, and then the old one holds."""
-        made = {
+    def apply(self, policy: Policy, made: Mapping[str, Made] | None = None) -> None:
+        """Hold to another policy from now on, with what `made_for` made of it. Raises StartupError without."""
+        self._made = dict(self.made_for(policy) if made is None else made)
+        self._policy, self._chains = policy, {}
+
+    def made_for(self, policy: Policy) -> Mapping[str, Made]:
+        """The filters of another policy, ready for use. Raises StartupError."""
+        return {
             name: self._made[name]
             if name in self._made and self._policy.filters.get(name) == entry
             else self._make(name, entry)
             for name, entry in policy.filters.items()
         }
-        self._policy, self._made, self._chains = policy, made, {}
 
     def screen(self, lane: Lane, request: JobRequest, *, job: str) -> Screen:
         """What holds for a job: the filters of its class, of its tenant, and those that its request names."""

@@ -87,11 +87,11 @@ class Blocked(NamedTuple):
 class _Tail:
     """A stretch that goes on for as long as its pattern matches."""
 
-    __slots__ = ("at", "most", "pattern")
+    __slots__ = ("at", "most", "pattern", "start")
 
     def __init__(self, pattern: "re.Pattern[str]", at: int) -> None:
         self.pattern = pattern
-        self.at = at
+        self.start = self.at = at
         self.most = at + LONGEST_TAIL
 
     def extend(self, text: str, base: int, *, is_end: bool) -> bool:
@@ -123,6 +123,7 @@ class Scanner:
         self._hidden = 0
         self._hidden_by: tuple[str, str] | None = None
         self._tails: list[_Tail] = []
+        self._last_tails: dict[re.Pattern[str], _Tail] = {}
         self._flagged = [0] * len(rules)
         self.blocked: Blocked | None = None
 
@@ -205,9 +206,15 @@ class Scanner:
 
     def _hide(self, one: Found, *, is_end: bool) -> None:
         self._hidden = max(self._hidden, self._base + one.end)
-        if one.tail is not None:
-            self._tails.append(_Tail(one.tail, self._base + one.end))
-            self._extend(is_end=is_end)
+        if one.tail is None:
+            return
+        last = self._last_tails.get(one.tail)
+        if last is not None and last.start <= self._base + one.end <= last.at:
+            # It lies in a stretch of its own kind, and ends with that.
+            return
+        self._last_tails[one.tail] = tail = _Tail(one.tail, self._base + one.end)
+        self._tails.append(tail)
+        self._extend(is_end=is_end)
 
     def _extend(self, *, is_end: bool) -> None:
         growing = []

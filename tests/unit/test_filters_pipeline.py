@@ -278,6 +278,17 @@ async def test_the_model_does_not_see_what_is_taken_out_of_the_input() -> None:
         {"role": "user", "content": "I am jane.doe@example.com"},
         {"role": "assistant", "content": [{"type": "text", "text": "Hello jane.doe@example.com"}]},
         {"role": "user", "content": [{"type": "text", "text": "and my card is 4111 1111 1111 1111"}]},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "who", "input": {}}]},
+        {
+            "role": "user",
+            "content": [
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "t1",
+                    "content": [{"type": "json", "value": {"people": [{"mail": "jane.doe@example.com"}]}}],
+                }
+            ],
+        },
     ]
     result, _, model = await run(
         says("jane.doe@example.com"), configured, messages=messages, system="For jane.doe@example.com", filters=["pii"],
@@ -286,7 +297,7 @@ async def test_the_model_does_not_see_what_is_taken_out_of_the_input() -> None:
     asked = msgspec.json.encode(model.calls[0].messages).decode() + str(model.calls[0].system)
     assert PRIVATE not in asked
     assert "4111" not in asked
-    assert asked.count("[EMAIL]") == 3
+    assert asked.count("[EMAIL]") == 4
     assert result.output.text == "jane.doe@example.com"
     (report,) = result.filters
     assert (report.on, report.kinds["card"]) == ("input", 1)

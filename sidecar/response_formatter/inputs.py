@@ -1,0 +1,105 @@
+"""The texts of a request that a model would read, and their refusal. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from sidecar.errors import Permanent
+from sidecar.models.content import JsonBlock, Message, TextBlock, ToolResultBlock
+from sidecar.response_formatter.gate import Chain, Channel, Tally
+from sidecar.response_formatter.spans import Blocked
+
+
+def check_input(chain: Chain, messages: Sequence[Message], system: str | None) -> None:
+    """Raise Permanent (`guardrail_blocked`) for an input that a rule of the chain blocks."""
+    rules = tuple(rule for rule in chain.rules if rule.action == "block")
+    if not rules:
+        return
+    only = chain._replace(rules=rules, judges=())
+    for path, text in texts(messages, system):
+        channel = Channel(only, Tally(on="input"))
+        channel.feed(0, text)
+        channel.end()
+        if channel.blocked is not None:
+            raise refusal(channel.blocked, path)
+
+
+def texts(messages: Sequence[Message], system: str | None) -> list[tuple[str, str]]:
+    """All texts that a model would read, with their places."""
+    found = [("system", system)] if system else []
+    for at, message in enumerate(messages):
+        path = f"messages[{at}].content"
+        if isinstance(message.content, str):
+            found.append((path, message.content))
+            continue
+        for place, block in enumerate(message.content):
+            where = f"{path}[{place}]"
+            if isinstance(block, TextBlock):
+                found.append((f"{where}.text", block.text))
+            elif isinstance(block, ToolResultBlock):
+                found.extend(_result_texts(block, f"{where}.content"))
+    return found
+
+
+def _result_texts(block: ToolResultBlock, path: str) -> list[tuple[str, str]]:
+    if isinstance(block.content, str):
+        return [(path, block.content)]
+    found = []
+    for at, part in enumerate(block.content):
+        if isinstance(part, TextBlock):
+            found.append((f"{path}[{at}].text", part.text))
+        elif isinstance(part, JsonBlock):
+            found.extend(_leaves(part.value, f"{path}[{at}].value"))
+    return found
+
+
+def _leaves(value: Any, path: str) -> list[tuple[str, str]]:
+    """The texts inside a JSON value."""
+    if isinstance(value, str):
+        return [(path, value)]
+    if isinstance(value, dict):
+        return [leaf for key, item in value.items() for leaf in _leaves(item, f"{path}.{key}")]
+    if isinstance(value, list):
+        return [leaf for at, item in enumerate(value) for leaf in _leaves(item, f"{path}[{at}]")]
+    return []
+
+
+def with_texts(message: Message, told: Mapping[str, str]) -> Message:
+    """The message with each of its texts as `told` says."""
+    if isinstance(message.content, str):
+        return msgspec.structs.replace(message, content=told.get(message.content, message.content))
+    blocks = tuple(_with_text(block, told) for block in message.content)
+    return msgspec.structs.replace(message, content=blocks)
+
+
+def _with_text(block: Any, told: Mapping[str, str]) -> Any:
+    if isinstance(block, TextBlock):
+        return TextBlock(text=told.get(block.text, block.text))
+    if isinstance(block, JsonBlock):
+        return JsonBlock(value=_with_leaves(block.value, told))
+    if isinstance(block, ToolResultBlock):
+        if isinstance(block.content, str):
+            return msgspec.structs.replace(block, content=told.get(block.content, block.content))
+        return msgspec.structs.replace(block, content=tuple(_with_text(part, told) for part in block.content))
+    return block
+
+
+def _with_leaves(value: Any, told: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        return told.get(value, value)
+    if isinstance(value, dict):
+        return {key: _with_leaves(item, told) for key, item in value.items()}
+    return [_with_leaves(item, told) for item in value] if isinstance(value, list) else value
+
+
+def refusal(blocked: Blocked, path: str) -> Permanent:
+    return Permanent(
+        f"filter {blocked.name!r} blocks the input: {blocked.kind}",
+        code="guardrail_blocked",
+        details={**details_of(blocked), "path": path},
+    )
+
+
+def details_of(blocked: Blocked) -> dict[str, Any]:
+    return {"filter": blocked.name, "kind": blocked.kind}
