@@ -43,6 +43,8 @@ OPERATIONS: dict[str, Callable[[Storage], Awaitable[object]]] = {
     "publish_result": lambda s: s.publisher.publish_result(event(1, result())),
     "replay": replay,
     "wait_result": wait_and_close,
+    "read tools": lambda s: s.tools.snapshot(),
+    "look for services": lambda s: s.tool_bus.services(wait_s=0),
     "acquire": lambda s: s.leases.acquire("scheduler", "r1", ttl_s=5),
 }
 
