@@ -79,6 +79,8 @@ def namespace(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         # Its state in memory: the namespace must be able to do without a writable root.
         with DockerContainer(NATS_IMAGE).with_command("--jetstream --store_dir /tmp/js") as nats:
             yield str(nats.get_wrapped_container().id)
+            # Those who share its namespace go before it.
+            engine.close()
 
 
 def until(is_true: Callable[[], bool], *, what: str) -> None:

@@ -48,8 +48,8 @@ class Engine:
         return int(self.command("wait", container))
 
     def close(self) -> None:
-        for container in reversed(self._started):
-            self.command("rm", "--force", container, is_checked=False)
+        while self._started:
+            self.command("rm", "--force", self._started.pop(), is_checked=False)
 
 
 def find_engine() -> str | None:
