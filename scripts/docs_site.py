@@ -44,7 +44,7 @@ def site_place(path: str) -> str | None:
 
 
 def on_config(config: Any) -> Any:
-    """Pages of the navigation that are not written yet are left out."""
+    """Pages of the navigation that are not written yet are left out; `folder/*` is all pages of a folder."""
     from pathlib import Path
 
     config.nav = _present(config.nav, Path(config.docs_dir))
@@ -56,6 +56,8 @@ def _present(entry: Any, docs: Any) -> Any:
         return [kept for kept in (_present(item, docs) for item in entry) if kept]
     if isinstance(entry, dict):
         return {name: kept for name, value in entry.items() if (kept := _present(value, docs))}
+    if entry.endswith("/*"):
+        return [page.relative_to(docs).as_posix() for page in sorted(docs.glob(f"{entry[:-1]}*.md"))]
     return entry if entry in BORROWED.values() or (docs / entry).is_file() else None
 
 

@@ -61,7 +61,8 @@ def test_each_page_is_in_the_sites_navigation() -> None:
     listed = nav_pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))["nav"])
     assert len(set(listed)) == len(listed)
     written = {str(path.relative_to(ROOT / "docs")) for path in ROOT.glob("docs/**/*.md")}
-    assert written <= set(listed)
+    whole_folders = tuple(page.removesuffix("*") for page in listed if page.endswith("/*"))
+    assert {page for page in written if not page.startswith(whole_folders)} <= set(listed)
 
 
 def test_the_site_loads_nothing_from_elsewhere() -> None:
