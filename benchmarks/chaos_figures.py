@@ -186,7 +186,7 @@ async def worker(under: Stage) -> list[Figure]:
 
 
 async def rolling(under: Stage) -> list[Figure]:
-    """SIGTERM of each replica in turn, three times over, under load."""
+    """SIGTERM of each replica in turn, for as long as jobs are published and each once at least."""
     began = time.monotonic()
     async with (
         fleet(under.nats.url, under.emulator) as replicas,
@@ -194,7 +194,7 @@ async def rolling(under: Stage) -> list[Figure]:
     ):
         publishing = asyncio.create_task(jobs.submit_many(600, behave=BRIEF, over_s=20))
         ends = 0
-        while not publishing.done():
+        while ends < len(replicas.processes) or not publishing.done():
             if await replicas.terminate(ends % 3) != 0:
                 raise AssertionError(f"it did not end by 0: {replicas.logs()}")
             await asyncio.to_thread(replicas.respawn(ends % 3).wait_ready)

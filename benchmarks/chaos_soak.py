@@ -11,11 +11,13 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+import nats
+
 from benchmarks.chaos_figures import NONE, Stage
 from benchmarks.measures import Bar, Figure
 from benchmarks.processes import NotMeasured
 from sidecar.adapters.bedrock.http_transport import KEEP_ALIVE_S
-from tests.support.chaos import Fleet, fleet
+from tests.support.chaos import Fleet, fleet, wait_scheduler
 from tests.support.load import load
 from tests.support.process import SidecarProcess
 
@@ -28,7 +30,8 @@ BEHAVE = "tokens=20 tps=20"
 RESTART_S = 60.0
 SAMPLE_S = 5.0
 BATCH_S = 5.0
-WARM_UP_SHARE = 0.25
+# Caches and the allocator fill up for some minutes: by then they have.
+WARM_UP_SHARE = 0.5
 FEWEST_SAMPLES = 12
 MOST_POINTS = 300
 KILLED_SHARE = 0.5
@@ -58,6 +61,7 @@ class Holdings(NamedTuple):
 
     counts: Mapping[str, int]
     files: Counter[str]
+    is_scheduler: bool = False
 
 
 async def soak(under: Stage) -> list[Figure]:
@@ -71,6 +75,7 @@ async def soak(under: Stage) -> list[Figure]:
         stay = replicas.processes[:-1]
         samples: list[list[Sample]] = [[] for _ in stay]
         fresh = [open_files(process.pid) for process in stay]
+        await settle_scheduler(replicas, under.nats.url)
         batches.append(await batch(under, 0))
         await asyncio.sleep(SETTLE_S)
         warm = [await asyncio.to_thread(holdings, process) for process in stay]
@@ -128,7 +133,8 @@ def holdings(process: SidecarProcess) -> Holdings:
     for _ in range(LOOKS):
         looks.append(process.get("/info")[1])
         time.sleep(LOOK_S)
-    return Holdings({name: min(info[name] for info in looks) for name in COUNTED}, open_files(process.pid))
+    counts = {name: min(info[name] for info in looks) for name in COUNTED}
+    return Holdings(counts, open_files(process.pid), looks[-1]["is_scheduler"])
 
 
 def open_files(pid: int) -> Counter[str]:
@@ -182,11 +188,29 @@ def kept(batches: Sequence[Batch]) -> Figure:
     return Figure(name="soak: results doubled", unit="", group="soak", bar=NONE, samples=(doubled,), note=note)
 
 
+def usual(before: Sequence[Holdings], is_scheduler: bool) -> Holdings:
+    """What a replica in this role had before the load: who schedules has duties that the others have not."""
+    return next((held for held in before if held.is_scheduler is is_scheduler), before[0])
+
+
+async def settle_scheduler(replicas: Fleet, nats_url: str) -> None:
+    """Let a replica schedule that stays."""
+    connection = await nats.connect(nats_url)
+    try:
+        holder = await wait_scheduler(connection)
+        if replicas.place_of(holder) == REPLICAS - 1:
+            await replicas.terminate(REPLICAS - 1)
+            await wait_scheduler(connection, other_than=[holder])
+            await asyncio.to_thread(replicas.respawn(REPLICAS - 1).wait_ready)
+    finally:
+        await connection.close()
+
+
 def left_behind(before: Sequence[Holdings], after: Sequence[Holdings], active: int) -> list[Figure]:
     """Nothing runs any more: what replicas hold must be back where it was."""
     leaked = {"calls": (active, "")}
     for name in COUNTED:
-        pairs = [(then.counts[name], now.counts[name]) for then, now in zip(before, after, strict=True)]
+        pairs = [(usual(before, now.is_scheduler).counts[name], now.counts[name]) for now in after]
         leaked[name] = (sum(max(0, now - then) for then, now in pairs), f"before and after: {pairs}")
     more = [now.files - then.files for then, now in zip(before, after, strict=True)]
     leaked["open files"] = (sum(found.total() for found in more), str([dict(found) for found in more]))

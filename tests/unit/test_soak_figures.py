@@ -33,6 +33,16 @@ def test_too_short_a_run_gives_no_figure() -> None:
         slope_mb_an_hour(memory(mb_an_hour=0.0, minutes=1))
 
 
+def test_a_new_scheduler_is_held_against_the_old_one() -> None:
+    def held(tasks: int, is_scheduler: bool) -> Holdings:
+        counts = {"running": 0, "tasks": tasks, "subscriptions": 9, "requests": 0}
+        return Holdings(counts, Counter(), is_scheduler)
+
+    figures = left_behind([held(19, True), held(15, False)], [held(15, False), held(20, True)], active=0)
+    leaked = {figure.name: figure.measured for figure in figures}
+    assert leaked["soak: leaked tasks"] == 1
+
+
 def test_what_one_replica_has_too_many_is_not_made_up_for_by_another() -> None:
     def held(tasks: int, sockets: int) -> Holdings:
         counts = {"running": 0, "tasks": tasks, "subscriptions": 9, "requests": 0}
