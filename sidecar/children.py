@@ -86,7 +86,14 @@ class Children:
         if depth > self._most_depth:
             raise Permanent(f"jobs may be nested {self._most_depth} deep: do this without it", code="tool_failed")
         child = child_id(state.job, wanted.turn, wanted.call)
-        request = request_of(tool, wanted.block.input, parent=state.job, left_usd=left_usd, deadline=deadline)
+        request = request_of(
+            tool,
+            wanted.block.input,
+            parent=state.job,
+            left_usd=left_usd,
+            deadline=deadline,
+            filters=job.request.filters,
+        )
         headers = dict(TRACE.get() or trace_of(job.headers))
         headers |= {
             HEADER_JOB_ID: child,
@@ -144,9 +151,15 @@ def depth_of(job: OwnedJob) -> int:
 
 
 def request_of(
-    tool: JobTool, given: dict[str, Any], *, parent: str, left_usd: float | None, deadline: float
+    tool: JobTool,
+    given: dict[str, Any],
+    *,
+    parent: str,
+    left_usd: float | None,
+    deadline: float,
+    filters: tuple[str, ...] = (),
 ) -> JobRequest:
-    """The child's request. Raises FieldError for a prompt that no model would take."""
+    """The child's request; `filters` are those that the parent's names. Raises FieldError for a prompt that no model would take."""
     most_usd = min((usd for usd in (tool.max_cost_usd, left_usd) if usd is not None), default=None)
     if most_usd is not None and most_usd <= 0:
         raise Permanent("nothing is left of the budget for another job", code="budget_exceeded")
@@ -159,6 +172,7 @@ def request_of(
         timeout_s=tool.timeout_s,
         deadline=datetime.fromtimestamp(deadline, UTC),
         budget=JobBudget(max_cost_usd=most_usd, max_turns=tool.max_turns, max_tool_calls=tool.max_tool_calls),
+        filters=filters,
         metadata={"parent": parent},
     )
 

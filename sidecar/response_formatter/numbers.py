@@ -11,6 +11,8 @@ CONTEXT = 64
 MOST_DIGITS = 19
 _MOST_GROUPS = 8
 _NEAR = 48
+# So many groups so near before: the inside of a list, where each stretch would have to be looked at in vain.
+_MOST_BEFORE = 12
 
 _SPACES = " \t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000"
 _DASHES = ".\\-\u2010-\u2015\u2212\ufe58\ufe63\uff0d"
@@ -81,7 +83,12 @@ class Run:
 
     def _all(self) -> Iterator[Stretch]:
         groups = self.groups
+        near = 0
         for first in range(len(groups)):
+            while groups[near].start < groups[first].start - _NEAR:
+                near += 1
+            if first - near >= _MOST_BEFORE:
+                continue
             if _touches_word(self.text, groups[first].start - 1):
                 continue
             digits, sizes, gaps = "", (), ()  # type: tuple[str, tuple[int, ...], tuple[str, ...]]
