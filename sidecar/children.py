@@ -159,7 +159,10 @@ def request_of(
     deadline: float,
     filters: tuple[str, ...] = (),
 ) -> JobRequest:
-    """The child's request; `filters` are those that the parent's names. Raises FieldError for a prompt that no model would take."""
+    """The child's request; `filters` are those that the parent's names.
+
+    Raises FieldError for a prompt that no model would take.
+    """
     most_usd = min((usd for usd in (tool.max_cost_usd, left_usd) if usd is not None), default=None)
     if most_usd is not None and most_usd <= 0:
         raise Permanent("nothing is left of the budget for another job", code="budget_exceeded")
