@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.filter_options import BlocklistOptions, PiiOptions, SanitiseOptions, SecretsOptions
+from sidecar.models.call import ModelDelta
+from sidecar.models.filtering import FilterContext, Filtered
 from sidecar.response_formatter.blocklist import BlocklistDetector
-from sidecar.response_formatter.gate import Chain, Channel, Tally
+from sidecar.response_formatter.gate import Chain, Channel, Gate, Judge, Tally
 from sidecar.response_formatter.pii import PiiDetector
 from sidecar.response_formatter.sanitise import Sanitiser, sanitised
 from sidecar.response_formatter.secrets import SecretDetector
@@ -143,3 +145,58 @@ def test_what_is_held_back_is_bounded_whatever_comes(name: str) -> None:
             assert channel._scanner is not None
             worst = max(worst, channel._scanner.held)
         assert worst <= 640 + 96 + 7
+
+
+def by_block(chain: Chain, pieces: Iterable[tuple[int, str]]) -> dict[int, str]:
+    channel = Channel(chain, Tally())
+    shown: dict[int, str] = {}
+    for index, text in (*(part for at, piece in pieces for part in channel.feed(at, piece)), *channel.end()):
+        shown[index] = shown.get(index, "") + text
+    return shown
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    atoms=st.lists(st.sampled_from(ATOMS), max_size=40),
+    blocks=st.lists(st.integers(0, 1_000), min_size=1, max_size=4),
+    places=st.lists(st.integers(0, 1_000), max_size=30),
+)
+def test_each_block_keeps_its_part_however_it_is_cut(
+    atoms: list[str], blocks: list[int], places: list[int]
+) -> None:
+    chain = chain_of("all")
+    wholes = list(enumerate(cut("".join(atoms), blocks)))
+    pieces = [(at, piece) for at, whole in wholes for piece in cut(whole, places)]
+    assert by_block(chain, pieces) == by_block(chain, wholes)
+
+
+class Vowels:
+    """A filter that is asked, and answers by each segment alone."""
+
+    async def apply(self, text: str, context: FilterContext) -> Filtered:
+        shown = text.replace("a", "*")
+        return Filtered(text=shown, kinds={"vowel": text.count("a")} if shown != text else {})
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    text=st.text(alphabet="ab \n", max_size=400),
+    places=st.lists(st.integers(0, 1_000), max_size=30),
+    segment=st.sampled_from([None, 20, 100]),
+)
+async def test_segments_are_the_same_however_the_text_is_cut(
+    text: str, places: list[int], segment: int | None
+) -> None:
+    chain = Chain(SanitiseOptions(), judges=(Judge("vowels", "redact", Vowels(), segment),))
+    context = FilterContext(tenant="acme", job="job1", job_class="batch")
+    shown = []
+    for pieces in ([text], cut(text, places)):
+        gate = Gate(chain, lambda _: context)
+        deltas = []
+        for piece in pieces:
+            assert not gate.take(ModelDelta(index=0, text=piece))
+            deltas += await gate.settle()
+        deltas += await gate.finish()
+        shown.append(("".join(delta.text or "" for delta in deltas), gate.tally.reports(chain.sanitise)))
+    assert shown[0] == shown[1]
+    assert shown[0][0] == text.replace("a", "*")
