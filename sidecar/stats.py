@@ -146,7 +146,8 @@ def _tenants(
 ) -> tuple[tuple[TenantStats, ...], tuple[TenantStats, ...], OtherTenants]:
     spent = _spent(books)
     names = _most_important(queues.jobs, spent, books.meter.tenants)
-    total = sum(account.cost.sum(books.now) for account in books.meter.tenants.values())
+    # Of all tenants: each settlement is entered under its class, too, and of those there are few.
+    total = sum(account.cost.sum(books.now) for account in books.meter.classes.values())
     # Who spent something stays where it stands all day, so that a page's tenants are the same in each round.
     known = dict.fromkeys(chain(spent, books.meter.tenants, queues.jobs))
     listed, more = (
@@ -177,7 +178,7 @@ def _others(
     if not others:
         return OtherTenants()
     lanes = [lane for tenant in listed for lane in tenant.lanes]
-    tokens = sum(account.tokens.sum(books.now) for account in books.meter.tenants.values())
+    tokens = sum(account.tokens.sum(books.now) for account in books.meter.classes.values())
     return OtherTenants(
         tenants=others,
         queued=sum(queues.queued.values()) - sum(lane.queued for lane in lanes),

@@ -14,6 +14,7 @@ from sidecar.request_handler.tickets import Grant, Ticket
 
 SAMPLES = 128
 WINDOW_S = 60.0
+FORGET_EVERY_S = 15.0
 MOST_LANES = 5_000
 MOST_SPENDERS = 10_000
 OTHERS = "_others"
@@ -71,6 +72,7 @@ class Meter:
         self.spent_usd: dict[str, float] = {}
         """Of the day by tenant, as far as this scheduler saw it."""
         self.granted = 0
+        self._forgets_at = 0.0
 
     def started(self, ticket: Ticket, *, now: float, epoch: float) -> None:
         """A queued job was granted."""
@@ -130,7 +132,13 @@ class Meter:
         )
 
     def forget_idle(self, now: float) -> None:
-        """Drop the accounts of tenants that did nothing in the last two minutes, and old waits. O(tenants)."""
+        """Drop the accounts of tenants that did nothing in the last two minutes, and old waits.
+
+        O(tenants), and therefore done four times a minute at most, however often it is asked for.
+        """
+        if now < self._forgets_at:
+            return
+        self._forgets_at = now + FORGET_EVERY_S
         for name in [name for name, account in self.tenants.items() if not account.cost.sum(now)]:
             del self.tenants[name]
         for lane in [lane for lane, waits in self._waits.items() if waits[-1][0] < now - WINDOW_S]:
