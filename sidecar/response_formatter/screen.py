@@ -103,7 +103,8 @@ class Screen:
                 told[index] += text
         filters = (*self._input_reports, *result.filters, *tally.reports(self._chain.sanitise))
         is_same = all(content[index]["text"] == text for index, text in told.items())
-        if is_same and self._chain.is_plain and self.screen_tool is None:
+        is_plain = self._chain.is_plain and self.screen_tool is None and result.output.structured is None
+        if is_same and is_plain:
             return msgspec.structs.replace(result, filters=filters) if filters else result
         return self._rewritten(result, told, filters, is_cut=tally.is_cut, is_judged=is_judged)
 
@@ -202,7 +203,7 @@ class Screen:
         return shown
 
     def _value(self, value: Any) -> Any:
-        return screened_value(value, self._chain) if value is not None and self._chain.rules else value
+        return value if value is None else screened_value(value, self._chain)
 
     def _error(self, error: ErrorInfo) -> ErrorInfo:
         """An error's message may quote the answer."""

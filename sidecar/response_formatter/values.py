@@ -3,6 +3,7 @@
 from typing import Any
 
 from sidecar.response_formatter.gate import Chain, Channel, Tally
+from sidecar.response_formatter.sanitise import sanitised
 
 
 def screened_value(value: Any, chain: Chain) -> Any:
@@ -38,6 +39,8 @@ def _text(value: str, name: str, chain: Chain) -> str:
 
 
 def _through(text: str, chain: Chain) -> str:
+    if not chain.rules:
+        return sanitised(text, chain.sanitise, {})
     channel = Channel(chain, Tally())
     parts = [*channel.feed(0, text), *channel.end()]
     return "[BLOCKED]" if channel.blocked is not None else "".join(piece for _, piece in parts)

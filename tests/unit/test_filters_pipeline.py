@@ -151,6 +151,15 @@ async def test_structured_output_does_not_hold_what_the_text_lost() -> None:
     assert "filters changed the structured output: it may not fit the schema any more" in result.warnings
 
 
+async def test_structured_output_is_sanitised_also_where_the_text_had_an_escape() -> None:
+    result, _, _ = await run(says('{"a": "x\\u202ey", "b": 1}'), output={"schema": {"type": "object"}})
+    assert result.output.structured == {"a": "xy", "b": 1}
+    assert "filters changed the structured output: it may not fit the schema any more" in result.warnings
+    clean, _, _ = await run(says('{"a": "xy", "b": [1, null, true]}'), output={"schema": {"type": "object"}})
+    assert clean.output.structured == {"a": "xy", "b": [1, None, True]}
+    assert (clean.filters, clean.warnings) == ((), ())
+
+
 async def test_reasoning_is_filtered_like_the_text_and_loses_its_signature() -> None:
     turn = Turn(
         reply=reply_of((ReasoningBlock(text=MAIL, signature="c2ln"), TextBlock(text="Done.")), "end_turn"),
