@@ -59,12 +59,12 @@ class Upkeep:
         """Until it is cancelled, or has called `on_fatal`."""
         while True:
             await self._clock.sleep(LOOK_S)
-            try:
-                with logged("looking after the streams"):
+            with logged("looking after the streams"):
+                try:
                     await self.look()
-            except StartupError as e:
-                self._on_fatal(e)
-                return
+                except StartupError as e:
+                    self._on_fatal(e)
+                    return
 
     async def look(self) -> None:
         """Make anew what is missing. Raises StartupError when that is not possible, BusUnavailable."""
