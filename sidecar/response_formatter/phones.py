@@ -8,11 +8,11 @@ from sidecar.response_formatter.numbers import EXTENSION, Run, Stretch, before
 from sidecar.response_formatter.spans import Found
 
 # Words that announce a phone number: whole, by their beginning, and wherever they stand in the text before.
-_WHOLE = frozenset("tel tél mob fax sms bel ring dial mobi nummer numer".split())  # noqa: SIM905
+_WHOLE = frozenset("tel tél mob fax sms bel ring dial mobi nummer numer call".split())  # noqa: SIM905
 _BEGINNING = (
-    "telef", "teléf", "mobil", "cell", "call", "whatsapp", "hotline", "reach", "handy", "rufnummer", "durchwahl",
-    "portable", "appel", "joindre", "móvil", "celular", "llám", "chiama", "telemóvel", "ligue", "komórk",
-    "komork", "zadzwo", "contact", "signal", "viber", "texte",
+    "telef", "teléf", "mobil", "cell", "calling", "whatsapp", "hotline", "reach", "handy", "rufnummer",
+    "durchwahl", "portable", "appel", "joindre", "móvil", "celular", "llám", "chiama", "telemóvel", "ligue",
+    "komórk", "komork", "zadzwo", "contact", "signal", "viber", "texte",
 )  # fmt: skip
 _INSIDE = (
     "phone", "text me", "text us", "फ़ोन", "फोन", "मोबाइल", "电话", "電話", "手机", "手機", "携帯", "전화", "тел",
@@ -78,11 +78,12 @@ class PhoneBook:
             return True
         if self._is_north_american(one, has_bracket=has_bracket):
             return True
-        if run.is_announced(one.start, _announces) and not _DATE_LIKE.fullmatch(digits):
+        if run.is_announced(one.start, _announces) and not _has_date(one):
             is_likely = (len(digits) >= 9 and len(set(digits)) > 2) or 1 < len(sizes) <= 6
             return is_likely or _is_valid(digits, self._regions)
         has_form = has_bracket or (digits[0] == "0" and sizes[0] >= 2)
-        is_free = one.is_alone or has_bracket
+        # A postal code of the United States begins like a number of Germany.
+        is_free = (one.is_alone and (sizes != (5, 4) or one.gaps[0] != "-")) or has_bracket
         return is_free and has_form and len(digits) >= 9 and len(sizes) >= 2 and _is_valid(digits, self._regions)
 
     def _is_north_american(self, one: Stretch, *, has_bracket: bool) -> bool:
@@ -96,6 +97,20 @@ class PhoneBook:
         if all(gap in _SPACES for gap in gaps) and not has_bracket:
             return one.is_alone
         return has_bracket or all(gap in _AMERICAN_GAPS for gap in gaps)
+
+
+def _has_date(one: Stretch) -> bool:
+    """Whether a day, or a span of years, is among the groups."""
+    if _DATE_LIKE.fullmatch(one.digits):
+        return True
+    at, years = 0, 0
+    for place, size in enumerate(one.sizes):
+        is_year = size == 4 and one.digits[at : at + 2] in ("19", "20")
+        if is_year and one.sizes[place + 1 : place + 3] == (2, 2) and _DATE_LIKE.match(one.digits, at):
+            return True
+        years += is_year
+        at += size
+    return years >= 2
 
 
 def _announces(said: str) -> bool:

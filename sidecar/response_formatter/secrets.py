@@ -29,8 +29,12 @@ _PASSWORD = re.compile("pass|pwd|contrase|mot de", re.IGNORECASE)
 _ASSIGNED_TAIL = re.compile(r"[^\s\"'`,;<>(){}\[\]|]+")
 _PLACEHOLDER = re.compile(
     r"(?:your|my|the|some|example|sample|dummy|placeholder|changeme|redacted|x{4,}|\*{3,}|\.{3}|•{3}|todo|test-?key"
-    r"|none|null|undefined|true|false)(?![a-z])|.*(?:[x*•]{6,}|\.\.\.|your[_-]|example)"
-    r"|\$|%|\{|process\.env|os\.environ|env\.|config\.|self\.|settings\.|https?://|arn:|/",
+    r"|none|null|undefined|true|false)(?![a-z])|.*(?:[x*•]{6,}|\.\.\.|your[_-]|example)",
+    re.IGNORECASE,
+)
+# Where a value is, rather than the value: a variable, an address, a path.
+_REFERENCE = re.compile(
+    r"[$%{]|process\.env|os\.environ|env\.|config\.|self\.|settings\.|https?://|arn:|/[^/]+/[^/]+/|/[^/]*\.|\./",
     re.IGNORECASE,
 )
 _LEAST_ENTROPY_BITS = 2.8
@@ -50,8 +54,7 @@ class SecretDetector:
     def find(self, text: str, start: int) -> Sequence[Found]:
         found: list[Found] = []
         since = max(0, start - _CONTEXT)
-        has_any = _DIGIT.search(text, since) is not None or any(sign in text for sign in _SIGNS)
-        for form in FORMS if has_any else ():
+        for form in FORMS if _has_mark(text) else ():
             for trigger in form.triggers:
                 if trigger in text:
                     self._by_form(form, text, since, found)
@@ -73,7 +76,7 @@ class SecretDetector:
     def _by_form(self, form: Form, text: str, since: int, found: list[Found]) -> None:
         for match in each_start(form.pattern, text, since):
             group = 1 if form.pattern.groups else 0
-            if form.is_it is not None and not form.is_it(match[group]):
+            if not _has_mark(match[0]) or (form.is_it is not None and not form.is_it(match[group])):
                 continue
             if match[group] not in self._allowed:
                 found.append(Found(match.start(group), match.end(group), form.kind, form.tail))
@@ -87,9 +90,14 @@ class SecretDetector:
                 found.append(Found(start, start + len(value), "generic", tail))
 
 
+def _has_mark(text: str) -> bool:
+    """Whether a text could be, or could have in it, one of the forms: most texts are told apart by this."""
+    return _DIGIT.search(text) is not None or any(sign in text for sign in _SIGNS)
+
+
 def _is_secret(value: str, *, is_password: bool) -> bool:
     """Whether a value looks made by chance rather than written: mixed characters, and no name or placeholder."""
-    if len(value) < 32 and _PLACEHOLDER.match(value):
+    if _REFERENCE.match(value) or (len(value) < 32 and _PLACEHOLDER.match(value)):
         return False
     has_digit = any(c.isdigit() for c in value)
     has_letter = any(c.isalpha() for c in value)
