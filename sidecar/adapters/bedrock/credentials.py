@@ -154,7 +154,7 @@ def plain_auth(environment: Mapping[str, str], *, has_profile: bool) -> Auth | N
     if has_profile or not access or not secret or "AWS_CREDENTIAL_EXPIRATION" in environment:
         return None
     session_token = environment.get("AWS_SECURITY_TOKEN") or environment.get("AWS_SESSION_TOKEN")
-    return Keys(access, secret, session_token)
+    return Keys(access, secret, session_token or None)
 
 
 def _report(task: "asyncio.Task[Auth]") -> None:
