@@ -1,5 +1,6 @@
 """Who is there: what heartbeats tell, and who has fallen silent. Pure: `now` is monotonic seconds."""
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -7,6 +8,8 @@ from sidecar.models.replica import OLDEST_PROTOCOL, PROTOCOL, Heartbeat, Held
 
 BEAT_S = 1.0
 SILENT_S = 5.0
+# What others get to come back after an outage of the bus: clients try again every two seconds, and all at once.
+RETURN_S = 10.0
 # A sweep that comes later than this was held up itself, and may not have read what was sent meanwhile.
 LATE_SWEEP_S = 2.0
 # How many jobs fit a heartbeat: some 250 bytes each, far below a message's usual megabyte.
@@ -50,6 +53,7 @@ class Members:
         self._members: dict[str, Member] = {}
         self._gone: dict[str, int] = {}
         self._swept_at: float | None = None
+        self._excused_until = -math.inf
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)
@@ -102,7 +106,8 @@ class Members:
         return found
 
     def excuse(self, now: float) -> None:
-        """This process was cut off: everybody counts as heard one beat ago, and must be heard anew."""
+        """This process was cut off: everybody must be heard anew, and has `RETURN_S` for it."""
+        self._excused_until = now + RETURN_S
         for member in self._members.values():
             member.heard_at = now - BEAT_S
 
@@ -116,6 +121,8 @@ class Members:
         if held_up_s > LATE_SWEEP_S:
             for member in self._members.values():
                 member.heard_at = min(now, member.heard_at + held_up_s)
+            return []
+        if now < self._excused_until:
             return []
         silent = [m for m, member in self._members.items() if now - member.heard_at >= SILENT_S and m != keep]
         for name in silent:

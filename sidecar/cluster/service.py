@@ -12,7 +12,7 @@ from sidecar.cluster import messages
 from sidecar.cluster.census import Census
 from sidecar.cluster.grants import Workers
 from sidecar.cluster.host import Host
-from sidecar.cluster.membership import BEAT_S, JOBS_A_BEAT, SILENT_S, Members
+from sidecar.cluster.membership import BEAT_S, JOBS_A_BEAT, RETURN_S, Members
 from sidecar.cluster.office import Office
 from sidecar.cluster.outbox import Outbox
 from sidecar.component import Tasks
@@ -84,7 +84,7 @@ class Cluster:
         self._outbox = Outbox(bus=bus, clock=clock, own=self.own, on_crash=on_crash)
         self._beats = 0
         self._is_alone = False
-        self._back_at = -SILENT_S
+        self._back_at = -RETURN_S
         self._is_draining = False
         self._is_leaving = False
         self._is_started = False
@@ -338,7 +338,7 @@ class Cluster:
 
     async def _hear_all(self, since: float) -> None:
         """Wait for a heartbeat of everybody known, and for those unknown as long as a round takes."""
-        until = max(since + ROUND_S, self._back_at + SILENT_S)
+        until = max(since + ROUND_S, self._back_at + RETURN_S)
         if self._is_alone or since - self._listening_since >= ROUND_S:
             while self._clock.monotonic() < until and self._unheard(since):
                 await self._clock.sleep(POLL_S)

@@ -257,7 +257,7 @@ SURVIVED_STREAMS = [
         "unknown block",
         streams(
             *GOOD[:4],
-            event("contentBlockDelta", contentBlockIndex=1, delta={"citation": {"title": "page"}}),
+            event("contentBlockDelta", contentBlockIndex=1, delta={"hologram": {"title": "page"}}),
             *GOOD[4:],
         ),
         has_unknown_block,
