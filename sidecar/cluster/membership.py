@@ -1,6 +1,5 @@
 """Who is there: what heartbeats tell, and who has fallen silent. Pure: `now` is monotonic seconds."""
 
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -17,13 +16,16 @@ JOBS_A_BEAT = 2000
 
 
 class Member:
-    """One process, as it was heard last. `n` is its last complete heartbeat, whose jobs are `jobs`."""
+    """One process, as it was heard last. `n` is its last complete heartbeat, whose jobs are `jobs`.
 
-    __slots__ = ("beat", "heard_at", "jobs", "n", "parts")
+    Its silence counts from `silent_from`, which is later than `heard_at` where this process could not have heard.
+    """
+
+    __slots__ = ("beat", "heard_at", "jobs", "n", "parts", "silent_from")
 
     def __init__(self, beat: Heartbeat, now: float) -> None:
         self.beat = beat
-        self.heard_at = now
+        self.heard_at = self.silent_from = now
         self.n = 0
         self.jobs: dict[int, Held] = {}
         self.parts: dict[int, tuple[Held, ...]] = {}
@@ -53,7 +55,6 @@ class Members:
         self._members: dict[str, Member] = {}
         self._gone: dict[str, int] = {}
         self._swept_at: float | None = None
-        self._excused_until = -math.inf
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)
@@ -86,7 +87,7 @@ class Members:
         before = member.beat
         if beat.n != before.n:
             member.parts.clear()
-        member.beat, member.heard_at = beat, now
+        member.beat, member.heard_at, member.silent_from = beat, now, now
         member.parts[beat.part] = beat.jobs
         is_changed = is_new or (before.slots, before.is_draining) != (beat.slots, beat.is_draining)
         if len(member.parts) < beat.parts:
@@ -107,9 +108,8 @@ class Members:
 
     def excuse(self, now: float) -> None:
         """This process was cut off: everybody must be heard anew, and has `RETURN_S` for it."""
-        self._excused_until = now + RETURN_S
         for member in self._members.values():
-            member.heard_at = now - BEAT_S
+            member.silent_from = now + RETURN_S - SILENT_S
 
     def sweep(self, now: float, *, keep: str) -> list[str]:
         """Take out whoever has been silent for too long, but `keep`. Call once a beat.
@@ -120,11 +120,9 @@ class Members:
         self._swept_at = now
         if held_up_s > LATE_SWEEP_S:
             for member in self._members.values():
-                member.heard_at = min(now, member.heard_at + held_up_s)
+                member.silent_from = max(member.silent_from, min(now, member.silent_from + held_up_s))
             return []
-        if now < self._excused_until:
-            return []
-        silent = [m for m, member in self._members.items() if now - member.heard_at >= SILENT_S and m != keep]
+        silent = [m for m, member in self._members.items() if now - member.silent_from >= SILENT_S and m != keep]
         for name in silent:
             # Silent is not gone: a partition heals, and the same process is heard again.
             del self._members[name]

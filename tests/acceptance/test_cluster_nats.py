@@ -74,7 +74,7 @@ async def test_an_outage_longer_than_a_lease_takes_no_job_from_its_owner(
         await jobs.until_ended()
         found = await jobs.settle()
         assert not found.problems, f"{found}\n{replicas.logs()}"
-        assert (found.calls, found.repeated) == (30, 0)
+        assert (found.calls, found.repeated) == (30, 0), replicas.logs()
 
 
 async def test_a_server_of_a_cluster_dies_and_comes_back(

@@ -98,7 +98,7 @@ class Fleet:
 
     def logs(self) -> str:
         """The ends of all logs, for a failure's message."""
-        ends = [f"r{place}: {process.log[-1500:]}" for place, process in enumerate(self.processes)]
+        ends = [f"r{place}: {process.log[-4000:]}" for place, process in enumerate(self.processes)]
         return "\n".join(ends)
 
     def close(self) -> None:

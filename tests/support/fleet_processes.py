@@ -77,7 +77,7 @@ class Observer:
             assert stored.state.result == results[0].data
             seen[results[0].data.state] += 1
             seen[f"attempt {stored.state.attempt}"] += 1
-            seen["crashes"] += stored.state.crashes
+            seen["repeated"] += stored.state.attempt > 1
         return seen
 
 

@@ -199,6 +199,20 @@ def test_silence_counts_only_while_this_process_could_hear() -> None:
     assert members.get("a-1") is None
 
 
+def test_an_excuse_gives_time_but_is_no_sign_of_life() -> None:
+    members = Members()
+    members.hear(beat(), 0.0)
+    members.sweep(0.5, keep="me")
+    members.excuse(10.0)
+    members.sweep(10.0, keep="me")
+    member = members.get("a-1")
+    assert member is not None
+    assert member.heard_at == 0.0
+    for second in range(11, 20):
+        assert members.sweep(float(second), keep="me") == []
+    assert members.sweep(20.0, keep="me") == ["a-1"]
+
+
 def test_old_heartbeats_change_nothing() -> None:
     members = Members()
     members.hear(beat(2, jobs=(held(1),)), 0.0)
