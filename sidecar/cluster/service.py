@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 # A round of heartbeats, and a little more.
 ROUND_S = 1.2
 POLL_S = 0.02
+# After so many beats of its own a replica has heard of everybody.
+BEATS_TO_KNOW = 3
 OFFER_S = 2.0
 ALONE_S = 0.5
 FAREWELL_S = 2.0
@@ -89,6 +91,8 @@ class Cluster:
         self._is_leaving = False
         self._is_started = False
         self._listening_since = 0.0
+        self._beats_heard = 0
+        self._is_newcomer = True
         self._host: Host
 
     async def start(self, host: Host) -> None:
@@ -221,6 +225,7 @@ class Cluster:
             await self._clock.sleep(BEAT_S)
             # Silence proves nothing while this replica itself is cut off.
             silent = [] if self._office.is_cut_off else self._members.sweep(self._clock.monotonic(), keep=self.own)
+            self._beats_heard += not self._office.is_cut_off
             for member in silent:
                 log.warning("a replica has fallen silent", extra={"member": member})
                 self._gone(member)
@@ -335,11 +340,16 @@ class Cluster:
         """After an outage of the bus everybody gets the time to come back and be heard."""
         self._back_at = self._clock.monotonic()
         self._members.excuse(self._back_at)
+        self._is_newcomer = self._beats_heard < BEATS_TO_KNOW
 
     async def _hear_all(self, since: float) -> None:
         """Wait for a heartbeat of everybody known, and for those unknown as long as a round takes."""
         until = max(since + ROUND_S, self._back_at + RETURN_S)
-        if self._is_alone or since - self._listening_since >= ROUND_S:
+        if self._is_newcomer and not self._is_alone and self._back_at > self._listening_since:
+            # Cut off before it had heard everybody: those whom it does not know may be on their way back too.
+            await self._clock.sleep(until - self._clock.monotonic())
+            self._is_newcomer = False
+        elif self._is_alone or since - self._listening_since >= ROUND_S:
             while self._clock.monotonic() < until and self._unheard(since):
                 await self._clock.sleep(POLL_S)
         else:

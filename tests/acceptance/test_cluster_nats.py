@@ -66,6 +66,7 @@ async def test_an_outage_longer_than_a_lease_takes_no_job_from_its_owner(
     """Replicas that were all cut off come back one by one: whoever is first does not take the others for dead."""
     url = own_nats_server.url
     async with fleet(url, bedrock) as replicas, load(url, bedrock, tenant=tenant) as jobs:
+        await replicas.wait_acquainted()
         await jobs.submit_many(30, behave="tokens=150 tps=10")
         await jobs.until_called(jobs.jobs)
         await asyncio.to_thread(own_nats_server.kill)

@@ -62,6 +62,14 @@ class Fleet:
         for process in list(self.processes):
             await asyncio.to_thread(process.wait_ready)
 
+    async def wait_acquainted(self) -> None:
+        """Until each has heard of all."""
+
+        def look() -> bool:
+            return all(process.get("/info")[1]["replicas"] == len(self.processes) for process in self.processes)
+
+        await asyncio.to_thread(wait_until, look, what="all to hear of each other")
+
     async def wait_some_ready(self) -> list[int]:
         """The places of those that are ready, as soon as there is one."""
         found: list[int] = []
