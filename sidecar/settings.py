@@ -33,7 +33,7 @@ from sidecar.models.base import NAME_PATTERN
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class NatsSettings(Section):
