@@ -14,7 +14,7 @@ from sidecar.errors import BusUnavailable, Conflict
 from sidecar.models import codec
 from sidecar.ports import Lane
 from sidecar.settings import NatsSettings, Settings
-from tests.support.bus_world import NatsWorld, bus_settings, event, job_state, result
+from tests.support.bus_world import NatsWorld, Storage, bus_settings, event, job_state, result
 from tests.support.nats_server import Server, no_environment
 
 pytestmark = pytest.mark.nats
@@ -97,7 +97,26 @@ async def cluster_world() -> AsyncIterator[NatsWorld]:
             **{**dict(small), "nats": NatsSettings(replicas=3)}  # the rest as for one replica
         )
         await ensure(muxes[0], three)
-        yield NatsWorld(*muxes, is_replicated=True)
+        world = NatsWorld(*muxes, is_replicated=True)
+        for storage in (world.first, world.second):
+            await until_it_writes(storage)
+        yield world
+
+
+async def until_it_writes(storage: Storage) -> None:
+    """A stream of three copies that was just made may not have its leader yet, or be unknown to one's server."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await storage.intake.submit(Lane("other", "batch"), b"{}", {})
+                await storage.jobs.mark_cancelled("other", "first")
+                await storage.jobs.create(job_state("first", "other"))
+            except BusUnavailable:
+                await asyncio.sleep(0.1)
+            except Conflict:
+                return
+            else:
+                return
 
 
 async def test_three_replicas_read_what_was_just_written_and_keep_every_promise(cluster_world: NatsWorld) -> None:
