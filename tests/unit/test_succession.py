@@ -17,22 +17,11 @@ from sidecar.models.event import Delta, Event, EventData, Status
 from sidecar.models.job import Carried, JobState
 from sidecar.models.result import Attempt, Result, Usage
 from sidecar.replica import Replica
+from tests.support.bus_world import job_state
 from tests.support.fleet import check_all_ended, slow, submit
 from tests.support.replica import Bench, bench
 
-STATE = JobState(
-    job="j1",
-    tenant="acme",
-    job_class="standard",
-    state="running",
-    attempt=2,
-    owner="a",
-    model=None,
-    request_seq=7,
-    created="2027-01-15T08:00:00.000Z",
-    updated="2027-01-15T08:00:00.000Z",
-    started="2027-01-15T08:00:00.000Z",
-)
+STATE = job_state(state="running", attempt=2, owner="a", started="2027-01-15T08:00:00.000Z")
 LONG = says("x" * 400, pieces=10, first_s=0.1, delta_s=1.0)
 RUNNING = Status(state="running", model="m", model_id="m-1", region="us-east-1")
 

@@ -12,6 +12,7 @@ from sidecar.job_manager.journal import Journal, read
 from sidecar.models.codec import decode_state
 from sidecar.models.job import JobState
 from sidecar.models.result import Result, Usage
+from sidecar.replica import Replica
 from tests.support.replica import Bench, bench
 from tests.support.tool_jobs import Called, Providers, activities, by_turn, call, results, value
 
@@ -181,18 +182,24 @@ async def test_a_call_that_was_sent_and_never_answered_is_told_as_such() -> None
         ]
 
 
+async def in_the_last_call(b: Bench) -> tuple[Providers, str, Replica]:
+    """A job whose five tools were called, the last of which takes its time, and the job's owner."""
+    tools = Providers(b)
+    for name in NAMES:
+        await tools.add(name, takes_s=3.0 if name == "e" else 0.0, idempotent=True)
+    job = await b.submit(tools=list(NAMES))
+    await b.until(lambda: tools.times("e") == 1)
+    stored = await b.stored(job)
+    assert stored is not None
+    (owner,) = [replica for replica in b.replicas if replica.name == stored.state.owner]
+    return tools, job, owner
+
+
 async def test_a_job_that_is_handed_back_goes_on_elsewhere() -> None:
     clock = MemoryClock()
     async with bench(by_turn(clock, *THREE_TURNS)) as b:
         await b.fleet("one", "two")
-        tools = Providers(b)
-        for name in NAMES:
-            await tools.add(name, takes_s=3.0 if name == "e" else 0.0, idempotent=True)
-        job = await b.submit(tools=list(NAMES))
-        await b.until(lambda: tools.times("e") == 1)
-        stored = await b.stored(job)
-        assert stored is not None
-        (owner,) = [replica for replica in b.replicas if replica.name == stored.state.owner]
+        tools, job, owner = await in_the_last_call(b)
         await b.stop(owner)
         result = await b.result(job)
         assert result.state == "succeeded"
@@ -206,14 +213,7 @@ async def test_the_bill_of_a_lost_owner_is_exact_where_it_was_journalled() -> No
     clock = MemoryClock()
     async with bench(by_turn(clock, *THREE_TURNS)) as b:
         await b.fleet("one", "two")
-        tools = Providers(b)
-        for name in NAMES:
-            await tools.add(name, takes_s=3.0 if name == "e" else 0.0, idempotent=True)
-        job = await b.submit(tools=list(NAMES))
-        await b.until(lambda: tools.times("e") == 1)
-        stored = await b.stored(job)
-        assert stored is not None
-        (owner,) = [replica for replica in b.replicas if replica.name == stored.state.owner]
+        tools, job, owner = await in_the_last_call(b)
         b.kill(owner)
         result = await b.result(job)
         assert [tools.times(name) for name in NAMES] == [1, 1, 1, 1, 2]
