@@ -111,7 +111,12 @@ class SchedulerSettings(Section):
     window: int = Field(16, ge=1, le=256, description="job references held in memory for each lane")
     reconcile_s: float = Field(15.0, gt=0)
     check_s: float = Field(1.0, gt=0, description="how often the stream's last sequence is compared")
-    interactive_reserve: float = Field(0.05, ge=0, le=0.5, description="share of slots kept for interactive")
+    interactive_reserve: float = Field(
+        0.05,
+        ge=0,
+        le=0.5,
+        description="share of all replicas' slots kept for interactive; one at least, where there are two",
+    )
 
 
 class JobsSettings(Section):

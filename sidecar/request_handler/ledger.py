@@ -89,11 +89,15 @@ class Ledger:
         return self.money(ticket, next(usable, ticket.pools[0]))
 
     def set_slots(self, slots: int, *, kept_share: float) -> None:
-        """`slots` over all workers; a part of them is kept for class interactive, where there are enough."""
+        """`slots` over all workers; `kept_share` of them, one at least, is kept for class interactive.
+
+        A share above 0 of few slots would round down to none: then long calls of other classes fill them all, and
+        an interactive job waits for the first to end. A single slot is everybody's.
+        """
         self.slots = slots
         for pool in self.pools.values():
             pool.set_slots(slots)
-        self.slots_kept = max(int(slots * kept_share), 1 if kept_share > 0 and slots >= 10 else 0)
+        self.slots_kept = max(int(slots * kept_share), 1) if kept_share > 0 and slots >= 2 else 0
 
     def has_slot(self, job_class: str) -> bool:
         if self.slots_used >= self.slots:

@@ -49,7 +49,7 @@ def outcomes(
 
 async def line(url: str, bedrock: EmulatorProcess, steps: Sequence[str], latches: Path) -> dict[str, Outcome]:
     found: dict[str, Outcome] = {}
-    settings = {"scheduler": {"slots": SLOTS}, "module": "tests.support.fault_points"}
+    settings = {"scheduler": {"slots": SLOTS, "interactive_reserve": 0}, "module": "tests.support.fault_points"}
     async with fleet(url, bedrock, size=2, environment=fault_environment(latches), **settings) as replicas:
         keeping = asyncio.create_task(keep_up(replicas))
         try:

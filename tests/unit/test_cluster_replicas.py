@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+import pytest
 
 from sidecar.adapters.memory.clock import MemoryClock
 from sidecar.adapters.memory.cluster_bus import MemoryClusterBus
@@ -288,3 +289,18 @@ async def test_waits_of_tenants_that_are_gone_are_forgotten() -> None:
         assert len(meter._waits) == 5
         await b.clock.advance(90)
         assert not meter._waits
+
+
+@pytest.mark.parametrize(("names", "slots"), [(("one",), 8), (("one", "two"), 4), (("one", "two", "three"), 1)])
+async def test_long_calls_of_other_classes_leave_a_slot_to_interactive(names: tuple[str, ...], slots: int) -> None:
+    takes_s = [60.0]
+    async with bench(ScriptedModel(MemoryClock(), lambda call: says("ok", first_s=takes_s[0]))) as b:
+        await b.fleet(*names, scheduler={"slots": slots})
+        long = [await b.submit(job_class="batch") for _ in range(20)]
+        await b.clock.advance(5.0)
+        takes_s[0] = 0.5
+        began = b.clock.monotonic()
+        job = await b.submit(tenant="other", job_class="interactive")
+        assert (await b.result(job, tenant="other")).state == "succeeded"
+        assert b.clock.monotonic() - began < 2.0
+        assert {(await b.result(job)).state for job in long} == {"succeeded"}

@@ -2,8 +2,11 @@
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import accumulate
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
 from sidecar.errors import Permanent
 from sidecar.models.profile import Limits
@@ -232,10 +235,39 @@ def test_slots_bound_what_runs_and_some_are_kept_for_interactive() -> None:
     assert bench.scheduler.blocked(Lane("a", "batch"), now=bench.now) == Blocked("slot")
 
 
-def test_few_slots_are_not_kept() -> None:
-    bench = Bench(slots=4, reserve=0.1)
-    bench.push("a", times=10)
-    assert len(bench.take()) == 4
+@pytest.mark.parametrize(
+    ("slots", "reserve", "kept"),
+    [(1, 0.05, 0), (1, 0.5, 0), (2, 0.05, 1), (2, 0.5, 1), (3, 0.5, 1), (8, 0.05, 1), (9, 0.1, 1), (8, 0.0, 0)],
+)
+def test_of_few_slots_one_is_kept_where_there_are_two(slots: int, reserve: float, kept: int) -> None:
+    bench = Bench(slots=slots, reserve=reserve)
+    bench.push("a", times=10, job_class="batch")
+    assert len(bench.take()) == slots - kept
+    bench.push("b", times=10, job_class="interactive")
+    assert len(bench.take()) == kept
+
+
+@given(
+    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=4),
+    reserve=st.floats(0.001, 0.5),
+    pushed=st.lists(st.sampled_from(("standard", "batch")), min_size=60, max_size=60),
+)
+def test_wherever_there_are_two_slots_one_is_free_for_interactive(
+    sizes: list[int], reserve: float, pushed: list[str]
+) -> None:
+    bench = Bench(slots=0, reserve=reserve)
+    for total in accumulate(sizes):
+        # Replicas come one after another, and each time all that may begin does.
+        bench.scheduler.set_slots(total)
+        for job_class in pushed:
+            bench.push("a", job_class=job_class)
+        bench.take()
+        others = bench.scheduler.ledger.slots_used
+        assert others < total or total == 1
+        assert others >= total // 2
+    if sum(sizes) >= 2:
+        bench.push("b", job_class="interactive")
+        assert [g.ticket.lane.job_class for g in bench.take()] == ["interactive"]
 
 
 def test_a_tenant_at_its_concurrency_leaves_the_heap_until_one_of_its_jobs_ends() -> None:

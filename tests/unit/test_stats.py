@@ -45,7 +45,8 @@ async def test_every_replica_speaks_once_a_second_and_one_of_them_for_the_queues
 async def test_queues_waits_shares_and_money_of_tenants() -> None:
     async with bench(model()) as made:
         replica = await made.replica(
-            scheduler={"slots": 2}, tenants={"acme": {"weight": 3, "budget_usd_per_day": 5}, "beta": {"weight": 1}}
+            scheduler={"slots": 2, "interactive_reserve": 0.0},
+            tenants={"acme": {"weight": 3, "budget_usd_per_day": 5}, "beta": {"weight": 1}},
         )
         for _ in range(40):
             await made.submit(tenant="acme")
@@ -95,7 +96,7 @@ async def test_refusals_by_the_model_are_seen_in_its_pool() -> None:
 
 async def test_tenants_beyond_the_list_are_summed_up() -> None:
     async with bench(model(30.0)) as made:
-        replica = await made.replica(scheduler={"slots": 5})
+        replica = await made.replica(scheduler={"slots": 5, "interactive_reserve": 0.0})
         for i in range(MAX_TENANTS + 20):
             for _ in range(2 if i < 10 else 1):
                 await made.submit(tenant=f"t{i:03d}")

@@ -27,7 +27,7 @@ TENANTS = MAX_TENANTS + 2 * PAGE_OF_TENANTS + 30
 async def test_who_keeps_the_pages_knows_all_tenants() -> None:
     model = ScriptedModel(MemoryClock(), default=says("ok", usage=Usage(), first_s=600.0))
     async with bench(model) as made:
-        replica = await made.replica(scheduler={"slots": 2})
+        replica = await made.replica(scheduler={"slots": 2, "interactive_reserve": 0.0})
         for i in range(TENANTS):
             await made.submit(tenant=f"t{i:03d}")
         await made.clock.advance(1.0)

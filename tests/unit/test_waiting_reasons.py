@@ -64,7 +64,7 @@ async def test_the_estimate_for_quota_is_kept_and_given_to_the_next_job_alone() 
 
 async def test_a_job_that_is_merely_not_next_is_told_nothing() -> None:
     async with bench(model(0.3)) as made:
-        await made.replica(scheduler={"slots": 2})
+        await made.replica(scheduler={"slots": 2, "interactive_reserve": 0.0})
         job = await last_of(made, 2)
         assert (await made.result(job)).state == "succeeded"
         assert waits(await made.events(job)) == []
@@ -72,7 +72,7 @@ async def test_a_job_that_is_merely_not_next_is_told_nothing() -> None:
 
 async def test_under_a_flood_telling_is_bounded_and_costs_no_dispatch() -> None:
     async with bench(model(1.0)) as made:
-        await made.replica(scheduler={"slots": 4})
+        await made.replica(scheduler={"slots": 4, "interactive_reserve": 0.0})
         for i in range(300):
             await made.submit(tenant=f"t{i % 30}")
         await made.clock.advance(10.0)
