@@ -17,11 +17,11 @@ from multiprocessing.connection import Connection
 from typing import Any, Literal
 
 from sidecar.adapters.bedrock.manager import BedrockManager
+from sidecar.config.settings import BedrockSettings
 from sidecar.models.call import ModelCall
 from sidecar.models.content import Message
 from sidecar.models.profile import Candidate, ModelProfile, Route
 from sidecar.models.request import Params
-from sidecar.settings import BedrockSettings
 
 PIECES = 50
 USAGE = {"inputTokens": 12, "outputTokens": 200, "totalTokens": 212}

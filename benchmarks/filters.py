@@ -14,6 +14,7 @@ from typing import Any
 
 from sidecar.adapters.memory.clock import MemoryClock
 from sidecar.adapters.memory.model import ScriptedModel
+from sidecar.config.settings import Policy
 from sidecar.models.call import ModelDelta, ModelReply
 from sidecar.models.content import Message, TextBlock
 from sidecar.models.facts import RunFacts
@@ -22,7 +23,6 @@ from sidecar.models.result import Usage
 from sidecar.ports import Lane
 from sidecar.response_formatter import formatter
 from sidecar.response_formatter.screening import Screening
-from sidecar.settings import Policy
 
 SIZE = 2_048
 PIECE = 12

@@ -26,8 +26,8 @@ from sidecar.adapters.nats.embedded import free_port
 from sidecar.adapters.nats.message import Message
 from sidecar.adapters.nats.mux import Mux
 from sidecar.adapters.nats.provision import ensure
+from sidecar.config.settings import NatsSettings, Settings, TenantPolicy
 from sidecar.models.subjects import Subjects
-from sidecar.settings import NatsSettings, Settings, TenantPolicy
 
 # This many are worked off in a second at the quota, where an output token counts five times.
 JOBS_A_S = 40

@@ -21,13 +21,13 @@ from typing import Any
 from benchmarks.measures import Bar, Figure, percentile
 from benchmarks.processes import Child, python_module
 from benchmarks.report import table
+from sidecar.config.settings import BedrockSettings, Policy, TenantPolicy
 from sidecar.coordinator.catalogue import InferenceRow, ModelRow
 from sidecar.coordinator.service import Coordinator
 from sidecar.models.content import Message
 from sidecar.models.profile import Price, Traits
 from sidecar.models.request import JobRequest, Params, Task
 from sidecar.models.result import Result
-from sidecar.settings import BedrockSettings, Policy, TenantPolicy
 from tests.support.emulator import EmulatorProcess, spawn_emulator
 from tests.support.way import Way, way
 

@@ -17,7 +17,7 @@ import uvloop
 from sidecar.adapters.nats.connection import Connection
 from sidecar.adapters.nats.embedded import NatsServer
 from sidecar.adapters.nats.mux import Mux
-from sidecar.settings import NatsSettings
+from sidecar.config.settings import NatsSettings
 
 PAYLOAD = b"x" * 300
 FENCE = {"Nats-Expected-Last-Subject-Sequence": "1", "Nats-Expected-Last-Subject-Sequence-Subject": "t.fence"}

@@ -18,12 +18,12 @@ from sidecar.adapters.nats.job_store import NatsJobStore
 from sidecar.adapters.nats.mux import Mux
 from sidecar.adapters.nats.provision import ensure
 from sidecar.adapters.nats.publisher import NatsPublisher
+from sidecar.config.settings import NatsEnvironment, NatsSettings, Settings, TenantPolicy
 from sidecar.models.event import Delta, Event, EventData, EventType, Status
 from sidecar.models.job import JobState, State
 from sidecar.models.result import Output, Result
 from sidecar.models.subjects import Subjects
 from sidecar.ports import Lane
-from sidecar.settings import NatsEnvironment, NatsSettings, Settings, TenantPolicy
 
 Operation = Callable[[int], Awaitable[object]]
 

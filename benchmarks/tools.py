@@ -26,10 +26,10 @@ from sidecar.adapters.nats.connection import Connection
 from sidecar.adapters.nats.message import Message
 from sidecar.adapters.nats.mux import Mux
 from sidecar.adapters.nats.tool_bus import NatsToolBus
+from sidecar.config.settings import NatsEnvironment, NatsSettings
 from sidecar.models.base import epoch
 from sidecar.models.subjects import Subjects
 from sidecar.ports import ToolCall
-from sidecar.settings import NatsEnvironment, NatsSettings
 
 SUBJECT = Subjects().call("acme", "orders", "1.2.0")
 SCHEMA: dict[str, Any] = {

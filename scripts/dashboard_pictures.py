@@ -11,8 +11,8 @@ from sidecar.adapters.nats.embedded import HOST, NatsServer
 from sidecar.app import App
 from sidecar.cli.dashboard_command import serving
 from sidecar.client import SidecarClient
+from sidecar.config.settings import load
 from sidecar.emulator import Emulator
-from sidecar.settings import load
 from tests.support.browser import Page, browser
 
 LOAD_S = 75.0

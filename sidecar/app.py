@@ -36,11 +36,11 @@ from sidecar.adapters.nats.tool_store import NatsToolStore
 from sidecar.adapters.nats.topology import largest_queue
 from sidecar.adapters.nats.upkeep import Upkeep
 from sidecar.component import Lifecycle, LoopLag, Phase, SystemClock, Tasks
+from sidecar.config.reloading import Reloader
+from sidecar.config.settings import Policy, Settings
 from sidecar.models.stats import ReplicaState
 from sidecar.models.subjects import Subjects
-from sidecar.reloading import Reloader
 from sidecar.replica import Ports, Replica
-from sidecar.settings import Policy, Settings
 from sidecar.tracing import open_tracer
 
 log = logging.getLogger(__name__)

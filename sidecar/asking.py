@@ -7,6 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from sidecar.accounting import dearest_factor
+from sidecar.config.settings import BedrockSettings, JobsSettings, Policy, TenantPolicy
 from sidecar.coordinator.service import Coordinator, Selection
 from sidecar.errors import InvalidRequest, Permanent, SidecarError
 from sidecar.job_manager.tool_turn import Offered
@@ -21,7 +22,6 @@ from sidecar.request_handler.classification import classify
 from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.estimate import request_tokens
 from sidecar.request_handler.tickets import Ticket
-from sidecar.settings import BedrockSettings, JobsSettings, Policy, TenantPolicy
 from sidecar.toolbox import Toolbox, specs
 
 _Remembered = tuple[Selection, int, "weakref.ref[Opened]"]

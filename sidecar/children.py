@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sidecar.component import logged, within
+from sidecar.config.settings import JobTool
 from sidecar.errors import BusRefused, BusUnavailable, Permanent
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.persist import keep_trying
@@ -19,7 +20,6 @@ from sidecar.models.result import Child, Result
 from sidecar.models.subjects import HEADER_DEPTH, HEADER_JOB_ID, is_name
 from sidecar.models.trace import TRACE, trace_of
 from sidecar.ports import Clock, Intake, JobStore, Lane, Publisher
-from sidecar.settings import JobTool
 from sidecar.toolcalls import Made, failed, returned
 
 log = logging.getLogger(__name__)

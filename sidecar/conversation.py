@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from sidecar.calling import Caller, Share
+from sidecar.config.settings import JobsSettings
 from sidecar.coordinator.service import Selection
 from sidecar.errors import Permanent, SidecarError
 from sidecar.job_manager import tool_turn
@@ -29,7 +30,6 @@ from sidecar.models.request import ToolChoice
 from sidecar.models.result import Usage
 from sidecar.ports import Clock
 from sidecar.request_handler.estimate import call_tokens, next_call_tokens
-from sidecar.settings import JobsSettings
 from sidecar.toolbox import Toolbox, has_named, inline_names, specs
 from sidecar.toolrun import Run, ToolRunner
 

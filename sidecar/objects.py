@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from sidecar.config.settings import Policy
 from sidecar.errors import InvalidRequest, Permanent, SidecarError
 from sidecar.models.call import ModelCall
 from sidecar.models.codec import decode, encode
@@ -13,7 +14,6 @@ from sidecar.models.objects import ObjectChunk, ObjectGet, ObjectInfo, ObjectPut
 from sidecar.models.subjects import HEADER_END, is_name
 from sidecar.ports import Blobs, Endpoint, Query, Reply
 from sidecar.request_handler.admission import check_tenant
-from sidecar.settings import Policy
 
 # What stands around the bytes of a chunk in JSON.
 _CHUNK_FIELDS = 64

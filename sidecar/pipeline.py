@@ -16,6 +16,7 @@ import msgspec
 
 from sidecar.asking import Asker
 from sidecar.calling import Share
+from sidecar.config.settings import JobsSettings
 from sidecar.errors import Conflict, InvalidRequest, JobCancelled, SidecarError
 from sidecar.job_manager.claiming import Taken
 from sidecar.job_manager.job import OwnedJob
@@ -40,7 +41,6 @@ from sidecar.request_handler.tickets import Blocked, Ticket
 from sidecar.response_formatter import formatter, structured
 from sidecar.response_formatter.screen import Screen
 from sidecar.response_formatter.screening import Screening
-from sidecar.settings import JobsSettings
 from sidecar.spending import Spending
 from sidecar.toolbox import has_named
 

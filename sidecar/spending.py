@@ -12,6 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from sidecar.component import Tasks, Waker, logged, within
+from sidecar.config.settings import Policy
 from sidecar.errors import SidecarError
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.persist import keep_trying
@@ -19,7 +20,6 @@ from sidecar.models.facts import RunFacts
 from sidecar.ports import Clock, ClusterBus, SpendLedger
 from sidecar.request_handler.budget import DAY_S, USD
 from sidecar.request_handler.schedule import Scheduler
-from sidecar.settings import Policy
 
 log = logging.getLogger(__name__)
 

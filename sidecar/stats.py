@@ -9,6 +9,7 @@ from itertools import chain, islice
 from operator import itemgetter
 from typing import NamedTuple, cast, get_args
 
+from sidecar.config.settings import Policy
 from sidecar.coordinator.health import Phase
 from sidecar.models.base import JobClass, rfc3339
 from sidecar.models.stats import (
@@ -30,7 +31,6 @@ from sidecar.request_handler.budget import USD
 from sidecar.request_handler.meter import Meter
 from sidecar.request_handler.queues import Queues
 from sidecar.request_handler.schedule import Scheduler
-from sidecar.settings import Policy
 
 _CLASSES: tuple[JobClass, ...] = get_args(JobClass)
 _HEALTH: Mapping[Phase, ModelHealth] = {

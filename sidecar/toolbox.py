@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+from sidecar.config.settings import Policy
 from sidecar.errors import Permanent
 from sidecar.job_manager.journal import Pin
 from sidecar.job_manager.tool_turn import Offered
 from sidecar.models.call import ToolSpec
 from sidecar.models.request import InlineTool, JobRequest
 from sidecar.models.tool import ToolInfo
-from sidecar.settings import Policy
 
 _GONE = "No longer available; listed because the conversation holds calls of it."
 

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from sidecar.adapters.nats.connection import Connection
 from sidecar.adapters.nats.mux import Mux
 from sidecar.cli.invocation import Invocation
+from sidecar.config.settings import NatsSettings
 from sidecar.errors import BusUnavailable
-from sidecar.settings import NatsSettings
 
 
 @asynccontextmanager

@@ -12,11 +12,11 @@ from sidecar.adapters.nats.mux import Mux
 from sidecar.cli import exits
 from sidecar.cli.invocation import Invocation
 from sidecar.cli.tables import table
+from sidecar.config.settings import NatsSettings
 from sidecar.errors import BusUnavailable, Permanent
 from sidecar.models.base import rfc3339
 from sidecar.models.subjects import HEADER_JOB_ID, Subjects
 from sidecar.ports import DeadLetter, DeadLetters, Intake
-from sidecar.settings import NatsSettings
 
 _LONGEST_ID = 64
 

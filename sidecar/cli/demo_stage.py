@@ -9,8 +9,8 @@ from sidecar import logs
 from sidecar.adapters.nats.embedded import HOST, NatsServer
 from sidecar.app import App
 from sidecar.cli.dashboard_command import serving
+from sidecar.config.settings import Settings, load
 from sidecar.emulator import Emulator
-from sidecar.settings import Settings, load
 
 REGIONS = ("us-east-1", "us-west-2")
 _JETSTREAM = (

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Sequence
 from sidecar.adapters.bedrock.diagnosis import find_credentials, find_endpoint, reach
 from sidecar.adapters.bedrock.manager import BedrockManager
 from sidecar.cli.findings import Finding
+from sidecar.config.settings import Settings
 from sidecar.coordinator.catalogue import Catalogue
 from sidecar.errors import AccessDenied, SidecarError
 from sidecar.models.call import CallLimits, ModelCall
 from sidecar.models.content import Message
 from sidecar.models.profile import Candidate, ModelProfile, Route
 from sidecar.models.request import Params
-from sidecar.settings import Settings
 
 _LIMITS = CallLimits(connect_s=5.0, first_token_s=30.0, idle_s=30.0, total_s=30.0)
 _EGRESS = "allow outgoing connections to it (proxy, NetworkPolicy, security group), or correct the region"

@@ -14,8 +14,8 @@ from sidecar.adapters.nats.mux import Mux
 from sidecar.adapters.nats.provision import check_version
 from sidecar.adapters.nats.topology import StreamSpec, streams
 from sidecar.cli.findings import NATS, Finding
+from sidecar.config.settings import Settings
 from sidecar.errors import BusUnavailable, SidecarError, StartupError
-from sidecar.settings import Settings
 
 _SERVICE = "llm-sidecar"
 _PING_S = 1.0

@@ -33,7 +33,7 @@ class Invocation:
         from sidecar.adapters.nats.context import resolve
         from sidecar.adapters.nats.dial import connect_options
         from sidecar.client import SidecarClient
-        from sidecar.settings import NatsSettings, nats_environment
+        from sidecar.config.settings import NatsSettings, nats_environment
 
         settings = NatsSettings(url=self.server, context=self.context, creds=self.creds)
         target = resolve(settings, nats_environment())

@@ -17,7 +17,7 @@ from sidecar.cli.settings_options import load_settings, settings_options
 
 if TYPE_CHECKING:
     from sidecar.app import App
-    from sidecar.settings import Settings
+    from sidecar.config.settings import Settings
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

@@ -10,7 +10,7 @@ import msgspec
 from sidecar.cli.invocation import Invocation
 
 if TYPE_CHECKING:
-    from sidecar.settings import Settings
+    from sidecar.config.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -64,7 +64,7 @@ def overrides(assignments: Sequence[str], invocation: Invocation | None = None) 
 
 def load_settings(config: Path | None, assignments: Sequence[str], invocation: Invocation) -> "Settings":
     """The settings of this process. Raises StartupError with the remedy, click.UsageError."""
-    from sidecar.settings import load
+    from sidecar.config.settings import load
 
     return load(config, overrides(assignments, invocation))
 

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from sidecar.config.settings import ModelPolicy, Policy
 from sidecar.coordinator.ids import ModelRef, parse, profile_serves
 from sidecar.coordinator.overrides import generic_profile, with_policy
 from sidecar.errors import StartupError
@@ -25,7 +26,6 @@ from sidecar.models.profile import (
     Route,
     Traits,
 )
-from sidecar.settings import ModelPolicy, Policy
 
 DATA_FILE = Path(__file__).with_name("data") / "catalogue.json"
 _MAX_RESOLVED = 4096

@@ -5,9 +5,9 @@ from typing import Any, cast
 
 import msgspec
 
+from sidecar.config.settings import ModelPolicy
 from sidecar.coordinator.ids import ModelRef
 from sidecar.models.profile import Capability, Family, Limits, ModelProfile, Price, Route, Traits
-from sidecar.settings import ModelPolicy
 
 _LIMIT_FIELDS = ("tokens_per_minute", "requests_per_minute", "tokens_per_day", "max_concurrency", "burndown")
 _PLAIN_FIELDS = ("quality", "kinds", "family", "context_tokens", "max_output_tokens", "fallback")

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import NamedTuple
 
+from sidecar.config.settings import BedrockSettings, Policy, TenantPolicy
 from sidecar.coordinator import cost, fallback, select
 from sidecar.coordinator.catalogue import Catalogue, ModelRow, Resolved
 from sidecar.coordinator.entry import Entry, Shelf, speed_score
@@ -23,7 +24,6 @@ from sidecar.models.event import Rejected
 from sidecar.models.profile import Candidate, Limits, ModelProfile
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Usage
-from sidecar.settings import BedrockSettings, Policy, TenantPolicy
 
 MAX_CANDIDATES = 16
 MAX_STAND_INS = 4

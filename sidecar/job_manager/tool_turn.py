@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from sidecar.config.settings import JobTool
 from sidecar.errors import Permanent
 from sidecar.job_manager.journal import Journal, Kept, Pin, Turn, calls_made, strikes
 from sidecar.models.base import FieldError
@@ -12,7 +13,6 @@ from sidecar.models.call import ToolSpec
 from sidecar.models.content import AnswerBlock, Message, ToolResultBlock, ToolUseBlock
 from sidecar.models.rules import check_depth
 from sidecar.models.tool import ToolInfo
-from sidecar.settings import JobTool
 
 # How often in a row a tool's input may miss its schema: the model is told so often, then the job fails.
 MOST_STRIKES = 2

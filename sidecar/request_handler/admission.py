@@ -8,9 +8,9 @@ from math import inf
 
 import msgspec
 
+from sidecar.config.settings import TenantPolicy
 from sidecar.errors import Permanent, Temporary
 from sidecar.models.profile import Limits
-from sidecar.settings import TenantPolicy
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sidecar.filter_options import BlocklistOptions
+from sidecar.config.filters import BlocklistOptions
 from sidecar.response_formatter.spans import Found, each_start
 
 _MOST_SPACES = 4

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable, MutableMapping, Sequence
 from typing import Literal, NamedTuple
 
+from sidecar.config.filters import SanitiseOptions
 from sidecar.errors import SidecarError
-from sidecar.filter_options import SanitiseOptions
 from sidecar.models.call import ModelDelta
 from sidecar.models.filtering import Filter, FilterContext, Filtered
 from sidecar.models.result import FilterReport

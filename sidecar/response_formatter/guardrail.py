@@ -1,6 +1,6 @@
 """A guardrail of Bedrock as a filter: every segment of a text is judged by ApplyGuardrail."""
 
-from sidecar.filter_options import GuardrailOptions
+from sidecar.config.filters import GuardrailOptions
 from sidecar.models.filtering import FilterContext, Filtered
 from sidecar.ports import ModelClient
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from ipaddress import ip_address
 
-from sidecar.filter_options import PiiOptions
+from sidecar.config.filters import PiiOptions
 from sidecar.response_formatter.numbers import CONTEXT, Run, runs_in
 from sidecar.response_formatter.person_ids import ids_with_letters, load_checkers, number_id
 from sidecar.response_formatter.phones import PhoneBook

@@ -7,7 +7,7 @@ import re
 from collections.abc import MutableMapping
 from typing import Literal
 
-from sidecar.filter_options import SanitiseOptions, Treatment
+from sidecar.config.filters import SanitiseOptions, Treatment
 
 Kind = Literal["surrogate", "control", "bidi", "invisible"]
 

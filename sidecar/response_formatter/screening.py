@@ -4,8 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple
 
-from sidecar.errors import StartupError
-from sidecar.filter_options import (
+from sidecar.config.filters import (
     OPTIONS,
     PLUGIN_GROUP,
     BlocklistOptions,
@@ -18,6 +17,8 @@ from sidecar.filter_options import (
     parsed,
     split_plugin,
 )
+from sidecar.config.settings import FilterPolicy, Policy
+from sidecar.errors import StartupError
 from sidecar.models.filtering import Direction, Filter
 from sidecar.models.request import JobRequest
 from sidecar.ports import Lane, ModelClient
@@ -26,7 +27,6 @@ from sidecar.response_formatter.guardrail import GuardrailFilter
 from sidecar.response_formatter.inputs import check_input
 from sidecar.response_formatter.screen import Screen
 from sidecar.response_formatter.spans import Detector, Rule
-from sidecar.settings import FilterPolicy, Policy
 
 DEFAULT_SANITISER = "sanitise"
 _STRICTNESS: Mapping[Treatment, int] = {"keep": 0, "mark": 1, "remove": 2}

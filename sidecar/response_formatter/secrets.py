@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from sidecar.filter_options import SecretsOptions
+from sidecar.config.filters import SecretsOptions
 from sidecar.response_formatter.secret_forms import FORMS, Form
 from sidecar.response_formatter.spans import Found, each_start
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from sidecar.component import Beat, Tasks, logged
+from sidecar.config.settings import Policy
 from sidecar.errors import BusUnavailable, Conflict, InvalidRequest, Permanent
 from sidecar.models.base import rfc3339
 from sidecar.models.codec import decode, encode
@@ -23,7 +24,6 @@ from sidecar.models.tool import (
     ToolRegistration,
 )
 from sidecar.ports import Clock, Endpoint, Query, Reply, StoredTool, ToolBus, ToolChange, ToolKey, ToolStore
-from sidecar.settings import Policy
 from sidecar.tool_registry.catalogue import Catalogue, Entry
 from sidecar.tool_registry.discovery import Discovery
 from sidecar.tool_registry.documents import document_of, key_of, registration_of

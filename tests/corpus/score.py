@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from sidecar.filter_options import PiiOptions, SecretsOptions
+from sidecar.config.filters import PiiOptions, SecretsOptions
 from sidecar.response_formatter.pii import PiiDetector
 from sidecar.response_formatter.secrets import SecretDetector
 from sidecar.response_formatter.spans import Found, Rule, Scanner

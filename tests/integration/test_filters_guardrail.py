@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from sidecar.adapters.bedrock.manager import BedrockManager
+from sidecar.config.filters import GuardrailOptions
+from sidecar.config.settings import BedrockSettings
 from sidecar.emulator import Emulator
 from sidecar.errors import AccessDenied, Throttled
-from sidecar.filter_options import GuardrailOptions
 from sidecar.models.filtering import FilterContext, GuardrailVerdict
 from sidecar.models.request import Guardrail
 from sidecar.response_formatter.guardrail import GuardrailFilter
 from sidecar.response_formatter.trace import guardrail_reports
-from sidecar.settings import BedrockSettings
 from tests.support.bedrock_calls import TRANSPORTS, call, manager, profile
 
 CONTEXT = FilterContext(tenant="acme", job="job1", job_class="standard")

@@ -16,8 +16,8 @@ import pytest
 from sidecar.adapters.nats.connection import Connection, State
 from sidecar.adapters.nats.embedded import NatsCluster, NatsServer, free_port
 from sidecar.adapters.nats.mux import Mux
+from sidecar.config.settings import NatsEnvironment, NatsSettings
 from sidecar.errors import BusUnavailable, StartupError
-from sidecar.settings import NatsEnvironment, NatsSettings
 from tests.support.nats_jwt import Operator
 from tests.support.nats_server import Access, Server, no_environment, running
 

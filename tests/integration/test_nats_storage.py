@@ -10,10 +10,10 @@ from sidecar.adapters.nats.connection import Connection
 from sidecar.adapters.nats.embedded import NatsCluster
 from sidecar.adapters.nats.mux import Mux
 from sidecar.adapters.nats.provision import ensure
+from sidecar.config.settings import NatsSettings, Settings
 from sidecar.errors import BusUnavailable, Conflict
 from sidecar.models import codec
 from sidecar.ports import Lane
-from sidecar.settings import NatsSettings, Settings
 from tests.support.bus_world import NatsWorld, Storage, bus_settings, event, job_state, result
 from tests.support.nats_server import Server, no_environment
 

@@ -10,9 +10,9 @@ from sidecar.adapters.nats.embedded import NatsCluster, NatsServer
 from sidecar.adapters.nats.mux import Mux
 from sidecar.adapters.nats.provision import ensure
 from sidecar.adapters.nats.topology import StreamSpec, streams
+from sidecar.config.settings import Settings, TenantPolicy
 from sidecar.errors import BusRefused, StartupError
 from sidecar.models.subjects import Subjects
-from sidecar.settings import Settings, TenantPolicy
 from tests.support.nats_server import Access, no_environment, running
 
 pytestmark = pytest.mark.nats

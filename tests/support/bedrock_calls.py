@@ -7,11 +7,11 @@ from typing import Any, Literal
 import msgspec
 
 from sidecar.adapters.bedrock.manager import BedrockManager
+from sidecar.config.settings import BedrockSettings
 from sidecar.errors import SidecarError
 from sidecar.models.call import CallLimits, ModelCall, ModelDelta, ModelReply
 from sidecar.models.content import Message, TextBlock, ToolUseBlock
 from sidecar.models.profile import Candidate, Family, ModelProfile, Route, Traits
-from sidecar.settings import BedrockSettings
 
 TRANSPORTS: tuple[Literal["aiohttp", "boto3"], ...] = ("aiohttp", "boto3")
 CLAUDE = Traits(

@@ -37,6 +37,7 @@ from sidecar.adapters.nats.spend import NatsSpendLedger
 from sidecar.adapters.nats.tool_bus import NatsToolBus
 from sidecar.adapters.nats.tool_store import NatsToolStore
 from sidecar.component import SystemClock
+from sidecar.config.settings import RetentionSettings, Settings, TenantPolicy
 from sidecar.models.event import Delta, Event, EventData, EventType, Status
 from sidecar.models.job import JobState
 from sidecar.models.result import Output, Result
@@ -57,7 +58,6 @@ from sidecar.ports import (
     ToolBus,
     ToolStore,
 )
-from sidecar.settings import RetentionSettings, Settings, TenantPolicy
 
 MAX_QUEUE = 40
 EVENTS_S = 600

@@ -2,12 +2,12 @@
 
 from typing import Any
 
+from sidecar.config.settings import BedrockSettings, ModelPolicy, Policy, TenantPolicy
 from sidecar.coordinator.catalogue import InferenceRow, ModelRow
 from sidecar.coordinator.service import Coordinator, Selection
 from sidecar.models.content import Message
 from sidecar.models.profile import Candidate, ModelProfile, Price, Route, Traits
 from sidecar.models.request import JobRequest
-from sidecar.settings import BedrockSettings, ModelPolicy, Policy, TenantPolicy
 
 NOW = 1_800_000_000.0
 EVERYBODY = TenantPolicy()

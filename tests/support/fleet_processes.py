@@ -17,13 +17,13 @@ from sidecar.adapters.nats.intake import NatsIntake
 from sidecar.adapters.nats.job_store import NatsJobStore
 from sidecar.adapters.nats.mux import Mux
 from sidecar.adapters.nats.publisher import NatsPublisher
+from sidecar.config.settings import NatsSettings
 from sidecar.errors import BusUnavailable
 from sidecar.models.codec import decode_event
 from sidecar.models.event import Event
 from sidecar.models.result import Result
 from sidecar.models.subjects import Subjects
 from sidecar.ports import Lane
-from sidecar.settings import NatsSettings
 from tests.support.nats_server import no_environment
 from tests.support.process import MODEL, SidecarProcess
 

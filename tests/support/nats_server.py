@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sidecar.adapters.nats.embedded import HOST, NatsServer, free_port
-from sidecar.settings import NatsEnvironment, NatsSettings
+from sidecar.config.settings import NatsEnvironment, NatsSettings
 
 ACCOUNTS = 200
 IMAGE = "nats:2.15-alpine"

@@ -12,8 +12,8 @@ from sidecar.adapters.nats.connection import Connection
 from sidecar.adapters.nats.message import Message
 from sidecar.adapters.nats.mux import Mux
 from sidecar.adapters.nats.provision import ensure
+from sidecar.config.settings import Settings
 from sidecar.models.subjects import Subjects
-from sidecar.settings import Settings
 from tests.support.nats_server import Access, no_environment
 from tests.support.process import MODEL
 

@@ -24,12 +24,12 @@ from sidecar.adapters.memory.publisher import MemoryPublisher
 from sidecar.adapters.memory.spend import MemorySpendLedger
 from sidecar.adapters.memory.tool_bus import MemoryToolBus
 from sidecar.adapters.memory.tool_store import MemoryToolStore
+from sidecar.config.settings import Settings
 from sidecar.models.codec import decode_event
 from sidecar.models.event import Event
 from sidecar.models.result import Result
 from sidecar.ports import Lane, Reply, Stored
 from sidecar.replica import Ports, Replica
-from sidecar.settings import Settings
 from sidecar.tracing import Tracer
 
 MODEL = "claude-sonnet-4-5"

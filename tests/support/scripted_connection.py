@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from sidecar.adapters.nats.connection import Connection, State, Subscription
 from sidecar.adapters.nats.message import decode_headers
-from sidecar.settings import NatsSettings
+from sidecar.config.settings import NatsSettings
 
 Handler = Callable[[bytes, bytes, bytes, bytes], None]
 _MAX_STEPS = 60

@@ -2,12 +2,12 @@
 
 import pytest
 
+from sidecar.config.settings import TenantPolicy
 from sidecar.errors import Permanent, SidecarError, Temporary
 from sidecar.models.profile import Limits
 from sidecar.request_handler import admission
 from sidecar.request_handler.admission import Asked
 from sidecar.request_handler.classification import classify
-from sidecar.settings import TenantPolicy
 
 
 def asked(**changes: object) -> Asked:

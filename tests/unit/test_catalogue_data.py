@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from sidecar.config.settings import Policy
 from sidecar.coordinator.catalogue import DATA_FILE, Catalogue, CatalogueFile, ModelRow, shipped_rows
-from sidecar.settings import Policy
 
 RECORDINGS = Path(__file__).parents[3] / "shared" / "recordings" / "bedrock_converse.jsonl"
 EVERYWHERE = tuple(sorted({r for row in shipped_rows() for way in row.inference for r in way.regions}))

@@ -2,10 +2,10 @@
 
 import pytest
 
+from sidecar.config.settings import ModelPolicy, Policy
 from sidecar.coordinator.catalogue import Catalogue, InferenceRow
 from sidecar.errors import StartupError
 from sidecar.models.profile import Price
-from sidecar.settings import ModelPolicy, Policy
 from tests.support.coordination import row
 
 APPLICATION_PROFILE = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/mi1dadi0g15f"

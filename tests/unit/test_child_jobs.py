@@ -7,11 +7,11 @@ import pytest
 from sidecar.adapters.memory.clock import MemoryClock
 from sidecar.adapters.memory.intake import MemoryIntake
 from sidecar.adapters.memory.model import ScriptedModel, Turn, calls_tools, says
+from sidecar.config.settings import JobTool, Policy, merge_policy
 from sidecar.errors import ModelFailed, StartupError
 from sidecar.models.call import ModelCall
 from sidecar.models.result import Result, Usage
 from sidecar.ports import Lane
-from sidecar.settings import JobTool, Policy, merge_policy
 from tests.support.replica import MODEL, Bench, bench
 from tests.support.tool_jobs import activities, call, results, value
 

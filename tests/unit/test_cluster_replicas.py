@@ -8,11 +8,11 @@ import pytest
 from sidecar.adapters.memory.clock import MemoryClock
 from sidecar.adapters.memory.cluster_bus import MemoryClusterBus
 from sidecar.adapters.memory.model import ScriptedModel, fails, says
+from sidecar.config.settings import Settings
 from sidecar.errors import Throttled
 from sidecar.models.call import ModelCall
 from sidecar.models.event import Status
 from sidecar.replica import Replica
-from sidecar.settings import Settings
 from tests.support.fleet import check_all_ended, slow, submit
 from tests.support.replica import MODEL, PLENTY, bench
 

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.config.settings import ModelPolicy, TenantPolicy
 from sidecar.coordinator.entry import CAPABILITY_BITS, mask
 from sidecar.coordinator.health import Success
 from sidecar.coordinator.select import MIN_ANSWER_TOKENS, needs_of, service_tier
@@ -28,7 +29,6 @@ from sidecar.models.request import (
     Reasoning,
     Task,
 )
-from sidecar.settings import ModelPolicy, TenantPolicy
 from tests.support.coordination import NOW, aliases, coordinator, request, row, select
 
 PICTURE = ImageBlock(source=Source(data=b"x"), format="png")

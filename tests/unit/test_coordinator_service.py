@@ -1,5 +1,6 @@
 import pytest
 
+from sidecar.config.settings import BedrockSettings, ModelPolicy, Policy, TenantPolicy
 from sidecar.coordinator.fallback import Failure, Final, Next, Retry
 from sidecar.coordinator.health import Speed, Success
 from sidecar.coordinator.pools import MAX_POOLS, Pools
@@ -7,7 +8,6 @@ from sidecar.coordinator.service import Coordinator
 from sidecar.errors import InvalidRequest, ModelUnavailable, StartupError
 from sidecar.models.profile import Price
 from sidecar.models.result import Usage
-from sidecar.settings import BedrockSettings, ModelPolicy, Policy, TenantPolicy
 from tests.support.coordination import EVERYBODY, NOW, aliases, coordinator, request, row, select
 
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from sidecar.app import App
-from sidecar.settings import Settings
+from sidecar.config.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

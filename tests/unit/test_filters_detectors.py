@@ -3,7 +3,7 @@
 
 import pytest
 
-from sidecar.filter_options import BlocklistOptions, PiiOptions, SanitiseOptions, SecretsOptions
+from sidecar.config.filters import BlocklistOptions, PiiOptions, SanitiseOptions, SecretsOptions
 from sidecar.response_formatter.blocklist import BlocklistDetector
 from sidecar.response_formatter.pii import PiiDetector
 from sidecar.response_formatter.sanitise import sanitised

@@ -10,6 +10,7 @@ import pytest
 
 from sidecar.adapters.memory.clock import MemoryClock
 from sidecar.adapters.memory.model import ScriptedModel, Turn, fails, reply_of, says
+from sidecar.config.settings import Policy
 from sidecar.errors import ModelFailed, Throttled
 from sidecar.models.call import ModelDelta
 from sidecar.models.content import Message, ReasoningBlock, TextBlock, ToolUseBlock
@@ -19,7 +20,6 @@ from sidecar.models.request import JobRequest
 from sidecar.models.result import ErrorInfo, FilterReport, Result
 from sidecar.ports import Lane
 from sidecar.response_formatter import screening
-from sidecar.settings import Policy
 from tests.support.replica import bench
 
 PII = {"pii": {"kind": "pii"}}
@@ -416,7 +416,7 @@ async def test_a_filter_of_ones_own_comes_by_entry_point(monkeypatch: pytest.Mon
         names = frozenset({"shouting"})
 
     monkeypatch.setattr(screening, "entry_points", lambda group: [Point()])
-    monkeypatch.setattr("sidecar.filter_options.entry_points", lambda group: Points())
+    monkeypatch.setattr("sidecar.config.filters.entry_points", lambda group: Points())
     configured = {"calm": {"kind": "shouting", "options": {"replacement": "quiet"}}}
     text = "this is LOUD and goes on for a while, then ends with a WORD more"
     result, events, _ = await run(pieces(text), configured, stream=True, filters=["calm"])

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from sidecar.config.settings import Policy, Settings, load, merge_policy
 from sidecar.errors import StartupError
-from sidecar.settings import Policy, Settings, load, merge_policy
 
 
 def problem(**overrides: Any) -> str:

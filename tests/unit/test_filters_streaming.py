@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.filter_options import BlocklistOptions, PiiOptions, SanitiseOptions, SecretsOptions
+from sidecar.config.filters import BlocklistOptions, PiiOptions, SanitiseOptions, SecretsOptions
 from sidecar.models.call import ModelDelta
 from sidecar.models.filtering import FilterContext, Filtered
 from sidecar.response_formatter.blocklist import BlocklistDetector

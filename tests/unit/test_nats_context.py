@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from sidecar.adapters.nats.context import Target, resolve
+from sidecar.config.settings import NatsEnvironment, NatsSettings, nats_environment
 from sidecar.errors import StartupError
-from sidecar.settings import NatsEnvironment, NatsSettings, nats_environment
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 from sidecar.adapters.nats.drift import Drift, compare, is_covered
 from sidecar.adapters.nats.provision import check_version
 from sidecar.adapters.nats.topology import StreamSpec, largest_queue, streams
+from sidecar.config.settings import Settings
 from sidecar.errors import StartupError
-from sidecar.settings import Settings
 
 SPECS = {spec.name: spec for spec in streams(Settings())}
 REQUESTS = SPECS["LLM_REQ"]

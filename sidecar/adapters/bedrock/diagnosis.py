@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from sidecar.adapters.bedrock.credentials import Bearer, CredentialSource
 from sidecar.adapters.bedrock.endpoints import Endpoint, is_loopback, parse_endpoint, resolve_blocking
+from sidecar.config.settings import BedrockSettings
 from sidecar.errors import ModelUnavailable, StartupError
-from sidecar.settings import BedrockSettings
 
 if TYPE_CHECKING:
     from botocore.session import Session

@@ -24,10 +24,10 @@ from sidecar.adapters.bedrock.guardrail import decode_verdict, encode_guardrail
 from sidecar.adapters.bedrock.stream import Assembler
 from sidecar.adapters.bedrock.transport import BrokenStream, EventReader, Target, Transport
 from sidecar.adapters.bedrock.watchdog import Watchdog
+from sidecar.config.settings import BedrockSettings
 from sidecar.errors import CallTimeout, ModelFailed, SidecarError, StartupError, Temporary
 from sidecar.models.call import CallLimits, ModelCall, ModelDelta, ModelReply
 from sidecar.models.filtering import GuardrailVerdict
-from sidecar.settings import BedrockSettings
 
 if TYPE_CHECKING:
     from botocore.session import Session

@@ -14,6 +14,7 @@ from sidecar.adapters.nats.errors import NotFound
 from sidecar.adapters.nats.mux import Mux
 from sidecar.adapters.nats.provision import ensure_stream
 from sidecar.adapters.nats.topology import object_store, object_stream
+from sidecar.config.settings import Settings
 from sidecar.errors import BusRefused, BusUnavailable, Conflict, InvalidRequest, Permanent, StartupError
 from sidecar.models import codec
 from sidecar.models.base import rfc3339
@@ -30,7 +31,6 @@ from sidecar.models.objects import (
 )
 from sidecar.models.subjects import is_name
 from sidecar.ports import Clock
-from sidecar.settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from sidecar.adapters.nats.message import check_size
 from sidecar.adapters.nats.subscription import Handler, call_all
 from sidecar.adapters.nats.subscription import Subscription as Subscription
 from sidecar.adapters.nats.watchdog import Backoff, jitter_s, watch
+from sidecar.config.settings import NatsEnvironment, NatsSettings, nats_environment
 from sidecar.errors import BusRefused, BusUnavailable, SidecarError
-from sidecar.settings import NatsEnvironment, NatsSettings, nats_environment
 
 if TYPE_CHECKING:
     from sidecar.adapters.nats.wire import WireClient

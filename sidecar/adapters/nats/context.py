@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
+from sidecar.config.settings import NatsEnvironment, NatsSettings
 from sidecar.errors import StartupError
-from sidecar.settings import NatsEnvironment, NatsSettings
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
 

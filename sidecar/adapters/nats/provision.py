@@ -11,9 +11,9 @@ from sidecar.adapters.nats.drift import Difference, Drift, compare, is_covered
 from sidecar.adapters.nats.errors import NotFound
 from sidecar.adapters.nats.mux import Mux
 from sidecar.adapters.nats.topology import StreamSpec, streams
+from sidecar.config.settings import Settings
 from sidecar.errors import BusRefused, BusUnavailable, StartupError
 from sidecar.models.subjects import SPEND_STREAM
-from sidecar.settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sidecar.config.settings import Settings, TenantPolicy
 from sidecar.models.objects import bucket_of
 from sidecar.models.subjects import (
     CANCEL_BUCKET,
@@ -21,7 +22,6 @@ from sidecar.models.subjects import (
     TOOL_BUCKET,
     Subjects,
 )
-from sidecar.settings import Settings, TenantPolicy
 
 _EVENTS_PER_SUBJECT = 100_000
 _DEAD_AGE_S = 30 * 86_400

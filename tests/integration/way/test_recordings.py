@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from sidecar.config.settings import BedrockSettings, Policy
 from sidecar.coordinator.service import Coordinator
 from sidecar.models.result import Result
-from sidecar.settings import BedrockSettings, Policy
 from tests.support.bedrock_recordings import Recording, ReplayServer, load_recordings, recordings_or_skip
 from tests.support.recorded_requests import STOP_REASONS, Answered, Translation, answered
 from tests.support.way import texts, way

@@ -27,7 +27,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from sidecar import filter_options
+from sidecar.config import filters
 from sidecar.errors import StartupError
 from sidecar.models.base import NAME_PATTERN
 
@@ -197,7 +197,7 @@ class FilterPolicy(Section):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> "FilterPolicy":
-        filter_options.check(self.kind, self.options)
+        filters.check(self.kind, self.options)
         if self.kind == "sanitise" and self.action != "redact":
             raise ValueError("action: a sanitiser has none; its options say remove, mark or keep")
         return self

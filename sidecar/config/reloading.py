@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from sidecar.component import Health, Tasks, Waker
+from sidecar.config.settings import Policy, merge_policy
 from sidecar.errors import SidecarError, StartupError
 from sidecar.ports import Clock, PolicyStore
-from sidecar.settings import Policy, merge_policy
 
 log = logging.getLogger(__name__)
 
