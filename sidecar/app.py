@@ -35,12 +35,12 @@ from sidecar.adapters.nats.tool_bus import NatsToolBus
 from sidecar.adapters.nats.tool_store import NatsToolStore
 from sidecar.adapters.nats.topology import largest_queue
 from sidecar.adapters.nats.upkeep import Upkeep
-from sidecar.component import Lifecycle, LoopLag, Phase, SystemClock, Tasks
 from sidecar.config.reloading import Reloader
 from sidecar.config.settings import Policy, Settings
 from sidecar.models.stats import ReplicaState
 from sidecar.models.subjects import Subjects
 from sidecar.replica import Ports, Replica
+from sidecar.runtime.lifecycle import Lifecycle, LoopLag, Phase, SystemClock, Tasks
 from sidecar.tracing import open_tracer
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,6 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-from sidecar.component import logged, within
 from sidecar.config.settings import JobTool
 from sidecar.errors import BusRefused, BusUnavailable, Permanent
 from sidecar.job_manager.job import OwnedJob
@@ -20,6 +19,7 @@ from sidecar.models.result import Child, Result
 from sidecar.models.subjects import HEADER_DEPTH, HEADER_JOB_ID, is_name
 from sidecar.models.trace import TRACE, trace_of
 from sidecar.ports import Clock, Intake, JobStore, Lane, Publisher
+from sidecar.runtime.lifecycle import logged, within
 from sidecar.toolcalls import Made, failed, returned
 
 log = logging.getLogger(__name__)

@@ -1,7 +1,6 @@
 """What a job with tools has left in the journal: read by its next owner, forgotten at its end."""
 
 from sidecar.children import Children
-from sidecar.component import logged
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.journal import Journal, read, restore, unseen
 from sidecar.job_manager.persist import keep_trying
@@ -12,6 +11,7 @@ from sidecar.models.place import Place
 from sidecar.models.result import Attempt
 from sidecar.ports import Clock, Publisher
 from sidecar.ports import Journal as JournalPort
+from sidecar.runtime.lifecycle import logged
 
 
 class Journals:

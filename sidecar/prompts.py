@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import msgspec
 
-from sidecar.component import Tasks, Waker
 from sidecar.errors import InvalidRequest, SidecarError
 from sidecar.models.base import FieldError
 from sidecar.models.codec import decode
@@ -25,6 +24,7 @@ from sidecar.models.prompt import (
 )
 from sidecar.models.request import JobRequest, PromptRef
 from sidecar.ports import Clock, PromptStore
+from sidecar.runtime.lifecycle import Tasks, Waker
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,6 @@ from sidecar.asking import Asker
 from sidecar.calling import Caller
 from sidecar.children import Children
 from sidecar.cluster.service import Cluster
-from sidecar.component import Tasks, logged
 from sidecar.config.settings import Policy, Settings
 from sidecar.conversation import Conversation
 from sidecar.coordinator.service import Coordinator
@@ -56,6 +55,7 @@ from sidecar.request_handler.schedule import Scheduler
 from sidecar.request_handler.service import RequestHandler
 from sidecar.request_handler.tickets import TenantCaps
 from sidecar.response_formatter.screening import Screening
+from sidecar.runtime.lifecycle import Tasks, logged
 from sidecar.spending import Spending
 from sidecar.stats import Books, Own, own_stats
 from sidecar.tally import Tally

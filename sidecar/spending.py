@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 import msgspec
 
-from sidecar.component import Tasks, Waker, logged, within
 from sidecar.config.settings import Policy
 from sidecar.errors import SidecarError
 from sidecar.job_manager.job import OwnedJob
@@ -20,6 +19,7 @@ from sidecar.models.facts import RunFacts
 from sidecar.ports import Clock, ClusterBus, SpendLedger
 from sidecar.request_handler.budget import DAY_S, USD
 from sidecar.request_handler.schedule import Scheduler
+from sidecar.runtime.lifecycle import Tasks, Waker, logged, within
 
 log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sidecar.component import logged
 from sidecar.ports import Checkpoints, Clock
+from sidecar.runtime.lifecycle import logged
 
 log = logging.getLogger(__name__)
 

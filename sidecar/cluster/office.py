@@ -5,9 +5,9 @@ import logging
 from collections.abc import Callable
 
 from sidecar.cluster.lease import TTL_S, Lease
-from sidecar.component import Tasks, Waker, logged, within
 from sidecar.errors import Conflict, SidecarError
 from sidecar.ports import Cancellable, Clock, LeaseStore
+from sidecar.runtime.lifecycle import Tasks, Waker, logged, within
 
 log = logging.getLogger(__name__)
 

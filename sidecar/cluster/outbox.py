@@ -5,10 +5,10 @@ import logging
 from collections.abc import Callable
 
 from sidecar.cluster import messages
-from sidecar.component import Tasks, within
 from sidecar.errors import BusUnavailable, SidecarError
 from sidecar.models.replica import Op, Ops, OpsReply
 from sidecar.ports import Clock, ClusterBus
+from sidecar.runtime.lifecycle import Tasks, within
 
 log = logging.getLogger(__name__)
 

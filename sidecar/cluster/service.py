@@ -15,7 +15,6 @@ from sidecar.cluster.host import Host
 from sidecar.cluster.membership import BEAT_S, JOBS_A_BEAT, RETURN_S, Members
 from sidecar.cluster.office import Office
 from sidecar.cluster.outbox import Outbox
-from sidecar.component import Tasks
 from sidecar.errors import BusUnavailable, SidecarError
 from sidecar.models.replica import (
     Disowned,
@@ -31,6 +30,7 @@ from sidecar.models.replica import (
     Wire,
 )
 from sidecar.ports import Checkpoints, Clock, ClusterBus, LeaseStore
+from sidecar.runtime.lifecycle import Tasks
 
 log = logging.getLogger(__name__)
 

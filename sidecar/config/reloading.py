@@ -8,10 +8,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from sidecar.component import Health, Tasks, Waker
 from sidecar.config.settings import Policy, merge_policy
 from sidecar.errors import SidecarError, StartupError
 from sidecar.ports import Clock, PolicyStore
+from sidecar.runtime.lifecycle import Health, Tasks, Waker
 
 log = logging.getLogger(__name__)
 

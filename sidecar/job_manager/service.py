@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sidecar.component import logged, within
 from sidecar.errors import BusUnavailable, Conflict
 from sidecar.job_manager import transitions
 from sidecar.job_manager.claiming import Claim, Taken, crash_loop, is_last_chance, judge
@@ -25,6 +24,7 @@ from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
 from sidecar.models.subjects import is_name
 from sidecar.ports import Blobs, Clock, DeadLetters, Intake, JobStore, Journal, Publisher, Stored, StoredRequest
+from sidecar.runtime.lifecycle import logged, within
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from sidecar.component import Tasks, logged
 from sidecar.errors import Conflict, JobCancelled, Permanent, SidecarError
 from sidecar.models.replica import Held, Offer, Op, Outcome, Turn
 from sidecar.models.result import ErrorInfo
@@ -23,6 +22,7 @@ from sidecar.request_handler.schedule import Scheduler
 from sidecar.request_handler.share import apply, ticket_of
 from sidecar.request_handler.tickets import Grant, Ticket
 from sidecar.request_handler.worker import Record, Worker
+from sidecar.runtime.lifecycle import Tasks, logged
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 
-from sidecar.component import Tasks
 from sidecar.errors import BusUnavailable, JobCancelled, SidecarError
 from sidecar.ports import Clock, Doorbell, Intake, Lane, StoredRequest
 from sidecar.request_handler.admission import queue_full
@@ -13,6 +12,7 @@ from sidecar.request_handler.decode import Opened, open_request
 from sidecar.request_handler.lanes import Index, LaneIndex
 from sidecar.request_handler.schedule import Scheduler
 from sidecar.request_handler.tickets import Ticket
+from sidecar.runtime.lifecycle import Tasks
 
 log = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ import logging
 
 import msgspec
 
-from sidecar.component import logged
 from sidecar.errors import SidecarError
 from sidecar.ports import Checkpoints, Clock
 from sidecar.request_handler.schedule import Scheduler
+from sidecar.runtime.lifecycle import logged
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,6 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 
-from sidecar.component import Tasks
 from sidecar.errors import SidecarError
 from sidecar.models.replica import Held, Offer, Op, Turn
 from sidecar.ports import Checkpoints, Clock, Doorbell, Intake, Lane
@@ -13,6 +12,7 @@ from sidecar.request_handler.roles import Crew, Work
 from sidecar.request_handler.saving import Saver
 from sidecar.request_handler.schedule import Scheduler
 from sidecar.request_handler.worker import Worker
+from sidecar.runtime.lifecycle import Tasks
 
 MOST_MARKS = 20_000
 

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from sidecar.component import Tasks, within
 from sidecar.errors import BusUnavailable
 from sidecar.models.replica import ENDED, Held, Offer, Outcome
 from sidecar.ports import Clock, Intake, Stored
@@ -13,6 +12,7 @@ from sidecar.request_handler.reader import fetch
 from sidecar.request_handler.roles import Crew, Work
 from sidecar.request_handler.share import DistantSeat, JobShare, Seat, ticket_of
 from sidecar.request_handler.tickets import Ticket
+from sidecar.runtime.lifecycle import Tasks, within
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from sidecar.models.content import Message, TextBlock
 from sidecar.models.request import OutputSpec
 from sidecar.models.result import ErrorInfo, Result
 from sidecar.models.rules import check_depth
-from sidecar.schema_check import misfit, schema_problem
+from sidecar.runtime.json_schema import misfit, schema_problem
 
 LONGEST_MESSAGE = 500
 _FENCE = "```"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from sidecar.models.tool import ToolRegistration
-from sidecar.schema_check import pointed
+from sidecar.runtime.json_schema import pointed
 from sidecar.tool_registry.constraints import divides, is_same, is_tighter, listed, types_of
 
 MOST_STEPS = 3_000

@@ -2,10 +2,10 @@
 
 import logging
 
-from sidecar.component import Tasks, logged
 from sidecar.errors import InvalidRequest
 from sidecar.models.subjects import Subjects
 from sidecar.ports import Clock, ToolChange, ToolKey, ToolStore
+from sidecar.runtime.lifecycle import Tasks, logged
 from sidecar.tool_registry.catalogue import Amnesty, Catalogue
 from sidecar.tool_registry.documents import entry_from
 

@@ -7,7 +7,7 @@ import msgspec
 
 from sidecar.errors import InvalidRequest, Permanent
 from sidecar.models.tool import ToolRegistration
-from sidecar.schema_check import schema_problem
+from sidecar.runtime.json_schema import schema_problem
 from sidecar.tool_registry.catalogue import Entry, Usage
 from sidecar.tool_registry.compatibility import Break, broken
 from sidecar.tool_registry.documents import registration_of

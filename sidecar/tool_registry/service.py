@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from sidecar.component import Beat, Tasks, logged
 from sidecar.config.settings import Policy
 from sidecar.errors import BusUnavailable, Conflict, InvalidRequest, Permanent
 from sidecar.models.base import rfc3339
@@ -24,6 +23,7 @@ from sidecar.models.tool import (
     ToolRegistration,
 )
 from sidecar.ports import Clock, Endpoint, Query, Reply, StoredTool, ToolBus, ToolChange, ToolKey, ToolStore
+from sidecar.runtime.lifecycle import Beat, Tasks, logged
 from sidecar.tool_registry.catalogue import Catalogue, Entry
 from sidecar.tool_registry.discovery import Discovery
 from sidecar.tool_registry.documents import document_of, key_of, registration_of

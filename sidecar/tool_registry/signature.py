@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from sidecar.models.tool import ToolInfo
-from sidecar.schema_check import misfit
+from sidecar.runtime.json_schema import misfit
 
 MOST_PROBLEM_CHARS = 600
 

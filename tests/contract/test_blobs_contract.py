@@ -7,11 +7,11 @@ import pytest
 
 from sidecar.adapters.nats.blobs import NatsBlobs
 from sidecar.adapters.nats.mux import Mux
-from sidecar.component import SystemClock
 from sidecar.config.settings import RetentionSettings, Settings
 from sidecar.errors import BusRefused, Conflict, InvalidRequest, Permanent
 from sidecar.models.objects import hex_digest, meta_subject
 from sidecar.ports import Blobs
+from sidecar.runtime.lifecycle import SystemClock
 from tests.support.bus_world import World
 
 LIMIT = 8 * 1024 * 1024

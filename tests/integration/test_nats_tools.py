@@ -20,11 +20,11 @@ from sidecar.adapters.nats.provision import ensure
 from sidecar.adapters.nats.tool_bus import NatsToolBus
 from sidecar.adapters.nats.tool_store import NatsToolStore
 from sidecar.cli.nats_config import Watchers, password_variable, render
-from sidecar.component import SystemClock
 from sidecar.config.settings import NatsSettings, Policy, ToolsPolicy
 from sidecar.errors import BusUnavailable, Permanent, Temporary
 from sidecar.models.subjects import Subjects, call_cancelled
 from sidecar.ports import ToolCall
+from sidecar.runtime.lifecycle import SystemClock
 from sidecar.tool_registry.service import ToolRegistry
 from tests.support.bus_world import bus_settings
 from tests.support.nats_server import Access, Server, make_server, no_environment, running

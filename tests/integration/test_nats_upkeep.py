@@ -7,8 +7,8 @@ import pytest
 from sidecar.adapters.nats.mux import Mux
 from sidecar.adapters.nats.provision import ensure
 from sidecar.adapters.nats.upkeep import SEQUENCE_GAP, Upkeep
-from sidecar.component import SystemClock
 from sidecar.errors import StartupError
+from sidecar.runtime.lifecycle import SystemClock
 from tests.support.bus_world import bus_settings
 
 pytestmark = pytest.mark.nats

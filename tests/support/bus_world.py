@@ -36,7 +36,6 @@ from sidecar.adapters.nats.publisher import NatsPublisher
 from sidecar.adapters.nats.spend import NatsSpendLedger
 from sidecar.adapters.nats.tool_bus import NatsToolBus
 from sidecar.adapters.nats.tool_store import NatsToolStore
-from sidecar.component import SystemClock
 from sidecar.config.settings import RetentionSettings, Settings, TenantPolicy
 from sidecar.models.event import Delta, Event, EventData, EventType, Status
 from sidecar.models.job import JobState
@@ -58,6 +57,7 @@ from sidecar.ports import (
     ToolBus,
     ToolStore,
 )
+from sidecar.runtime.lifecycle import SystemClock
 
 MAX_QUEUE = 40
 EVENTS_S = 600

@@ -25,13 +25,13 @@ from sidecar.adapters.memory.publisher import MemoryPublisher
 from sidecar.adapters.memory.spend import MemorySpendLedger
 from sidecar.adapters.memory.tool_bus import MemoryToolBus
 from sidecar.adapters.memory.tool_store import MemoryToolStore
-from sidecar.component import SystemClock
 from sidecar.config.settings import Settings
 from sidecar.models.codec import decode_event
 from sidecar.models.event import Delta, Event, Status
 from sidecar.models.result import Result
 from sidecar.ports import Lane
 from sidecar.replica import Ports, Replica
+from sidecar.runtime.lifecycle import SystemClock
 
 PATIENCE_S = 60.0
 FIRST, SECOND = "claude-sonnet-4-5", "nova-lite"

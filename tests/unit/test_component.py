@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.component import Beat, Health, Lifecycle, Phase, Tasks, logged
 from sidecar.errors import BusUnavailable, SidecarError
+from sidecar.runtime.lifecycle import Beat, Health, Lifecycle, Phase, Tasks, logged
 
 
 async def test_a_process_goes_through_its_phases_in_order() -> None:

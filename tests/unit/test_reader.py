@@ -5,13 +5,13 @@ import asyncio
 from sidecar.adapters.memory.bus import MemoryBus
 from sidecar.adapters.memory.clock import MemoryClock
 from sidecar.adapters.memory.intake import MemoryIntake
-from sidecar.component import Tasks
 from sidecar.errors import JobCancelled, Permanent, SidecarError
 from sidecar.ports import Lane
 from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.reader import Reader
 from sidecar.request_handler.schedule import Scheduler
 from sidecar.request_handler.tickets import Ticket
+from sidecar.runtime.lifecycle import Tasks
 
 LANE = Lane("acme", "standard")
 REQUEST = b'{"messages": [{"role": "user", "content": "hi"}]}'

@@ -8,10 +8,10 @@ import pytest
 from sidecar.adapters.memory.bus import MemoryBus
 from sidecar.adapters.memory.clock import MemoryClock
 from sidecar.adapters.memory.policies import MemoryPolicyStore
-from sidecar.component import Health
 from sidecar.config.reloading import Reloader
 from sidecar.config.settings import Policy, TenantPolicy, load, merge_policy
 from sidecar.errors import StartupError
+from sidecar.runtime.lifecycle import Health
 from tests.support.replica import bench
 
 

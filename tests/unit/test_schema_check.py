@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from sidecar.models.tool import ToolInfo
-from sidecar.schema_check import LARGEST_CACHED, misfit, schema_problem
+from sidecar.runtime.json_schema import LARGEST_CACHED, misfit, schema_problem
 from sidecar.tool_registry.signature import input_problem, output_problem
 
 SCHEMA: dict[str, Any] = {

@@ -25,7 +25,7 @@ from sidecar.models.request import OutputSpec, Reasoning, ToolChoice
 from sidecar.models.result import Usage
 from sidecar.response_formatter import structured
 from sidecar.response_formatter.formatter import digest, text_of
-from sidecar.schema_check import misfit
+from sidecar.runtime.json_schema import misfit
 from tests.support.bedrock_calls import CLAUDE, NOVA, call, profile
 from tests.support.random_schemas import SchemaMaker
 from tests.support.replica import Bench, bench

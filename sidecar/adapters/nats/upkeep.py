@@ -8,10 +8,10 @@ from sidecar.adapters.nats.errors import NotFound
 from sidecar.adapters.nats.mux import Mux
 from sidecar.adapters.nats.provision import ensure_stream, wanted_streams
 from sidecar.adapters.nats.topology import StreamSpec
-from sidecar.component import logged
 from sidecar.config.settings import Settings
 from sidecar.errors import StartupError
 from sidecar.ports import Clock
+from sidecar.runtime.lifecycle import logged
 
 log = logging.getLogger(__name__)
 
