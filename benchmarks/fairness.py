@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks import fairness_plot, fairness_speed, fairness_workloads
 from benchmarks.fairness_model import Record, World, name_of, simulate
 from benchmarks.fairness_policies import CLASSES, POLICIES, Fair
-from sidecar.ports import Lane
+from sidecar.ports.bus import Lane
 
 OUT = Path(__file__).parent.parent / "docs" / "img"
 

@@ -10,7 +10,7 @@ from math import inf
 from typing import NamedTuple, Protocol
 
 from sidecar.models.profile import Limits
-from sidecar.ports import Lane
+from sidecar.ports.bus import Lane
 
 POOL = "model@us-east-1"
 LIMITS = Limits(tokens_per_minute=2_000_000, requests_per_minute=4_000)

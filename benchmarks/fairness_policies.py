@@ -5,7 +5,7 @@ from collections import deque
 from math import inf
 
 from benchmarks.fairness_model import POOL, Call, Job, World
-from sidecar.ports import Lane
+from sidecar.ports.bus import Lane
 from sidecar.request_handler.quota import Pool
 from sidecar.request_handler.schedule import Scheduler
 from sidecar.request_handler.tickets import Grant, TenantCaps, Ticket

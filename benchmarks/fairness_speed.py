@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sidecar.models.profile import Limits
-from sidecar.ports import Lane
+from sidecar.ports.bus import Lane
 from sidecar.request_handler.schedule import Scheduler
 from sidecar.request_handler.tickets import Ticket
 

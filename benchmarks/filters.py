@@ -20,7 +20,7 @@ from sidecar.models.content import Message, TextBlock
 from sidecar.models.facts import RunFacts
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Usage
-from sidecar.ports import Lane
+from sidecar.ports.bus import Lane
 from sidecar.response_formatter import formatter
 from sidecar.response_formatter.screening import Screening
 

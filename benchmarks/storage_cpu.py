@@ -23,7 +23,7 @@ from sidecar.models.event import Delta, Event, EventData, EventType, Status
 from sidecar.models.job import JobState, State
 from sidecar.models.result import Output, Result
 from sidecar.models.subjects import Subjects
-from sidecar.ports import Lane
+from sidecar.ports.bus import Lane
 
 Operation = Callable[[int], Awaitable[object]]
 

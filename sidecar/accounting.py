@@ -13,7 +13,7 @@ from sidecar.models.content import CachePointBlock, Message
 from sidecar.models.facts import RunFacts
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Attempt, ErrorInfo, Usage
-from sidecar.ports import StoredRequest
+from sidecar.ports.bus import StoredRequest
 from sidecar.request_handler.estimate import request_tokens
 
 # Rough, and said to be: used where the provider told nothing (a call that was broken off).

@@ -15,7 +15,7 @@ from sidecar.models.call import CallLimits, ModelCall, ToolSpec
 from sidecar.models.facts import RunFacts
 from sidecar.models.profile import Candidate
 from sidecar.models.request import InlineTool, JobRequest, Params
-from sidecar.ports import Clock, Lane
+from sidecar.ports.bus import Clock, Lane
 from sidecar.request_handler import admission
 from sidecar.request_handler.admission import Asked
 from sidecar.request_handler.classification import classify

@@ -19,7 +19,7 @@ from sidecar.models.event import Status
 from sidecar.models.facts import RunFacts
 from sidecar.models.profile import Candidate
 from sidecar.models.result import Usage
-from sidecar.ports import Clock, ModelClient
+from sidecar.ports.bus import Clock, ModelClient
 from sidecar.response_formatter.formatter import error_info
 from sidecar.spending import Spending
 

@@ -18,7 +18,7 @@ from sidecar.models.request import JobBudget, JobRequest, Params
 from sidecar.models.result import Child, Result
 from sidecar.models.subjects import HEADER_DEPTH, HEADER_JOB_ID, is_name
 from sidecar.models.trace import TRACE, trace_of
-from sidecar.ports import Clock, Intake, JobStore, Lane, Publisher
+from sidecar.ports.bus import Clock, Intake, JobStore, Lane, Publisher
 from sidecar.runtime.lifecycle import logged, within
 from sidecar.toolcalls import Made, failed, returned
 

@@ -28,7 +28,7 @@ from sidecar.models.facts import RunFacts
 from sidecar.models.profile import Candidate
 from sidecar.models.request import ToolChoice
 from sidecar.models.result import Usage
-from sidecar.ports import Clock
+from sidecar.ports.bus import Clock
 from sidecar.request_handler.estimate import call_tokens, next_call_tokens
 from sidecar.toolbox import Toolbox, has_named, inline_names, specs
 from sidecar.toolrun import Run, ToolRunner

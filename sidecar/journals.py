@@ -9,8 +9,8 @@ from sidecar.models.event import Status
 from sidecar.models.facts import RunFacts
 from sidecar.models.place import Place
 from sidecar.models.result import Attempt
-from sidecar.ports import Clock, Publisher
-from sidecar.ports import Journal as JournalPort
+from sidecar.ports.bus import Clock, Publisher
+from sidecar.ports.bus import Journal as JournalPort
 from sidecar.runtime.lifecycle import logged
 
 

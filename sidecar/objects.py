@@ -12,7 +12,7 @@ from sidecar.models.codec import decode, encode
 from sidecar.models.content import DocumentBlock, ImageBlock, Message, Source, ToolResultBlock
 from sidecar.models.objects import ObjectChunk, ObjectGet, ObjectInfo, ObjectPut, bucket_of
 from sidecar.models.subjects import HEADER_END, is_name
-from sidecar.ports import Blobs, Endpoint, Query, Reply
+from sidecar.ports.bus import Blobs, Endpoint, Query, Reply
 from sidecar.request_handler.admission import check_tenant
 
 # What stands around the bytes of a chunk in JSON.

@@ -33,7 +33,7 @@ from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
 from sidecar.models.trace import within_trace
 from sidecar.objects import Objects
-from sidecar.ports import Clock, Lane, Stored
+from sidecar.ports.bus import Clock, Lane, Stored
 from sidecar.prompts import Prompts
 from sidecar.repairing import Repairing
 from sidecar.request_handler.decode import Opened

@@ -23,7 +23,7 @@ from sidecar.models.prompt import (
     version_order,
 )
 from sidecar.models.request import JobRequest, PromptRef
-from sidecar.ports import Clock, PromptStore
+from sidecar.ports.bus import Clock, PromptStore
 from sidecar.runtime.lifecycle import Tasks, Waker
 
 log = logging.getLogger(__name__)

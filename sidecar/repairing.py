@@ -10,7 +10,7 @@ from sidecar.job_manager.job import OwnedJob
 from sidecar.models.call import ModelCall, ModelReply
 from sidecar.models.content import TextBlock
 from sidecar.models.facts import RunFacts
-from sidecar.ports import Clock
+from sidecar.ports.bus import Clock
 from sidecar.response_formatter import structured
 
 LONGEST_REPAIRED = 200_000

@@ -25,7 +25,7 @@ from sidecar.models.stats import ReplicaState, Stats
 from sidecar.models.subjects import Subjects, is_name
 from sidecar.objects import Objects
 from sidecar.pipeline import Pipeline
-from sidecar.ports import (
+from sidecar.ports.bus import (
     Blobs,
     Checkpoints,
     Clock,

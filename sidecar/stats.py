@@ -26,7 +26,7 @@ from sidecar.models.stats import (
     Stats,
     TenantStats,
 )
-from sidecar.ports import Lane
+from sidecar.ports.bus import Lane
 from sidecar.request_handler.budget import USD
 from sidecar.request_handler.meter import Meter
 from sidecar.request_handler.queues import Queues

@@ -16,8 +16,8 @@ from sidecar.models.codec import encode
 from sidecar.models.event import Status, ToolActivity
 from sidecar.models.facts import RunFacts
 from sidecar.models.result import ErrorInfo
-from sidecar.ports import Clock
-from sidecar.ports import Journal as JournalPort
+from sidecar.ports.bus import Clock
+from sidecar.ports.bus import Journal as JournalPort
 from sidecar.request_handler.budget import USD
 from sidecar.toolcalls import Made, ToolCaller, called, failed
 

@@ -7,7 +7,7 @@ import msgspec
 
 from sidecar.models.call import ModelCall, ModelDelta, ModelReply
 from sidecar.models.replica import Outcome
-from sidecar.ports import ModelClient, ToolBus, ToolCall
+from sidecar.ports.bus import ModelClient, ToolBus, ToolCall
 from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.roles import Work
 from sidecar.tracing import Subject, Tracer

@@ -16,7 +16,7 @@ from sidecar.config.settings import NatsSettings
 from sidecar.errors import BusUnavailable, Permanent
 from sidecar.models.base import rfc3339
 from sidecar.models.subjects import HEADER_JOB_ID, Subjects
-from sidecar.ports import DeadLetter, DeadLetters, Intake
+from sidecar.ports.bus import DeadLetter, DeadLetters, Intake
 
 _LONGEST_ID = 64
 

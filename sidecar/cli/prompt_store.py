@@ -11,7 +11,7 @@ from sidecar.errors import Conflict, InvalidRequest, Permanent
 from sidecar.models.base import FieldError
 from sidecar.models.codec import decode
 from sidecar.models.prompt import PromptTemplate, describe, key_of, parts_of, version_order
-from sidecar.ports import StoredPrompt
+from sidecar.ports.bus import StoredPrompt
 
 
 async def put_template(invocation: Invocation, scope: str, name: str, version: str | None, document: bytes) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sidecar.ports import Checkpoints, Clock
+from sidecar.ports.bus import Checkpoints, Clock
 from sidecar.runtime.lifecycle import logged
 
 log = logging.getLogger(__name__)

@@ -29,7 +29,7 @@ from sidecar.models.replica import (
     Turn,
     Wire,
 )
-from sidecar.ports import Checkpoints, Clock, ClusterBus, LeaseStore
+from sidecar.ports.bus import Checkpoints, Clock, ClusterBus, LeaseStore
 from sidecar.runtime.lifecycle import Tasks
 
 log = logging.getLogger(__name__)

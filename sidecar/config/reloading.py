@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sidecar.config.settings import Policy, merge_policy
 from sidecar.errors import SidecarError, StartupError
-from sidecar.ports import Clock, PolicyStore
+from sidecar.ports.bus import Clock, PolicyStore
 from sidecar.runtime.lifecycle import Health, Tasks, Waker
 
 log = logging.getLogger(__name__)

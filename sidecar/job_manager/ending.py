@@ -17,7 +17,7 @@ from sidecar.models.codec import decode_request
 from sidecar.models.event import Event
 from sidecar.models.job import JobState
 from sidecar.models.result import ErrorInfo, Output, Result
-from sidecar.ports import Blobs, Clock, DeadLetters, Intake, JobStore, Publisher, Stored, StoredRequest
+from sidecar.ports.bus import Blobs, Clock, DeadLetters, Intake, JobStore, Publisher, Stored, StoredRequest
 
 log = logging.getLogger(__name__)
 

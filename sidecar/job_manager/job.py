@@ -13,7 +13,7 @@ from sidecar.models.call import ModelDelta
 from sidecar.models.event import Status
 from sidecar.models.job import JobState
 from sidecar.models.request import JobRequest
-from sidecar.ports import Clock
+from sidecar.ports.bus import Clock
 
 
 class Gate(Protocol):

@@ -11,7 +11,7 @@ from sidecar.models.codec import encode
 from sidecar.models.job import JobState
 from sidecar.models.objects import hex_digest
 from sidecar.models.result import ObjectRef, Output, Result
-from sidecar.ports import Blobs
+from sidecar.ports.bus import Blobs
 
 
 def object_name(state: JobState) -> str:

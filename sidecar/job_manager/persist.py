@@ -8,7 +8,7 @@ from typing import TypeVar
 from sidecar.errors import BusUnavailable, Conflict, SidecarError
 from sidecar.job_manager import transitions
 from sidecar.models.job import JobState
-from sidecar.ports import Clock, JobStore, Stored
+from sidecar.ports.bus import Clock, JobStore, Stored
 
 log = logging.getLogger(__name__)
 

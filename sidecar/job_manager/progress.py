@@ -14,7 +14,7 @@ from sidecar.models.base import rfc3339
 from sidecar.models.event import Delta, Event, EventData, EventType, Status, ToolActivity
 from sidecar.models.job import JobState
 from sidecar.models.result import Result
-from sidecar.ports import Clock, Publisher
+from sidecar.ports.bus import Clock, Publisher
 
 log = logging.getLogger(__name__)
 

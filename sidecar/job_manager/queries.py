@@ -14,7 +14,7 @@ from sidecar.models.job import JobState
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
 from sidecar.models.subjects import HEADER_END, HEADER_JOB_ID, TRACE_HEADERS, check_job_id, is_name
-from sidecar.ports import Endpoint, Intake, JobStore, Lane, Publisher, Query, Reply
+from sidecar.ports.bus import Endpoint, Intake, JobStore, Lane, Publisher, Query, Reply
 
 
 class _Place(Open, frozen=True, kw_only=True):

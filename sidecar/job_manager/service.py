@@ -23,7 +23,17 @@ from sidecar.models.prompt import PromptUse
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
 from sidecar.models.subjects import is_name
-from sidecar.ports import Blobs, Clock, DeadLetters, Intake, JobStore, Journal, Publisher, Stored, StoredRequest
+from sidecar.ports.bus import (
+    Blobs,
+    Clock,
+    DeadLetters,
+    Intake,
+    JobStore,
+    Journal,
+    Publisher,
+    Stored,
+    StoredRequest,
+)
 from sidecar.runtime.lifecycle import logged, within
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from sidecar.models.codec import decode_event
 from sidecar.models.event import Delta, Event, Status
 from sidecar.models.job import Carried, JobState
 from sidecar.models.result import Attempt, Result, Usage
-from sidecar.ports import Clock, Journal, Publisher, StoredRequest
+from sidecar.ports.bus import Clock, Journal, Publisher, StoredRequest
 
 
 class LastCall(NamedTuple):

@@ -16,7 +16,7 @@ from sidecar.models.base import rfc3339
 from sidecar.models.job import TERMINAL, Carried, JobState, State
 from sidecar.models.prompt import PromptUse
 from sidecar.models.result import Result
-from sidecar.ports import StoredRequest
+from sidecar.ports.bus import StoredRequest
 
 FOLLOWS: Mapping[State | None, frozenset[State]] = {
     None: frozenset({"queued", "running", *TERMINAL}),

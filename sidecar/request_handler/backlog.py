@@ -9,7 +9,7 @@ from itertools import count
 from math import inf
 
 from sidecar.errors import ErrorCode, SidecarError
-from sidecar.ports import Lane
+from sidecar.ports.bus import Lane
 from sidecar.request_handler.caps import Tenant
 from sidecar.request_handler.fair_share import FairShare, Flow, Pools, Queue
 from sidecar.request_handler.ledger import Ledger

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple
 
-from sidecar.ports import Lane
+from sidecar.ports.bus import Lane
 from sidecar.request_handler.schedule import Scheduler
 from sidecar.request_handler.tickets import Blocked, BlockedBy, Ticket
 

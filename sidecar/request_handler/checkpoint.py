@@ -8,7 +8,7 @@ to keep it small: `[tenant, virtual time, ratio]`, about 40 bytes each.
 from collections.abc import Mapping
 from typing import Any
 
-from sidecar.ports import Lane
+from sidecar.ports.bus import Lane
 from sidecar.request_handler.backlog import Backlog
 from sidecar.request_handler.fair_share import Flow, Market
 from sidecar.request_handler.ledger import Ledger

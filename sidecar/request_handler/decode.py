@@ -9,7 +9,7 @@ from sidecar.models.base import JOB_CLASSES
 from sidecar.models.codec import decode_request
 from sidecar.models.request import JobRequest
 from sidecar.models.subjects import HEADER_JOB_ID, check_job_id, is_name
-from sidecar.ports import StoredRequest
+from sidecar.ports.bus import StoredRequest
 
 
 class Opened(msgspec.Struct, frozen=True, weakref=True):

@@ -17,7 +17,7 @@ from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
 from typing import Any
 
-from sidecar.ports import Lane
+from sidecar.ports.bus import Lane
 from sidecar.request_handler.tickets import Ticket
 
 Pools = frozenset[str]

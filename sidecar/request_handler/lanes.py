@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from sidecar.ports import Backlog, Doorbell, Lane
+from sidecar.ports.bus import Backlog, Doorbell, Lane
 
 
 class LaneIndex:

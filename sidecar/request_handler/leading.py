@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from sidecar.errors import Conflict, JobCancelled, Permanent, SidecarError
 from sidecar.models.replica import Held, Offer, Op, Outcome, Turn
 from sidecar.models.result import ErrorInfo
-from sidecar.ports import Cancellable, Clock, Doorbell, Intake, Lane
+from sidecar.ports.bus import Cancellable, Clock, Doorbell, Intake, Lane
 from sidecar.request_handler.blocked import Teller, Telling
 from sidecar.request_handler.reader import Reader, fetch
 from sidecar.request_handler.reservation import Reservation

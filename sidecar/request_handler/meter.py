@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 from sidecar.models.result import Usage
-from sidecar.ports import Lane
+from sidecar.ports.bus import Lane
 from sidecar.request_handler.budget import DAY_S
 from sidecar.request_handler.tickets import Grant, Ticket
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from math import inf
 from typing import Any
 
-from sidecar.ports import Lane
+from sidecar.ports.bus import Lane
 from sidecar.request_handler.backlog import Backlog, LaneState
 from sidecar.request_handler.fair_share import Queue, Share
 from sidecar.request_handler.ledger import Ledger

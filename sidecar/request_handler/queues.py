@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from sidecar.ports import Lane
+from sidecar.ports.bus import Lane
 
 
 class Queues:

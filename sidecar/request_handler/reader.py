@@ -6,7 +6,7 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 
 from sidecar.errors import BusUnavailable, JobCancelled, SidecarError
-from sidecar.ports import Clock, Doorbell, Intake, Lane, StoredRequest
+from sidecar.ports.bus import Clock, Doorbell, Intake, Lane, StoredRequest
 from sidecar.request_handler.admission import queue_full
 from sidecar.request_handler.decode import Opened, open_request
 from sidecar.request_handler.lanes import Index, LaneIndex

@@ -6,7 +6,7 @@ from typing import Protocol
 from sidecar.errors import Permanent, SidecarError
 from sidecar.models.replica import Held, Outcome, Wish
 from sidecar.models.result import Usage
-from sidecar.ports import Clock
+from sidecar.ports.bus import Clock
 from sidecar.request_handler.quota import Throttle
 from sidecar.request_handler.schedule import Scheduler
 from sidecar.request_handler.tickets import Grant

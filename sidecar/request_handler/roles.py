@@ -4,7 +4,7 @@ from typing import Protocol
 
 from sidecar.errors import SidecarError
 from sidecar.models.replica import Offer, Op, Outcome, Turn
-from sidecar.ports import Lane, Stored
+from sidecar.ports.bus import Lane, Stored
 from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.share import JobShare
 from sidecar.request_handler.tickets import Blocked, Ticket

@@ -6,7 +6,7 @@ import logging
 import msgspec
 
 from sidecar.errors import SidecarError
-from sidecar.ports import Checkpoints, Clock
+from sidecar.ports.bus import Checkpoints, Clock
 from sidecar.request_handler.schedule import Scheduler
 from sidecar.runtime.lifecycle import logged
 

@@ -15,7 +15,7 @@ import msgspec
 from sidecar.errors import Permanent
 from sidecar.models.profile import Limits
 from sidecar.models.result import Usage
-from sidecar.ports import Lane
+from sidecar.ports.bus import Lane
 from sidecar.request_handler import checkpoint, outlook
 from sidecar.request_handler.backlog import Backlog
 from sidecar.request_handler.budget import Price

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sidecar.errors import SidecarError
 from sidecar.models.replica import Held, Offer, Op, Turn
-from sidecar.ports import Checkpoints, Clock, Doorbell, Intake, Lane
+from sidecar.ports.bus import Checkpoints, Clock, Doorbell, Intake, Lane
 from sidecar.request_handler.leading import Leader
 from sidecar.request_handler.roles import Crew, Work
 from sidecar.request_handler.saving import Saver

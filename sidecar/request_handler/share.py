@@ -9,7 +9,7 @@ import msgspec
 from sidecar.errors import DailyQuotaExhausted, ModelUnavailable, SidecarError, Throttled
 from sidecar.models.replica import ENDED, Held, Offer, Op, OpKind, Outcome, Wish
 from sidecar.models.result import Usage
-from sidecar.ports import Clock, Lane
+from sidecar.ports.bus import Clock, Lane
 from sidecar.request_handler.quota import Throttle
 from sidecar.request_handler.tickets import Ticket
 

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from sidecar.errors import ErrorCode, SidecarError
-from sidecar.ports import Lane
+from sidecar.ports.bus import Lane
 
 BlockedBy = Literal["quota", "tenant", "slot"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from sidecar.errors import BusUnavailable
 from sidecar.models.replica import ENDED, Held, Offer, Outcome
-from sidecar.ports import Clock, Intake, Stored
+from sidecar.ports.bus import Clock, Intake, Stored
 from sidecar.request_handler.decode import Opened, open_request
 from sidecar.request_handler.reader import fetch
 from sidecar.request_handler.roles import Crew, Work

@@ -2,7 +2,7 @@
 
 from sidecar.config.filters import GuardrailOptions
 from sidecar.models.filtering import FilterContext, Filtered
-from sidecar.ports import ModelClient
+from sidecar.ports.bus import ModelClient
 
 
 class GuardrailFilter:

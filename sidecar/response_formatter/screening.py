@@ -21,7 +21,7 @@ from sidecar.config.settings import FilterPolicy, Policy
 from sidecar.errors import StartupError
 from sidecar.models.filtering import Direction, Filter
 from sidecar.models.request import JobRequest
-from sidecar.ports import Lane, ModelClient
+from sidecar.ports.bus import Lane, ModelClient
 from sidecar.response_formatter.gate import Chain, Judge
 from sidecar.response_formatter.guardrail import GuardrailFilter
 from sidecar.response_formatter.inputs import check_input

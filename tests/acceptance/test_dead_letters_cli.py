@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from sidecar.ports import Lane, StoredRequest
+from sidecar.ports.bus import Lane, StoredRequest
 from tests.acceptance.conftest import World
 from tests.support.fleet_processes import observer
 from tests.support.process import ROOT, clean_environment

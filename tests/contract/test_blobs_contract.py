@@ -10,7 +10,7 @@ from sidecar.adapters.nats.mux import Mux
 from sidecar.config.settings import RetentionSettings, Settings
 from sidecar.errors import BusRefused, Conflict, InvalidRequest, Permanent
 from sidecar.models.objects import hex_digest, meta_subject
-from sidecar.ports import Blobs
+from sidecar.ports.bus import Blobs
 from sidecar.runtime.lifecycle import SystemClock
 from tests.support.bus_world import World
 

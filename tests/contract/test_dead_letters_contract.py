@@ -3,7 +3,7 @@
 import pytest
 
 from sidecar.errors import BusRefused, InvalidRequest
-from sidecar.ports import Lane, StoredRequest
+from sidecar.ports.bus import Lane, StoredRequest
 from tests.support.bus_world import World
 
 HISTORY = ({"attempt": 1, "owner": "r1", "at": "2026-11-22T10:00:00.000Z"}, {"attempt": 2, "owner": "r2\nx é"})

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from sidecar.errors import BusRefused
-from sidecar.ports import Doorbell, Lane
+from sidecar.ports.bus import Doorbell, Lane
 from tests.support.bus_world import MAX_QUEUE, MemoryWorld, World
 
 LANE = Lane("acme", "batch")

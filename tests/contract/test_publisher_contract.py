@@ -7,7 +7,7 @@ import pytest
 from sidecar.errors import Conflict, InvalidRequest
 from sidecar.models import codec
 from sidecar.models.event import Status
-from sidecar.ports import Publisher, StoredEvent
+from sidecar.ports.bus import Publisher, StoredEvent
 from tests.support.bus_world import World, event, job_state, result
 
 

@@ -15,7 +15,7 @@ from sidecar.adapters.nats.micro import NatsEndpoints
 from sidecar.adapters.nats.mux import Mux
 from sidecar.errors import BusUnavailable, Conflict, InvalidRequest
 from sidecar.models.subjects import Subjects
-from sidecar.ports import Endpoint, Query, Reply
+from sidecar.ports.bus import Endpoint, Query, Reply
 from tests.support.nats_server import Access, no_environment
 
 pytestmark = pytest.mark.nats

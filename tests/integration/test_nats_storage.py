@@ -13,7 +13,7 @@ from sidecar.adapters.nats.provision import ensure
 from sidecar.config.settings import NatsSettings, Settings
 from sidecar.errors import BusUnavailable, Conflict
 from sidecar.models import codec
-from sidecar.ports import Lane
+from sidecar.ports.bus import Lane
 from tests.support.bus_world import NatsWorld, Storage, bus_settings, event, job_state, result
 from tests.support.nats_server import Server, no_environment
 

@@ -41,7 +41,7 @@ from sidecar.models.event import Delta, Event, EventData, EventType, Status
 from sidecar.models.job import JobState
 from sidecar.models.result import Output, Result
 from sidecar.models.subjects import JOB_BUCKET, Subjects
-from sidecar.ports import (
+from sidecar.ports.bus import (
     Blobs,
     Checkpoints,
     ClusterBus,

@@ -23,7 +23,7 @@ from sidecar.job_manager.journal import Step
 from sidecar.models.call import ModelCall, ModelDelta, ModelReply
 from sidecar.models.event import Delta, Event, Status
 from sidecar.models.job import JobState
-from sidecar.ports import (
+from sidecar.ports.bus import (
     Intake,
     JobStore,
     Journal,

@@ -23,7 +23,7 @@ from sidecar.models.codec import decode_event
 from sidecar.models.event import Event
 from sidecar.models.result import Result
 from sidecar.models.subjects import Subjects
-from sidecar.ports import Lane
+from sidecar.ports.bus import Lane
 from tests.support.nats_server import no_environment
 from tests.support.process import MODEL, SidecarProcess
 

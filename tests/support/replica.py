@@ -28,7 +28,7 @@ from sidecar.config.settings import Settings
 from sidecar.models.codec import decode_event
 from sidecar.models.event import Event
 from sidecar.models.result import Result
-from sidecar.ports import Lane, Reply, Stored
+from sidecar.ports.bus import Lane, Reply, Stored
 from sidecar.replica import Ports, Replica
 from sidecar.tracing import Tracer
 

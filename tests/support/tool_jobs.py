@@ -10,7 +10,7 @@ from sidecar.adapters.memory.model import ScriptedModel, Turn, calls_tools, says
 from sidecar.models.call import ModelCall
 from sidecar.models.content import JsonBlock, ToolResultBlock, ToolUseBlock
 from sidecar.models.event import Event, ToolActivity
-from sidecar.ports import Clock
+from sidecar.ports.bus import Clock
 from tests.support.replica import Bench
 
 ANY = {"type": "object"}

@@ -10,7 +10,7 @@ from sidecar.adapters.nats.mux import Mux
 from sidecar.adapters.nats.service import error_reply
 from sidecar.errors import SidecarError
 from sidecar.models.subjects import call_cancelled
-from sidecar.ports import Reply
+from sidecar.ports.bus import Reply
 from tests.support.bus_world import MemoryWorld, NatsWorld, World
 
 T = TypeVar("T")

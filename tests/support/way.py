@@ -29,7 +29,7 @@ from sidecar.config.settings import Settings
 from sidecar.models.codec import decode_event
 from sidecar.models.event import Delta, Event, Status
 from sidecar.models.result import Result
-from sidecar.ports import Lane
+from sidecar.ports.bus import Lane
 from sidecar.replica import Ports, Replica
 from sidecar.runtime.lifecycle import SystemClock
 

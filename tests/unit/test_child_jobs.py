@@ -11,7 +11,7 @@ from sidecar.config.settings import JobTool, Policy, merge_policy
 from sidecar.errors import ModelFailed, StartupError
 from sidecar.models.call import ModelCall
 from sidecar.models.result import Result, Usage
-from sidecar.ports import Lane
+from sidecar.ports.bus import Lane
 from tests.support.replica import MODEL, Bench, bench
 from tests.support.tool_jobs import activities, call, results, value
 

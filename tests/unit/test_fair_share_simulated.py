@@ -5,7 +5,7 @@ import pytest
 from benchmarks import fairness, fairness_plot, fairness_workloads
 from benchmarks.fairness_model import Record, World, simulate
 from benchmarks.fairness_policies import Deficit, Fair, Fifo, RoundRobin, Vtc
-from sidecar.ports import Lane
+from sidecar.ports.bus import Lane
 
 
 def test_tenants_share_by_weight_and_the_others_do_not() -> None:

@@ -18,7 +18,7 @@ from sidecar.models.event import Delta, Event, ToolActivity
 from sidecar.models.filtering import FilterContext, Filtered, GuardrailVerdict
 from sidecar.models.request import JobRequest
 from sidecar.models.result import ErrorInfo, FilterReport, Result
-from sidecar.ports import Lane
+from sidecar.ports.bus import Lane
 from sidecar.response_formatter import screening
 from tests.support.replica import bench
 

@@ -1,6 +1,6 @@
 """What the index knows of each lane, held against what the stream says."""
 
-from sidecar.ports import Backlog, Doorbell, Lane
+from sidecar.ports.bus import Backlog, Doorbell, Lane
 from sidecar.request_handler.lanes import Index
 
 A, B = Lane("a", "standard"), Lane("b", "standard")

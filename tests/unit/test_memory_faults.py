@@ -8,7 +8,7 @@ import pytest
 from sidecar.adapters.memory.endpoints import MemoryEndpoints
 from sidecar.adapters.memory.faults import NO_FAULT, Fault, Operation
 from sidecar.errors import BusUnavailable, Conflict, InvalidRequest
-from sidecar.ports import Doorbell, Endpoint, Lane, Query, Reply
+from sidecar.ports.bus import Doorbell, Endpoint, Lane, Query, Reply
 from tests.support.bus_world import MemoryWorld, event, job_state, result
 
 LANE = Lane("acme", "batch")

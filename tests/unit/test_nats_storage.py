@@ -15,7 +15,7 @@ from sidecar.adapters.nats.mux import Mux
 from sidecar.adapters.nats.publisher import NatsPublisher
 from sidecar.errors import BusRefused, BusUnavailable, SidecarError
 from sidecar.models.subjects import Subjects
-from sidecar.ports import Doorbell, Lane, StoredEvent
+from sidecar.ports.bus import Doorbell, Lane, StoredEvent
 from tests.support.bus_world import event, job_state
 from tests.support.scripted_connection import Answer, ScriptedConnection, Sent
 

@@ -12,7 +12,7 @@ from sidecar.adapters.memory.model import ScriptedModel, says
 from sidecar.errors import BusRefused, BusUnavailable
 from sidecar.models.event import Delta, Event
 from sidecar.models.result import Result
-from sidecar.ports import Lane
+from sidecar.ports.bus import Lane
 from tests.support.replica import Bench, bench
 
 MOST_STEPS = 40

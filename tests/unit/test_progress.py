@@ -13,7 +13,7 @@ from sidecar.job_manager import transitions
 from sidecar.job_manager.progress import LARGEST_DELTA, Progress
 from sidecar.models.codec import encode
 from sidecar.models.event import Delta, Event, Status
-from sidecar.ports import Lane, StoredRequest
+from sidecar.ports.bus import Lane, StoredRequest
 
 GATHER_S = 0.02
 STORED = StoredRequest(7, Lane("acme", "batch"), b"{}", {}, 1_800_000_000.0)

@@ -6,7 +6,7 @@ from sidecar.adapters.memory.bus import MemoryBus
 from sidecar.adapters.memory.clock import MemoryClock
 from sidecar.adapters.memory.intake import MemoryIntake
 from sidecar.errors import JobCancelled, Permanent, SidecarError
-from sidecar.ports import Lane
+from sidecar.ports.bus import Lane
 from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.reader import Reader
 from sidecar.request_handler.schedule import Scheduler

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sidecar.errors import Permanent
 from sidecar.models.profile import Limits
-from sidecar.ports import Lane
+from sidecar.ports.bus import Lane
 from sidecar.request_handler.budget import DAY_S, USD
 from sidecar.request_handler.schedule import Scheduler
 from sidecar.request_handler.tickets import TenantCaps, Ticket

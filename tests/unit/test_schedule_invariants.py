@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sidecar.models.profile import Limits
-from sidecar.ports import Lane
+from sidecar.ports.bus import Lane
 from sidecar.request_handler.schedule import Scheduler
 from sidecar.request_handler.tickets import Grant, TenantCaps, Ticket
 

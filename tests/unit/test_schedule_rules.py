@@ -10,7 +10,7 @@ from hypothesis import given
 
 from sidecar.errors import Permanent
 from sidecar.models.profile import Limits
-from sidecar.ports import Lane
+from sidecar.ports.bus import Lane
 from sidecar.request_handler.schedule import Scheduler
 from sidecar.request_handler.tickets import Blocked, Grant, TenantCaps, Ticket
 

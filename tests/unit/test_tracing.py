@@ -18,7 +18,7 @@ from sidecar.adapters.memory.intake import MemoryIntake
 from sidecar.adapters.memory.model import ScriptedModel, fails, says
 from sidecar.errors import Permanent
 from sidecar.models.trace import TRACE, within_trace
-from sidecar.ports import Lane
+from sidecar.ports.bus import Lane
 from sidecar.tracing import Subject, Tracer
 from tests.support.replica import MODEL, Bench, bench
 from tests.support.tool_jobs import Providers, by_turn, call

@@ -9,7 +9,7 @@ from sidecar.job_manager import transitions
 from sidecar.job_manager.transitions import FOLLOWS
 from sidecar.models.job import TERMINAL, JobState, State
 from sidecar.models.result import Result
-from sidecar.ports import Lane, StoredRequest
+from sidecar.ports.bus import Lane, StoredRequest
 
 STORED = StoredRequest(7, Lane("acme", "batch"), b"{}", {}, 1_800_000_000.0)
 

@@ -9,7 +9,7 @@ from sidecar.adapters.memory.faults import Delivery, DeliveryPlan, FaultPlan, Op
 from sidecar.adapters.memory.stream import REFUSED_HEADERS, Limits, MemoryStream, matches
 from sidecar.errors import BusUnavailable
 from sidecar.models.subjects import Subjects
-from sidecar.ports import Clock, Reply
+from sidecar.ports.bus import Clock, Reply
 
 T = TypeVar("T")
 Responder = Callable[[str, bytes, Mapping[str, str]], AsyncIterator[Reply]]

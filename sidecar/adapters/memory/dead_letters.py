@@ -13,7 +13,7 @@ from sidecar.errors import BusRefused, InvalidRequest
 from sidecar.models.base import epoch, rfc3339
 from sidecar.models.dead_letter import DeadNote
 from sidecar.models.subjects import is_name
-from sidecar.ports import DeadLetter, Lane, StoredRequest
+from sidecar.ports.bus import DeadLetter, Lane, StoredRequest
 
 T = TypeVar("T")
 

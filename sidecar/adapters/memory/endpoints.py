@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from sidecar.adapters.memory.bus import MemoryBus
 from sidecar.adapters.nats.service import error_reply
 from sidecar.errors import SidecarError
-from sidecar.ports import Endpoint, Query, Reply
+from sidecar.ports.bus import Endpoint, Query, Reply
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from sidecar.adapters.memory.faults import Operation
 from sidecar.adapters.memory.stream import Entry
 from sidecar.errors import BusRefused
 from sidecar.models.subjects import HEADER_JOB_ID, is_name
-from sidecar.ports import Backlog, Doorbell, Lane, StoredRequest
+from sidecar.ports.bus import Backlog, Doorbell, Lane, StoredRequest
 
 
 class MemoryIntake:

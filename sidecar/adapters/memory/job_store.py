@@ -13,7 +13,7 @@ from sidecar.models import codec
 from sidecar.models.api import JobsPage
 from sidecar.models.job import JobState, State
 from sidecar.models.subjects import is_name
-from sidecar.ports import Stored
+from sidecar.ports.bus import Stored
 
 T = TypeVar("T")
 

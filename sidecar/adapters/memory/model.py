@@ -9,7 +9,7 @@ from sidecar.models.call import ModelCall, ModelDelta, ModelReply
 from sidecar.models.content import AnswerBlock, TextBlock, ToolUseBlock
 from sidecar.models.filtering import GuardrailVerdict
 from sidecar.models.result import StopReason, Usage
-from sidecar.ports import Clock
+from sidecar.ports.bus import Clock
 
 
 def _nothing_found(text: str) -> GuardrailVerdict:

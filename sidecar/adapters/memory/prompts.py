@@ -7,7 +7,7 @@ from sidecar.adapters.memory.bus import Hint, MemoryBus
 from sidecar.adapters.memory.faults import Operation
 from sidecar.errors import Conflict
 from sidecar.models.subjects import PROMPT_BUCKET
-from sidecar.ports import StoredPrompt
+from sidecar.ports.bus import StoredPrompt
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from sidecar.models.event import Event
 from sidecar.models.place import Place, place_of
 from sidecar.models.subjects import is_name
 from sidecar.models.trace import TRACE
-from sidecar.ports import StoredEvent
+from sidecar.ports.bus import StoredEvent
 
 
 class MemoryPublisher:

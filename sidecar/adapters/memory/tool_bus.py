@@ -18,7 +18,7 @@ from sidecar.adapters.nats.tool_outcome import (
 )
 from sidecar.errors import BusUnavailable, SidecarError
 from sidecar.models.subjects import call_cancelled
-from sidecar.ports import Reply, ToolCall
+from sidecar.ports.bus import Reply, ToolCall
 
 
 class MemoryToolBus:

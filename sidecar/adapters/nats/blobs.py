@@ -30,7 +30,7 @@ from sidecar.models.objects import (
     meta_subject,
 )
 from sidecar.models.subjects import is_name
-from sidecar.ports import Clock
+from sidecar.ports.bus import Clock
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from sidecar.models import codec
 from sidecar.models.base import epoch, rfc3339
 from sidecar.models.dead_letter import DeadNote
 from sidecar.models.subjects import DEAD_STREAM, Subjects, is_name
-from sidecar.ports import DeadLetter, Lane, StoredRequest
+from sidecar.ports.bus import DeadLetter, Lane, StoredRequest
 
 log = logging.getLogger(__name__)
 

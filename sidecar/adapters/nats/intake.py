@@ -7,7 +7,7 @@ from sidecar.adapters.nats.message import Message, decode_headers
 from sidecar.adapters.nats.mux import Mux
 from sidecar.errors import BusRefused
 from sidecar.models.subjects import HEADER_JOB_ID, REQUEST_STREAM, Subjects, is_name
-from sidecar.ports import Backlog, Doorbell, Lane, StoredRequest
+from sidecar.ports.bus import Backlog, Doorbell, Lane, StoredRequest
 
 _ODD_TOKENS = ("*", ">", "\ufffd")
 _ODD_SCAN = 10_000

@@ -11,7 +11,7 @@ from sidecar.models import codec
 from sidecar.models.api import JobsPage
 from sidecar.models.job import JobState, State
 from sidecar.models.subjects import CANCEL_BUCKET, JOB_BUCKET, is_name
-from sidecar.ports import Stored
+from sidecar.ports.bus import Stored
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _STATES = f"$KV.{JOB_BUCKET}."

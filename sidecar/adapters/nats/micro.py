@@ -28,7 +28,7 @@ from sidecar.adapters.nats.service import (
 from sidecar.errors import BusUnavailable, SidecarError, Temporary
 from sidecar.models.base import rfc3339
 from sidecar.models.subjects import Subjects
-from sidecar.ports import Endpoint, Query, Reply
+from sidecar.ports.bus import Endpoint, Query, Reply
 
 log = logging.getLogger(__name__)
 

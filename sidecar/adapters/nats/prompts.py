@@ -8,7 +8,7 @@ from sidecar.adapters.nats.message import Message
 from sidecar.adapters.nats.mux import Mux
 from sidecar.errors import Conflict
 from sidecar.models.subjects import PROMPT_BUCKET
-from sidecar.ports import StoredPrompt
+from sidecar.ports.bus import StoredPrompt
 
 _ROOT = f"$KV.{PROMPT_BUCKET}."
 

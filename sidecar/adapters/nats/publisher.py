@@ -12,7 +12,7 @@ from sidecar.models.event import Event
 from sidecar.models.place import Place, place_of
 from sidecar.models.subjects import JOB_BUCKET, JOB_STREAM, Subjects, is_name
 from sidecar.models.trace import TRACE
-from sidecar.ports import StoredEvent
+from sidecar.ports.bus import StoredEvent
 
 _EXPECTED_OF = f"{EXPECTED}-Subject"
 _TTL = "Nats-TTL"

@@ -4,7 +4,7 @@ import msgspec
 
 from sidecar.errors import STATUS_CODES, BusUnavailable, Conflict, SidecarError
 from sidecar.models.api import ErrorBody, ErrorReply
-from sidecar.ports import Reply
+from sidecar.ports.bus import Reply
 
 QUEUE_GROUP = "q"
 ERROR_HEADER = "Nats-Service-Error"

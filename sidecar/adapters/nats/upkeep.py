@@ -10,7 +10,7 @@ from sidecar.adapters.nats.provision import ensure_stream, wanted_streams
 from sidecar.adapters.nats.topology import StreamSpec
 from sidecar.config.settings import Settings
 from sidecar.errors import StartupError
-from sidecar.ports import Clock
+from sidecar.ports.bus import Clock
 from sidecar.runtime.lifecycle import logged
 
 log = logging.getLogger(__name__)

@@ -14,16 +14,16 @@ from sidecar.models.event import Event
 from sidecar.models.filtering import GuardrailVerdict
 from sidecar.models.job import JobState, State
 from sidecar.models.objects import ObjectInfo
-from sidecar.ports_cluster import Checkpoints as Checkpoints
-from sidecar.ports_cluster import ClusterBus as ClusterBus
-from sidecar.ports_cluster import LeaseStore as LeaseStore
-from sidecar.ports_tools import StoredTool as StoredTool
-from sidecar.ports_tools import ToolBus as ToolBus
-from sidecar.ports_tools import ToolCall as ToolCall
-from sidecar.ports_tools import ToolChange as ToolChange
-from sidecar.ports_tools import ToolKey as ToolKey
-from sidecar.ports_tools import ToolSnapshot as ToolSnapshot
-from sidecar.ports_tools import ToolStore as ToolStore
+from sidecar.ports.cluster import Checkpoints as Checkpoints
+from sidecar.ports.cluster import ClusterBus as ClusterBus
+from sidecar.ports.cluster import LeaseStore as LeaseStore
+from sidecar.ports.tools import StoredTool as StoredTool
+from sidecar.ports.tools import ToolBus as ToolBus
+from sidecar.ports.tools import ToolCall as ToolCall
+from sidecar.ports.tools import ToolChange as ToolChange
+from sidecar.ports.tools import ToolKey as ToolKey
+from sidecar.ports.tools import ToolSnapshot as ToolSnapshot
+from sidecar.ports.tools import ToolStore as ToolStore
 
 
 class Cancellable(Protocol):
