@@ -15,13 +15,13 @@ from collections.abc import Callable
 
 from benchmarks.measures import Bar, Figure
 from benchmarks.report import table
-from sidecar.adapters.http.metrics import Scrape, render
 from sidecar.models.codec import encode
 from sidecar.models.result import Attempt, Output, Result, Timings, Usage
 from sidecar.models.trace import TRACE, within_trace
 from sidecar.replica import Replica
-from sidecar.tally import Tally
-from sidecar.tracing import Subject, Tracer
+from sidecar.telemetry.counters import Tally
+from sidecar.telemetry.metrics import Scrape, render
+from sidecar.telemetry.tracing import Subject, Tracer
 from tests.support.replica import MODEL, PLENTY, bench
 
 JOBS = 400

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from sidecar import logs
 from sidecar.adapters.nats.embedded import HOST, NatsServer
 from sidecar.app import App
 from sidecar.cli.dashboard_command import serving
 from sidecar.client import SidecarClient
 from sidecar.config.settings import load
 from sidecar.emulator import Emulator
+from sidecar.telemetry import logs
 from tests.support.browser import Page, browser
 
 LOAD_S = 75.0

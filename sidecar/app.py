@@ -41,7 +41,7 @@ from sidecar.models.stats import ReplicaState
 from sidecar.models.subjects import Subjects
 from sidecar.replica import Ports, Replica
 from sidecar.runtime.lifecycle import Lifecycle, LoopLag, Phase, SystemClock, Tasks
-from sidecar.tracing import open_tracer
+from sidecar.telemetry.tracing import open_tracer
 
 log = logging.getLogger(__name__)
 
@@ -272,7 +272,7 @@ class App:
         if self.replica is None:
             return _page({"phase": self.lifecycle.phase.value}, 503)
         # Imported by the first scrape: 70 ms that a start need not wait for.
-        from sidecar.adapters.http import metrics
+        from sidecar.telemetry import metrics
 
         scrape = metrics.Scrape(
             stats=self.replica.stats(),

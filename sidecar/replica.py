@@ -57,15 +57,15 @@ from sidecar.request_handler.tickets import TenantCaps
 from sidecar.response_formatter.screening import Screening
 from sidecar.runtime.lifecycle import Tasks, logged
 from sidecar.spending import Spending
-from sidecar.stats import Books, Own, own_stats
-from sidecar.tally import Tally
+from sidecar.telemetry.counters import Tally
+from sidecar.telemetry.stats import Books, Own, own_stats
+from sidecar.telemetry.traced_ports import TracedModels, TracedTools, TracedWork, subject_of
+from sidecar.telemetry.tracing import Tracer
 from sidecar.tool_registry.service import ToolRegistry
 from sidecar.tool_registry.signature import input_problem, output_problem
 from sidecar.toolbox import Toolbox
 from sidecar.toolcalls import ToolCaller
 from sidecar.toolrun import ToolRunner
-from sidecar.traced import TracedModels, TracedTools, TracedWork, subject_of
-from sidecar.tracing import Tracer
 
 log = logging.getLogger(__name__)
 

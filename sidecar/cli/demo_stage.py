@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
 
-from sidecar import logs
 from sidecar.adapters.nats.embedded import HOST, NatsServer
 from sidecar.app import App
 from sidecar.cli.dashboard_command import serving
 from sidecar.config.settings import Settings, load
 from sidecar.emulator import Emulator
+from sidecar.telemetry import logs
 
 REGIONS = ("us-east-1", "us-west-2")
 _JETSTREAM = (

@@ -38,7 +38,7 @@ def command(
     extra = ["nats.adopt=true"] if adopt else []
     extra += [f"name={name}"] if name else []
     settings = load_settings(config, (*assignments, *extra), invocation)
-    from sidecar import logs
+    from sidecar.telemetry import logs
 
     logs.set_up(level=settings.log.level, form=settings.log.format)
 

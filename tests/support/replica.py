@@ -30,7 +30,7 @@ from sidecar.models.event import Event
 from sidecar.models.result import Result
 from sidecar.ports.bus import Lane, Reply, Stored
 from sidecar.replica import Ports, Replica
-from sidecar.tracing import Tracer
+from sidecar.telemetry.tracing import Tracer
 
 MODEL = "claude-sonnet-4-5"
 PLENTY = {MODEL: {"tokens_per_minute": 1_000_000_000, "requests_per_minute": 100_000_000}}

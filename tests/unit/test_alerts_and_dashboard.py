@@ -10,12 +10,12 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from sidecar.adapters.http.metrics import Scrape, render
 from sidecar.errors import ErrorCode
 from sidecar.models.base import JobClass
 from sidecar.models.result import Attempt, ErrorInfo, Result, TerminalState, Timings, Usage
 from sidecar.models.stats import LaneStats, OtherTenants, PoolStats, Stats, TenantStats
-from sidecar.tally import Tally
+from sidecar.telemetry.counters import Tally
+from sidecar.telemetry.metrics import Scrape, render
 from tests.support.promql import Expression, parse
 
 ROOT = Path(__file__).parents[2]

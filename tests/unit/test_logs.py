@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from sidecar.errors import SidecarError
-from sidecar.logs import LONGEST_FOREIGN, JsonFormatter, TextFormatter, exception_text
+from sidecar.telemetry.logs import LONGEST_FOREIGN, JsonFormatter, TextFormatter, exception_text
 
 CANARY = "canary-content"
 

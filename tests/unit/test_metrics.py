@@ -4,10 +4,10 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sidecar.adapters.http.metrics import Scrape, render
 from sidecar.models.result import Attempt, ErrorInfo, Result, Timings, Usage
 from sidecar.models.stats import LaneStats, OtherTenants, PoolStats, Stats, TenantStats
-from sidecar.tally import MOST_TENANTS, OTHERS, Tally
+from sidecar.telemetry.counters import MOST_TENANTS, OTHERS, Tally
+from sidecar.telemetry.metrics import Scrape, render
 
 
 def done(**more: object) -> Result:

@@ -12,14 +12,14 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
-from sidecar import conventions
 from sidecar.adapters.memory.clock import MemoryClock
 from sidecar.adapters.memory.intake import MemoryIntake
 from sidecar.adapters.memory.model import ScriptedModel, fails, says
 from sidecar.errors import Permanent
 from sidecar.models.trace import TRACE, within_trace
 from sidecar.ports.bus import Lane
-from sidecar.tracing import Subject, Tracer
+from sidecar.telemetry import conventions
+from sidecar.telemetry.tracing import Subject, Tracer
 from tests.support.replica import MODEL, Bench, bench
 from tests.support.tool_jobs import Providers, by_turn, call
 

@@ -9,7 +9,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from sidecar.models.stats import Stats
-from sidecar.tally import OTHERS, Histogram, Tally
+from sidecar.telemetry.counters import OTHERS, Histogram, Tally
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from sidecar import conventions as names
 from sidecar.errors import SidecarError, StartupError
 from sidecar.models.call import ModelCall, ModelReply
 from sidecar.models.result import Result
 from sidecar.models.trace import TRACE, trace_of
+from sidecar.telemetry import conventions as names
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from sidecar.models.replica import Outcome
 from sidecar.ports.bus import ModelClient, ToolBus, ToolCall
 from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.roles import Work
-from sidecar.tracing import Subject, Tracer
+from sidecar.telemetry.tracing import Subject, Tracer
 
 
 def subject_of(opened: Opened) -> Subject:

@@ -29,8 +29,8 @@ from sidecar.models.stats import (
 from sidecar.ports.bus import Lane
 from sidecar.request_handler.budget import USD
 from sidecar.request_handler.meter import Meter
-from sidecar.request_handler.queues import Queues
 from sidecar.request_handler.schedule import Scheduler
+from sidecar.telemetry.queues import Queues
 
 _CLASSES: tuple[JobClass, ...] = get_args(JobClass)
 _HEALTH: Mapping[Phase, ModelHealth] = {
