@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import msgspec
 
-from sidecar.accounting import dearest_factor
 from sidecar.config.settings import BedrockSettings, JobsSettings, Policy, TenantPolicy
+from sidecar.conversation.tool_selection import Toolbox, specs
+from sidecar.conversation.tool_turn import Offered
+from sidecar.conversation.usage import dearest_factor
 from sidecar.coordinator.service import Coordinator, Selection
 from sidecar.errors import InvalidRequest, Permanent, SidecarError
-from sidecar.job_manager.tool_turn import Offered
 from sidecar.models.call import CallLimits, ModelCall, ToolSpec
 from sidecar.models.facts import RunFacts
 from sidecar.models.profile import Candidate
@@ -22,7 +23,6 @@ from sidecar.request_handler.classification import classify
 from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.estimate import request_tokens
 from sidecar.request_handler.tickets import Ticket
-from sidecar.toolbox import Toolbox, specs
 
 _Remembered = tuple[Selection, int, "weakref.ref[Opened]"]
 

@@ -15,15 +15,18 @@ from collections.abc import Callable
 import msgspec
 
 from sidecar.asking import Asker
-from sidecar.calling import Share
 from sidecar.config.settings import JobsSettings
+from sidecar.conversation.model_calls import Share
+from sidecar.conversation.recovery import Journals
+from sidecar.conversation.repair import Repairing
+from sidecar.conversation.tenant_budget import Spending
+from sidecar.conversation.tool_selection import has_named
 from sidecar.errors import Conflict, InvalidRequest, JobCancelled, SidecarError
 from sidecar.job_manager.claiming import Taken
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.limits import left_to_the_next_reading, time_limits
 from sidecar.job_manager.service import JobManager
 from sidecar.job_manager.transitions import bound
-from sidecar.journals import Journals
 from sidecar.models.call import ModelReply
 from sidecar.models.event import Status
 from sidecar.models.facts import RunFacts
@@ -35,14 +38,11 @@ from sidecar.models.trace import within_trace
 from sidecar.objects import Objects
 from sidecar.ports.bus import Clock, Lane, Stored
 from sidecar.prompts import Prompts
-from sidecar.repairing import Repairing
 from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.tickets import Blocked, Ticket
 from sidecar.response_formatter import formatter, structured
 from sidecar.response_formatter.screen import Screen
 from sidecar.response_formatter.screening import Screening
-from sidecar.spending import Spending
-from sidecar.toolbox import has_named
 
 log = logging.getLogger(__name__)
 

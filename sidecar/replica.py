@@ -5,18 +5,23 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from sidecar import __version__
-from sidecar.accounting import appraise
 from sidecar.asking import Asker
-from sidecar.calling import Caller
-from sidecar.children import Children
 from sidecar.cluster.service import Cluster
 from sidecar.config.settings import Policy, Settings
-from sidecar.conversation import Conversation
+from sidecar.conversation.child_jobs import Children
+from sidecar.conversation.model_calls import Caller
+from sidecar.conversation.recovery import Journals
+from sidecar.conversation.repair import Repairing
+from sidecar.conversation.tenant_budget import Spending
+from sidecar.conversation.tool_client import ToolCaller
+from sidecar.conversation.tool_execution import ToolRunner
+from sidecar.conversation.tool_selection import Toolbox
+from sidecar.conversation.turns import Conversation
+from sidecar.conversation.usage import appraise
 from sidecar.coordinator.service import Coordinator
 from sidecar.errors import InvalidRequest
 from sidecar.job_manager.queries import Queries
 from sidecar.job_manager.service import JobManager
-from sidecar.journals import Journals
 from sidecar.models.api import ModelsPage
 from sidecar.models.codec import encode
 from sidecar.models.profile import Limits
@@ -48,7 +53,6 @@ from sidecar.ports.bus import (
     ToolStore,
 )
 from sidecar.prompts import Prompts
-from sidecar.repairing import Repairing
 from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.meter import Meter
 from sidecar.request_handler.schedule import Scheduler
@@ -56,16 +60,12 @@ from sidecar.request_handler.service import RequestHandler
 from sidecar.request_handler.tickets import TenantCaps
 from sidecar.response_formatter.screening import Screening
 from sidecar.runtime.lifecycle import Tasks, logged
-from sidecar.spending import Spending
 from sidecar.telemetry.counters import Tally
 from sidecar.telemetry.stats import Books, Own, own_stats
 from sidecar.telemetry.traced_ports import TracedModels, TracedTools, TracedWork, subject_of
 from sidecar.telemetry.tracing import Tracer
 from sidecar.tool_registry.service import ToolRegistry
 from sidecar.tool_registry.signature import input_problem, output_problem
-from sidecar.toolbox import Toolbox
-from sidecar.toolcalls import ToolCaller
-from sidecar.toolrun import ToolRunner
 
 log = logging.getLogger(__name__)
 

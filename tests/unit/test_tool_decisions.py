@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.conversation import tool_output, tool_turn
+from sidecar.conversation.tool_turn import Offered
 from sidecar.errors import Permanent, SidecarError
 from sidecar.job_manager import journal as journals
-from sidecar.job_manager import tool_output, tool_turn
 from sidecar.job_manager.journal import Answer, Bill, Journal, Kept, Pin, Step
-from sidecar.job_manager.tool_turn import Offered
 from sidecar.models.call import ToolSpec
 from sidecar.models.codec import encode
 from sidecar.models.content import Message, TextBlock, ToolResultBlock, ToolUseBlock

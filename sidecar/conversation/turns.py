@@ -12,15 +12,17 @@ from typing import Literal
 
 import msgspec
 
-from sidecar.calling import Caller, Share
 from sidecar.config.settings import JobsSettings
+from sidecar.conversation import tool_turn
+from sidecar.conversation.model_calls import Caller, Share
+from sidecar.conversation.recovery import Journals
+from sidecar.conversation.tool_execution import Run, ToolRunner
+from sidecar.conversation.tool_selection import Toolbox, has_named, inline_names, specs
+from sidecar.conversation.tool_turn import Check, Offered
 from sidecar.coordinator.service import Selection
 from sidecar.errors import Permanent, SidecarError
-from sidecar.job_manager import tool_turn
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.journal import Answer, Journal, Pin, in_order, spoken
-from sidecar.job_manager.tool_turn import Check, Offered
-from sidecar.journals import Journals
 from sidecar.models.call import ModelCall, ModelReply
 from sidecar.models.content import Message, ToolUseBlock
 from sidecar.models.event import Status
@@ -30,8 +32,6 @@ from sidecar.models.request import ToolChoice
 from sidecar.models.result import Usage
 from sidecar.ports.bus import Clock
 from sidecar.request_handler.estimate import call_tokens, next_call_tokens
-from sidecar.toolbox import Toolbox, has_named, inline_names, specs
-from sidecar.toolrun import Run, ToolRunner
 
 # A job that waits longer than this for room for its next turn says so.
 SAY_WAITING_S = 0.1

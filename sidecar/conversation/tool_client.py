@@ -4,11 +4,11 @@ import re
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+from sidecar.conversation.tool_output import clean, error_text, parse, shown
+from sidecar.conversation.tool_turn import Wanted, error_block, idempotency_key
 from sidecar.errors import BusUnavailable, Permanent, SidecarError, Temporary
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.journal import Kept
-from sidecar.job_manager.tool_output import clean, error_text, parse, shown
-from sidecar.job_manager.tool_turn import Wanted, error_block, idempotency_key
 from sidecar.models.base import rfc3339
 from sidecar.models.codec import encode
 from sidecar.models.event import ToolActivity

@@ -1,6 +1,6 @@
 """What a job with tools has left in the journal: read by its next owner, forgotten at its end."""
 
-from sidecar.children import Children
+from sidecar.conversation.child_jobs import Children
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.journal import Journal, read, restore, unseen
 from sidecar.job_manager.persist import keep_trying

@@ -2,8 +2,8 @@
 
 import msgspec
 
-from sidecar.calling import Share
-from sidecar.conversation import Conversation
+from sidecar.conversation.model_calls import Share
+from sidecar.conversation.turns import Conversation
 from sidecar.coordinator.service import Selection
 from sidecar.errors import Conflict, JobCancelled, SidecarError
 from sidecar.job_manager.job import OwnedJob

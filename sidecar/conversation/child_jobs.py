@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sidecar.config.settings import JobTool
+from sidecar.conversation.tool_client import Made, failed, returned
+from sidecar.conversation.tool_output import clean
+from sidecar.conversation.tool_turn import Wanted
 from sidecar.errors import BusRefused, BusUnavailable, Permanent
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.persist import keep_trying
-from sidecar.job_manager.tool_output import clean
-from sidecar.job_manager.tool_turn import Wanted
 from sidecar.models.base import FieldError
 from sidecar.models.codec import decode_event, encode
 from sidecar.models.content import Message
@@ -20,7 +21,6 @@ from sidecar.models.subjects import HEADER_DEPTH, HEADER_JOB_ID, is_name
 from sidecar.models.trace import TRACE, trace_of
 from sidecar.ports.bus import Clock, Intake, JobStore, Lane, Publisher
 from sidecar.runtime.lifecycle import logged, within
-from sidecar.toolcalls import Made, failed, returned
 
 log = logging.getLogger(__name__)
 

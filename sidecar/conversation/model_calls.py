@@ -6,8 +6,9 @@ from typing import Protocol
 
 import msgspec
 
-from sidecar import accounting
-from sidecar.aiming import aimed
+from sidecar.conversation import usage
+from sidecar.conversation.aiming import aimed
+from sidecar.conversation.tenant_budget import Spending
 from sidecar.coordinator.fallback import Failure, Final, Retry, Wait
 from sidecar.coordinator.health import Success
 from sidecar.coordinator.service import Coordinator, Selection
@@ -21,7 +22,6 @@ from sidecar.models.profile import Candidate
 from sidecar.models.result import Usage
 from sidecar.ports.bus import Clock, ModelClient
 from sidecar.response_formatter.formatter import error_info
-from sidecar.spending import Spending
 
 # A whole answer gives no sign of life while it is made; one that takes longer than at this rate has stalled.
 SLOWEST_TOKENS_A_S = 10.0
@@ -215,21 +215,21 @@ class Caller:
             reply = await self._reply(run, call)
         except asyncio.CancelledError:
             self._coordinator.abandon(call.candidate, now=self._clock.now())
-            accounting.note(call, facts, outcome="cancelled", seconds=self._clock.monotonic() - started)
-            accounting.guess(call, facts, coordinator=self._coordinator)
+            usage.note(call, facts, outcome="cancelled", seconds=self._clock.monotonic() - started)
+            usage.guess(call, facts, coordinator=self._coordinator)
             raise
         except JobCancelled:
             raise
         except SidecarError as e:
             seconds = self._clock.monotonic() - started
             self._coordinator.observe(call.candidate, e, now=self._clock.now())
-            accounting.note(call, facts, outcome="error", seconds=seconds, error=error_info(e))
+            usage.note(call, facts, outcome="error", seconds=seconds, error=error_info(e))
             if facts.has_streamed or facts.heard_chars:
-                accounting.guess(call, facts, coordinator=self._coordinator)
+                usage.guess(call, facts, coordinator=self._coordinator)
             return e
         seconds = self._clock.monotonic() - started
-        accounting.note(call, facts, outcome="ok", seconds=seconds)
-        accounting.count(call, reply, facts, coordinator=self._coordinator)
+        usage.note(call, facts, outcome="ok", seconds=seconds)
+        usage.count(call, reply, facts, coordinator=self._coordinator)
         try:
             await self._spending.settle(run.job, facts)
         finally:

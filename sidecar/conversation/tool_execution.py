@@ -7,11 +7,12 @@ from typing import Any
 
 import msgspec
 
-from sidecar.calling import Share
-from sidecar.children import Children
+from sidecar.conversation.child_jobs import Children
+from sidecar.conversation.model_calls import Share
+from sidecar.conversation.tool_client import Made, ToolCaller, called, failed
+from sidecar.conversation.tool_turn import Offered, Plan, Wanted, unmarked
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.journal import Answer, Journal, Kept, Step, bill_of
-from sidecar.job_manager.tool_turn import Offered, Plan, Wanted, unmarked
 from sidecar.models.codec import encode
 from sidecar.models.event import Status, ToolActivity
 from sidecar.models.facts import RunFacts
@@ -19,7 +20,6 @@ from sidecar.models.result import ErrorInfo
 from sidecar.ports.bus import Clock
 from sidecar.ports.bus import Journal as JournalPort
 from sidecar.request_handler.budget import USD
-from sidecar.toolcalls import Made, ToolCaller, called, failed
 
 # How long a job holds its slot while its tools run.
 PATIENCE_S = 0.05

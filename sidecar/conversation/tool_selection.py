@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from sidecar.config.settings import Policy
+from sidecar.conversation.tool_turn import Offered
 from sidecar.errors import Permanent
 from sidecar.job_manager.journal import Pin
-from sidecar.job_manager.tool_turn import Offered
 from sidecar.models.call import ToolSpec
 from sidecar.models.request import InlineTool, JobRequest
 from sidecar.models.tool import ToolInfo
