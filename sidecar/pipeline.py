@@ -21,6 +21,7 @@ from sidecar.conversation.recovery import Journals
 from sidecar.conversation.repair import Repairing
 from sidecar.conversation.tenant_budget import Spending
 from sidecar.conversation.tool_selection import has_named
+from sidecar.endpoints.objects import Objects
 from sidecar.errors import Conflict, InvalidRequest, JobCancelled, SidecarError
 from sidecar.job_manager.claiming import Taken
 from sidecar.job_manager.job import OwnedJob
@@ -35,7 +36,6 @@ from sidecar.models.replica import ENDED, Outcome
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
 from sidecar.models.trace import within_trace
-from sidecar.objects import Objects
 from sidecar.ports.bus import Clock, Lane, Stored
 from sidecar.prompts import Prompts
 from sidecar.request_handler.decode import Opened

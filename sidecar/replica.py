@@ -19,8 +19,9 @@ from sidecar.conversation.tool_selection import Toolbox
 from sidecar.conversation.turns import Conversation
 from sidecar.conversation.usage import appraise
 from sidecar.coordinator.service import Coordinator
+from sidecar.endpoints.jobs import Queries
+from sidecar.endpoints.objects import Objects
 from sidecar.errors import InvalidRequest
-from sidecar.job_manager.queries import Queries
 from sidecar.job_manager.service import JobManager
 from sidecar.models.api import ModelsPage
 from sidecar.models.codec import encode
@@ -28,7 +29,6 @@ from sidecar.models.profile import Limits
 from sidecar.models.result import Result, Usage
 from sidecar.models.stats import ReplicaState, Stats
 from sidecar.models.subjects import Subjects, is_name
-from sidecar.objects import Objects
 from sidecar.pipeline import Pipeline
 from sidecar.ports.bus import (
     Blobs,
