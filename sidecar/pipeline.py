@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 import msgspec
 
-from sidecar.asking import Asker
 from sidecar.config.settings import JobsSettings
 from sidecar.conversation.model_calls import Share
 from sidecar.conversation.recovery import Journals
@@ -37,8 +36,9 @@ from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
 from sidecar.models.trace import within_trace
 from sidecar.ports.bus import Clock, Lane, Stored
-from sidecar.prompts import Prompts
 from sidecar.request_handler.decode import Opened
+from sidecar.request_handler.planner import Asker
+from sidecar.request_handler.prompts import Prompts
 from sidecar.request_handler.tickets import Blocked, Ticket
 from sidecar.response_formatter import formatter, structured
 from sidecar.response_formatter.screen import Screen

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from sidecar import __version__
-from sidecar.asking import Asker
 from sidecar.cluster.service import Cluster
 from sidecar.config.settings import Policy, Settings
 from sidecar.conversation.child_jobs import Children
@@ -52,9 +51,10 @@ from sidecar.ports.bus import (
     ToolBus,
     ToolStore,
 )
-from sidecar.prompts import Prompts
 from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.meter import Meter
+from sidecar.request_handler.planner import Asker
+from sidecar.request_handler.prompts import Prompts
 from sidecar.request_handler.schedule import Scheduler
 from sidecar.request_handler.service import RequestHandler
 from sidecar.request_handler.tickets import TenantCaps
