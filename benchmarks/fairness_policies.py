@@ -6,9 +6,9 @@ from math import inf
 
 from benchmarks.fairness_model import POOL, Call, Job, World
 from sidecar.ports.bus import Lane
-from sidecar.request_handler.quota import Pool
-from sidecar.request_handler.schedule import Scheduler
-from sidecar.request_handler.tickets import Grant, TenantCaps, Ticket
+from sidecar.scheduler.quota import Pool
+from sidecar.scheduler.schedule import Scheduler
+from sidecar.scheduler.tickets import Grant, TenantCaps, Ticket
 
 CLASSES = {"interactive": 100.0, "standard": 20.0, "batch": 1.0}
 COLD_RATIO = 0.25

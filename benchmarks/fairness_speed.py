@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from sidecar.models.profile import Limits
 from sidecar.ports.bus import Lane
-from sidecar.request_handler.schedule import Scheduler
-from sidecar.request_handler.tickets import Ticket
+from sidecar.scheduler.schedule import Scheduler
+from sidecar.scheduler.tickets import Ticket
 
 POOLS = ("model@us-east-1",)
 CLASSES = {"interactive": 100.0, "standard": 20.0, "batch": 1.0}

@@ -52,14 +52,14 @@ from sidecar.ports.bus import (
     ToolStore,
 )
 from sidecar.request_handler.decode import Opened
-from sidecar.request_handler.meter import Meter
 from sidecar.request_handler.planner import Asker
 from sidecar.request_handler.prompts import Prompts
-from sidecar.request_handler.schedule import Scheduler
 from sidecar.request_handler.service import RequestHandler
-from sidecar.request_handler.tickets import TenantCaps
 from sidecar.response_formatter.screening import Screening
 from sidecar.runtime.lifecycle import Tasks, logged
+from sidecar.scheduler.meter import Meter
+from sidecar.scheduler.schedule import Scheduler
+from sidecar.scheduler.tickets import TenantCaps
 from sidecar.telemetry.counters import Tally
 from sidecar.telemetry.stats import Books, Own, own_stats
 from sidecar.telemetry.traced_ports import TracedModels, TracedTools, TracedWork, subject_of

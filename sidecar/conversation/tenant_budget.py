@@ -17,9 +17,9 @@ from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.persist import keep_trying
 from sidecar.models.facts import RunFacts
 from sidecar.ports.bus import Clock, ClusterBus, SpendLedger
-from sidecar.request_handler.budget import DAY_S, USD
-from sidecar.request_handler.schedule import Scheduler
 from sidecar.runtime.lifecycle import Tasks, Waker, logged, within
+from sidecar.scheduler.schedule import Scheduler
+from sidecar.scheduler.tenants import DAY_S, USD
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from sidecar.models.facts import RunFacts
 from sidecar.models.result import ErrorInfo
 from sidecar.ports.bus import Clock
 from sidecar.ports.bus import Journal as JournalPort
-from sidecar.request_handler.budget import USD
+from sidecar.scheduler.tenants import USD
 
 # How long a job holds its slot while its tools run.
 PATIENCE_S = 0.05

@@ -5,8 +5,8 @@ from itertools import islice
 from typing import NamedTuple
 
 from sidecar.ports.bus import Lane
-from sidecar.request_handler.schedule import Scheduler
-from sidecar.request_handler.tickets import Blocked, BlockedBy, Ticket
+from sidecar.scheduler.schedule import Scheduler
+from sidecar.scheduler.tickets import Blocked, BlockedBy, Ticket
 
 BLOCKED_S = 1.0
 LOOKS_A_ROUND = 256

@@ -18,11 +18,11 @@ from sidecar.request_handler.blocked import Teller, Telling
 from sidecar.request_handler.reader import Reader, fetch
 from sidecar.request_handler.reservation import Reservation
 from sidecar.request_handler.roles import Crew, Work
-from sidecar.request_handler.schedule import Scheduler
 from sidecar.request_handler.share import apply, ticket_of
-from sidecar.request_handler.tickets import Grant, Ticket
 from sidecar.request_handler.worker import Record, Worker
 from sidecar.runtime.lifecycle import Tasks, logged
+from sidecar.scheduler.schedule import Scheduler
+from sidecar.scheduler.tickets import Grant, Ticket
 
 log = logging.getLogger(__name__)
 

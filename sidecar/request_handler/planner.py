@@ -22,7 +22,7 @@ from sidecar.request_handler.admission import Asked
 from sidecar.request_handler.classification import classify
 from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.estimate import request_tokens
-from sidecar.request_handler.tickets import Ticket
+from sidecar.scheduler.tickets import Ticket
 
 _Remembered = tuple[Selection, int, "weakref.ref[Opened]"]
 

@@ -10,9 +10,9 @@ from sidecar.ports.bus import Clock, Doorbell, Intake, Lane, StoredRequest
 from sidecar.request_handler.admission import queue_full
 from sidecar.request_handler.decode import Opened, open_request
 from sidecar.request_handler.lanes import Index, LaneIndex
-from sidecar.request_handler.schedule import Scheduler
-from sidecar.request_handler.tickets import Ticket
 from sidecar.runtime.lifecycle import Tasks
+from sidecar.scheduler.schedule import Scheduler
+from sidecar.scheduler.tickets import Ticket
 
 log = logging.getLogger(__name__)
 

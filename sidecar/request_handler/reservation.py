@@ -7,9 +7,9 @@ from sidecar.errors import Permanent, SidecarError
 from sidecar.models.replica import Held, Outcome, Wish
 from sidecar.models.result import Usage
 from sidecar.ports.bus import Clock
-from sidecar.request_handler.quota import Throttle
-from sidecar.request_handler.schedule import Scheduler
-from sidecar.request_handler.tickets import Grant
+from sidecar.scheduler.quota import Throttle
+from sidecar.scheduler.schedule import Scheduler
+from sidecar.scheduler.tickets import Grant
 
 Answer = Callable[["Reservation", int, str | None, SidecarError | None], None]
 

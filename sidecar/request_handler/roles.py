@@ -7,7 +7,7 @@ from sidecar.models.replica import Offer, Op, Outcome, Turn
 from sidecar.ports.bus import Lane, Stored
 from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.share import JobShare
-from sidecar.request_handler.tickets import Blocked, Ticket
+from sidecar.scheduler.tickets import Blocked, Ticket
 
 
 class Work(Protocol):

@@ -7,8 +7,8 @@ import msgspec
 
 from sidecar.errors import SidecarError
 from sidecar.ports.bus import Checkpoints, Clock
-from sidecar.request_handler.schedule import Scheduler
 from sidecar.runtime.lifecycle import logged
+from sidecar.scheduler.schedule import Scheduler
 
 log = logging.getLogger(__name__)
 

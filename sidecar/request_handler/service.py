@@ -10,9 +10,9 @@ from sidecar.ports.bus import Checkpoints, Clock, Doorbell, Intake, Lane
 from sidecar.request_handler.leading import Leader
 from sidecar.request_handler.roles import Crew, Work
 from sidecar.request_handler.saving import Saver
-from sidecar.request_handler.schedule import Scheduler
 from sidecar.request_handler.worker import Worker
 from sidecar.runtime.lifecycle import Tasks
+from sidecar.scheduler.schedule import Scheduler
 
 MOST_MARKS = 20_000
 

@@ -10,8 +10,8 @@ from sidecar.errors import DailyQuotaExhausted, ModelUnavailable, SidecarError, 
 from sidecar.models.replica import ENDED, Held, Offer, Op, OpKind, Outcome, Wish
 from sidecar.models.result import Usage
 from sidecar.ports.bus import Clock, Lane
-from sidecar.request_handler.quota import Throttle
-from sidecar.request_handler.tickets import Ticket
+from sidecar.scheduler.quota import Throttle
+from sidecar.scheduler.tickets import Ticket
 
 
 class Seat(Protocol):

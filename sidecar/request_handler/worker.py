@@ -11,8 +11,8 @@ from sidecar.request_handler.decode import Opened, open_request
 from sidecar.request_handler.reader import fetch
 from sidecar.request_handler.roles import Crew, Work
 from sidecar.request_handler.share import DistantSeat, JobShare, Seat, ticket_of
-from sidecar.request_handler.tickets import Ticket
 from sidecar.runtime.lifecycle import Tasks, within
+from sidecar.scheduler.tickets import Ticket
 
 log = logging.getLogger(__name__)
 

@@ -27,9 +27,9 @@ from sidecar.models.stats import (
     TenantStats,
 )
 from sidecar.ports.bus import Lane
-from sidecar.request_handler.budget import USD
-from sidecar.request_handler.meter import Meter
-from sidecar.request_handler.schedule import Scheduler
+from sidecar.scheduler.meter import Meter
+from sidecar.scheduler.schedule import Scheduler
+from sidecar.scheduler.tenants import USD
 from sidecar.telemetry.queues import Queues
 
 _CLASSES: tuple[JobClass, ...] = get_args(JobClass)

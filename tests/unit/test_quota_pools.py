@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 from sidecar.models.profile import Limits
-from sidecar.request_handler.quota import BURST_S, UTILISATION, Bucket, Pool
+from sidecar.scheduler.quota import BURST_S, UTILISATION, Bucket, Pool
 
 TPM = 60_000
 RATE = TPM * UTILISATION / 60

@@ -9,9 +9,9 @@ from sidecar.errors import JobCancelled, Permanent, SidecarError
 from sidecar.ports.bus import Lane
 from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.reader import Reader
-from sidecar.request_handler.schedule import Scheduler
-from sidecar.request_handler.tickets import Ticket
 from sidecar.runtime.lifecycle import Tasks
+from sidecar.scheduler.schedule import Scheduler
+from sidecar.scheduler.tickets import Ticket
 
 LANE = Lane("acme", "standard")
 REQUEST = b'{"messages": [{"role": "user", "content": "hi"}]}'

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from sidecar.errors import Permanent
 from sidecar.models.profile import Limits
 from sidecar.ports.bus import Lane
-from sidecar.request_handler.budget import DAY_S, USD
-from sidecar.request_handler.schedule import Scheduler
-from sidecar.request_handler.tickets import TenantCaps, Ticket
+from sidecar.scheduler.schedule import Scheduler
+from sidecar.scheduler.tenants import DAY_S, USD
+from sidecar.scheduler.tickets import TenantCaps, Ticket
 
 DAY = 20_000
 POOL = "model@us-east-1"

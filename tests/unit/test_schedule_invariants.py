@@ -6,8 +6,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from sidecar.models.profile import Limits
 from sidecar.ports.bus import Lane
-from sidecar.request_handler.schedule import Scheduler
-from sidecar.request_handler.tickets import Grant, TenantCaps, Ticket
+from sidecar.scheduler.schedule import Scheduler
+from sidecar.scheduler.tickets import Grant, TenantCaps, Ticket
 
 CLASSES = {"interactive": 100.0, "standard": 20.0, "batch": 1.0}
 TENANTS = ("a", "b", "c")

@@ -11,8 +11,8 @@ from hypothesis import given
 from sidecar.errors import Permanent
 from sidecar.models.profile import Limits
 from sidecar.ports.bus import Lane
-from sidecar.request_handler.schedule import Scheduler
-from sidecar.request_handler.tickets import Blocked, Grant, TenantCaps, Ticket
+from sidecar.scheduler.schedule import Scheduler
+from sidecar.scheduler.tickets import Blocked, Grant, TenantCaps, Ticket
 
 CLASSES = {"interactive": 100.0, "standard": 20.0, "batch": 1.0}
 WIDE = Limits(tokens_per_minute=10**9)

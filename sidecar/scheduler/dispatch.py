@@ -9,14 +9,14 @@ from itertools import count
 from math import inf
 
 from sidecar.errors import Permanent
-from sidecar.request_handler.backlog import Backlog
-from sidecar.request_handler.budget import refusal
-from sidecar.request_handler.caps import Tenant
-from sidecar.request_handler.fair_share import FairShare, Flow, Line, Share
-from sidecar.request_handler.ledger import Ledger
-from sidecar.request_handler.quota import Pool
-from sidecar.request_handler.tickets import Denied, Grant, Ticket
-from sidecar.request_handler.turns import Turns
+from sidecar.scheduler.backlog import Backlog
+from sidecar.scheduler.caps import Tenant
+from sidecar.scheduler.fair_share import FairShare, Flow, Line, Share
+from sidecar.scheduler.ledger import Ledger
+from sidecar.scheduler.quota import Pool
+from sidecar.scheduler.tenants import refusal
+from sidecar.scheduler.tickets import Denied, Grant, Ticket
+from sidecar.scheduler.turns import Turns
 
 
 class Dispatch:

@@ -16,16 +16,16 @@ from sidecar.errors import Permanent
 from sidecar.models.profile import Limits
 from sidecar.models.result import Usage
 from sidecar.ports.bus import Lane
-from sidecar.request_handler import checkpoint, outlook
-from sidecar.request_handler.backlog import Backlog
-from sidecar.request_handler.budget import Price
-from sidecar.request_handler.dispatch import Dispatch
-from sidecar.request_handler.fair_share import FairShare
-from sidecar.request_handler.ledger import Ledger
-from sidecar.request_handler.meter import Meter
-from sidecar.request_handler.quota import Throttle
-from sidecar.request_handler.tickets import Blocked, Denied, Dropped, Grant, TenantCaps, Ticket
-from sidecar.request_handler.turns import Turn, Turns
+from sidecar.scheduler import checkpoint, wait_estimate
+from sidecar.scheduler.backlog import Backlog
+from sidecar.scheduler.dispatch import Dispatch
+from sidecar.scheduler.fair_share import FairShare
+from sidecar.scheduler.ledger import Ledger
+from sidecar.scheduler.meter import Meter
+from sidecar.scheduler.quota import Throttle
+from sidecar.scheduler.tenants import Price
+from sidecar.scheduler.tickets import Blocked, Denied, Dropped, Grant, TenantCaps, Ticket
+from sidecar.scheduler.turns import Turn, Turns
 
 
 class Scheduler:
@@ -272,7 +272,9 @@ class Scheduler:
 
     def blocked(self, lane: Lane, *, now: float) -> Blocked | None:
         """Why nothing of a lane runs further; None when it has nothing queued or is simply not next."""
-        return outlook.blocked(lane, backlog=self.backlog, ledger=self.ledger, held=self.dispatch.held, now=now)
+        return wait_estimate.blocked(
+            lane, backlog=self.backlog, ledger=self.ledger, held=self.dispatch.held, now=now
+        )
 
     def is_head(self, ticket: Ticket) -> bool:
         """Whether the ticket is the next of its lane, for its pools."""
@@ -282,13 +284,13 @@ class Scheduler:
 
     def wait_s(self, ticket: Ticket, *, ahead: int, now: float) -> float:
         """How long a ticket of a lane with `ahead` jobs before it waits at most, at the lane's fair rate (s)."""
-        return outlook.wait_s(
+        return wait_estimate.wait_s(
             ticket, ahead=ahead, backlog=self.backlog, ledger=self.ledger, held=self.dispatch.held, now=now
         )
 
     def stats(self, *, now: float, max_lanes: int = 100) -> dict[str, Any]:
         """What operators ask: slots, pools, classes, and the lanes with most in hand. JSON-able. O(lanes)."""
-        return outlook.stats(
+        return wait_estimate.stats(
             backlog=self.backlog,
             ledger=self.ledger,
             turns=self.turns.count,

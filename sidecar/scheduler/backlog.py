@@ -10,10 +10,10 @@ from math import inf
 
 from sidecar.errors import ErrorCode, SidecarError
 from sidecar.ports.bus import Lane
-from sidecar.request_handler.caps import Tenant
-from sidecar.request_handler.fair_share import FairShare, Flow, Pools, Queue
-from sidecar.request_handler.ledger import Ledger
-from sidecar.request_handler.tickets import Dropped, Ticket
+from sidecar.scheduler.caps import Tenant
+from sidecar.scheduler.fair_share import FairShare, Flow, Pools, Queue
+from sidecar.scheduler.ledger import Ledger
+from sidecar.scheduler.tickets import Dropped, Ticket
 
 CREDIT_S = 2.0
 GROWN_WINDOW = 64

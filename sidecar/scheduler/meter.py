@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from sidecar.models.result import Usage
 from sidecar.ports.bus import Lane
-from sidecar.request_handler.budget import DAY_S
-from sidecar.request_handler.tickets import Grant, Ticket
+from sidecar.scheduler.tenants import DAY_S
+from sidecar.scheduler.tickets import Grant, Ticket
 
 SAMPLES = 128
 WINDOW_S = 60.0

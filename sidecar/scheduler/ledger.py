@@ -4,11 +4,11 @@ from collections.abc import Callable
 from math import inf
 
 from sidecar.models.profile import Limits
-from sidecar.request_handler.budget import DAY_S, Budget, Price, money_of
-from sidecar.request_handler.caps import Tenant
-from sidecar.request_handler.fair_share import FairShare, Flow
-from sidecar.request_handler.quota import SETUP_TOKENS, Pool
-from sidecar.request_handler.tickets import Grant, TenantCaps, Ticket
+from sidecar.scheduler.caps import Tenant
+from sidecar.scheduler.fair_share import FairShare, Flow
+from sidecar.scheduler.quota import SETUP_TOKENS, Pool
+from sidecar.scheduler.tenants import DAY_S, Budget, Price, money_of
+from sidecar.scheduler.tickets import Grant, TenantCaps, Ticket
 
 RATIO_STEP = 0.2
 

@@ -6,10 +6,10 @@ the bucket holds what its head needs.
 
 from math import inf
 
-from sidecar.request_handler.budget import USD, Budget
-from sidecar.request_handler.fair_share import Flow
-from sidecar.request_handler.quota import BURST_S, Bucket
-from sidecar.request_handler.tickets import TenantCaps
+from sidecar.scheduler.fair_share import Flow
+from sidecar.scheduler.quota import BURST_S, Bucket
+from sidecar.scheduler.tenants import USD, Budget
+from sidecar.scheduler.tickets import TenantCaps
 
 
 class Tenant:

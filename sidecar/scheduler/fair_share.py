@@ -18,7 +18,7 @@ from itertools import count
 from typing import Any
 
 from sidecar.ports.bus import Lane
-from sidecar.request_handler.tickets import Ticket
+from sidecar.scheduler.tickets import Ticket
 
 Pools = frozenset[str]
 COLD_RATIO = 0.25

@@ -10,7 +10,7 @@ from math import ceil, inf
 
 from sidecar.errors import Permanent
 from sidecar.models.base import rfc3339
-from sidecar.request_handler.tickets import Ticket
+from sidecar.scheduler.tickets import Ticket
 
 DAY_S = 86_400.0
 USD = 1_000_000

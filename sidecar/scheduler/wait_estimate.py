@@ -5,10 +5,10 @@ from math import inf
 from typing import Any
 
 from sidecar.ports.bus import Lane
-from sidecar.request_handler.backlog import Backlog, LaneState
-from sidecar.request_handler.fair_share import Queue, Share
-from sidecar.request_handler.ledger import Ledger
-from sidecar.request_handler.tickets import Blocked, Ticket
+from sidecar.scheduler.backlog import Backlog, LaneState
+from sidecar.scheduler.fair_share import Queue, Share
+from sidecar.scheduler.ledger import Ledger
+from sidecar.scheduler.tickets import Blocked, Ticket
 
 
 def blocked(

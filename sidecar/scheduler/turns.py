@@ -4,9 +4,9 @@ from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import count
 
-from sidecar.request_handler.caps import Tenant
-from sidecar.request_handler.fair_share import FairShare, Flow, Pools, Share
-from sidecar.request_handler.tickets import Grant, Ticket
+from sidecar.scheduler.caps import Tenant
+from sidecar.scheduler.fair_share import FairShare, Flow, Pools, Share
+from sidecar.scheduler.tickets import Grant, Ticket
 
 TurnKey = tuple[Pools, bool]
 

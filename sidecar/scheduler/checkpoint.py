@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sidecar.ports.bus import Lane
-from sidecar.request_handler.backlog import Backlog
-from sidecar.request_handler.fair_share import Flow, Market
-from sidecar.request_handler.ledger import Ledger
+from sidecar.scheduler.backlog import Backlog
+from sidecar.scheduler.fair_share import Flow, Market
+from sidecar.scheduler.ledger import Ledger
 
 VERSION = 1
 MAX_LANES = 20_000
