@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from botocore.eventstream import EventStreamBuffer
 
+from sidecar.coordinator.token_estimate import call_tokens, request_tokens
 from sidecar.models.call import ToolSpec
 from sidecar.models.content import (
     Block,
@@ -29,7 +30,6 @@ from sidecar.models.content import (
 )
 from sidecar.models.profile import Family
 from sidecar.models.request import JobRequest, OutputSpec
-from sidecar.request_handler.estimate import call_tokens, request_tokens
 
 RECORDINGS = Path(__file__).parents[2] / "shared" / "recordings" / "bedrock_converse.jsonl"
 

@@ -20,6 +20,7 @@ from sidecar.conversation.tool_execution import Run, ToolRunner
 from sidecar.conversation.tool_selection import Toolbox, has_named, inline_names, specs
 from sidecar.conversation.tool_turn import Check, Offered
 from sidecar.coordinator.service import Selection
+from sidecar.coordinator.token_estimate import call_tokens, next_call_tokens
 from sidecar.errors import Permanent, SidecarError
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.journal import Answer, Journal, Pin, in_order, spoken
@@ -31,7 +32,6 @@ from sidecar.models.profile import Candidate
 from sidecar.models.request import ToolChoice
 from sidecar.models.result import Usage
 from sidecar.ports.bus import Clock
-from sidecar.request_handler.estimate import call_tokens, next_call_tokens
 
 # A job that waits longer than this for room for its next turn says so.
 SAY_WAITING_S = 0.1

@@ -5,6 +5,7 @@ from typing import Literal
 
 from sidecar.coordinator.cost import LONG_TTL_FACTOR, TIER_FACTORS
 from sidecar.coordinator.service import Coordinator
+from sidecar.coordinator.token_estimate import request_tokens
 from sidecar.errors import InvalidRequest
 from sidecar.job_manager.succession import LastCall, Price
 from sidecar.models.call import ModelCall, ModelReply
@@ -14,7 +15,6 @@ from sidecar.models.facts import RunFacts
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Attempt, ErrorInfo, Usage
 from sidecar.ports.bus import StoredRequest
-from sidecar.request_handler.estimate import request_tokens
 
 # Rough, and said to be: used where the provider told nothing (a call that was broken off).
 CHARACTERS_A_TOKEN = 4

@@ -11,6 +11,7 @@ from sidecar.conversation.tool_selection import Toolbox, specs
 from sidecar.conversation.tool_turn import Offered
 from sidecar.conversation.usage import dearest_factor
 from sidecar.coordinator.service import Coordinator, Selection
+from sidecar.coordinator.token_estimate import request_tokens
 from sidecar.errors import InvalidRequest, Permanent, SidecarError
 from sidecar.models.call import CallLimits, ModelCall, ToolSpec
 from sidecar.models.facts import RunFacts
@@ -21,7 +22,6 @@ from sidecar.request_handler import admission
 from sidecar.request_handler.admission import Asked
 from sidecar.request_handler.classification import classify
 from sidecar.request_handler.decode import Opened
-from sidecar.request_handler.estimate import request_tokens
 from sidecar.scheduler.tickets import Ticket
 
 _Remembered = tuple[Selection, int, "weakref.ref[Opened]"]

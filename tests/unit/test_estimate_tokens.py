@@ -9,10 +9,7 @@ import pytest
 from hypothesis import given
 
 from benchmarks.fairness_estimate import measure
-from sidecar.models.call import ToolSpec
-from sidecar.models.content import DocumentBlock, ImageBlock, Message, Source, TextBlock, ToolResultBlock
-from sidecar.models.request import InlineTool, JobRequest, OutputSpec
-from sidecar.request_handler.estimate import (
+from sidecar.coordinator.token_estimate import (
     RULES,
     call_tokens,
     document_tokens,
@@ -22,6 +19,9 @@ from sidecar.request_handler.estimate import (
     request_tokens,
     text_tokens,
 )
+from sidecar.models.call import ToolSpec
+from sidecar.models.content import DocumentBlock, ImageBlock, Message, Source, TextBlock, ToolResultBlock
+from sidecar.models.request import InlineTool, JobRequest, OutputSpec
 
 MEASURED = measure()
 
