@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from sidecar import __version__
+from sidecar.cluster.request_service import RequestHandler
 from sidecar.cluster.service import Cluster
 from sidecar.config.settings import Policy, Settings
 from sidecar.conversation.child_jobs import Children
@@ -54,7 +55,6 @@ from sidecar.ports.bus import (
 from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.planner import Asker
 from sidecar.request_handler.prompts import Prompts
-from sidecar.request_handler.service import RequestHandler
 from sidecar.response_formatter.screening import Screening
 from sidecar.runtime.lifecycle import Tasks, logged
 from sidecar.scheduler.meter import Meter

@@ -9,12 +9,12 @@ import secrets
 from collections.abc import Callable, Mapping
 
 from sidecar.cluster import messages
-from sidecar.cluster.census import Census
 from sidecar.cluster.grants import Workers
 from sidecar.cluster.host import Host
 from sidecar.cluster.membership import BEAT_S, JOBS_A_BEAT, RETURN_S, Members
 from sidecar.cluster.office import Office
 from sidecar.cluster.outbox import Outbox
+from sidecar.cluster.restarts import Census
 from sidecar.errors import BusUnavailable, SidecarError
 from sidecar.models.replica import (
     Disowned,

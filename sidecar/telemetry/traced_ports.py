@@ -5,11 +5,11 @@ from typing import Any
 
 import msgspec
 
+from sidecar.cluster.roles import Work
 from sidecar.models.call import ModelCall, ModelDelta, ModelReply
 from sidecar.models.replica import Outcome
 from sidecar.ports.bus import ModelClient, ToolBus, ToolCall
 from sidecar.request_handler.decode import Opened
-from sidecar.request_handler.roles import Work
 from sidecar.telemetry.tracing import Subject, Tracer
 
 

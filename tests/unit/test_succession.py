@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sidecar.adapters.memory.faults import Fault, no_faults
 from sidecar.adapters.memory.job_store import MemoryJobStore
 from sidecar.adapters.memory.model import Turn, says
-from sidecar.cluster.census import KEPT_S, MOST_KEPT, Start, with_start
+from sidecar.cluster.restarts import KEPT_S, MOST_KEPT, Start, with_start
 from sidecar.job_manager.claiming import SILENT_FACTOR, counts_against, crash_loop, is_last_chance
 from sidecar.job_manager.succession import LastCall, Price, inherited, last_call, with_lost
 from sidecar.models.base import rfc3339

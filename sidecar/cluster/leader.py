@@ -10,16 +10,16 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 
+from sidecar.cluster.reservation import Reservation
+from sidecar.cluster.roles import Crew, Work
+from sidecar.cluster.share import apply, ticket_of
+from sidecar.cluster.wait_reports import Teller, Telling
+from sidecar.cluster.worker import Record, Worker
 from sidecar.errors import Conflict, JobCancelled, Permanent, SidecarError
 from sidecar.models.replica import Held, Offer, Op, Outcome, Turn
 from sidecar.models.result import ErrorInfo
 from sidecar.ports.bus import Cancellable, Clock, Doorbell, Intake, Lane
-from sidecar.request_handler.blocked import Teller, Telling
 from sidecar.request_handler.reader import Reader, fetch
-from sidecar.request_handler.reservation import Reservation
-from sidecar.request_handler.roles import Crew, Work
-from sidecar.request_handler.share import apply, ticket_of
-from sidecar.request_handler.worker import Record, Worker
 from sidecar.runtime.lifecycle import Tasks, logged
 from sidecar.scheduler.schedule import Scheduler
 from sidecar.scheduler.tickets import Grant, Ticket

@@ -4,13 +4,13 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from sidecar.cluster.roles import Crew, Work
+from sidecar.cluster.share import DistantSeat, JobShare, Seat, ticket_of
 from sidecar.errors import BusUnavailable
 from sidecar.models.replica import ENDED, Held, Offer, Outcome
 from sidecar.ports.bus import Clock, Intake, Stored
 from sidecar.request_handler.decode import Opened, open_request
 from sidecar.request_handler.reader import fetch
-from sidecar.request_handler.roles import Crew, Work
-from sidecar.request_handler.share import DistantSeat, JobShare, Seat, ticket_of
 from sidecar.runtime.lifecycle import Tasks, within
 from sidecar.scheduler.tickets import Ticket
 

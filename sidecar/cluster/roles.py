@@ -2,11 +2,11 @@
 
 from typing import Protocol
 
+from sidecar.cluster.share import JobShare
 from sidecar.errors import SidecarError
 from sidecar.models.replica import Offer, Op, Outcome, Turn
 from sidecar.ports.bus import Lane, Stored
 from sidecar.request_handler.decode import Opened
-from sidecar.request_handler.share import JobShare
 from sidecar.scheduler.tickets import Blocked, Ticket
 
 

@@ -4,13 +4,13 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 
+from sidecar.cluster.leader import Leader
+from sidecar.cluster.roles import Crew, Work
+from sidecar.cluster.saving import Saver
+from sidecar.cluster.worker import Worker
 from sidecar.errors import SidecarError
 from sidecar.models.replica import Held, Offer, Op, Turn
 from sidecar.ports.bus import Checkpoints, Clock, Doorbell, Intake, Lane
-from sidecar.request_handler.leading import Leader
-from sidecar.request_handler.roles import Crew, Work
-from sidecar.request_handler.saving import Saver
-from sidecar.request_handler.worker import Worker
 from sidecar.runtime.lifecycle import Tasks
 from sidecar.scheduler.schedule import Scheduler
 
