@@ -11,7 +11,7 @@ from sidecar.conversation.tool_output import clean
 from sidecar.conversation.tool_turn import Wanted
 from sidecar.errors import BusRefused, BusUnavailable, Permanent
 from sidecar.job_manager.job import OwnedJob
-from sidecar.job_manager.persist import keep_trying
+from sidecar.job_manager.record import keep_trying
 from sidecar.models.base import FieldError
 from sidecar.models.codec import decode_event, encode
 from sidecar.models.content import Message

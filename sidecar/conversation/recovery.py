@@ -3,7 +3,7 @@
 from sidecar.conversation.child_jobs import Children
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.journal import Journal, read, restore, unseen
-from sidecar.job_manager.persist import keep_trying
+from sidecar.job_manager.record import keep_trying
 from sidecar.models.codec import decode_event
 from sidecar.models.event import Status
 from sidecar.models.facts import RunFacts

@@ -14,7 +14,7 @@ import msgspec
 from sidecar.config.settings import Policy
 from sidecar.errors import SidecarError
 from sidecar.job_manager.job import OwnedJob
-from sidecar.job_manager.persist import keep_trying
+from sidecar.job_manager.record import keep_trying
 from sidecar.models.facts import RunFacts
 from sidecar.ports.bus import Clock, ClusterBus, SpendLedger
 from sidecar.runtime.lifecycle import Tasks, Waker, logged, within

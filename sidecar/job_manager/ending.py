@@ -11,7 +11,7 @@ import msgspec
 from sidecar.errors import BusRefused, InvalidRequest, SidecarError
 from sidecar.job_manager import transitions
 from sidecar.job_manager.offload import offloaded
-from sidecar.job_manager.persist import Record, keep_trying
+from sidecar.job_manager.record import Record, keep_trying
 from sidecar.models.base import rfc3339
 from sidecar.models.codec import decode_request
 from sidecar.models.event import Event

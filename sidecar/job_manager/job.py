@@ -5,10 +5,10 @@ from typing import Any, Protocol
 
 from sidecar.errors import JobCancelled
 from sidecar.job_manager import transitions
+from sidecar.job_manager.cancellation import JobScope
+from sidecar.job_manager.events import Progress
 from sidecar.job_manager.journal import Journal
-from sidecar.job_manager.persist import Record
-from sidecar.job_manager.progress import Progress
-from sidecar.job_manager.scope import JobScope
+from sidecar.job_manager.record import Record
 from sidecar.models.call import ModelDelta
 from sidecar.models.event import Status
 from sidecar.models.job import JobState

@@ -11,9 +11,9 @@ from sidecar.errors import BusUnavailable, Conflict
 from sidecar.job_manager import transitions
 from sidecar.job_manager.claiming import Claim, Taken, crash_loop, is_last_chance, judge
 from sidecar.job_manager.ending import Ending
+from sidecar.job_manager.events import Progress
 from sidecar.job_manager.job import OwnedJob
-from sidecar.job_manager.persist import Record, keep_trying
-from sidecar.job_manager.progress import Progress
+from sidecar.job_manager.record import Record, keep_trying
 from sidecar.job_manager.succession import Appraise, RestartsSince, Succession, inherited
 from sidecar.job_manager.transitions import bound
 from sidecar.models.base import rfc3339

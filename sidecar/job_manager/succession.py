@@ -8,7 +8,7 @@ import msgspec
 from sidecar.job_manager import transitions
 from sidecar.job_manager.claiming import counts_against
 from sidecar.job_manager.journal import has_come_on
-from sidecar.job_manager.persist import keep_trying
+from sidecar.job_manager.record import keep_trying
 from sidecar.models.base import epoch
 from sidecar.models.codec import decode_event
 from sidecar.models.event import Delta, Event, Status

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from sidecar.errors import CallTimeout, JobCancelled
-from sidecar.job_manager.scope import JobScope
+from sidecar.job_manager.cancellation import JobScope
 
 
 async def test_what_runs_inside_is_stopped_with_the_reason() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sidecar.adapters.memory.clock import MemoryClock
 from sidecar.errors import BusRefused, BusUnavailable, Conflict, SidecarError
 from sidecar.job_manager import transitions
-from sidecar.job_manager.progress import LARGEST_DELTA, Progress
+from sidecar.job_manager.events import LARGEST_DELTA, Progress
 from sidecar.models.codec import encode
 from sidecar.models.event import Delta, Event, Status
 from sidecar.ports.bus import Lane, StoredRequest

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from sidecar.errors import BusRefused, BusUnavailable, Conflict, SidecarError
-from sidecar.job_manager.persist import FIRST_DELAY_S, LONGEST_DELAY_S
+from sidecar.job_manager.record import FIRST_DELAY_S, LONGEST_DELAY_S
 from sidecar.models.base import rfc3339
 from sidecar.models.event import Delta, Event, EventData, EventType, Status, ToolActivity
 from sidecar.models.job import JobState
