@@ -1,7 +1,7 @@
 """Bytes to messages and back. Whatever bytes come in, the only error raised is `InvalidRequest`.
 
 Where a JSON object repeats a key, the last one counts (RFC 8259 leaves it open; telling would cost a second
-parse). What went wrong is worked out by `sidecar.models.complaint`, only after a decoder refused.
+parse). What went wrong is worked out by `sidecar.models.decode_errors`, only after a decoder refused.
 """
 
 from collections.abc import Callable
@@ -119,9 +119,9 @@ def _decoder(kind: Any) -> Callable[[bytes], Any]:
 
 
 def _explain(error: Exception, payload: bytes, kind: Any, path: str = "") -> InvalidRequest:
-    from sidecar.models import complaint
+    from sidecar.models import decode_errors
 
-    return complaint.explain(error, payload, kind, prefix=path)
+    return decode_errors.explain(error, payload, kind, prefix=path)
 
 
 def _without_surrogates(value: Any) -> Any:

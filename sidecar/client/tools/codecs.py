@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from sidecar.models import complaint
+from sidecar.models import decode_errors
 from sidecar.models.codec import encode
 
 REF = "#/$defs/{name}"
@@ -80,7 +80,7 @@ class InputCodec:
                 # JSON Schema counts 1.0 as an integer, msgspec does not.
                 return self._decode(_with_integers(payload))
             except (ValueError, RecursionError):
-                raise complaint.explain(e, payload, self._struct) from e
+                raise decode_errors.explain(e, payload, self._struct) from e
 
 
 def output_encoder(kind: Any) -> Callable[[Any], bytes]:
