@@ -22,7 +22,7 @@ from sidecar.models.request import JobRequest
 from sidecar.models.result import Usage
 from sidecar.ports.bus import Lane
 from sidecar.response_formatter import formatter
-from sidecar.response_formatter.screening import Screening
+from sidecar.response_formatter.filters.policy import Screening
 
 SIZE = 2_048
 PIECE = 12

@@ -40,8 +40,8 @@ from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.planner import Asker
 from sidecar.request_handler.prompts import Prompts
 from sidecar.response_formatter import formatter, structured
-from sidecar.response_formatter.screen import Screen
-from sidecar.response_formatter.screening import Screening
+from sidecar.response_formatter.filters.chain import Screen
+from sidecar.response_formatter.filters.policy import Screening
 from sidecar.scheduler.tickets import Blocked, Ticket
 
 log = logging.getLogger(__name__)

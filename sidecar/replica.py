@@ -55,7 +55,7 @@ from sidecar.ports.bus import (
 from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.planner import Asker
 from sidecar.request_handler.prompts import Prompts
-from sidecar.response_formatter.screening import Screening
+from sidecar.response_formatter.filters.policy import Screening
 from sidecar.runtime.lifecycle import Tasks, logged
 from sidecar.scheduler.meter import Meter
 from sidecar.scheduler.schedule import Scheduler

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 from sidecar.config.filters import PiiOptions, SecretsOptions
-from sidecar.response_formatter.pii import PiiDetector
-from sidecar.response_formatter.secrets import SecretDetector
-from sidecar.response_formatter.spans import Found, Rule, Scanner
+from sidecar.response_formatter.filters.pii import PiiDetector
+from sidecar.response_formatter.filters.scanner import Found, Rule, Scanner
+from sidecar.response_formatter.filters.secrets import SecretDetector
 from tests.corpus.generate import Case, Label, corpus
 
 DETECTORS = {"pii": PiiDetector(PiiOptions()), "secrets": SecretDetector(SecretsOptions())}

@@ -12,7 +12,7 @@ from sidecar.emulator import Emulator
 from sidecar.errors import AccessDenied, Throttled
 from sidecar.models.filtering import FilterContext, GuardrailVerdict
 from sidecar.models.request import Guardrail
-from sidecar.response_formatter.guardrail import GuardrailFilter
+from sidecar.response_formatter.filters.guardrail import GuardrailFilter
 from sidecar.response_formatter.trace import guardrail_reports
 from tests.support.bedrock_calls import TRANSPORTS, call, manager, profile
 

@@ -4,11 +4,11 @@
 import pytest
 
 from sidecar.config.filters import BlocklistOptions, PiiOptions, SanitiseOptions, SecretsOptions
-from sidecar.response_formatter.blocklist import BlocklistDetector
-from sidecar.response_formatter.pii import PiiDetector
-from sidecar.response_formatter.sanitise import sanitised
-from sidecar.response_formatter.secrets import SecretDetector
-from sidecar.response_formatter.spans import Detector, Rule, found_in
+from sidecar.response_formatter.filters.blocklist import BlocklistDetector
+from sidecar.response_formatter.filters.pii import PiiDetector
+from sidecar.response_formatter.filters.sanitise import sanitised
+from sidecar.response_formatter.filters.scanner import Detector, Rule, found_in
+from sidecar.response_formatter.filters.secrets import SecretDetector
 
 PII = PiiDetector(PiiOptions())
 SECRETS = SecretDetector(SecretsOptions())

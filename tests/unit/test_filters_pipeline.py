@@ -19,7 +19,7 @@ from sidecar.models.filtering import FilterContext, Filtered, GuardrailVerdict
 from sidecar.models.request import JobRequest
 from sidecar.models.result import ErrorInfo, FilterReport, Result
 from sidecar.ports.bus import Lane
-from sidecar.response_formatter import screening
+from sidecar.response_formatter.filters import policy
 from tests.support.replica import bench
 
 PII = {"pii": {"kind": "pii"}}
@@ -197,7 +197,7 @@ async def test_calls_of_tools_are_left_alone_unless_asked_for() -> None:
 def test_events_of_tools_go_through_what_looks_at_tools() -> None:
     filters = {"pii": {"kind": "pii", "options": {"on": ["tools"]}}}
     policy = Policy.model_validate({"filters": filters, "tenants": {"acme": {"filters": ["pii"]}}})
-    made = screening.Screening(policy, models=ScriptedModel(MemoryClock()), region="us-east-1")
+    made = policy.Screening(policy, models=ScriptedModel(MemoryClock()), region="us-east-1")
     request = JobRequest(messages=(Message(role="user", content="hello"),))
     look = made.screen(Lane("acme", "batch"), request, job="job1").screen_tool
     assert look is not None
@@ -415,7 +415,7 @@ async def test_a_filter_of_ones_own_comes_by_entry_point(monkeypatch: pytest.Mon
     class Points(list[Any]):
         names = frozenset({"shouting"})
 
-    monkeypatch.setattr(screening, "entry_points", lambda group: [Point()])
+    monkeypatch.setattr(policy, "entry_points", lambda group: [Point()])
     monkeypatch.setattr("sidecar.config.filters.entry_points", lambda group: Points())
     configured = {"calm": {"kind": "shouting", "options": {"replacement": "quiet"}}}
     text = "this is LOUD and goes on for a while, then ends with a WORD more"

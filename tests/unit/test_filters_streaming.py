@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from sidecar.config.filters import BlocklistOptions, PiiOptions, SanitiseOptions, SecretsOptions
 from sidecar.models.call import ModelDelta
 from sidecar.models.filtering import FilterContext, Filtered
-from sidecar.response_formatter.blocklist import BlocklistDetector
-from sidecar.response_formatter.gate import Chain, Channel, Gate, Judge, Tally
-from sidecar.response_formatter.pii import PiiDetector
-from sidecar.response_formatter.sanitise import Sanitiser, sanitised
-from sidecar.response_formatter.secrets import SecretDetector
-from sidecar.response_formatter.spans import Rule
+from sidecar.response_formatter.filters.blocklist import BlocklistDetector
+from sidecar.response_formatter.filters.pii import PiiDetector
+from sidecar.response_formatter.filters.sanitise import Sanitiser, sanitised
+from sidecar.response_formatter.filters.scanner import Rule
+from sidecar.response_formatter.filters.secrets import SecretDetector
+from sidecar.response_formatter.filters.stream import Chain, Channel, Gate, Judge, Tally
 from tests.corpus.generate import corpus
 
 BLOCKLIST = BlocklistOptions(

@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 
 from sidecar.config.filters import SecretsOptions
-from sidecar.response_formatter.secret_forms import FORMS, Form
-from sidecar.response_formatter.spans import Found, each_start
+from sidecar.response_formatter.filters.scanner import Found, each_start
+from sidecar.response_formatter.filters.secret_forms import FORMS, Form
 
 _WINDOW = 640
 _CONTEXT = 160

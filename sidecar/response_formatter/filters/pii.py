@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 
 from sidecar.config.filters import PiiOptions
-from sidecar.response_formatter.numbers import CONTEXT, Run, runs_in
-from sidecar.response_formatter.person_ids import ids_with_letters, load_checkers, number_id
-from sidecar.response_formatter.phones import PhoneBook
-from sidecar.response_formatter.spans import Found, each_start
+from sidecar.response_formatter.filters.numbers import CONTEXT, Run, runs_in
+from sidecar.response_formatter.filters.person_ids import ids_with_letters, load_checkers, number_id
+from sidecar.response_formatter.filters.phones import PhoneBook
+from sidecar.response_formatter.filters.scanner import Found, each_start
 
 _WINDOW = 330
 _LONGEST_LOCAL = 64

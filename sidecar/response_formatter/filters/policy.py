@@ -22,11 +22,11 @@ from sidecar.errors import StartupError
 from sidecar.models.filtering import Direction, Filter
 from sidecar.models.request import JobRequest
 from sidecar.ports.bus import Lane, ModelClient
-from sidecar.response_formatter.gate import Chain, Judge
-from sidecar.response_formatter.guardrail import GuardrailFilter
-from sidecar.response_formatter.inputs import check_input
-from sidecar.response_formatter.screen import Screen
-from sidecar.response_formatter.spans import Detector, Rule
+from sidecar.response_formatter.filters.chain import Screen
+from sidecar.response_formatter.filters.guardrail import GuardrailFilter
+from sidecar.response_formatter.filters.inputs import check_input
+from sidecar.response_formatter.filters.scanner import Detector, Rule
+from sidecar.response_formatter.filters.stream import Chain, Judge
 
 DEFAULT_SANITISER = "sanitise"
 _STRICTNESS: Mapping[Treatment, int] = {"keep": 0, "mark": 1, "remove": 2}
@@ -159,15 +159,15 @@ class Screening:
 def _detector(options: ScreenOptions) -> Detector:
     """Imported as they are needed: their libraries take a tenth of a second."""
     if isinstance(options, PiiOptions):
-        from sidecar.response_formatter.pii import PiiDetector
+        from sidecar.response_formatter.filters.pii import PiiDetector
 
         return PiiDetector(options)
     if isinstance(options, SecretsOptions):
-        from sidecar.response_formatter.secrets import SecretDetector
+        from sidecar.response_formatter.filters.secrets import SecretDetector
 
         return SecretDetector(options)
     assert isinstance(options, BlocklistOptions)  # noqa: S101
-    from sidecar.response_formatter.blocklist import BlocklistDetector
+    from sidecar.response_formatter.filters.blocklist import BlocklistDetector
 
     return BlocklistDetector(options)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import NamedTuple
 
-from sidecar.response_formatter.spans import Found
+from sidecar.response_formatter.filters.scanner import Found
 
 CONTEXT = 64
 MOST_DIGITS = 19

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from sidecar.response_formatter.gate import Chain, Channel, Tally
-from sidecar.response_formatter.sanitise import sanitised
+from sidecar.response_formatter.filters.sanitise import sanitised
+from sidecar.response_formatter.filters.stream import Chain, Channel, Tally
 
 
 def screened_value(value: Any, chain: Chain) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sidecar.config.filters import BlocklistOptions
-from sidecar.response_formatter.spans import Found, each_start
+from sidecar.response_formatter.filters.scanner import Found, each_start
 
 _MOST_SPACES = 4
 _SPACE = re.compile(r"\s+")

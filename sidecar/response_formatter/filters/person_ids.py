@@ -10,8 +10,8 @@ from functools import lru_cache
 from importlib import import_module
 from typing import NamedTuple
 
-from sidecar.response_formatter.numbers import Run, Stretch, before
-from sidecar.response_formatter.spans import Found, each_start
+from sidecar.response_formatter.filters.numbers import Run, Stretch, before
+from sidecar.response_formatter.filters.scanner import Found, each_start
 
 _PERSONAL = r"identi|personal|national|citizen|tax(?:payer)?[ -]?(?:id|n)|steuer|fiscal|\bid\b|passport"
 

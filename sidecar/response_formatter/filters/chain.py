@@ -9,11 +9,11 @@ from sidecar.models.call import ModelCall
 from sidecar.models.event import ToolActivity
 from sidecar.models.filtering import Direction, FilterContext
 from sidecar.models.result import ErrorInfo, FilterReport, Output, Result
+from sidecar.response_formatter.filters.inputs import details_of, refusal, texts, with_texts
+from sidecar.response_formatter.filters.scanner import Blocked
+from sidecar.response_formatter.filters.stream import Chain, Channel, Gate, Judging, Tally
+from sidecar.response_formatter.filters.values import screened_value
 from sidecar.response_formatter.formatter import digest
-from sidecar.response_formatter.gate import Chain, Channel, Gate, Judging, Tally
-from sidecar.response_formatter.inputs import details_of, refusal, texts, with_texts
-from sidecar.response_formatter.spans import Blocked
-from sidecar.response_formatter.values import screened_value
 
 
 class Screen:

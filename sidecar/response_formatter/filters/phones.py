@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-from sidecar.response_formatter.numbers import EXTENSION, Run, Stretch, before
-from sidecar.response_formatter.spans import Found
+from sidecar.response_formatter.filters.numbers import EXTENSION, Run, Stretch, before
+from sidecar.response_formatter.filters.scanner import Found
 
 # Words that announce a phone number: whole, by their beginning, and wherever they stand in the text before.
 _WHOLE = frozenset("tel tél mob fax sms bel ring dial mobi nummer numer call".split())  # noqa: SIM905

@@ -7,8 +7,8 @@ import msgspec
 
 from sidecar.errors import Permanent
 from sidecar.models.content import JsonBlock, Message, TextBlock, ToolResultBlock
-from sidecar.response_formatter.gate import Chain, Channel, Tally
-from sidecar.response_formatter.spans import Blocked
+from sidecar.response_formatter.filters.scanner import Blocked
+from sidecar.response_formatter.filters.stream import Chain, Channel, Tally
 
 
 def check_input(chain: Chain, messages: Sequence[Message], system: str | None) -> None:

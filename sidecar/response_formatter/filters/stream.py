@@ -13,8 +13,8 @@ from sidecar.errors import SidecarError
 from sidecar.models.call import ModelDelta
 from sidecar.models.filtering import Filter, FilterContext, Filtered
 from sidecar.models.result import FilterReport
-from sidecar.response_formatter.sanitise import Sanitiser
-from sidecar.response_formatter.spans import Action, Blocked, Piece, Rule, Scanner
+from sidecar.response_formatter.filters.sanitise import Sanitiser
+from sidecar.response_formatter.filters.scanner import Action, Blocked, Piece, Rule, Scanner
 
 Part = tuple[int, str]
 Counts = MutableMapping[str, int]
