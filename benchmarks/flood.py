@@ -21,11 +21,11 @@ import msgspec
 from benchmarks.load import MODEL
 from benchmarks.processes import Child, python_module
 from benchmarks.stack import READY_S, Base, base
-from sidecar.adapters.nats.connection import Connection
+from sidecar.adapters.nats.client.connection import Connection
+from sidecar.adapters.nats.client.message import Message
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.embedded import free_port
-from sidecar.adapters.nats.message import Message
-from sidecar.adapters.nats.mux import Mux
-from sidecar.adapters.nats.provision import ensure
+from sidecar.adapters.nats.streams.provision import ensure
 from sidecar.config.settings import NatsSettings, Settings, TenantPolicy
 from sidecar.models.subjects import Subjects
 

@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable
 import nats
 import uvloop
 
-from sidecar.adapters.nats.connection import Connection
+from sidecar.adapters.nats.client.connection import Connection
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.embedded import NatsServer
-from sidecar.adapters.nats.mux import Mux
 from sidecar.config.settings import NatsSettings
 
 PAYLOAD = b"x" * 300

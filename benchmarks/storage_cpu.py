@@ -11,13 +11,13 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from sidecar.adapters.nats.connection import Connection
+from sidecar.adapters.nats.client.connection import Connection
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.embedded import NatsServer
 from sidecar.adapters.nats.intake import NatsIntake
 from sidecar.adapters.nats.job_store import NatsJobStore
-from sidecar.adapters.nats.mux import Mux
-from sidecar.adapters.nats.provision import ensure
 from sidecar.adapters.nats.publisher import NatsPublisher
+from sidecar.adapters.nats.streams.provision import ensure
 from sidecar.config.settings import NatsEnvironment, NatsSettings, Settings, TenantPolicy
 from sidecar.models.event import Delta, Event, EventData, EventType, Status
 from sidecar.models.job import JobState, State

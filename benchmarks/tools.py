@@ -22,9 +22,9 @@ from typing import Any
 from benchmarks.measures import percentile
 from benchmarks.processes import Child, python_module
 from benchmarks.stack import READY_S, Base, base, sidecar
-from sidecar.adapters.nats.connection import Connection
-from sidecar.adapters.nats.message import Message
-from sidecar.adapters.nats.mux import Mux
+from sidecar.adapters.nats.client.connection import Connection
+from sidecar.adapters.nats.client.message import Message
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.tool_bus import NatsToolBus
 from sidecar.config.settings import NatsEnvironment, NatsSettings
 from sidecar.models.base import epoch

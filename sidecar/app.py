@@ -17,24 +17,24 @@ from sidecar.adapters.bedrock.manager import BedrockManager
 from sidecar.adapters.http.admin import AdminServer, Page, Route
 from sidecar.adapters.nats.blobs import NatsBlobs
 from sidecar.adapters.nats.checkpoints import NatsCheckpoints
+from sidecar.adapters.nats.client.connection import Connection, State
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.cluster_bus import NatsClusterBus
-from sidecar.adapters.nats.connection import Connection, State
 from sidecar.adapters.nats.dead_letters import NatsDeadLetters
 from sidecar.adapters.nats.intake import NatsIntake
 from sidecar.adapters.nats.job_store import NatsJobStore
 from sidecar.adapters.nats.journal import NatsJournal
 from sidecar.adapters.nats.leases import NatsLeaseStore
 from sidecar.adapters.nats.micro import NatsEndpoints
-from sidecar.adapters.nats.mux import Mux
 from sidecar.adapters.nats.policies import NatsPolicyStore
 from sidecar.adapters.nats.prompts import NatsPromptStore
-from sidecar.adapters.nats.provision import ensure
 from sidecar.adapters.nats.publisher import NatsPublisher
 from sidecar.adapters.nats.spend import NatsSpendLedger
+from sidecar.adapters.nats.streams.provision import ensure
+from sidecar.adapters.nats.streams.topology import largest_queue
+from sidecar.adapters.nats.streams.upkeep import Upkeep
 from sidecar.adapters.nats.tool_bus import NatsToolBus
 from sidecar.adapters.nats.tool_store import NatsToolStore
-from sidecar.adapters.nats.topology import largest_queue
-from sidecar.adapters.nats.upkeep import Upkeep
 from sidecar.config.reloading import Reloader
 from sidecar.config.settings import Policy, Settings
 from sidecar.models.stats import ReplicaState

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from sidecar.adapters.nats.connection import Connection
-from sidecar.adapters.nats.mux import Mux
+from sidecar.adapters.nats.client.connection import Connection
+from sidecar.adapters.nats.client.mux import Mux
 from tests.support.nats_server import Access, AccountPool, Server, make_server, no_environment, running
 
 

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from sidecar.adapters.nats.connection import Connection
-from sidecar.adapters.nats.mux import Mux
+from sidecar.adapters.nats.client.connection import Connection
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.cli.invocation import Invocation
 from sidecar.config.settings import NatsSettings
 from sidecar.errors import BusUnavailable

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from sidecar.adapters.nats.connection import Connection
+from sidecar.adapters.nats.client.connection import Connection
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.dead_letters import NatsDeadLetters
 from sidecar.adapters.nats.intake import NatsIntake
-from sidecar.adapters.nats.mux import Mux
 from sidecar.cli import exits
 from sidecar.cli.invocation import Invocation
 from sidecar.cli.tables import table

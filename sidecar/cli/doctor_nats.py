@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 
-from sidecar.adapters.nats.connection import Connection
-from sidecar.adapters.nats.drift import compare
-from sidecar.adapters.nats.errors import NotFound
-from sidecar.adapters.nats.mux import Mux
-from sidecar.adapters.nats.provision import check_version
-from sidecar.adapters.nats.topology import StreamSpec, streams
+from sidecar.adapters.nats.client.connection import Connection
+from sidecar.adapters.nats.client.errors import NotFound
+from sidecar.adapters.nats.client.mux import Mux
+from sidecar.adapters.nats.streams.drift import compare
+from sidecar.adapters.nats.streams.provision import check_version
+from sidecar.adapters.nats.streams.topology import StreamSpec, streams
 from sidecar.cli.findings import NATS, Finding
 from sidecar.config.settings import Settings
 from sidecar.errors import BusUnavailable, SidecarError, StartupError

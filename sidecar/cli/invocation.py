@@ -30,8 +30,8 @@ class Invocation:
 
     async def client(self, *, tenant: str | None = None) -> "SidecarClient":
         """A connected client. Raises StartupError for a context or file that is not there, BusUnavailable."""
-        from sidecar.adapters.nats.context import resolve
-        from sidecar.adapters.nats.dial import connect_options
+        from sidecar.adapters.nats.client.context import resolve
+        from sidecar.adapters.nats.client.dial import connect_options
         from sidecar.client import SidecarClient
         from sidecar.config.settings import NatsSettings, nats_environment
 

@@ -10,7 +10,7 @@ from sidecar.cli import exits
 from sidecar.cli.invocation import Invocation, connection_options
 
 if TYPE_CHECKING:
-    from sidecar.adapters.nats.message import Message
+    from sidecar.adapters.nats.client.message import Message
     from sidecar.models.stats import Stats
 
 FIRST_S = 5.0

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
 
-from sidecar.adapters.nats.mux import Mux
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.models import codec
 from sidecar.ports.bus import Lane, StoredRequest, ToolCall, ToolKey
 from tests.support.bus_world import Storage, event, job_state, nats_storage, result

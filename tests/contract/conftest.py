@@ -5,9 +5,9 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from sidecar.adapters.nats.connection import Connection
-from sidecar.adapters.nats.mux import Mux
-from sidecar.adapters.nats.provision import ensure
+from sidecar.adapters.nats.client.connection import Connection
+from sidecar.adapters.nats.client.mux import Mux
+from sidecar.adapters.nats.streams.provision import ensure
 from tests.support.bus_world import MemoryWorld, NatsWorld, World, bus_settings
 from tests.support.nats_server import AccountPool, no_environment
 

@@ -6,7 +6,7 @@ from base64 import urlsafe_b64encode
 import pytest
 
 from sidecar.adapters.nats.blobs import NatsBlobs
-from sidecar.adapters.nats.mux import Mux
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.config.settings import RetentionSettings, Settings
 from sidecar.errors import BusRefused, Conflict, InvalidRequest, Permanent
 from sidecar.models.objects import hex_digest, meta_subject

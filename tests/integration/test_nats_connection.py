@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.adapters.nats.connection import Connection, State
+from sidecar.adapters.nats.client.connection import Connection, State
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.embedded import NatsCluster, NatsServer, free_port
-from sidecar.adapters.nats.mux import Mux
 from sidecar.config.settings import NatsEnvironment, NatsSettings
 from sidecar.errors import BusUnavailable, StartupError
 from tests.support.nats_jwt import Operator

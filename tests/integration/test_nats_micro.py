@@ -10,9 +10,9 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from sidecar.adapters.nats.connection import Connection
+from sidecar.adapters.nats.client.connection import Connection
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.micro import NatsEndpoints
-from sidecar.adapters.nats.mux import Mux
 from sidecar.errors import BusUnavailable, Conflict, InvalidRequest
 from sidecar.models.subjects import Subjects
 from sidecar.ports.bus import Endpoint, Query, Reply

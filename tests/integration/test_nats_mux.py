@@ -10,10 +10,10 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
-from sidecar.adapters.nats.connection import Connection
+from sidecar.adapters.nats.client.connection import Connection
+from sidecar.adapters.nats.client.errors import NotFound
+from sidecar.adapters.nats.client.mux import Message, Mux
 from sidecar.adapters.nats.embedded import NatsServer
-from sidecar.adapters.nats.errors import NotFound
-from sidecar.adapters.nats.mux import Message, Mux
 from sidecar.errors import BusRefused, BusUnavailable, Conflict
 from tests.support.nats_server import Access, Server, no_environment, running
 

@@ -6,10 +6,10 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from sidecar.adapters.nats.connection import Connection
+from sidecar.adapters.nats.client.connection import Connection
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.embedded import NatsCluster
-from sidecar.adapters.nats.mux import Mux
-from sidecar.adapters.nats.provision import ensure
+from sidecar.adapters.nats.streams.provision import ensure
 from sidecar.config.settings import NatsSettings, Settings
 from sidecar.errors import BusUnavailable, Conflict
 from sidecar.models import codec

@@ -12,11 +12,11 @@ import nats.micro
 import pytest
 from nats.micro.service import ServiceConfig
 
-from sidecar.adapters.nats.connection import Connection
-from sidecar.adapters.nats.message import Message
+from sidecar.adapters.nats.client.connection import Connection
+from sidecar.adapters.nats.client.message import Message
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.micro import NatsEndpoints
-from sidecar.adapters.nats.mux import Mux
-from sidecar.adapters.nats.provision import ensure
+from sidecar.adapters.nats.streams.provision import ensure
 from sidecar.adapters.nats.tool_bus import NatsToolBus
 from sidecar.adapters.nats.tool_store import NatsToolStore
 from sidecar.cli.nats_config import Watchers, password_variable, render

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from sidecar.adapters.nats.connection import Connection
+from sidecar.adapters.nats.client.connection import Connection
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.embedded import NatsCluster, NatsServer
-from sidecar.adapters.nats.mux import Mux
-from sidecar.adapters.nats.provision import ensure
-from sidecar.adapters.nats.topology import StreamSpec, streams
+from sidecar.adapters.nats.streams.provision import ensure
+from sidecar.adapters.nats.streams.topology import StreamSpec, streams
 from sidecar.config.settings import Settings, TenantPolicy
 from sidecar.errors import BusRefused, StartupError
 from sidecar.models.subjects import Subjects

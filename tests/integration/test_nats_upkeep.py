@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from sidecar.adapters.nats.mux import Mux
-from sidecar.adapters.nats.provision import ensure
-from sidecar.adapters.nats.upkeep import SEQUENCE_GAP, Upkeep
+from sidecar.adapters.nats.client.mux import Mux
+from sidecar.adapters.nats.streams.provision import ensure
+from sidecar.adapters.nats.streams.upkeep import SEQUENCE_GAP, Upkeep
 from sidecar.errors import StartupError
 from sidecar.runtime.lifecycle import SystemClock
 from tests.support.bus_world import bus_settings

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.adapters.nats.connection import Connection
-from sidecar.adapters.nats.mux import Mux
-from sidecar.adapters.nats.provision import ensure
+from sidecar.adapters.nats.client.connection import Connection
+from sidecar.adapters.nats.client.mux import Mux
+from sidecar.adapters.nats.streams.provision import ensure
 from sidecar.cli.main import main
 from tests.support.bus_world import bus_settings
 from tests.support.nats_server import Access, no_environment

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 import sidecar.app
-from sidecar.adapters.nats.mux import Mux
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.app import App
 from sidecar.cli.main import main as run_command
 from sidecar.job_manager.journal import Step

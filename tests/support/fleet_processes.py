@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from sidecar.adapters.nats.connection import Connection
+from sidecar.adapters.nats.client.connection import Connection
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.dead_letters import NatsDeadLetters
 from sidecar.adapters.nats.intake import NatsIntake
 from sidecar.adapters.nats.job_store import NatsJobStore
-from sidecar.adapters.nats.mux import Mux
 from sidecar.adapters.nats.publisher import NatsPublisher
 from sidecar.config.settings import NatsSettings
 from sidecar.errors import BusUnavailable

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from sidecar.adapters.nats.connection import Connection
-from sidecar.adapters.nats.message import Message
-from sidecar.adapters.nats.mux import Mux
-from sidecar.adapters.nats.provision import ensure
+from sidecar.adapters.nats.client.connection import Connection
+from sidecar.adapters.nats.client.message import Message
+from sidecar.adapters.nats.client.mux import Mux
+from sidecar.adapters.nats.streams.provision import ensure
 from sidecar.config.settings import Settings
 from sidecar.models.subjects import Subjects
 from tests.support.nats_server import Access, no_environment

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
-from sidecar.adapters.nats.connection import Connection, State, Subscription
-from sidecar.adapters.nats.message import decode_headers
+from sidecar.adapters.nats.client.connection import Connection, State, Subscription
+from sidecar.adapters.nats.client.message import decode_headers
 from sidecar.config.settings import NatsSettings
 
 Handler = Callable[[bytes, bytes, bytes, bytes], None]

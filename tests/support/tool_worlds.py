@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from sidecar.adapters.memory.bus import Hint, Provider
-from sidecar.adapters.nats.message import Message
-from sidecar.adapters.nats.mux import Mux
+from sidecar.adapters.nats.client.message import Message
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.service import error_reply
 from sidecar.errors import SidecarError
 from sidecar.models.subjects import call_cancelled

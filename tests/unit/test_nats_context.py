@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.adapters.nats.context import Target, resolve
+from sidecar.adapters.nats.client.context import Target, resolve
 from sidecar.config.settings import NatsEnvironment, NatsSettings, nats_environment
 from sidecar.errors import StartupError
 

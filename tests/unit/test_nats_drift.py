@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.adapters.nats.drift import Drift, compare, is_covered
-from sidecar.adapters.nats.provision import check_version
-from sidecar.adapters.nats.topology import StreamSpec, largest_queue, streams
+from sidecar.adapters.nats.streams.drift import Drift, compare, is_covered
+from sidecar.adapters.nats.streams.provision import check_version
+from sidecar.adapters.nats.streams.topology import StreamSpec, largest_queue, streams
 from sidecar.config.settings import Settings
 from sidecar.errors import StartupError
 

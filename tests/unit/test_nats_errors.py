@@ -6,7 +6,7 @@ import nats.errors
 import nats.js.errors
 import pytest
 
-from sidecar.adapters.nats.errors import ApiError, NotFound, api_error, bus_error, mapped
+from sidecar.adapters.nats.client.errors import ApiError, NotFound, api_error, bus_error, mapped
 from sidecar.errors import BusRefused, BusUnavailable, Conflict, SidecarError
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.adapters.nats.message import Message, decode_headers, encode_headers, encode_publish
+from sidecar.adapters.nats.client.message import Message, decode_headers, encode_headers, encode_publish
 from sidecar.errors import BusRefused
 
 NAMES = st.from_regex(r"\A[A-Za-z][A-Za-z0-9-]{0,20}\Z")

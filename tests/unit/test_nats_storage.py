@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.adapters.nats.client.message import Message
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StreamReader, split_headers
 from sidecar.adapters.nats.intake import NatsIntake
 from sidecar.adapters.nats.job_store import NatsJobStore
-from sidecar.adapters.nats.message import Message
-from sidecar.adapters.nats.mux import Mux
 from sidecar.adapters.nats.publisher import NatsPublisher
 from sidecar.errors import BusRefused, BusUnavailable, SidecarError
 from sidecar.models.subjects import Subjects

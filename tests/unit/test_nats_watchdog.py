@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from sidecar.adapters.nats.watchdog import Backoff, watch
+from sidecar.adapters.nats.client.watchdog import Backoff, watch
 from sidecar.errors import BusUnavailable
 
 

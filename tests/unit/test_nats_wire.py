@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.errors import ProtocolError
 
-from sidecar.adapters.nats.wire import Parser, WireClient
+from sidecar.adapters.nats.client.wire import Parser, WireClient
 
 Heard = list[tuple[bytes, bytes, bytes, bytes]]
 

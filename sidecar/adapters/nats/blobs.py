@@ -9,11 +9,11 @@ import secrets
 from collections.abc import AsyncIterator
 from hashlib import sha256
 
+from sidecar.adapters.nats.client.errors import NotFound
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StreamReader
-from sidecar.adapters.nats.errors import NotFound
-from sidecar.adapters.nats.mux import Mux
-from sidecar.adapters.nats.provision import ensure_stream
-from sidecar.adapters.nats.topology import object_store, object_stream
+from sidecar.adapters.nats.streams.provision import ensure_stream
+from sidecar.adapters.nats.streams.topology import object_store, object_stream
 from sidecar.config.settings import Settings
 from sidecar.errors import BusRefused, BusUnavailable, Conflict, InvalidRequest, Permanent, StartupError
 from sidecar.models import codec

@@ -1,7 +1,7 @@
 """Checkpoints in the KV bucket `LLM_CTL`."""
 
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StreamReader
-from sidecar.adapters.nats.mux import Mux
 from sidecar.errors import InvalidRequest
 from sidecar.models.subjects import CONTROL_BUCKET, is_name
 

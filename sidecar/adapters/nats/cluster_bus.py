@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from sidecar.adapters.nats.connection import Subscription
-from sidecar.adapters.nats.message import Message
-from sidecar.adapters.nats.mux import Mux
+from sidecar.adapters.nats.client.connection import Subscription
+from sidecar.adapters.nats.client.message import Message
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.errors import InvalidRequest
 from sidecar.models.subjects import Subjects, is_name
 

@@ -5,8 +5,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import Found, StreamReader
-from sidecar.adapters.nats.mux import Mux
 from sidecar.errors import BusRefused, InvalidRequest
 from sidecar.models import codec
 from sidecar.models.base import epoch, rfc3339

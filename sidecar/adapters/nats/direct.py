@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from sidecar.adapters.nats.errors import NotFound
-from sidecar.adapters.nats.message import Message, decode_headers
-from sidecar.adapters.nats.mux import Mux
+from sidecar.adapters.nats.client.errors import NotFound
+from sidecar.adapters.nats.client.message import Message, decode_headers
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.errors import BusRefused, BusUnavailable, SidecarError
 from sidecar.models.base import epoch
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from sidecar.adapters.nats.client.message import Message, decode_headers
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import Found, StreamReader, split_headers
-from sidecar.adapters.nats.message import Message, decode_headers
-from sidecar.adapters.nats.mux import Mux
 from sidecar.errors import BusRefused
 from sidecar.models.subjects import HEADER_JOB_ID, REQUEST_STREAM, Subjects, is_name
 from sidecar.ports.bus import Backlog, Doorbell, Lane, StoredRequest

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
+from sidecar.adapters.nats.client.message import Message
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import TOMBSTONE, StreamReader
 from sidecar.adapters.nats.job_list import list_jobs
-from sidecar.adapters.nats.message import Message
-from sidecar.adapters.nats.mux import Mux
 from sidecar.errors import BusRefused, InvalidRequest
 from sidecar.models import codec
 from sidecar.models.api import JobsPage

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import Found, StreamReader
 from sidecar.adapters.nats.job_store import EXPECTED
-from sidecar.adapters.nats.mux import Mux
 from sidecar.errors import InvalidRequest
 from sidecar.models.subjects import JOB_BUCKET, JOB_STREAM, is_name, journal_key
 

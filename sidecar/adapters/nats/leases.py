@@ -1,8 +1,8 @@
 """Leases in the KV bucket `LLM_CTL`: compare-and-set, and a time to live that the server keeps."""
 
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StreamReader
 from sidecar.adapters.nats.job_store import EXPECTED
-from sidecar.adapters.nats.mux import Mux
 from sidecar.errors import Conflict, InvalidRequest
 from sidecar.models.subjects import CONTROL_BUCKET, is_name
 

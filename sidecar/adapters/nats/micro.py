@@ -14,8 +14,8 @@ from functools import partial
 import msgspec
 
 from sidecar import __version__
-from sidecar.adapters.nats.connection import Subscription
-from sidecar.adapters.nats.mux import Message, Mux
+from sidecar.adapters.nats.client.connection import Subscription
+from sidecar.adapters.nats.client.mux import Message, Mux
 from sidecar.adapters.nats.service import (
     QUEUE_GROUP,
     EndpointInfo,

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
+from sidecar.adapters.nats.client.message import Message
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StreamReader
-from sidecar.adapters.nats.message import Message
-from sidecar.adapters.nats.mux import Mux
 from sidecar.models.subjects import CONFIG_BUCKET
 
 POLICY_KEY = "policy"

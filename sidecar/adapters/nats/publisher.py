@@ -2,9 +2,9 @@
 
 from collections.abc import AsyncIterator
 
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import Found, StreamReader
 from sidecar.adapters.nats.job_store import EXPECTED
-from sidecar.adapters.nats.mux import Mux
 from sidecar.adapters.nats.result_waiter import NatsResultWaiter, ResultWatch
 from sidecar.errors import Conflict, InvalidRequest
 from sidecar.models import codec

@@ -4,10 +4,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from sidecar.adapters.nats.connection import State, Subscription
+from sidecar.adapters.nats.client.connection import State, Subscription
+from sidecar.adapters.nats.client.message import Message
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StreamReader
-from sidecar.adapters.nats.message import Message
-from sidecar.adapters.nats.mux import Mux
 from sidecar.errors import SidecarError
 
 log = logging.getLogger(__name__)

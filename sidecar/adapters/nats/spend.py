@@ -4,8 +4,8 @@ import time
 
 import msgspec
 
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StreamReader
-from sidecar.adapters.nats.mux import Mux
 from sidecar.errors import BusRefused, InvalidRequest
 from sidecar.models.subjects import SPEND_STREAM, Subjects, is_name
 

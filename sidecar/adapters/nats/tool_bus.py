@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 from contextlib import aclosing
 
-from sidecar.adapters.nats.message import Message
-from sidecar.adapters.nats.mux import Mux
+from sidecar.adapters.nats.client.message import Message
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.tool_outcome import (
     MOST_REPLY_BYTES,
     is_heartbeat,

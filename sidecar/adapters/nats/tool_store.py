@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Mapping
 
+from sidecar.adapters.nats.client.message import Message, decode_headers
+from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StreamReader, split_headers
 from sidecar.adapters.nats.job_store import EXPECTED
-from sidecar.adapters.nats.message import Message, decode_headers
-from sidecar.adapters.nats.mux import Mux
 from sidecar.errors import Conflict
 from sidecar.models.base import epoch, rfc3339
 from sidecar.models.subjects import TOOL_BUCKET, Subjects, is_name, token_version, version_token

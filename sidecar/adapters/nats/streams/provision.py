@@ -7,10 +7,10 @@ from typing import Any
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from sidecar.adapters.nats.drift import Difference, Drift, compare, is_covered
-from sidecar.adapters.nats.errors import NotFound
-from sidecar.adapters.nats.mux import Mux
-from sidecar.adapters.nats.topology import StreamSpec, streams
+from sidecar.adapters.nats.client.errors import NotFound
+from sidecar.adapters.nats.client.mux import Mux
+from sidecar.adapters.nats.streams.drift import Difference, Drift, compare, is_covered
+from sidecar.adapters.nats.streams.topology import StreamSpec, streams
 from sidecar.config.settings import Settings
 from sidecar.errors import BusRefused, BusUnavailable, StartupError
 from sidecar.models.subjects import SPEND_STREAM

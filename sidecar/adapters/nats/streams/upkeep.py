@@ -4,10 +4,10 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sidecar.adapters.nats.errors import NotFound
-from sidecar.adapters.nats.mux import Mux
-from sidecar.adapters.nats.provision import ensure_stream, wanted_streams
-from sidecar.adapters.nats.topology import StreamSpec
+from sidecar.adapters.nats.client.errors import NotFound
+from sidecar.adapters.nats.client.mux import Mux
+from sidecar.adapters.nats.streams.provision import ensure_stream, wanted_streams
+from sidecar.adapters.nats.streams.topology import StreamSpec
 from sidecar.config.settings import Settings
 from sidecar.errors import StartupError
 from sidecar.ports.bus import Clock

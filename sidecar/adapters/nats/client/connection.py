@@ -10,17 +10,17 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from sidecar.adapters.nats.context import Target, resolve
-from sidecar.adapters.nats.errors import mapped
-from sidecar.adapters.nats.message import check_size
-from sidecar.adapters.nats.subscription import Handler, call_all
-from sidecar.adapters.nats.subscription import Subscription as Subscription
-from sidecar.adapters.nats.watchdog import Backoff, jitter_s, watch
+from sidecar.adapters.nats.client.context import Target, resolve
+from sidecar.adapters.nats.client.errors import mapped
+from sidecar.adapters.nats.client.message import check_size
+from sidecar.adapters.nats.client.subscription import Handler, call_all
+from sidecar.adapters.nats.client.subscription import Subscription as Subscription
+from sidecar.adapters.nats.client.watchdog import Backoff, jitter_s, watch
 from sidecar.config.settings import NatsEnvironment, NatsSettings, nats_environment
 from sidecar.errors import BusRefused, BusUnavailable, SidecarError
 
 if TYPE_CHECKING:
-    from sidecar.adapters.nats.wire import WireClient
+    from sidecar.adapters.nats.client.wire import WireClient
 
 log = logging.getLogger(__name__)
 
@@ -236,7 +236,7 @@ class Connection:
 
     async def _dial(self) -> None:
         """One attempt at the next server. Raises SidecarError."""
-        from sidecar.adapters.nats.dial import dial
+        from sidecar.adapters.nats.client.dial import dial
 
         self._target = target = resolve(self._settings, self._environment())
         server = self._servers[self._at % len(self._servers)]

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from sidecar.adapters.nats.connection import Connection, Subscription
-from sidecar.adapters.nats.errors import ApiError, api_error, store_error
-from sidecar.adapters.nats.message import Message as Message
-from sidecar.adapters.nats.message import encode_publish
+from sidecar.adapters.nats.client.connection import Connection, Subscription
+from sidecar.adapters.nats.client.errors import ApiError, api_error, store_error
+from sidecar.adapters.nats.client.message import Message as Message
+from sidecar.adapters.nats.client.message import encode_publish
 from sidecar.errors import BusRefused, BusUnavailable, SidecarError
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from typing import Any
 from nats.aio.client import Client
 from nats.errors import ProtocolError
 
-from sidecar.adapters.nats.subscription import Handler
+from sidecar.adapters.nats.client.subscription import Handler
 from sidecar.errors import BusUnavailable, StartupError
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sidecar.adapters.nats.topology import StreamSpec
+from sidecar.adapters.nats.streams.topology import StreamSpec
 
 _LIMITS = ("max_msgs_per_subject", "max_msgs", "max_bytes", "max_age", "num_replicas")
 _SWITCHES = (

@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from sidecar.adapters.nats.context import Target
-from sidecar.adapters.nats.errors import bus_error
-from sidecar.adapters.nats.wire import WireClient
+from sidecar.adapters.nats.client.context import Target
+from sidecar.adapters.nats.client.errors import bus_error
+from sidecar.adapters.nats.client.wire import WireClient
 from sidecar.errors import BusRefused, BusUnavailable, SidecarError, StartupError
 
 log = logging.getLogger(__name__)
