@@ -25,7 +25,7 @@ from sidecar.errors import (
 from sidecar.models.profile import Candidate
 from tests.support.coordination import NOW, candidate
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "models.md"
 A, B, C = candidate("a"), candidate("b"), candidate("c")
 TEMPORARY: list[SidecarError] = [
     Throttled("429"),

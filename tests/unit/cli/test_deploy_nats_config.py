@@ -11,7 +11,7 @@ from sidecar.cli.nats_config import SIDECAR, Mode, Watchers, password_variable, 
 from sidecar.errors import StartupError
 from sidecar.models.subjects import is_name
 
-SHIPPED = Path(__file__).parents[2] / "deploy/nats"
+SHIPPED = Path(__file__).parents[3] / "deploy/nats"
 
 
 @pytest.mark.parametrize("mode", ["accounts", "users"])

@@ -25,7 +25,7 @@ from sidecar.schema.tables import PAGES
 from sidecar.schema.yamltext import dump
 from tests.support.messages import messages_of
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 EXAMPLES = sorted((ROOT / "schemas/examples").glob("*.json"))
 NAMES = [message.name for message in MESSAGES]
 

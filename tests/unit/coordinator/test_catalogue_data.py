@@ -11,7 +11,7 @@ import pytest
 from sidecar.config.settings import Policy
 from sidecar.coordinator.catalogue import DATA_FILE, Catalogue, CatalogueFile, ModelRow, shipped_rows
 
-RECORDINGS = Path(__file__).parents[3] / "shared" / "recordings" / "bedrock_converse.jsonl"
+RECORDINGS = Path(__file__).parents[4] / "shared" / "recordings" / "bedrock_converse.jsonl"
 EVERYWHERE = tuple(sorted({r for row in shipped_rows() for way in row.inference for r in way.regions}))
 NOT_A_MODEL = {"us.does-not-exist-model-v1:0", "us.amazon.nova-micro-v1:O"}
 
