@@ -29,7 +29,7 @@ from sidecar.adapters.nats.tool_bus import NatsToolBus
 from sidecar.config.settings import NatsEnvironment, NatsSettings
 from sidecar.models.base import epoch
 from sidecar.models.subjects import Subjects
-from sidecar.ports.bus import ToolCall
+from sidecar.ports.tools import ToolCall
 
 SUBJECT = Subjects().call("acme", "orders", "1.2.0")
 SCHEMA: dict[str, Any] = {

@@ -32,16 +32,13 @@ from sidecar.models.subjects import Subjects, is_name
 from sidecar.pipeline import Pipeline
 from sidecar.ports.bus import (
     Blobs,
-    Checkpoints,
     Clock,
-    ClusterBus,
     DeadLetters,
     Endpoint,
     Endpoints,
     Intake,
     JobStore,
     Journal,
-    LeaseStore,
     ModelClient,
     PolicyStore,
     PromptStore,
@@ -49,9 +46,9 @@ from sidecar.ports.bus import (
     Query,
     Reply,
     SpendLedger,
-    ToolBus,
-    ToolStore,
 )
+from sidecar.ports.cluster import Checkpoints, ClusterBus, LeaseStore
+from sidecar.ports.tools import ToolBus, ToolStore
 from sidecar.request_handler.decode import Opened
 from sidecar.request_handler.planner import Asker
 from sidecar.request_handler.prompts import Prompts

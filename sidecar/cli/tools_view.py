@@ -183,7 +183,7 @@ async def _called(invocation: Invocation, tool: ToolInfo, payload: bytes, timeou
     from sidecar.adapters.nats.tool_bus import NatsToolBus
     from sidecar.cli.bus import connected
     from sidecar.models.base import rfc3339
-    from sidecar.ports.bus import ToolCall
+    from sidecar.ports.tools import ToolCall
 
     deadline = time.time() + LONGEST_CALL_S
     headers = {

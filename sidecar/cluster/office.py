@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from sidecar.cluster.lease import TTL_S, Lease
 from sidecar.errors import Conflict, SidecarError
-from sidecar.ports.bus import Cancellable, Clock, LeaseStore
+from sidecar.ports.bus import Cancellable, Clock
+from sidecar.ports.cluster import LeaseStore
 from sidecar.runtime.lifecycle import Tasks, Waker, logged, within
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from sidecar.cluster import messages
 from sidecar.errors import BusUnavailable, SidecarError
 from sidecar.models.replica import Op, Ops, OpsReply
-from sidecar.ports.bus import Clock, ClusterBus
+from sidecar.ports.bus import Clock
+from sidecar.ports.cluster import ClusterBus
 from sidecar.runtime.lifecycle import Tasks, within
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,8 @@ from sidecar.cluster.saving import Saver
 from sidecar.cluster.worker import Worker
 from sidecar.errors import SidecarError
 from sidecar.models.replica import Held, Offer, Op, Turn
-from sidecar.ports.bus import Checkpoints, Clock, Doorbell, Intake, Lane
+from sidecar.ports.bus import Clock, Doorbell, Intake, Lane
+from sidecar.ports.cluster import Checkpoints
 from sidecar.runtime.lifecycle import Tasks
 from sidecar.scheduler.schedule import Scheduler
 

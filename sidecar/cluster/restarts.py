@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sidecar.ports.bus import Checkpoints, Clock
+from sidecar.ports.bus import Clock
+from sidecar.ports.cluster import Checkpoints
 from sidecar.runtime.lifecycle import logged
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,8 @@ import logging
 import msgspec
 
 from sidecar.errors import SidecarError
-from sidecar.ports.bus import Checkpoints, Clock
+from sidecar.ports.bus import Clock
+from sidecar.ports.cluster import Checkpoints
 from sidecar.runtime.lifecycle import logged
 from sidecar.scheduler.schedule import Scheduler
 

@@ -29,7 +29,8 @@ from sidecar.models.replica import (
     Turn,
     Wire,
 )
-from sidecar.ports.bus import Checkpoints, Clock, ClusterBus, LeaseStore
+from sidecar.ports.bus import Clock
+from sidecar.ports.cluster import Checkpoints, ClusterBus, LeaseStore
 from sidecar.runtime.lifecycle import Tasks
 
 log = logging.getLogger(__name__)

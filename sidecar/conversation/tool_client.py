@@ -22,7 +22,8 @@ from sidecar.models.subjects import (
 )
 from sidecar.models.tool import ToolInfo
 from sidecar.models.trace import TRACE, trace_of
-from sidecar.ports.bus import Clock, ToolBus, ToolCall
+from sidecar.ports.bus import Clock
+from sidecar.ports.tools import ToolBus, ToolCall
 
 # A provider that restarts: so often is a call made again that nobody took, after so long.
 _TRIES = 2

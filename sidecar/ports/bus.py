@@ -2,7 +2,8 @@
 
 Every method may raise `BusUnavailable` (away or silent: try again) or `BusRefused` (will not work as it is);
 other errors are named where they can occur. All methods survive cancellation at each await: what was sent may
-have happened, nothing is left half open. What replicas need of each other stands in `ports_cluster`.
+have happened, nothing is left half open. What replicas need of each other stands in
+`ports.cluster`, what tools need in `ports.tools`.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -14,16 +15,6 @@ from sidecar.models.event import Event
 from sidecar.models.filtering import GuardrailVerdict
 from sidecar.models.job import JobState, State
 from sidecar.models.objects import ObjectInfo
-from sidecar.ports.cluster import Checkpoints as Checkpoints
-from sidecar.ports.cluster import ClusterBus as ClusterBus
-from sidecar.ports.cluster import LeaseStore as LeaseStore
-from sidecar.ports.tools import StoredTool as StoredTool
-from sidecar.ports.tools import ToolBus as ToolBus
-from sidecar.ports.tools import ToolCall as ToolCall
-from sidecar.ports.tools import ToolChange as ToolChange
-from sidecar.ports.tools import ToolKey as ToolKey
-from sidecar.ports.tools import ToolSnapshot as ToolSnapshot
-from sidecar.ports.tools import ToolStore as ToolStore
 
 
 class Cancellable(Protocol):

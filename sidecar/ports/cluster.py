@@ -1,4 +1,4 @@
-"""What replicas need of the bus to work as one. The rules of `sidecar.ports.bus` hold, which gives these names too."""
+"""What replicas need of the bus to work as one. The rules of `sidecar.ports.bus` hold."""
 
 from collections.abc import Callable
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""What the tool registry and jobs with tools ask of the world outside. As in `ports`; import it from there."""
+"""What the tool registry and jobs with tools ask of the world outside. The rules of `sidecar.ports.bus` hold."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol

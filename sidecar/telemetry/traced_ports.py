@@ -8,7 +8,8 @@ import msgspec
 from sidecar.cluster.roles import Work
 from sidecar.models.call import ModelCall, ModelDelta, ModelReply
 from sidecar.models.replica import Outcome
-from sidecar.ports.bus import ModelClient, ToolBus, ToolCall
+from sidecar.ports.bus import ModelClient
+from sidecar.ports.tools import ToolBus, ToolCall
 from sidecar.request_handler.decode import Opened
 from sidecar.telemetry.tracing import Subject, Tracer
 

@@ -10,7 +10,7 @@ from sidecar.errors import Permanent
 from sidecar.models.base import rfc3339
 from sidecar.models.subjects import SHARED_SCOPE
 from sidecar.models.tool import ToolInfo
-from sidecar.ports.bus import ToolKey
+from sidecar.ports.tools import ToolKey
 from sidecar.tool_registry.versions import Version, highest, parse_range, parse_version
 
 _MOST_NAMED = 20

@@ -16,7 +16,8 @@ from sidecar.errors import BusUnavailable, InvalidRequest
 from sidecar.models.codec import decode, encode
 from sidecar.models.subjects import Subjects, is_name, token_version
 from sidecar.models.tool import ToolRegistration
-from sidecar.ports.bus import Clock, ToolBus, ToolKey
+from sidecar.ports.bus import Clock
+from sidecar.ports.tools import ToolBus, ToolKey
 from sidecar.runtime.lifecycle import Tasks, logged
 from sidecar.tool_registry.catalogue import Catalogue, Entry, entry_of
 from sidecar.tool_registry.documents import document_of, info_of

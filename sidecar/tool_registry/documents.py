@@ -5,7 +5,7 @@ import msgspec
 from sidecar.models.codec import decode
 from sidecar.models.subjects import Subjects
 from sidecar.models.tool import ToolInfo, ToolRegistration
-from sidecar.ports.bus import StoredTool, ToolKey
+from sidecar.ports.tools import StoredTool, ToolKey
 from sidecar.tool_registry.catalogue import Entry, entry_of
 
 _encoder = msgspec.json.Encoder(order="sorted")

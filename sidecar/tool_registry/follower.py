@@ -4,7 +4,8 @@ import logging
 
 from sidecar.errors import InvalidRequest
 from sidecar.models.subjects import Subjects
-from sidecar.ports.bus import Clock, ToolChange, ToolKey, ToolStore
+from sidecar.ports.bus import Clock
+from sidecar.ports.tools import ToolChange, ToolKey, ToolStore
 from sidecar.runtime.lifecycle import Tasks, logged
 from sidecar.tool_registry.catalogue import Amnesty, Catalogue
 from sidecar.tool_registry.documents import entry_from

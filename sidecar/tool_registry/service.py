@@ -22,7 +22,8 @@ from sidecar.models.tool import (
     ToolRegistered,
     ToolRegistration,
 )
-from sidecar.ports.bus import Clock, Endpoint, Query, Reply, StoredTool, ToolBus, ToolChange, ToolKey, ToolStore
+from sidecar.ports.bus import Clock, Endpoint, Query, Reply
+from sidecar.ports.tools import StoredTool, ToolBus, ToolChange, ToolKey, ToolStore
 from sidecar.runtime.lifecycle import Beat, Tasks, logged
 from sidecar.tool_registry.catalogue import Catalogue, Entry
 from sidecar.tool_registry.discovery import Discovery

@@ -9,7 +9,8 @@ from sidecar.adapters.memory.clock import MemoryClock
 from sidecar.adapters.memory.faults import Fault
 from sidecar.adapters.memory.tool_bus import MemoryToolBus
 from sidecar.errors import Conflict
-from sidecar.ports.bus import Lane, ToolCall
+from sidecar.ports.bus import Lane
+from sidecar.ports.tools import ToolCall
 from tests.support.bus_world import MemoryWorld, Storage, event, job_state, result
 from tests.support.scripted_connection import cancel_at_each_step
 

@@ -9,7 +9,8 @@ import pytest
 
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.models import codec
-from sidecar.ports.bus import Lane, StoredRequest, ToolCall, ToolKey
+from sidecar.ports.bus import Lane, StoredRequest
+from sidecar.ports.tools import ToolCall, ToolKey
 from tests.support.bus_world import Storage, event, job_state, nats_storage, result
 from tests.support.scripted_connection import Answer, ScriptedConnection, Sent, cancel_at_each_step
 

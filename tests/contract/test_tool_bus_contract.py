@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from sidecar.errors import Permanent, Temporary
-from sidecar.ports.bus import Reply, ToolCall
+from sidecar.ports.bus import Reply
+from sidecar.ports.tools import ToolCall
 from tests.support.bus_world import World
 from tests.support.tool_worlds import Providers, heartbeat
 

@@ -3,7 +3,7 @@
 import pytest
 
 from sidecar.errors import Conflict
-from sidecar.ports.bus import StoredTool, ToolChange, ToolKey
+from sidecar.ports.tools import StoredTool, ToolChange, ToolKey
 from tests.support.bus_world import World
 
 KEY = ToolKey("acme", "orders", "1.2.0")

@@ -23,7 +23,7 @@ from sidecar.cli.nats_config import Watchers, password_variable, render
 from sidecar.config.settings import NatsSettings, Policy, ToolsPolicy
 from sidecar.errors import BusUnavailable, Permanent, Temporary
 from sidecar.models.subjects import Subjects, call_cancelled
-from sidecar.ports.bus import ToolCall
+from sidecar.ports.tools import ToolCall
 from sidecar.runtime.lifecycle import SystemClock
 from sidecar.tool_registry.service import ToolRegistry
 from tests.support.bus_world import bus_settings

@@ -43,20 +43,17 @@ from sidecar.models.result import Output, Result
 from sidecar.models.subjects import JOB_BUCKET, Subjects
 from sidecar.ports.bus import (
     Blobs,
-    Checkpoints,
-    ClusterBus,
     DeadLetters,
     Intake,
     JobStore,
     Journal,
-    LeaseStore,
     PolicyStore,
     PromptStore,
     Publisher,
     SpendLedger,
-    ToolBus,
-    ToolStore,
 )
+from sidecar.ports.cluster import Checkpoints, ClusterBus, LeaseStore
+from sidecar.ports.tools import ToolBus, ToolStore
 from sidecar.runtime.lifecycle import SystemClock
 
 MAX_QUEUE = 40

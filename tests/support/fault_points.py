@@ -23,17 +23,8 @@ from sidecar.job_manager.journal import Step
 from sidecar.models.call import ModelCall, ModelDelta, ModelReply
 from sidecar.models.event import Delta, Event, Status
 from sidecar.models.job import JobState
-from sidecar.ports.bus import (
-    Intake,
-    JobStore,
-    Journal,
-    Lane,
-    ModelClient,
-    Publisher,
-    StoredRequest,
-    ToolBus,
-    ToolCall,
-)
+from sidecar.ports.bus import Intake, JobStore, Journal, Lane, ModelClient, Publisher, StoredRequest
+from sidecar.ports.tools import ToolBus, ToolCall
 from sidecar.replica import Ports
 
 STEPS = (

@@ -18,7 +18,8 @@ from sidecar.adapters.nats.tool_outcome import (
 )
 from sidecar.errors import BusUnavailable, SidecarError
 from sidecar.models.subjects import call_cancelled
-from sidecar.ports.bus import Reply, ToolCall
+from sidecar.ports.bus import Reply
+from sidecar.ports.tools import ToolCall
 
 
 class MemoryToolBus:

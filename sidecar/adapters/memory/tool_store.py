@@ -8,7 +8,7 @@ from sidecar.adapters.memory.faults import Operation
 from sidecar.adapters.memory.stream import Entry
 from sidecar.models.base import epoch, rfc3339
 from sidecar.models.subjects import TOOL_BUCKET, token_version, version_token
-from sidecar.ports.bus import StoredTool, ToolChange, ToolKey, ToolSnapshot
+from sidecar.ports.tools import StoredTool, ToolChange, ToolKey, ToolSnapshot
 
 T = TypeVar("T")
 

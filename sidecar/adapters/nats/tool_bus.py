@@ -21,7 +21,7 @@ from sidecar.adapters.nats.tool_outcome import (
 )
 from sidecar.errors import BusRefused, BusUnavailable, Permanent, SidecarError, Temporary
 from sidecar.models.subjects import call_cancelled
-from sidecar.ports.bus import ToolCall
+from sidecar.ports.tools import ToolCall
 
 log = logging.getLogger(__name__)
 

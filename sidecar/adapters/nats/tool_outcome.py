@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from sidecar.adapters.nats.service import ERROR_CODE_HEADER, ERROR_HEADER
 from sidecar.errors import Permanent, SidecarError, Temporary
 from sidecar.models.subjects import HEADER_TOOL_PROGRESS
-from sidecar.ports.bus import ToolCall
+from sidecar.ports.tools import ToolCall
 
 MOST_REPLY_BYTES = 1024 * 1024
 LONGEST_CALL_S = 3600.0

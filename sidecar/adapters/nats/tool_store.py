@@ -9,7 +9,7 @@ from sidecar.adapters.nats.job_store import EXPECTED
 from sidecar.errors import Conflict
 from sidecar.models.base import epoch, rfc3339
 from sidecar.models.subjects import TOOL_BUCKET, Subjects, is_name, token_version, version_token
-from sidecar.ports.bus import StoredTool, ToolChange, ToolKey, ToolSnapshot
+from sidecar.ports.tools import StoredTool, ToolChange, ToolKey, ToolSnapshot
 
 HEADER_EXPIRES = "Llm-Expires"
 OPERATION = "KV-Operation"

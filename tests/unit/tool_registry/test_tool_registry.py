@@ -11,7 +11,8 @@ from sidecar.adapters.memory.faults import Delivery, Fault, Operation
 from sidecar.adapters.memory.tool_store import MemoryToolStore
 from sidecar.errors import Permanent
 from sidecar.models.base import epoch
-from sidecar.ports.bus import Reply, ToolKey
+from sidecar.ports.bus import Reply
+from sidecar.ports.tools import ToolKey
 from sidecar.replica import Replica
 from sidecar.tool_registry.publishing import MOST_REGISTRATION_BYTES, Limits
 from tests.support.replica import Bench, bench
