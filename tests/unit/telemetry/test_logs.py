@@ -76,7 +76,9 @@ def test_facts_are_fields_of_the_line() -> None:
 
 
 def test_a_process_that_ends_by_an_error_does_not_quote_it() -> None:
-    code = f"from sidecar.telemetry import logs; logs.set_up(level='info', form='json'); raise ValueError({CANARY!r})"
+    code = (
+        f"from sidecar.telemetry import logs; logs.set_up(level='info', form='json'); raise ValueError({CANARY!r})"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert CANARY not in done.stderr
