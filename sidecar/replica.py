@@ -126,7 +126,9 @@ class Replica:
         self.screening = Screening(self._policy, models=ports.models, region=settings.bedrock.regions[0])
         self.prompts = Prompts(ports.prompts, clock=ports.clock, on_crash=on_crash)
         self.objects = self._objects()
-        self.queries = Queries(store=ports.store, publisher=ports.publisher, intake=ports.intake)
+        self.queries = Queries(
+            store=ports.store, publisher=ports.publisher, intake=ports.intake, clock=ports.clock
+        )
         self.tools = ToolRegistry(
             store=ports.tools,
             bus=ports.tool_bus,

@@ -75,8 +75,8 @@ async def _ask(
             else:
                 result = await follow(job, invocation)
         except asyncio.CancelledError:
-            await job.cancel(reason="interrupted", timeout_s=_GOODBYE_S)
-            invocation.note(f"\njob {job.id} was cancelled")
+            reply = await job.cancel(reason="interrupted", timeout_s=_GOODBYE_S)
+            invocation.note(f"\njob {job.id}: {'to be cancelled' if reply.requested else reply.state}")
             raise
     return exits.of_result(result)
 

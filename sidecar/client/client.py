@@ -203,7 +203,11 @@ class SidecarClient:
         """Cancel a job in any state; see `Job.cancel`."""
         subject = self.subjects.endpoint("cancel", self.tenant, self._job_name(job_id))
         payload = msgspec.json.encode(CancelRequest(reason=reason))
-        return await self.ask_endpoint(subject, payload, CancelReply, timeout_s=timeout_s)
+        reply = await self.ask_endpoint(subject, payload, CancelReply, timeout_s=timeout_s)
+        if reply.cancelled and reply.state != "cancelled":
+            # Replicas of 0.1 say so as soon as the mark is left.
+            return msgspec.structs.replace(reply, cancelled=False, requested=True)
+        return reply
 
     async def jobs(
         self, *, state: State | None = None, limit: int | None = None

@@ -98,7 +98,9 @@ class Job:
     async def cancel(self, *, reason: str | None = None, timeout_s: float | None = None) -> CancelReply:
         """Ask for the job to be cancelled; works in any state, also before it was read, and more than once.
 
-        The end shows in the events and the result. Raises BusUnavailable when the sidecar does not answer.
+        The reply comes with the job's end, or after a second: `cancelled` says that the job ended so, `requested`
+        that its end is still to come (it shows in the events and the result), and neither that it ended otherwise.
+        Raises BusUnavailable when the sidecar does not answer.
         """
         return await self._client.cancel(self.id, reason=reason, timeout_s=timeout_s)
 

@@ -2,19 +2,24 @@
 
 import uuid
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
-from sidecar.errors import InvalidRequest, Permanent
+from sidecar.runtime.lifecycle import within
+from sidecar.errors import BusUnavailable, InvalidRequest, Permanent
 from sidecar.models.api import CancelReply, CancelRequest, JobsPage, JobsRequest, ReplayRequest
 from sidecar.models.base import JOB_CLASSES, Open
 from sidecar.models.codec import decode, decode_event, decode_plain_or_request, encode
-from sidecar.models.job import JobState
+from sidecar.models.job import TERMINAL, JobState
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
 from sidecar.models.subjects import HEADER_END, HEADER_JOB_ID, TRACE_HEADERS, check_job_id, is_name
-from sidecar.ports.bus import Endpoint, Intake, JobStore, Lane, Publisher, Query, Reply
+from sidecar.ports.bus import Clock, Endpoint, Intake, JobStore, Lane, Publisher, Query, Reply
+
+# How long a cancellation waits for the job's end before it is answered.
+CANCEL_WAIT_S = 1.0
 
 
 class _Place(Open, frozen=True, kw_only=True):
@@ -27,10 +32,11 @@ class _Place(Open, frozen=True, kw_only=True):
 class Queries:
     """Answers what clients ask about jobs. `SidecarError`s raised here become error replies."""
 
-    def __init__(self, *, store: JobStore, publisher: Publisher, intake: Intake) -> None:
+    def __init__(self, *, store: JobStore, publisher: Publisher, intake: Intake, clock: Clock) -> None:
         self._store = store
         self._publisher = publisher
         self._intake = intake
+        self._clock = clock
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         return (
@@ -90,17 +96,36 @@ class Queries:
         yield Reply(b"", {HEADER_END: "true"})
 
     async def cancel(self, query: Query) -> Reply:
-        """Leave the mark that whoever owns the job, or will own it, goes by."""
+        """Leave the mark that whoever owns the job, or will own it, goes by; say what has come of it so far."""
         tenant, job = _names(query, "tenant", "job")
         asked = decode(query.payload, CancelRequest)
-        stored = await self._store.get(tenant, job)
-        state = stored.state.state if stored is not None else "unknown"
-        is_over = stored is not None and stored.state.is_terminal
-        if not is_over:
-            await self._store.mark_cancelled(tenant, job, reason=asked.reason)
-        return Reply(
-            encode(CancelReply(job=job, tenant=tenant, state=state, cancelled=not is_over or state == "cancelled"))
+        state = await self._state(tenant, job)
+        if state not in TERMINAL:
+            await self._mark_and_wait(tenant, job, asked.reason)
+            state = await self._state(tenant, job)
+        reply = CancelReply(
+            job=job,
+            tenant=tenant,
+            state=state,
+            cancelled=state == "cancelled",
+            requested=state not in TERMINAL,
         )
+        return Reply(encode(reply))
+
+    async def _mark_and_wait(self, tenant: str, job: str, reason: str | None) -> None:
+        """Mark the job, then wait for its result for a moment; how it ended is for its document to say."""
+        # Heard from before the mark is left: the end may come before the mark's acknowledgement does.
+        waiter = await self._publisher.wait_result(tenant, job)
+        try:
+            await self._store.mark_cancelled(tenant, job, reason=reason)
+            with suppress(BusUnavailable):  # Not heard in time: the reply says that the end is still to come.
+                await within(self._clock, CANCEL_WAIT_S, waiter.payload(), what="the end of a cancelled job")
+        finally:
+            await waiter.close()
+
+    async def _state(self, tenant: str, job: str) -> str:
+        stored = await self._store.get(tenant, job)
+        return stored.state.state if stored is not None else "unknown"
 
     async def jobs(self, query: Query) -> Reply:
         (tenant,) = _names(query, "tenant")

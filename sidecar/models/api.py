@@ -18,12 +18,17 @@ class CancelRequest(Strict, frozen=True, kw_only=True):
 
 
 class CancelReply(Open, frozen=True, kw_only=True):
-    """`state` is what the job was in when the mark was set; `unknown` for an id not seen yet."""
+    """`state` is what the job is in when the reply leaves; `unknown` for an id not seen yet.
+
+    `cancelled`: it ended so. `requested`: it has not ended yet, and the mark by which it is to end stands.
+    Neither: it ended otherwise.
+    """
 
     job: str
     tenant: str
     state: str
     cancelled: bool
+    requested: bool = False
 
 
 class ReplayRequest(Strict, frozen=True, kw_only=True):

@@ -32,7 +32,7 @@ MESSAGES: tuple[MessageSpec, ...] = (
     MessageSpec("state", job.JobState, "Job state", "The state document; also the reply to `get`."),
     MessageSpec("empty", api.Empty, "Empty request", "A request without fields; no payload at all will do."),
     MessageSpec("cancel_request", api.CancelRequest, "Cancel request", "Cancels a job. May be empty."),
-    MessageSpec("cancel_reply", api.CancelReply, "Cancel reply", "What the job was when it was cancelled."),
+    MessageSpec("cancel_reply", api.CancelReply, "Cancel reply", "What became of a cancellation in a second."),
     MessageSpec("replay_request", api.ReplayRequest, "Replay request", "From which event on. May be empty."),
     MessageSpec("jobs_request", api.JobsRequest, "Jobs request", "Which jobs to list. May be empty."),
     MessageSpec("jobs_page", api.JobsPage, "Jobs page", "One page of a tenant's jobs, newest first."),

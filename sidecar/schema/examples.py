@@ -120,7 +120,7 @@ _MESSAGES: dict[str, Any] = {
     "state.succeeded": msgspec.structs.replace(_STATE, state="succeeded", result=_RESULT, result_n=9),
     "empty": api.Empty(),
     "cancel_request": api.CancelRequest(reason="the user closed the page"),
-    "cancel_reply": api.CancelReply(job="job1", tenant="acme", state="running", cancelled=True),
+    "cancel_reply": api.CancelReply(job="job1", tenant="acme", state="cancelled", cancelled=True),
     "replay_request": api.ReplayRequest(attempt=1, n=3),
     "jobs_request": api.JobsRequest(state="running", limit=20),
     "jobs_page": api.JobsPage(jobs=(_STATE,), cursor="NDcxMQ"),

@@ -23,7 +23,7 @@ async def test_a_streaming_job_ends_at_once_and_keeps_its_text(client: Stranger,
     feed = await client.submit(asks(SLOW, stream=True), job="job1")
     await feed.first_delta()
     reply = await client.answer("cancel", client.tenant, "job1", payload={"reason": "enough"})
-    assert (reply["state"], reply["cancelled"]) == ("running", True)
+    assert (reply["state"], reply["cancelled"], reply["requested"]) == ("cancelled", True, False)
     result = (await feed.result(limit_s=15))["data"]
     assert result["state"] == "cancelled"
     assert result["error"] is None
@@ -45,7 +45,7 @@ async def test_a_running_unary_job_is_cancelled(client: Stranger) -> None:
 
 async def test_a_job_is_cancelled_before_it_was_published(client: Stranger) -> None:
     reply = await client.answer("cancel", client.tenant, "early")
-    assert (reply["state"], reply["cancelled"]) == ("unknown", True)
+    assert (reply["state"], reply["cancelled"], reply["requested"]) == ("unknown", False, True)
     result = await client.run(asks(SLOW), job="early")
     assert (result["state"], result["attempts"]) == ("cancelled", [])
 
@@ -53,7 +53,7 @@ async def test_a_job_is_cancelled_before_it_was_published(client: Stranger) -> N
 async def test_cancelling_again_and_after_the_end_changes_nothing(client: Stranger) -> None:
     done = await client.run(asks("[[tokens=2]] quick"), job="done")
     reply = await client.answer("cancel", client.tenant, "done")
-    assert (reply["state"], reply["cancelled"]) == ("succeeded", False)
+    assert (reply["state"], reply["cancelled"], reply["requested"]) == ("succeeded", False, False)
     feed = await client.submit(asks(SLOW), job="twice")
     await feed.until(lambda events: len(events) > 0)
     for _ in range(3):

@@ -155,7 +155,7 @@ class FakeSidecar:
         await self.nc.publish(message.reply, b"", headers={"Llm-End": "true"})
 
     async def _cancel(self, message: Msg, tenant: str, job: str) -> None:
-        reply = {"job": job, "tenant": tenant, "state": "running", "cancelled": True}
+        reply = {"job": job, "tenant": tenant, "state": "cancelled", "cancelled": True, "requested": False}
         await message.respond(json.dumps(reply).encode())
         await self.job(job, tenant).result(state="cancelled")
 

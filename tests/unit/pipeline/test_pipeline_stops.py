@@ -46,7 +46,7 @@ async def test_a_running_job_is_cancelled_at_once_and_gives_its_slot_back() -> N
         await clock.advance(1.0)
         before = clock.monotonic()
         reply = await cancel(b, job)
-        assert (reply.state, reply.cancelled) == ("running", True)
+        assert (reply.state, reply.cancelled, reply.requested) == ("cancelled", True, False)
         result = await assert_cancelled(b, job)
         assert clock.monotonic() - before <= 0.1
         assert b.model.broken_off == 1
@@ -80,7 +80,7 @@ async def test_a_queued_job_is_cancelled_without_a_call() -> None:
         running, queued = await b.submit(), await b.submit()
         await clock.advance(1.0)
         reply = await cancel(b, queued)
-        assert (reply.state, reply.cancelled) == ("queued", True)
+        assert (reply.state, reply.cancelled, reply.requested) == ("cancelled", True, False)
         result = await b.result(queued, limit_s=5)
         assert (result.state, result.attempts, result.usage.input_tokens) == ("cancelled", (), 0)
         assert (await b.result(running)).state == "succeeded"
@@ -93,7 +93,9 @@ async def test_a_job_beyond_the_window_is_cancelled_when_it_is_read() -> None:
         await b.replica(scheduler={"slots": 1, "interactive_reserve": 0.0, "window": 2})
         jobs = [await b.submit(job=f"j{i}") for i in range(8)]
         await clock.advance(0.2)
-        assert (await cancel(b, "j7")).state == "unknown"
+        assert await cancel(b, "j7") == CancelReply(
+            job="j7", tenant="acme", state="unknown", cancelled=False, requested=True
+        )
         assert (await b.result("j7")).state == "cancelled"
         assert [(await b.result(job)).state for job in jobs[:7]] == ["succeeded"] * 7
         assert len(b.model.calls) == 7
@@ -103,7 +105,7 @@ async def test_a_job_is_cancelled_before_anybody_has_seen_it() -> None:
     async with bench() as b:
         await b.replica()
         reply = await cancel(b, "early")
-        assert (reply.state, reply.cancelled) == ("unknown", True)
+        assert (reply.state, reply.cancelled, reply.requested) == ("unknown", False, True)
         await cancel(b, "early")
         await b.submit(job="early")
         await assert_cancelled(b, "early")
@@ -116,13 +118,13 @@ async def test_a_finished_job_stays_as_it_is() -> None:
         job = await b.submit()
         before = await b.result(job)
         reply = await cancel(b, job)
-        assert (reply.state, reply.cancelled) == ("succeeded", False)
+        assert (reply.state, reply.cancelled, reply.requested) == ("succeeded", False, False)
         await b.clock.advance(20)
         assert await b.result(job) == before
         cancelled = await b.submit(job="later")
-        await cancel(b, cancelled)
-        await b.result(cancelled)
-        assert (await cancel(b, cancelled)).cancelled in (True, False)
+        first = await cancel(b, cancelled)
+        assert first.cancelled == ((await b.result(cancelled)).state == "cancelled")
+        assert await cancel(b, cancelled) == first
 
 
 async def test_a_job_between_retries_is_cancelled_without_another_call() -> None:
