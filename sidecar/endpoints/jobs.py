@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-from sidecar.runtime.lifecycle import within
 from sidecar.errors import BusUnavailable, InvalidRequest, Permanent
 from sidecar.models.api import CancelReply, CancelRequest, JobsPage, JobsRequest, ReplayRequest
 from sidecar.models.base import JOB_CLASSES, Open
@@ -17,6 +16,7 @@ from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
 from sidecar.models.subjects import HEADER_END, HEADER_JOB_ID, TRACE_HEADERS, check_job_id, is_name
 from sidecar.ports.bus import Clock, Endpoint, Intake, JobStore, Lane, Publisher, Query, Reply
+from sidecar.runtime.lifecycle import within
 
 # How long a cancellation waits for the job's end before it is answered.
 CANCEL_WAIT_S = 1.0

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 
 from tests.acceptance.conftest import World
 from tests.support.process import wait_until
@@ -70,10 +71,15 @@ async def test_many_cancellations_at_random_moments_end_every_job_once(client: S
     async def one(i: int) -> None:
         await client.publish(asks("[[tokens=40 tps=200]] go", stream=i % 2 == 0), job=f"j{i}")
         await asyncio.sleep(0.004 * (i % 60))
-        await client.answer("cancel", client.tenant, f"j{i}")
+        replies[f"j{i}"] = await client.answer("cancel", client.tenant, f"j{i}")
 
+    replies: dict[str, Any] = {}
     await asyncio.gather(*(one(i) for i in range(120)))
     events = await feed.until(lambda events: len(events) >= 120)
+    for event in events:
+        reply, state = replies[event["job"]], event["data"]["state"]
+        assert reply["cancelled"] == (not reply["requested"] and state == "cancelled")
+        assert reply["requested"] or reply["state"] == state
     assert sorted(e["job"] for e in events) == sorted(f"j{i}" for i in range(120))
     assert {e["data"]["state"] for e in events} <= {"cancelled", "succeeded"}
     for i in range(0, 120, 10):

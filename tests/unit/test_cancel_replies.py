@@ -10,10 +10,10 @@ import pytest
 from sidecar.adapters.memory.bus import Hint
 from sidecar.adapters.memory.clock import MemoryClock
 from sidecar.adapters.memory.model import ScriptedModel, Turn, calls_tools, says
-from sidecar.job_manager.queries import CANCEL_WAIT_S
+from sidecar.endpoints.jobs import CANCEL_WAIT_S
 from sidecar.models.api import CancelReply
 from sidecar.models.call import ModelCall
-from sidecar.ports import Query
+from sidecar.ports.bus import Query
 from sidecar.replica import Replica
 from tests.support.replica import MODEL, Bench, bench
 from tests.support.tool_jobs import Providers, call
