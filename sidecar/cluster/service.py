@@ -29,6 +29,7 @@ from sidecar.models.replica import (
     Turn,
     Wire,
 )
+from sidecar.models.shown import shown
 from sidecar.ports.bus import Clock
 from sidecar.ports.cluster import Checkpoints, ClusterBus, LeaseStore
 from sidecar.runtime.lifecycle import Tasks
@@ -228,7 +229,7 @@ class Cluster:
             silent = [] if self._office.is_cut_off else self._members.sweep(self._clock.monotonic(), keep=self.own)
             self._beats_heard += not self._office.is_cut_off
             for member in silent:
-                log.warning("a replica has fallen silent", extra={"member": member})
+                log.warning("a replica has fallen silent", extra={"member": shown(member)})
                 self._gone(member)
 
     def _on_heartbeat(self, payload: bytes) -> None:
@@ -247,7 +248,7 @@ class Cluster:
             return
         self._workers.update(beat.member, slots=beat.slots, takes_jobs=member.takes_jobs)
         if heard.is_new:
-            log.info("a replica is there", extra={"member": beat.member, "version": beat.version})
+            log.info("a replica is there", extra={"member": shown(beat.member), "version": shown(beat.version)})
         if heard.is_changed:
             self._host.resized()
         if heard.member is not None:

@@ -270,6 +270,9 @@ class RetentionSettings(Section):
     state_s: int = Field(86_400, ge=60)
     events_s: int = Field(3_600, ge=10)
     requests_bytes: int = Field(2 * 1024**3, ge=1024**2, description="upper bound of the request stream")
+    dead_bytes: int = Field(
+        128 * 1024**2, ge=1024**2, description="upper bound of the dead letters; the oldest make room"
+    )
     objects_s: int = Field(172_800, ge=60, description="age of objects; at least that of states is kept")
     objects_bytes: int = Field(256 * 1024**2, ge=1024**2, description="upper bound of each tenant's objects")
 

@@ -4,6 +4,8 @@ import logging
 
 import msgspec
 
+from sidecar.models.shown import shown
+
 log = logging.getLogger(__name__)
 
 
@@ -20,5 +22,5 @@ def place_of(payload: bytes, *, subject: str) -> Place | None:
     try:
         return _decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError) as e:
-        log.warning("%s holds what is no event: %s", subject, e)
+        log.warning("%s holds what is no event: %s", shown(subject), shown(e))
         return None

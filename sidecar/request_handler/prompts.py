@@ -23,6 +23,7 @@ from sidecar.models.prompt import (
     version_order,
 )
 from sidecar.models.request import JobRequest, PromptRef
+from sidecar.models.shown import shown
 from sidecar.ports.bus import Clock, PromptStore
 from sidecar.runtime.lifecycle import Tasks, Waker
 
@@ -160,7 +161,7 @@ class Prompts:
         before, self._entries = self._entries, {}
         for prompt in sorted(stored, key=lambda prompt: prompt.revision)[-MOST_TEMPLATES:]:
             if (found := parts_of(prompt.key)) is None:
-                log.warning("a key of the prompt bucket names no template", extra={"key": prompt.key[:200]})
+                log.warning("a key of the prompt bucket names no template", extra={"key": shown(prompt.key)})
                 continue
             scope, name, version = found
             known = before.get((scope, name), {}).get(version)

@@ -6,6 +6,7 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 
 from sidecar.errors import BusUnavailable, JobCancelled, SidecarError
+from sidecar.models.shown import shown
 from sidecar.ports.bus import Clock, Doorbell, Intake, Lane, StoredRequest
 from sidecar.request_handler.admission import queue_full
 from sidecar.request_handler.decode import Opened, open_request
@@ -193,7 +194,10 @@ class Reader:
                         await self._fill_once(lane, room)
                         delay_s = FIRST_DELAY_S
                     except BusUnavailable as e:
-                        log.warning("reading requests failed", extra={"lane": lane.lane, "error": e.message})
+                        log.warning(
+                            "reading requests failed",
+                            extra={"lane": shown(".".join(lane.lane)), "error": e.message},
+                        )
                         lane.has_more = True
                         await self._clock.sleep(delay_s)
                         delay_s = min(delay_s * 2, LONGEST_DELAY_S)

@@ -2,13 +2,15 @@
 
 What the product logs is free of content by its choice of words. What it does not choose is cut down:
 of an exception that is not ours only its type and its place are written, for its message may quote what it was
-given (botocore's do), and of other libraries' messages only the first line.
+given (botocore's do), and of other libraries' messages only the first line. Whatever is written is on one line and
+bounded, for strangers choose some of the words (`shown` quotes them where they are known to).
 """
 
 import logging
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from types import TracebackType
 from typing import Any, Literal
 
@@ -16,6 +18,7 @@ import msgspec
 
 from sidecar.errors import SidecarError
 from sidecar.models.base import rfc3339
+from sidecar.models.shown import on_one_line
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 # Their messages speak of types, names and files, not of values.
@@ -33,19 +36,32 @@ _PLAIN = (
 )
 _OWN = "sidecar"
 LONGEST_FOREIGN = 300
+LONGEST_OWN = 2_000
+LONGEST_FACT = 1_000
+MOST_FACTS = 100
 
 
 def facts_of(record: logging.LogRecord) -> dict[str, Any]:
     """What was given as `extra`."""
-    return {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
+    return {name: _bounded(value) for name, value in record.__dict__.items() if name not in _STANDARD}
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, bool | int | float | None):
+        return value
+    if isinstance(value, Mapping):
+        return {_bounded(name): _bounded(inner) for name, inner in islice(value.items(), MOST_FACTS)}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_bounded(inner) for inner in islice(value, MOST_FACTS)]
+    return on_one_line(str(value), LONGEST_FACT)
 
 
 def message_of(record: logging.LogRecord) -> str:
     """The product's own message; of another library's the first line."""
     text = record.getMessage()
     if record.name.partition(".")[0] == _OWN:
-        return text
-    return text.partition("\n")[0][:LONGEST_FOREIGN]
+        return on_one_line(text, LONGEST_OWN)
+    return on_one_line(text.partition("\n")[0][:LONGEST_FOREIGN], LONGEST_FOREIGN)
 
 
 def exception_text(error: BaseException) -> str:
@@ -66,7 +82,7 @@ def _lines(error: BaseException) -> Iterator[str]:
     for frame in traceback.extract_tb(error.__traceback__):
         yield f"  {frame.filename}:{frame.lineno} in {frame.name}"
     name = type(error).__qualname__
-    yield f"{name}: {error}" if isinstance(error, _PLAIN) else name
+    yield f"{name}: {on_one_line(str(error), LONGEST_OWN)}" if isinstance(error, _PLAIN) else name
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
             yield from exception_text(inner).splitlines()

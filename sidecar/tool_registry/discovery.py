@@ -14,6 +14,7 @@ import msgspec
 from sidecar.config.settings import Policy
 from sidecar.errors import BusUnavailable, InvalidRequest
 from sidecar.models.codec import decode, encode
+from sidecar.models.shown import shown
 from sidecar.models.subjects import Subjects, is_name, token_version
 from sidecar.models.tool import ToolRegistration
 from sidecar.ports.bus import Clock
@@ -130,7 +131,9 @@ class Discovery:
         """Say so once."""
         if subject not in self._refused and len(self._refused) < MOST_FOUND:
             self._refused.add(subject)
-            log.warning("a service is not taken for a tool", extra={"subject": subject[:200], "error": why[:500]})
+            log.warning(
+                "a service is not taken for a tool", extra={"subject": shown(subject), "error": shown(why, 500)}
+            )
 
 
 def endpoints_of(answers: Collection[bytes]) -> Iterator[_Endpoint]:

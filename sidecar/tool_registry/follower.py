@@ -3,6 +3,7 @@
 import logging
 
 from sidecar.errors import InvalidRequest
+from sidecar.models.shown import shown
 from sidecar.models.subjects import Subjects
 from sidecar.ports.bus import Clock
 from sidecar.ports.tools import ToolChange, ToolKey, ToolStore
@@ -68,7 +69,9 @@ class Follower:
             self._catalogue.put(entry_from(stored, subjects=self._subjects))
         except (InvalidRequest, ValueError) as e:
             key = ".".join(change.key)
-            log.warning("the bucket of tools holds what is none", extra={"key": key, "error": str(e)})
+            log.warning(
+                "the bucket of tools holds what is none", extra={"key": shown(key), "error": shown(e, 500)}
+            )
 
     async def refresh(self, key: ToolKey) -> None:
         """Read one version, because somebody else wrote it."""

@@ -8,8 +8,8 @@ import pytest
 from sidecar.adapters.nats.client.connection import Connection
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.embedded import NatsCluster, NatsServer
-from sidecar.adapters.nats.streams.provision import ensure
-from sidecar.adapters.nats.streams.topology import StreamSpec, streams
+from sidecar.adapters.nats.streams.provision import ensure, ensure_stream
+from sidecar.adapters.nats.streams.topology import StreamSpec, bytes_setting, object_store, streams
 from sidecar.config.settings import Settings, TenantPolicy
 from sidecar.errors import BusRefused, StartupError
 from sidecar.models.subjects import Subjects
@@ -177,10 +177,24 @@ async def test_replicas_without_a_cluster_are_refused_with_the_setting(nats_mux:
         await ensure(nats_mux, settings(replicas=3))
 
 
-async def test_no_room_names_the_setting(nats_mux: Mux) -> None:
-    huge = Settings.model_validate({"retention": {"requests_bytes": 1 << 60}})
-    with pytest.raises(StartupError, match=r"retention\.requests_bytes"):
-        await ensure(nats_mux, huge)
+@pytest.mark.parametrize("name", ["requests_bytes", "dead_bytes", "objects_bytes"])
+async def test_no_room_names_the_setting(nats_mux: Mux, name: str) -> None:
+    huge = Settings.model_validate({"retention": {name: 1 << 55}})
+    with pytest.raises(StartupError, match=rf"retention\.{name} \(this stream asks for {1 << 55} bytes\)"):
+        for spec in (*streams(huge), object_store(huge, "acme")):
+            await ensure_stream(nats_mux, spec, adopt=False)
+
+
+def test_every_stream_with_a_bound_names_its_setting() -> None:
+    made = Settings.model_validate({"retention": {"requests_bytes": 1 << 21, "dead_bytes": 1 << 22}})
+    for spec in (*streams(made), object_store(made, "acme")):
+        named = bytes_setting(spec.name)
+        if spec.config.get("max_bytes", -1) < 0:
+            assert named is None
+            continue
+        assert named is not None
+        section, _, field = named.partition(".")
+        assert getattr(getattr(made, section), field) == spec.config["max_bytes"]
 
 
 async def test_an_account_without_jetstream_stops_the_start() -> None:

@@ -20,6 +20,7 @@ from sidecar.errors import InvalidRequest
 from sidecar.models import codec
 from sidecar.models.api import JobsPage
 from sidecar.models.job import JobState, State
+from sidecar.models.shown import shown
 
 log = logging.getLogger(__name__)
 
@@ -128,5 +129,5 @@ def _document(found: Found | None) -> JobState | None:
         return None
     state = codec.state_or_none(found.payload)
     if state is None:
-        log.warning("%s holds no state document", found.subject)
+        log.warning("%s holds no state document", shown(found.subject))
     return state

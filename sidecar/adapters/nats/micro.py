@@ -27,6 +27,7 @@ from sidecar.adapters.nats.service import (
 )
 from sidecar.errors import BusUnavailable, SidecarError, Temporary
 from sidecar.models.base import rfc3339
+from sidecar.models.shown import shown
 from sidecar.models.subjects import Subjects
 from sidecar.ports.bus import Endpoint, Query, Reply
 
@@ -167,7 +168,8 @@ class NatsEndpoints:
             verb, *tokens = message.subject.split(".")[skip:]
             if reply and not self._may_reply(tokens, reply):
                 stats.count(0, "reply subject refused")
-                log.warning("a request to %s asks for its answer at %s: not answered", message.subject, reply)
+                asked, wanted = shown(message.subject), shown(reply)
+                log.warning("a request to %s asks for its answer at %s: not answered", asked, wanted)
                 return
             query = Query(verb, tuple(tokens), message.payload, message.headers)
             if endpoint.quick is not None and (answer := endpoint.quick(query)) is not None:

@@ -12,6 +12,7 @@ from sidecar.client.tools.context import ToolContext, enter
 from sidecar.client.tools.definition import Tool
 from sidecar.client.tools.errors import ToolError
 from sidecar.client.tools.replies import FAILED, Reply, error_reply, failure, output_reply
+from sidecar.models.shown import shown
 
 log = logging.getLogger(__name__)
 _FAILED = "%r failed, called by job %s of tenant %s"
@@ -44,7 +45,7 @@ def begin(
         except ToolError as e:
             return failure(e)
         except (Exception, SystemExit) as e:
-            log.exception(_FAILED, tool, context.job_id, context.tenant)
+            log.exception(_FAILED, tool, shown(context.job_id), shown(context.tenant))
             return failure(e)
 
     return _in_thread(answer, name=f"tool-{tool.name}", on_end=on_end)
@@ -60,7 +61,7 @@ async def _answer(
     except ToolError as e:
         return failure(e)
     except (Exception, SystemExit) as e:
-        log.exception(_FAILED, tool, context.job_id, context.tenant)
+        log.exception(_FAILED, tool, shown(context.job_id), shown(context.tenant))
         return failure(e)
 
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from sidecar.errors import SidecarError
+from sidecar.models.shown import LONGEST_SHOWN, shown
 from sidecar.telemetry.logs import LONGEST_FOREIGN, JsonFormatter, TextFormatter, exception_text
 
 CANARY = "canary-content"
@@ -83,3 +84,35 @@ def test_a_process_that_ends_by_an_error_does_not_quote_it() -> None:
     assert done.returncode == 1
     assert CANARY not in done.stderr
     assert "ValueError" in json.loads(done.stderr)["exception"]
+
+
+HOSTILE = "a\x0bb\r\n2026-01-01T00:00:00.000Z ERROR forged\x1b[2J\u202e" + "x" * 5_000
+
+
+@pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()])
+@pytest.mark.parametrize("where", ["message", "fact", "list", "table", "error"])
+def test_strangers_words_stay_on_their_line_and_are_bounded(formatter: logging.Formatter, where: str) -> None:
+    made = record(HOSTILE if where == "message" else "it failed")
+    if where in ("fact", "list", "table"):
+        made.given = {"fact": HOSTILE, "list": (HOSTILE,), "table": {HOSTILE: HOSTILE}}[where]
+    if where == "error":
+        error = raised(SidecarError(HOSTILE))
+        made.exc_info = (type(error), error, error.__traceback__)
+    line = formatter.format(made)
+    assert not any(line.count(bad) for bad in ("\x0b", "\r", "\x1b", "\u202e"))
+    assert "\n2026" not in line
+    assert len(line) < 8_000
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("_INBOX.abc", "_INBOX.abc"),
+        ("a\x0bb\n", r"a\x0bb\n"),
+        ("it's \u202e", r"it's \u202e"),
+        ("x" * 200, "x" * LONGEST_SHOWN + "… (200 characters)"),
+        (b"\x00".decode(), r"\x00"),
+    ],
+)
+def test_what_strangers_chose_is_quoted_in_plain_ascii(text: str, seen: str) -> None:
+    assert shown(text) == seen

@@ -10,7 +10,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from sidecar.adapters.nats.client.errors import NotFound
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.streams.drift import Difference, Drift, compare, is_covered
-from sidecar.adapters.nats.streams.topology import StreamSpec, streams
+from sidecar.adapters.nats.streams.topology import StreamSpec, bytes_setting, streams
 from sidecar.config.settings import Settings
 from sidecar.errors import BusRefused, BusUnavailable, StartupError
 from sidecar.models.subjects import SPEND_STREAM
@@ -168,15 +168,15 @@ async def _not_created(mux: Mux, spec: StreamSpec, error: BusRefused | BusUnavai
     if err_code == _NOT_CLUSTERED:
         return StartupError(f"{text}: nats.replicas = {spec.config['num_replicas']} needs a cluster; set it to 1")
     if err_code in _NO_ROOM:
-        return StartupError(
-            f"{text}: give JetStream more room, or lower retention.{_bound_of(spec)} "
-            f"(this stream asks for {spec.config['max_bytes']} bytes)"
-        )
+        return StartupError(f"{text}: {_room_remedy(spec)}")
     return StartupError(text)
 
 
-def _bound_of(spec: StreamSpec) -> str:
-    return "objects_bytes" if spec.name.startswith("OBJ_") else "requests_bytes"
+def _room_remedy(spec: StreamSpec) -> str:
+    setting = bytes_setting(spec.name)
+    if setting is None:
+        return "give JetStream more room"
+    return f"give JetStream more room, or lower {setting} (this stream asks for {spec.config['max_bytes']} bytes)"
 
 
 async def _holders(mux: Mux, spec: StreamSpec) -> list[str]:

@@ -25,10 +25,11 @@ from sidecar.models.subjects import (
 
 _EVENTS_PER_SUBJECT = 100_000
 _DEAD_AGE_S = 30 * 86_400
-_DEAD_BYTES = 1 << 30
 _SPEND_AGE_S = 4 * 86_400
 _SPEND_WINDOW_S = 600
 _NS = 1_000_000_000
+# What sets the bytes of each stream that has a bound; `object_store` makes the others.
+_BYTES_SETTINGS = {REQUEST_STREAM: "retention.requests_bytes", DEAD_STREAM: "retention.dead_bytes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def streams(settings: Settings) -> tuple[StreamSpec, ...]:
     state_age = settings.retention.state_s * _NS
     return (
         _requests(settings, subjects, common),
-        _dead(subjects, common),
+        _dead(settings, subjects, common),
         _spend(subjects, common),
         _jobs(subjects, common, max_age=state_age),
         _bucket(CANCEL_BUCKET, "Marks of cancellations", common, max_age=state_age),
@@ -81,6 +82,11 @@ def object_store(settings: Settings, tenant: str) -> StreamSpec:
         "num_replicas": settings.nats.replicas,
     }
     return StreamSpec(object_stream(tenant), config)
+
+
+def bytes_setting(stream: str) -> str | None:
+    """The setting by which a stream asks the server for room; None for those that ask for none."""
+    return "retention.objects_bytes" if stream.startswith(object_stream("")) else _BYTES_SETTINGS.get(stream)
 
 
 def object_stream(tenant: str) -> str:
@@ -125,13 +131,13 @@ def _requests(settings: Settings, subjects: Subjects, common: Mapping[str, Any])
     return StreamSpec(REQUEST_STREAM, {**config, **common})
 
 
-def _dead(subjects: Subjects, common: Mapping[str, Any]) -> StreamSpec:
+def _dead(settings: Settings, subjects: Subjects, common: Mapping[str, Any]) -> StreamSpec:
     config = {
         "description": "Requests given up after too many crashes",
         "subjects": [subjects.dead("*", "*")],
         "retention": "limits",
         "discard": "old",
-        "max_bytes": _DEAD_BYTES,
+        "max_bytes": settings.retention.dead_bytes,
         "max_age": _DEAD_AGE_S * _NS,
         "allow_direct": True,
         "deny_delete": False,
