@@ -180,9 +180,13 @@ async def test_replicas_without_a_cluster_are_refused_with_the_setting(nats_mux:
 @pytest.mark.parametrize("name", ["requests_bytes", "dead_bytes", "objects_bytes"])
 async def test_no_room_names_the_setting(nats_mux: Mux, name: str) -> None:
     huge = Settings.model_validate({"retention": {name: 1 << 55}})
-    with pytest.raises(StartupError, match=rf"retention\.{name} \(this stream asks for {1 << 55} bytes\)"):
+
+    async def make_all() -> None:
         for spec in (*streams(huge), object_store(huge, "acme")):
             await ensure_stream(nats_mux, spec, adopt=False)
+
+    with pytest.raises(StartupError, match=rf"retention\.{name} \(this stream asks for {1 << 55} bytes\)"):
+        await make_all()
 
 
 def test_every_stream_with_a_bound_names_its_setting() -> None:
