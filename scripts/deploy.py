@@ -48,7 +48,7 @@ _CREDENTIALS = {
 _PEER = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "nats"}}}
 _GUARDED = {
     "podDisruptionBudget": {"enabled": True},
-    "networkPolicy": {"enabled": True},
+    "networkPolicy": {"egress": True},
     "aws": {"podIdentity": True},
 }
 _LEAF = {
@@ -65,11 +65,11 @@ MATRIX: Mapping[str, Mapping[str, Any]] = {
     "irsa": {"aws": {"irsaRoleArn": _ROLE}, "credentials": _CREDENTIALS, "serviceAccount": {"name": "llm"}},
     "restricted": {
         "networkPolicy": {
-            "enabled": True,
             "nats": {"port": 4223, "to": [_PEER]},
             "httpsTo": [{"ipBlock": {"cidr": "10.0.0.0/8"}}],
             "adminFrom": [_PEER],
         },
+        "adminToken": {"existingSecret": "admin"},
         "podDisruptionBudget": {"enabled": True, "maxUnavailable": "50%"},
         "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
         "alerts": {"enabled": True, "labels": {"release": "prometheus"}, "runbooks": "https://wiki.example/llm"},
@@ -96,13 +96,14 @@ MATRIX: Mapping[str, Mapping[str, Any]] = {
         "priorityClassName": "high",
         "imagePullSecrets": [{"name": "pull"}],
     },
-    "leaf": {**_LEAF, "networkPolicy": {"enabled": True}},
+    "leaf": {**_LEAF, "networkPolicy": {"egress": True}},
     "observed": {
         "podMonitor": {"enabled": True},
         "alerts": {"enabled": True},
         "dashboard": {"enabled": True},
-        "networkPolicy": {"enabled": True, "adminFrom": [_PEER]},
+        "networkPolicy": {"adminFrom": [_PEER]},
     },
+    "open": {"networkPolicy": {"enabled": False}, "podMonitor": {"enabled": True}},
     "off": {"deployment": {"enabled": False}},
 }
 REFUSED: Mapping[str, Mapping[str, Any]] = {
@@ -112,6 +113,7 @@ REFUSED: Mapping[str, Mapping[str, Any]] = {
     "a role that is none": {"aws": {"irsaRoleArn": "role"}},
     "no margin over the drain": {"drainMarginSeconds": 0},
     "a leaf node that leads nowhere": {"leafNode": {"enabled": True}},
+    "a monitor that the NetworkPolicy keeps out": {"podMonitor": {"enabled": True}},
     "a password in a leaf node's address": {"leafNode": {"enabled": True, "remotes": ["tls://u:p@nats:7422"]}},
 }
 # A custom resource: its schema is the operator's and not among those of Kubernetes.
@@ -213,7 +215,7 @@ def check_refusals() -> list[str]:
     for name, values in REFUSED.items():
         try:
             render(values)
-        except helm_python.HelmValuesError:
+        except (helm_python.HelmValuesError, helm_python.HelmRenderError):
             continue
         accepted.append(f"{name} was taken")
     return accepted

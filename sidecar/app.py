@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import socket
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,6 +16,7 @@ import msgspec
 from sidecar import __version__
 from sidecar.adapters.bedrock.manager import BedrockManager
 from sidecar.adapters.http.admin import AdminServer, Page, Route
+from sidecar.adapters.http.guard import Guard
 from sidecar.adapters.nats.blobs import NatsBlobs
 from sidecar.adapters.nats.checkpoints import NatsCheckpoints
 from sidecar.adapters.nats.client.connection import Connection, State
@@ -73,6 +75,7 @@ class App:
         self._lingering: asyncio.TimerHandle | None = None
         self._grace_s = settings.jobs.drain_s
         self._lag = LoopLag()
+        self._scraped: tuple[float, Page] | None = None
 
     async def start(self, *, before_joining: Callable[[], None] = lambda: None) -> None:
         """Raises StartupError when the process cannot run as configured. Waits while NATS is away.
@@ -223,19 +226,21 @@ class App:
             "/startupz": Route(self._startupz),
             "/livez": Route(self._livez),
             "/readyz": Route(self._readyz),
-            "/info": Route(self._info),
-            "/metrics": Route(self._metrics),
-            "/drain": Route(self._drain, ("GET", "POST")),
+            "/info": Route(self._info, audience="operator"),
+            "/metrics": Route(self._metrics, audience="reader"),
+            "/drain": Route(self._drain, ("POST",), "operator"),
         }
-        self.admin = AdminServer(routes, host=self.settings.admin.host, port=self.settings.admin.port)
+        settings = self.settings.admin
+        guard = Guard(hosts=(socket.gethostname(), *settings.hosts), token=settings.token)
+        self.admin = AdminServer(routes, host=settings.host, port=settings.port, guard=guard)
         await self.admin.start()
         self._closing.push_async_callback(self.admin.close)
 
-    async def _livez(self) -> Page:
+    async def _livez(self, _: bool) -> Page:
         # That this is answered is the proof: the event loop turns.
         return _page({"status": "alive"})
 
-    async def _startupz(self) -> Page:
+    async def _startupz(self, _: bool) -> Page:
         started = self.lifecycle.phase not in (Phase.CREATED, Phase.STARTING)
         return _page({"phase": self.lifecycle.phase.value}, 200 if started else 503)
 
@@ -243,15 +248,16 @@ class App:
         if self.replica is not None:
             self.lifecycle.health.set("bedrock", self.replica.outage())
 
-    async def _readyz(self) -> Page:
+    async def _readyz(self, is_operator: bool) -> Page:
+        """Why it is degraded is for operators: reasons name models, settings, servers."""
         self._look_at_models()
         health = self.lifecycle.health
         status = "degraded" if health.is_degraded else "ready"
         if not self.lifecycle.is_ready:
             return _page({"status": self.lifecycle.phase.value}, 503)
-        return _page({"status": status, "reasons": health.reasons})
+        return _page({"status": status, "reasons": health.reasons} if is_operator else {"status": status})
 
-    async def _info(self) -> Page:
+    async def _info(self, _: bool) -> Page:
         replica = self.replica
         return _page(
             {
@@ -268,23 +274,29 @@ class App:
             }
         )
 
-    async def _metrics(self) -> Page:
+    async def _metrics(self, _: bool) -> Page:
+        """Whoever may scrape may do so without end: what was made is shown again until ten times as long has
+        passed as it took, so that no more than a tenth of the event loop goes into it."""
         if self.replica is None:
             return _page({"phase": self.lifecycle.phase.value}, 503)
         # Imported by the first scrape: 70 ms that a start need not wait for.
         from sidecar.telemetry import metrics
 
-        scrape = metrics.Scrape(
-            stats=self.replica.stats(),
-            tally=self.replica.tally,
-            lag_s=self._lag.take(),
-            is_degraded=self.lifecycle.health.is_degraded,
-            is_policy_current=self._reloader is None or self._reloader.is_ok,
-            live_tools=self.replica.tools.live_count,
-        )
-        return Page(metrics.render(scrape), content_type=metrics.CONTENT_TYPE)
+        began = time.monotonic()
+        if self._scraped is None or began >= self._scraped[0]:
+            scrape = metrics.Scrape(
+                stats=self.replica.stats(),
+                tally=self.replica.tally,
+                lag_s=self._lag.take(),
+                is_degraded=self.lifecycle.health.is_degraded,
+                is_policy_current=self._reloader is None or self._reloader.is_ok,
+                live_tools=self.replica.tools.live_count,
+            )
+            page = Page(metrics.render(scrape), content_type=metrics.CONTENT_TYPE)
+            self._scraped = (began + _SCRAPE_PART * (time.monotonic() - began), page)
+        return self._scraped[1]
 
-    async def _drain(self) -> Page:
+    async def _drain(self, _: bool) -> Page:
         """Take nothing new, go on serving, and wait for SIGTERM: the pod's application may still need answers.
 
         Where no SIGTERM comes the process ends by itself. Once the end was asked for, this hurries it.
@@ -306,6 +318,7 @@ class App:
         self.lifecycle.request_drain()
 
 
+_SCRAPE_PART = 10
 _SERVING = (Phase.RUNNING, Phase.DRAINING)
 
 

@@ -25,6 +25,13 @@ _KEY_BYTES = 24
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="0: any.")
 @click.option(
+    "--allow-host",
+    "hosts",
+    metavar="NAME",
+    multiple=True,
+    help="A name with dots by which browsers may ask for it, beside its addresses.",
+)
+@click.option(
     "--websocket",
     metavar="URL",
     default=DEFAULT_WEBSOCKET,
@@ -44,6 +51,7 @@ def command(
     invocation: Invocation,
     host: str,
     port: int,
+    hosts: tuple[str, ...],
     websocket: str,
     creds: Path | None,
     tenant: str | None,
@@ -63,7 +71,7 @@ def command(
         raise click.BadParameter("use 1 to 64 of A-Z a-z 0-9 _ -", param_hint="--tenant")
     key = secrets.token_urlsafe(_KEY_BYTES) if creds is not None else ""
     config = {"websocket": websocket, "prefix": prefix, "tenant": tenant}
-    asyncio.run(_serve(invocation, host=host, port=port, config=config, creds=creds, key=key))
+    asyncio.run(_serve(invocation, host=host, port=port, hosts=hosts, config=config, creds=creds, key=key))
     return exits.OK
 
 
@@ -72,6 +80,7 @@ async def _serve(
     *,
     host: str,
     port: int,
+    hosts: tuple[str, ...],
     config: dict[str, str | None],
     creds: Path | None,
     key: str,
@@ -80,7 +89,9 @@ async def _serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     credentials = await asyncio.to_thread(creds.read_bytes) if creds is not None else b""
-    async with serving(host=host, port=port, config=config, credentials=credentials, key=key) as server:
+    async with serving(
+        host=host, port=port, config=config, credentials=credentials, key=key, hosts=hosts
+    ) as server:
         shown = f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{server.port}/" + (f"#key={key}" if key else "")
         if invocation.is_json:
@@ -93,7 +104,13 @@ async def _serve(
 
 @asynccontextmanager
 async def serving(
-    *, host: str, port: int, config: dict[str, str | None], credentials: bytes = b"", key: str = ""
+    *,
+    host: str,
+    port: int,
+    config: dict[str, str | None],
+    credentials: bytes = b"",
+    key: str = "",
+    hosts: tuple[str, ...] = (),
 ) -> "AsyncIterator[FolderServer]":
     """The dashboard's folder, served. `config` is what the page fills its form with. Raises StartupError."""
     from importlib.resources import files
@@ -114,6 +131,7 @@ async def serving(
         if credentials
         else None,
         key=key,
+        hosts=hosts,
     )
     await server.start()
     try:

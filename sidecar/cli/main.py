@@ -14,6 +14,7 @@ from sidecar.errors import SidecarError
 # In the order of `--help`. The text stands here so that help needs no command's module.
 COMMANDS = {
     "run": "Run the sidecar.",
+    "drain": "Tell a sidecar on this machine to take no new jobs.",
     "demo": "The main job on an embedded NATS server and the Bedrock emulator.",
     "ask": "Ask a model and print its answer as it comes.",
     "submit": "Hand in jobs from a file or stdin.",

@@ -281,6 +281,16 @@ class AdminSettings(Section):
     host: str = "127.0.0.1"
     port: int = Field(8081, ge=0, le=65_535, description="0: any free port")
     enabled: bool = True
+    hosts: tuple[str, ...] = Field(
+        (), description="names with dots by which it may be asked; addresses and names without a dot need no entry"
+    )
+    token: str | None = Field(
+        None,
+        min_length=16,
+        pattern=r"^[!-~]+$",
+        repr=False,
+        description="secret for /metrics, /info and /drain; none: metrics for all, the others from this machine",
+    )
 
 
 class LogSettings(Section):

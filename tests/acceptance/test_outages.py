@@ -205,7 +205,7 @@ async def test_the_drain_hook_takes_nothing_new_and_serves_until_sigterm(
             feed = await client.submit(asks("[[tokens=60000 tps=50]] go", stream=True), job="running")
             await feed.first_delta()
             for _ in range(2):
-                assert (await asyncio.to_thread(old.get, "/drain"))[0] == 200
+                assert await asyncio.to_thread(old.drain) == 200
             assert (await asyncio.to_thread(old.get, "/readyz"))[0] == 503
             assert (await asyncio.to_thread(old.get, "/livez"))[0] == 200
             waits = await client.submit(asks("[[tokens=3]] go"), job="waits")
@@ -233,7 +233,7 @@ async def test_a_drained_process_that_nobody_stops_ends_by_itself(
         with spawn_sidecar(own_nats_server.url, bedrock.url, jobs=settings) as sidecar:
             feed = await client.submit(asks("[[tokens=300 tps=100]] go", stream=True), job="long")
             await feed.first_delta()
-            assert (await asyncio.to_thread(sidecar.get, "/drain"))[0] == 200
+            assert await asyncio.to_thread(sidecar.drain) == 200
             assert await asyncio.to_thread(sidecar.wait, 60) == 0
         with spawn_sidecar(own_nats_server.url, bedrock.url):
             await feed.result()
@@ -253,7 +253,7 @@ async def test_a_second_request_to_stop_does_not_wait_for_the_grace(
             if hurry == "signal":
                 sidecar.signal(signal.SIGTERM)
             else:
-                assert (await asyncio.to_thread(sidecar.get, "/drain"))[0] == 200
+                assert await asyncio.to_thread(sidecar.drain) == 200
             assert await asyncio.to_thread(sidecar.wait, 30) == 0
         state = json.loads(
             (

@@ -114,7 +114,7 @@ def test_a_job_runs_in_a_pods_order_of_start_and_stop(engine: Engine, image: str
     application = engine.run(network, *AS_IN_THE_CHART, "--entrypoint=python", image, "-u", "-c", APPLICATION)
     until(lambda: "first" in engine.log(application), what="answered from inside the pod")
     # The pod ends: preStop of all, SIGTERM to the application, and to the sidecar once that has gone.
-    assert json.loads(page("/drain"))["status"] == "draining"
+    assert json.loads(engine.command("exec", sidecar, "sidecar", "drain", "--json"))["status"] == "draining"
     engine.command("kill", "--signal=TERM", application)
     assert engine.exit_code(application) == 0, engine.log(application)
     said = [json.loads(line) for line in engine.log(application).splitlines() if line.startswith("{")]

@@ -133,11 +133,15 @@ class SidecarProcess(Process):
         surroundings = {**clean_environment(), **(environment or {})}
         super().__init__(sys.executable, "-m", module, "run", *flags, environment=surroundings)
 
-    def get(self, path: str) -> tuple[int, Any]:
+    def drain(self) -> int:
+        """Ask for the drain; the status."""
+        return self.get("/drain", method="POST")[0]
+
+    def get(self, path: str, *, method: str = "GET") -> tuple[int, Any]:
         """Status and body of a page of the admin endpoint; 0 where nobody answers."""
         connection = HTTPConnection("127.0.0.1", self.admin_port, timeout=10)
         try:
-            connection.request("GET", path)
+            connection.request(method, path)
             response = connection.getresponse()
             return response.status, json.loads(response.read() or b"null")
         except (OSError, HTTPException):

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from sidecar.app import App
+from sidecar.cli.main import COMMANDS
 from sidecar.config.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -61,10 +62,12 @@ async def test_probes_and_the_drain_hook_ask_for_pages_that_exist(
 ) -> None:
     container = sidecar_of(pod_of(path))
     gets = {name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
-    gets["drain"] = container["lifecycle"]["preStop"]["httpGet"]
-    wanted = {"startup": "/startupz", "liveness": "/livez", "readiness": "/readyz", "drain": "/drain"}
+    wanted = {"startup": "/startupz", "liveness": "/livez", "readiness": "/readyz"}
     assert {name: get["path"] for name, get in gets.items()} == wanted
-    assert set(wanted.values()) <= await admin_pages(monkeypatch)
+    assert {*wanted.values(), "/drain"} <= await admin_pages(monkeypatch)
+    # By a command inside the pod: the page is not for the network.
+    assert container["lifecycle"]["preStop"] == {"exec": {"command": ["sidecar", "drain"]}}
+    assert "drain" in COMMANDS
     port = {p["name"]: p["containerPort"] for p in container["ports"]}
     assert {get["port"] for get in gets.values()} == set(port)
     found = environment(container)
@@ -146,7 +149,9 @@ def test_only_pod_identity_opens_its_agents_address() -> None:
     (policy,) = policies("pod-identity")
     reached = {(p["port"], str(rule.get("to", "any"))) for rule in policy["spec"]["egress"] for p in rule["ports"]}
     assert {(4222, "any"), (443, "any"), (80, "[{'ipBlock': {'cidr': '169.254.170.23/32'}}]")} <= reached
-    assert not policies("default")
+    (closed,) = policies("default")
+    assert closed["spec"]["policyTypes"] == ["Ingress"]
+    assert closed["spec"]["ingress"] == []
 
 
 def test_irsa_is_an_annotation_and_no_token_of_the_cluster_is_mounted() -> None:

@@ -1,24 +1,26 @@
-"""The admin endpoint: probes, metrics, drain. A few lines of HTTP/1.1, hardened, and nothing imported for it."""
+"""The admin endpoint: probes, metrics, drain. Pages behind a guard, over connections that strangers hold open."""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
+import msgspec
+
+from sidecar.adapters.http.connections import BadHead, Door, listen
+from sidecar.adapters.http.guard import Audience, Guard, Request
 from sidecar.errors import StartupError
 
 log = logging.getLogger(__name__)
 
-LONGEST_HEAD = 8_192
-READ_TIMEOUT_S = 5.0
-MOST_CONNECTIONS = 64
-
 _REASONS = {
     200: "OK",
     400: "Bad Request",
+    401: "Unauthorized",
     403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
+    431: "Request Header Fields Too Large",
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
@@ -31,34 +33,34 @@ class Page(NamedTuple):
     headers: tuple[str, ...] = ()
 
 
-Handler = Callable[[], Awaitable[Page]]
+Handler = Callable[[bool], Awaitable[Page]]
+"""Makes a page; it is told whether an operator asks, who may see more."""
 
 
 class Route(NamedTuple):
     handler: Handler
     methods: tuple[str, ...] = ("GET", "HEAD")
+    audience: Audience = "anyone"
 
 
 class AdminServer:
-    """Serves `routes` (path to handler) until closed. One request a connection.
+    """Serves `routes` (path to handler) until closed, to whom `guard` lets in. One request a connection.
 
-    A request must arrive whole within 5 seconds and 8 KiB; bodies are not read; the 65th connection at once is
-    closed unheard.
+    The bounds on what a stranger can hold are those of `connections`.
     """
 
-    def __init__(self, routes: Mapping[str, Route], *, host: str, port: int) -> None:
+    def __init__(self, routes: Mapping[str, Route], *, host: str, port: int, guard: Guard | None = None) -> None:
         self._routes = routes
         self._host = host
         self._port = port
+        self._guard = guard or Guard()
+        self._door = Door(self._response, _refused)
         self._server: asyncio.Server | None = None
-        self._open = 0
 
     async def start(self) -> None:
         """Raises StartupError when the port cannot be had."""
         try:
-            self._server = await asyncio.start_server(
-                self._serve, self._host, self._port, limit=LONGEST_HEAD, reuse_address=True
-            )
+            self._server = await listen(self._door, self._host, self._port)
         except OSError as e:
             raise StartupError(
                 f"the admin endpoint cannot listen on {self._host}:{self._port}: {e.strerror}; set admin.port "
@@ -73,50 +75,49 @@ class AdminServer:
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
+    @property
+    def connections(self) -> int:
+        return len(self._door)
+
     async def close(self) -> None:
         if self._server is not None:
             self._server.close()
+            await self._door.close()
             await self._server.wait_closed()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open += 1
-        try:
-            if self._open <= MOST_CONNECTIONS:
-                await self._answer(reader, writer)
-        except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError) as e:
-            log.debug("admin request dropped", extra={"error": type(e).__name__})
-        finally:
-            self._open -= 1
-            writer.close()
+    async def _response(self, request: Request) -> bytes:
+        return _encoded(request.method, await self._page(request))
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async with asyncio.timeout(READ_TIMEOUT_S):
-            head = await reader.readuntil(b"\r\n\r\n")
-        method, page = await self._page(head)
-        reason = _REASONS.get(page.status, "Error")
-        more = "".join(f"{header}\r\n" for header in page.headers)
-        writer.write(
-            f"HTTP/1.1 {page.status} {reason}\r\nContent-Type: {page.content_type}\r\n"
-            f"Content-Length: {len(page.body)}\r\nConnection: close\r\nCache-Control: no-store\r\n"
-            f"{more}\r\n".encode()
-        )
-        if method != "HEAD":
-            writer.write(page.body)
-        async with asyncio.timeout(READ_TIMEOUT_S):
-            await writer.drain()
-
-    async def _page(self, head: bytes) -> tuple[str, Page]:
-        line = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
-        if len(line) != 3 or not line[2].startswith("HTTP/1."):
-            return "", Page(b'{"error":"not an HTTP/1 request"}', 400)
-        method, target, _ = line
-        route = self._routes.get(target.split("?", 1)[0])
+    async def _page(self, request: Request) -> Page:
+        route = self._routes.get(request.path)
+        refusal = self._guard.refusal(request, route.audience if route is not None else "anyone")
+        if refusal is not None:
+            page = error_page(refusal.status, refusal.reason)
+            return page._replace(headers=("WWW-Authenticate: Bearer",)) if page.status == 401 else page
         if route is None:
-            return method, Page(b'{"error":"no such path"}', 404)
-        if method not in route.methods:
-            return method, Page(b'{"error":"method not allowed"}', 405)
+            return error_page(404, "no such path")
+        if request.method not in route.methods:
+            return error_page(405, "method not allowed")._replace(headers=(f"Allow: {', '.join(route.methods)}",))
         try:
-            return method, await route.handler()
+            return await route.handler(self._guard.is_operator(request))
         except Exception:
-            log.exception("admin page %s failed", target)
-            return method, Page(b'{"error":"the sidecar failed; its log says how"}', 500)
+            log.exception("admin page %s failed", request.path)
+            return error_page(500, "the sidecar failed; its log says how")
+
+
+def error_page(status: int, reason: str) -> Page:
+    return Page(msgspec.json.encode({"error": reason}), status)
+
+
+def _refused(why: BadHead) -> bytes:
+    return _encoded("GET", error_page(why.status, str(why)))
+
+
+def _encoded(method: str, page: Page) -> bytes:
+    more = "".join(f"{header}\r\n" for header in page.headers)
+    head = (
+        f"HTTP/1.1 {page.status} {_REASONS.get(page.status, 'Error')}\r\nContent-Type: {page.content_type}\r\n"
+        f"Content-Length: {len(page.body)}\r\nConnection: close\r\nCache-Control: no-store\r\n"
+        f"X-Content-Type-Options: nosniff\r\n{more}\r\n"
+    ).encode()
+    return head if method == "HEAD" else head + page.body

@@ -1,11 +1,11 @@
 """The folder of a web page over HTTP, for a browser of this machine. Nothing else is served."""
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.resources.abc import Traversable
-from ipaddress import ip_address
 
-from sidecar.adapters.http.admin import AdminServer, Page, Route
+from sidecar.adapters.http.admin import AdminServer, Page, Route, error_page
+from sidecar.adapters.http.guard import Guard, Request, is_loopback
 from sidecar.errors import StartupError
 
 KEY_HEADER = "sidecar-key"
@@ -25,22 +25,20 @@ _POLICY = (
 )
 HEADERS = (
     f"Content-Security-Policy: {_POLICY}",
-    "X-Content-Type-Options: nosniff",
     "X-Frame-Options: DENY",
     "Referrer-Policy: no-referrer",
     "Cross-Origin-Opener-Policy: same-origin",
     "Cross-Origin-Resource-Policy: same-origin",
     "Permissions-Policy: camera=(), geolocation=(), microphone=()",
 )
-_NAMES_OF_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
 class FolderServer(AdminServer):
     """Serves the files of `folder`, read once, and `more` pages beside them, until closed.
 
-    On a loopback address only requests that name it as their host are answered, so that no page of the web can
+    Requests are answered that name an address, or one of `hosts`, as their host, so that no page of the web can
     reach in under a name of its own. `secrets` are pages for requests that carry `key` in the header
-    `Sidecar-Key`; they are refused on any other address.
+    `Sidecar-Key`; they are refused on any other than a loopback address.
     """
 
     def __init__(
@@ -52,14 +50,15 @@ class FolderServer(AdminServer):
         more: Mapping[str, Page] | None = None,
         secrets: Mapping[str, Page] | None = None,
         key: str = "",
+        hosts: Collection[str] = (),
     ) -> None:
-        self._is_loopback = is_loopback(host)
-        if secrets and not (self._is_loopback and key):
+        if secrets and not (is_loopback(host) and key):
             raise StartupError(f"credentials are served on a loopback address only, and {host} is none")
         self._secrets = dict(secrets or {})
         self._key = key
         pages = {**_read(folder), **(more or {}), **self._secrets}
-        super().__init__({path: _route(page) for path, page in pages.items()}, host=host, port=port)
+        routes = {path: _route(page) for path, page in pages.items()}
+        super().__init__(routes, host=host, port=port, guard=Guard(hosts=hosts, where="--allow-host"))
 
     async def start(self) -> None:
         """Raises StartupError when the port cannot be had."""
@@ -70,21 +69,11 @@ class FolderServer(AdminServer):
                 f"nothing can listen on {self._host}:{self._port}; choose another --port, or 0 for any"
             ) from e
 
-    async def _page(self, head: bytes) -> tuple[str, Page]:
-        target, headers = _parsed(head)
-        if self._is_loopback and _without_port(headers.get("host", "")) not in _NAMES_OF_LOOPBACK:
-            return "GET", Page(b'{"error":"ask for 127.0.0.1 or localhost"}', 403)
-        given = headers.get(KEY_HEADER, "").encode()
-        if target in self._secrets and not hmac.compare_digest(given, self._key.encode()):
-            return "GET", Page(b'{"error":"the key is missing or wrong"}', 403)
-        return await super()._page(head)
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
+    async def _page(self, request: Request) -> Page:
+        given = request.headers.get(KEY_HEADER, "").encode()
+        if request.path in self._secrets and not hmac.compare_digest(given, self._key.encode()):
+            return error_page(403, "the key is missing or wrong")
+        return await super()._page(request)
 
 
 def _read(folder: Traversable, under: str = "/") -> dict[str, Page]:
@@ -102,20 +91,7 @@ def _read(folder: Traversable, under: str = "/") -> dict[str, Page]:
 def _route(page: Page) -> Route:
     guarded = page._replace(headers=(*HEADERS, *page.headers))
 
-    async def answer() -> Page:
+    async def answer(_: bool) -> Page:
         return guarded
 
     return Route(answer)
-
-
-def _parsed(head: bytes) -> tuple[str, dict[str, str]]:
-    """The path, and the headers by name in small letters; of what is no HTTP, whatever can be made of it."""
-    first, *lines = head.decode("latin-1").split("\r\n")
-    target = first.partition(" ")[2].partition(" ")[0]
-    pairs = (line.partition(":") for line in lines if ":" in line)
-    return target.split("?", 1)[0], {name.strip().lower(): value.strip() for name, _, value in pairs}
-
-
-def _without_port(host: str) -> str:
-    name, colon, port = host.rpartition(":")
-    return name.lower() if colon and port.isdigit() else host.lower()

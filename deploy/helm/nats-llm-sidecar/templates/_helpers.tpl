@@ -127,6 +127,11 @@ leafnodes {
 {{- add .Values.drainSeconds .Values.drainMarginSeconds }}
 {{- end }}
 
+{{/* Whether the NetworkPolicy also says where the pods may go. */}}
+{{- define "nats-llm-sidecar.restrictsEgress" -}}
+{{- with .Values.networkPolicy }}{{ if or .egress .nats.to .httpsTo }}true{{ end }}{{ end }}
+{{- end }}
+
 {{- define "nats-llm-sidecar.env" -}}
 - name: SIDECAR_CONFIG
   value: /etc/sidecar/sidecar.toml
@@ -135,6 +140,13 @@ leafnodes {
   value: "0.0.0.0"
 - name: SIDECAR_ADMIN__PORT
   value: {{ .Values.adminPort | quote }}
+{{- with .Values.adminToken.existingSecret }}
+- name: SIDECAR_ADMIN__TOKEN
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: {{ $.Values.adminToken.key }}
+{{- end }}
 - name: SIDECAR_JOBS__DRAIN_S
   value: {{ .Values.drainSeconds | quote }}
 # After preStop the sidecar serves the application until the kubelet's SIGTERM, however long that takes.
@@ -217,11 +229,11 @@ readinessProbe:
   periodSeconds: 5
   timeoutSeconds: 5
   failureThreshold: 3
+# Asked from inside: the page is for this pod alone. Should it fail, SIGTERM drains as well.
 lifecycle:
   preStop:
-    httpGet:
-      path: /drain
-      port: llm-admin
+    exec:
+      command: ["sidecar", "drain"]
 resources:
   {{- toYaml .Values.resources | nindent 2 }}
 securityContext:
