@@ -16,6 +16,7 @@ from sidecar.adapters.nats.streams.topology import StreamSpec, streams
 from sidecar.cli.findings import NATS, Finding
 from sidecar.config.settings import Settings
 from sidecar.errors import BusUnavailable, SidecarError, StartupError
+from sidecar.models.plain import UNREADABLE
 
 _SERVICE = "llm-sidecar"
 _PING_S = 1.0
@@ -139,6 +140,6 @@ async def _sidecars(mux: Mux) -> Finding:
 def _replica(payload: bytes) -> str:
     try:
         answer = msgspec.json.decode(payload, type=dict[str, Any])
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return "one that does not speak the micro service protocol"
     return f"{answer.get('id', '?')} (version {answer.get('version', '?')})"

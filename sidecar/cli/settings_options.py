@@ -72,5 +72,5 @@ def load_settings(config: Path | None, assignments: Sequence[str], invocation: I
 def _value(text: str) -> Any:
     try:
         return msgspec.json.decode(text)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return text

@@ -25,6 +25,7 @@ from sidecar.models.codec import encode
 from sidecar.models.event import Event
 from sidecar.models.job import JobState, State
 from sidecar.models.objects import ObjectInfo
+from sidecar.models.plain import UNREADABLE
 from sidecar.models.request import JobRequest
 from sidecar.models.subjects import HEADER_JOB_ID, Subjects, is_name
 
@@ -292,7 +293,7 @@ class SidecarClient:
                 remaining_s = max(deadline - loop.time(), 0.01)
                 reply = await self.bus.request(subject, payload, timeout_s=remaining_s)
                 return msgspec.json.decode(reply.data, type=kind)
-            except msgspec.MsgspecError as e:
+            except UNREADABLE as e:
                 raise Permanent(f"the reply on {subject} cannot be read ({e}): update the client") from e
             except Temporary:
                 if loop.time() + _RETRY_PAUSE_S >= deadline:

@@ -26,6 +26,7 @@ from sidecar.errors import (
     Throttled,
 )
 from sidecar.models.api import ErrorBody, ErrorReply
+from sidecar.models.plain import UNREADABLE
 from sidecar.models.result import ErrorInfo
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def from_reply(headers: Mapping[str, str], payload: bytes) -> SidecarError:
     status = headers.get(SERVICE_ERROR_CODE, "")
     try:
         body = msgspec.json.decode(payload, type=ErrorReply).error
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         body = ErrorBody(code="internal", message=headers.get(SERVICE_ERROR) or f"error {status}")
     build = _BY_CODE.get(body.code) or _BY_STATUS.get(status) or _plain(Permanent)
     return build(body)

@@ -15,6 +15,7 @@ from sidecar.client.errors import UnknownJob, UnknownObject
 from sidecar.errors import Permanent
 from sidecar.models.content import DocumentBlock, ImageBlock, Message, Source, ToolResultBlock
 from sidecar.models.objects import CHUNK_BYTES, ObjectChunk, ObjectGet, ObjectInfo, ObjectPut, hex_digest
+from sidecar.models.plain import UNREADABLE
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Output, Result
 
@@ -75,7 +76,7 @@ class Objects:
         content = await self.get(reference.name, sha256=reference.sha256)
         try:
             output = msgspec.json.decode(content, type=Output)
-        except msgspec.MsgspecError as e:
+        except UNREADABLE as e:
             raise Permanent(f"object {reference.name!r} holds no output ({e}): update the client") from e
         return msgspec.structs.replace(result, output=msgspec.structs.replace(output, object=reference))
 

@@ -9,6 +9,7 @@ from sidecar.client.bus import Bus
 from sidecar.client.errors import QueueFull
 from sidecar.errors import BusRefused, BusUnavailable, Permanent, SidecarError, Temporary
 from sidecar.models.base import Open
+from sidecar.models.plain import UNREADABLE
 
 _TRY_TIMEOUT_S = 5.0
 _FIRST_PAUSE_S = 0.1
@@ -82,7 +83,7 @@ def read_ack(payload: bytes) -> Ack:
     """The acknowledgement in a reply. Raises the error that it carries, BusRefused for a reply that is none."""
     try:
         ack = _DECODER.decode(payload)
-    except msgspec.MsgspecError as e:
+    except UNREADABLE as e:
         raise BusRefused(f"the reply to the publish is no JetStream acknowledgement: {payload[:100]!r}") from e
     if ack.error is not None:
         raise _refusal(ack.error)

@@ -11,6 +11,7 @@ from sidecar.models.base import Open
 from sidecar.models.content import ToolUseBlock
 from sidecar.models.event import Delta, Event, EventData, Status, ToolActivity
 from sidecar.models.job import JobState
+from sidecar.models.plain import UNREADABLE
 from sidecar.models.result import Result
 
 
@@ -86,7 +87,7 @@ def decode_event(payload: bytes) -> tuple[Place, Event | None]:
         if decoder is None:
             return place, None
         data: EventData = decoder.decode(envelope.data)
-    except msgspec.MsgspecError as e:
+    except UNREADABLE as e:
         raise Permanent(
             f"an event cannot be read ({e}): the sidecar may be newer than this client, update it"
         ) from e

@@ -4,6 +4,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from sidecar.models.plain import UNREADABLE
 from sidecar.models.replica import (
     Disowned,
     Heartbeat,
@@ -48,6 +49,6 @@ def decode(payload: bytes, kind: type[W]) -> W | None:
     """A message of this version or one near it; None for anything else."""
     try:
         message: W = _decoders[kind].decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     return message

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from sidecar.models.plain import UNREADABLE
+from sidecar.models.shown import shown
 from sidecar.ports.bus import Clock
 from sidecar.ports.cluster import Checkpoints
 from sidecar.runtime.lifecycle import logged
@@ -65,6 +67,6 @@ class Census:
             return ()
         try:
             return _decode(payload)
-        except msgspec.DecodeError as e:
-            log.warning("the list of starts cannot be read", extra={"error": str(e)})
+        except UNREADABLE as e:
+            log.warning("the list of starts cannot be read", extra={"error": shown(e, 200)})
             return ()

@@ -6,6 +6,8 @@ import logging
 import msgspec
 
 from sidecar.errors import SidecarError
+from sidecar.models.plain import UNREADABLE
+from sidecar.models.shown import shown
 from sidecar.ports.bus import Clock
 from sidecar.ports.cluster import Checkpoints
 from sidecar.runtime.lifecycle import logged
@@ -37,8 +39,8 @@ class Saver:
     def restore(self, scheduler: Scheduler, payload: bytes) -> None:
         try:
             scheduler.restore(msgspec.json.decode(payload), now=self._clock.monotonic())
-        except (ValueError, msgspec.DecodeError) as e:
-            log.warning("the scheduler's checkpoint is of no use", extra={"error": str(e)})
+        except (ValueError, *UNREADABLE) as e:
+            log.warning("the scheduler's checkpoint is of no use", extra={"error": shown(e, 200)})
 
     async def keep_saving(self, scheduler: Scheduler) -> None:
         """Save once a second while there is something new."""

@@ -4,10 +4,8 @@ The only reader of the environment. Every field's name or description carries it
 (`classes`, `tenants`, `models`, `filters`, `job_tools`) can be loaded again while the process runs: `load_policy`.
 """
 
-import json
 import os
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -18,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import (
@@ -28,12 +27,17 @@ from pydantic_settings import (
 )
 
 from sidecar.config import filters
-from sidecar.errors import StartupError
+from sidecar.errors import InvalidRequest, StartupError
 from sidecar.models.base import NAME_PATTERN
+from sidecar.models.plain import MOST_DEPTH, from_json, from_toml, is_deeper
+from sidecar.models.shown import on_one_line
+
+_MOST_TOLD = 20
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    # Infinity and NaN pass every lower bound, and no share or price can be reckoned with them.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
 
 class NatsSettings(Section):
@@ -141,8 +145,14 @@ class JobsSettings(Section):
     max_input_bytes: int = Field(20 * 1024**2, ge=1024, description="objects that one job may name, together")
 
 
+# Bounds that no deployment meets: beyond them sums and products leave what a float or the server holds.
+MOST_USD = 1e9
+Weight = Annotated[float, Field(ge=1e-6, le=1e6)]
+Count = Annotated[int, Field(ge=1, le=10**15)]
+
+
 class ClassPolicy(Section):
-    weight: float = Field(gt=0)
+    weight: Weight
     filters: tuple[str, ...] = ()
 
 
@@ -150,12 +160,12 @@ class TenantPolicy(Section):
     """What a tenant may have. `[tenants.default]` holds for every tenant that has no section of its own."""
 
     deny: bool = False
-    weight: float = Field(1.0, gt=0)
-    max_queue: int = Field(10_000, ge=1, description="queued and running jobs of one class")
-    max_concurrency: int | None = Field(None, ge=1)
-    tokens_per_minute: int | None = Field(None, ge=1)
-    budget_usd_per_day: float | None = Field(None, gt=0)
-    max_tokens: int | None = Field(None, ge=1, description="upper bound of a request's max_tokens")
+    weight: Weight = 1.0
+    max_queue: Count = Field(10_000, description="queued and running jobs of one class")
+    max_concurrency: Count | None = None
+    tokens_per_minute: Count | None = None
+    budget_usd_per_day: float | None = Field(None, gt=0, le=MOST_USD)
+    max_tokens: Count | None = Field(None, description="upper bound of a request's max_tokens")
     classes: tuple[Literal["interactive", "standard", "batch"], ...] = ("interactive", "standard", "batch")
     models: tuple[str, ...] | None = Field(None, description="aliases allowed; none given: all")
     tools: tuple[str, ...] | None = Field(None, description="tools allowed; none given: all")
@@ -176,17 +186,17 @@ class ModelPolicy(Section):
     kinds: tuple[str, ...] | None = None
     family: Literal["claude", "nova", "other"] | None = None
     capabilities: tuple[str, ...] | None = None
-    context_tokens: int | None = Field(None, ge=1)
-    max_output_tokens: int | None = Field(None, ge=1)
-    tokens_per_minute: int | None = Field(None, ge=1)
-    requests_per_minute: int | None = Field(None, ge=1)
-    tokens_per_day: int | None = Field(None, ge=1)
-    max_concurrency: int | None = Field(None, ge=1)
-    burndown: float | None = Field(None, gt=0)
-    price_input: float | None = Field(None, ge=0, description="US dollars for a million tokens")
-    price_output: float | None = Field(None, ge=0, description="US dollars for a million tokens")
-    price_cache_read: float | None = Field(None, ge=0, description="US dollars for a million tokens")
-    price_cache_write: float | None = Field(None, ge=0, description="US dollars for a million tokens")
+    context_tokens: Count | None = None
+    max_output_tokens: Count | None = None
+    tokens_per_minute: Count | None = None
+    requests_per_minute: Count | None = None
+    tokens_per_day: Count | None = None
+    max_concurrency: Count | None = None
+    burndown: float | None = Field(None, gt=0, le=1_000)
+    price_input: float | None = Field(None, ge=0, le=MOST_USD, description="US dollars for a million tokens")
+    price_output: float | None = Field(None, ge=0, le=MOST_USD, description="US dollars for a million tokens")
+    price_cache_read: float | None = Field(None, ge=0, le=MOST_USD, description="US dollars for a million tokens")
+    price_cache_write: float | None = Field(None, ge=0, le=MOST_USD, description="US dollars for a million tokens")
     fallback: tuple[str, ...] | None = Field(None, description="aliases in order; empty: no fallback")
 
 
@@ -194,6 +204,13 @@ class FilterPolicy(Section):
     kind: str
     action: Literal["redact", "block", "flag"] = "redact"
     options: dict[str, Any] = {}
+
+    @field_validator("options")
+    @classmethod
+    def _is_flat(cls, options: dict[str, Any]) -> dict[str, Any]:
+        if is_deeper(options, MOST_DEPTH):
+            raise ValueError(f"is nested too deep: {MOST_DEPTH} levels are read")
+        return options
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> "FilterPolicy":
@@ -226,8 +243,10 @@ class JobTool(Section):
     prompt: str = Field("{{task}}", min_length=1, description="each {{name}} is a text that the caller gives")
     system: str | None = None
     model: str | tuple[str, ...] | None = Field(None, description="as in a request; none: the selector decides")
-    max_tokens: int | None = Field(None, ge=1)
-    max_cost_usd: float | None = Field(None, gt=0, description="the most of the caller's budget for one call")
+    max_tokens: Count | None = None
+    max_cost_usd: float | None = Field(
+        None, gt=0, le=MOST_USD, description="the most of the caller's budget for one call"
+    )
     max_turns: int | None = Field(None, ge=1, le=1000)
     max_tool_calls: int | None = Field(None, ge=0, le=1000)
     tools: tuple[str, ...] = Field((), description="what the job itself may call")
@@ -365,7 +384,7 @@ _ANY_TENANT = TenantPolicy()
 
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
-        env_prefix="SIDECAR_", env_nested_delimiter="__", extra="forbid", frozen=True
+        env_prefix="SIDECAR_", env_nested_delimiter="__", extra="forbid", frozen=True, allow_inf_nan=False
     )
 
     name: str | None = Field(None, pattern=NAME_PATTERN, description="this replica; default host name and pid")
@@ -427,8 +446,12 @@ def load(config: Path | None = None, overrides: dict[str, Any] | None = None) ->
         return FromFile(**(overrides or {}))
     except ValidationError as e:
         raise _not_valid("the configuration", e) from e
+    except RecursionError as e:
+        raise StartupError(
+            f"the configuration (file {config} and environment) is nested too deep: flatten it"
+        ) from e
     except ValueError as e:
-        raise StartupError(f"the configuration file {config} cannot be read: {e}") from e
+        raise StartupError(f"the configuration file {config} cannot be read: {on_one_line(str(e), 500)}") from e
 
 
 def merge_policy(base: Policy, document: bytes | None) -> Policy:
@@ -452,14 +475,22 @@ def merge_policy(base: Policy, document: bytes | None) -> Policy:
 def _parsed(document: bytes) -> dict[str, Any]:
     try:
         text = document.decode()
-        sections = json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
-    except ValueError as e:
-        raise StartupError(f"the policy is neither TOML nor JSON: {e}") from e
+        sections = from_json(text) if text.lstrip().startswith("{") else from_toml(text)
+    except UnicodeDecodeError as e:
+        raise StartupError(f"the policy is neither TOML nor JSON: byte {e.start} is no UTF-8") from e
+    except InvalidRequest as e:
+        raise StartupError(f"the policy is neither TOML nor JSON: {e.message}") from e
     if not isinstance(sections, dict):
         raise StartupError("the policy is no table of sections")
     return sections
 
 
 def _not_valid(what: str, error: ValidationError) -> StartupError:
-    lines = [f"{'.'.join(str(p) for p in item['loc'])}: {item['msg']}" for item in error.errors()]
+    """Names the first fields that are wrong. Their names are whoever's who wrote the document."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    lines = [
+        on_one_line(f"{'.'.join(str(p) for p in item['loc'])}: {item['msg']}", 300) for item in found[:_MOST_TOLD]
+    ]
+    if len(found) > _MOST_TOLD:
+        lines.append(f"and {len(found) - _MOST_TOLD} more")
     return StartupError(f"{what} is not valid: " + "; ".join(lines))

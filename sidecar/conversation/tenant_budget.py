@@ -16,6 +16,8 @@ from sidecar.errors import SidecarError
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.record import keep_trying
 from sidecar.models.facts import RunFacts
+from sidecar.models.plain import UNREADABLE
+from sidecar.models.shown import shown
 from sidecar.ports.bus import Clock, SpendLedger
 from sidecar.ports.cluster import ClusterBus
 from sidecar.runtime.lifecycle import Tasks, Waker, logged, within
@@ -123,8 +125,8 @@ class Spending:
     def _hear(self, payload: bytes) -> None:
         try:
             self._take(_decode(payload))
-        except msgspec.DecodeError as e:
-            log.warning("a message about spending cannot be read", extra={"error": str(e)})
+        except UNREADABLE as e:
+            log.warning("a message about spending cannot be read", extra={"error": shown(e, 200)})
 
     def _take(self, total: Total) -> None:
         scheduler = self._scheduling()

@@ -13,11 +13,11 @@ from sidecar.errors import InvalidRequest
 from sidecar.models.base import Timestamp
 from sidecar.models.event import DATA_OF, Event, EventType
 from sidecar.models.job import JobState
+from sidecar.models.plain import UNREADABLE
 from sidecar.models.request import JobRequest
 
 T = TypeVar("T")
 
-_REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _JSON_SPACE = b" \t\r\n"
 
 
@@ -106,7 +106,7 @@ def decode(payload: bytes, kind: type[T], *, path: str = "") -> T:
     """
     try:
         message: T = _decoder(kind)(payload or b"{}")
-    except _REFUSALS as e:
+    except UNREADABLE as e:
         raise _explain(e, payload or b"{}", kind, path) from e
     return message
 

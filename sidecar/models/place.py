@@ -4,6 +4,7 @@ import logging
 
 import msgspec
 
+from sidecar.models.plain import UNREADABLE
 from sidecar.models.shown import shown
 
 log = logging.getLogger(__name__)
@@ -21,6 +22,6 @@ def place_of(payload: bytes, *, subject: str) -> Place | None:
     """The place of a stored event; None, with a warning, for what somebody else put at `subject`."""
     try:
         return _decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+    except UNREADABLE as e:
         log.warning("%s holds what is no event: %s", shown(subject), shown(e))
         return None

@@ -6,7 +6,9 @@ to keep it small: `[tenant, virtual time, ratio]`, about 40 bytes each.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from sidecar.ports.bus import Lane
 from sidecar.scheduler.backlog import Backlog
@@ -15,6 +17,43 @@ from sidecar.scheduler.ledger import Ledger
 
 VERSION = 1
 MAX_LANES = 20_000
+
+# Beyond it sums of floats stand still.
+_Number = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]
+
+
+class _Class(msgspec.Struct):
+    vt: _Number
+    lines: list[tuple[list[str], _Number]]
+
+
+class _Market(msgspec.Struct):
+    vt: _Number
+    v: _Number
+    classes: dict[str, _Class]
+
+
+class _Pool(msgspec.Struct):
+    level: _Number
+    requests: _Number | None
+    factor: _Number
+    learned: _Number
+    closed_s: _Number
+    probing: bool
+    day_s: _Number
+    day_used: _Number
+    seconds_per_token: _Number
+    step: _Number | None = None
+
+
+class _Checkpoint(msgspec.Struct):
+    """What `snapshot` makes, for checking. Fields of later versions are not looked at."""
+
+    epoch: _Number
+    v: _Number
+    markets: dict[str, _Market]
+    lanes: dict[str, dict[str, list[tuple[str, _Number, _Number]]]]
+    pools: dict[str, _Pool]
 
 
 def snapshot(backlog: Backlog, ledger: Ledger, *, now: float) -> dict[str, Any]:
@@ -50,12 +89,19 @@ def _market_state(market: Market) -> dict[str, Any]:
 
 def restore(state: Mapping[str, Any], backlog: Backlog, ledger: Ledger, *, now: float) -> None:
     """Go on from a snapshot. Raises ValueError for another version or a document that is none."""
-    if state.get("version") != VERSION:
-        raise ValueError(f"checkpoint version {state.get('version')!r} is not {VERSION}")
+    _check(state)
+    _restore(state, backlog, ledger, now)
+
+
+def _check(state: Any) -> None:
+    """Before anything is taken over: half a checkpoint, or one with a stranger's numbers, is worse than none."""
+    version = state.get("version") if isinstance(state, dict) else None
+    if version != VERSION:
+        raise ValueError(f"checkpoint version {str(version)[:40]!r} is not {VERSION}")
     try:
-        _restore(state, backlog, ledger, now)
-    except (KeyError, TypeError, IndexError, AttributeError) as e:
-        raise ValueError(f"the checkpoint is not complete: {e!r}") from e
+        msgspec.convert(state, _Checkpoint)
+    except msgspec.ValidationError as e:
+        raise ValueError(f"the checkpoint is not complete: {e}") from e
 
 
 def _restore(state: Mapping[str, Any], backlog: Backlog, ledger: Ledger, now: float) -> None:

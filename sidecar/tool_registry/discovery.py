@@ -14,6 +14,7 @@ import msgspec
 from sidecar.config.settings import Policy
 from sidecar.errors import BusUnavailable, InvalidRequest
 from sidecar.models.codec import decode, encode
+from sidecar.models.plain import UNREADABLE
 from sidecar.models.shown import shown
 from sidecar.models.subjects import Subjects, is_name, token_version
 from sidecar.models.tool import ToolRegistration
@@ -141,7 +142,7 @@ def endpoints_of(answers: Collection[bytes]) -> Iterator[_Endpoint]:
     for answer in answers:
         try:
             service = _decode_service(answer)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             continue
         for endpoint in service.endpoints or ():
             if endpoint.metadata and METADATA_KEY in endpoint.metadata:

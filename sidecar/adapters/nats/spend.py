@@ -7,6 +7,7 @@ import msgspec
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StreamReader
 from sidecar.errors import BusRefused, InvalidRequest
+from sidecar.models.plain import UNREADABLE
 from sidecar.models.subjects import SPEND_STREAM, Subjects, is_name
 
 INCREMENT = "Nats-Incr"
@@ -44,7 +45,7 @@ class NatsSpendLedger:
             return 0
         try:
             return int(_decode(found.payload).val)
-        except (msgspec.DecodeError, ValueError) as e:
+        except (*UNREADABLE, ValueError) as e:
             raise BusRefused(f"what {subject} holds is no counter") from e
 
     def _subject(self, tenant: str, day: int) -> str:

@@ -14,6 +14,7 @@ from sidecar.client.bus import Bus
 from sidecar.client.tools.serving import ToolServer
 from sidecar.errors import BusUnavailable, Permanent, SidecarError, Temporary
 from sidecar.models.codec import encode
+from sidecar.models.plain import UNREADABLE
 from sidecar.models.subjects import Subjects, call_cancelled
 from sidecar.models.tool import ToolDeregistration, ToolRegistered
 
@@ -144,7 +145,7 @@ class Registrar:
         )
         try:
             registered = msgspec.json.decode(reply.data, type=ToolRegistered)
-        except msgspec.MsgspecError as e:
+        except UNREADABLE as e:
             raise Permanent(f"the reply to a registration cannot be read ({e}): update the client") from e
         if registered.subject != self._subject:
             await self.unlisten()

@@ -8,6 +8,7 @@ import msgspec
 from sidecar.models.call import ModelCall
 from sidecar.models.event import ToolActivity
 from sidecar.models.filtering import Direction, FilterContext
+from sidecar.models.plain import UNREADABLE
 from sidecar.models.result import ErrorInfo, FilterReport, Output, Result
 from sidecar.response_formatter.filters.inputs import details_of, refusal, texts, with_texts
 from sidecar.response_formatter.filters.scanner import Blocked
@@ -240,5 +241,5 @@ def _has_text(block: Mapping[str, Any], kind: str) -> bool:
 def _parsed(text: str) -> Any:
     try:
         return msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None

@@ -21,6 +21,7 @@ from sidecar.adapters.nats.client.errors import ApiError, api_error, store_error
 from sidecar.adapters.nats.client.message import Message as Message
 from sidecar.adapters.nats.client.message import encode_publish
 from sidecar.errors import BusRefused, BusUnavailable, SidecarError
+from sidecar.models.plain import UNREADABLE
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +196,7 @@ class Mux:
         message = await self.request(subject, payload, headers=headers, timeout_s=timeout_s)
         try:
             answer = _decode_answer(message.payload)
-        except msgspec.DecodeError as e:
+        except UNREADABLE as e:
             raise BusRefused(f"what answers {subject} is not JetStream") from e
         if answer.error is not None:
             raise store_error(answer.error, subject)
@@ -211,8 +212,8 @@ class Mux:
         payload = b"" if body is None else msgspec.json.encode(body)
         message = await self.request(self.api_subject(subject_below_api), payload, timeout_s=timeout_s)
         try:
-            answer: dict[str, Any] = msgspec.json.decode(message.payload)
-        except msgspec.DecodeError as e:
+            answer: dict[str, Any] = msgspec.json.decode(message.payload, type=dict[str, Any])
+        except UNREADABLE as e:
             raise BusRefused(f"what answers {subject_below_api} is not JetStream") from e
         error = answer.get("error")
         if error is not None:
