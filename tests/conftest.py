@@ -6,7 +6,19 @@ import pytest
 
 from sidecar.adapters.nats.client.connection import Connection
 from sidecar.adapters.nats.client.mux import Mux
-from tests.support.nats_server import Access, AccountPool, Server, make_server, no_environment, running
+from tests.support.nats_server import (
+    Access,
+    AccountPool,
+    Server,
+    make_server,
+    no_environment,
+    running,
+    use_binaries,
+)
+
+
+def pytest_configure() -> None:
+    use_binaries()
 
 
 @pytest.fixture(scope="session")

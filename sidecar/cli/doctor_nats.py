@@ -11,7 +11,7 @@ from sidecar.adapters.nats.client.connection import Connection
 from sidecar.adapters.nats.client.errors import NotFound
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.streams.drift import compare
-from sidecar.adapters.nats.streams.provision import check_version
+from sidecar.adapters.nats.streams.levels import check_version, fitting, level_of
 from sidecar.adapters.nats.streams.topology import StreamSpec, streams
 from sidecar.cli.findings import NATS, Finding
 from sidecar.config.settings import Settings
@@ -86,7 +86,12 @@ async def _jetstream(mux: Mux, settings: Settings) -> AsyncIterator[Finding]:
         yield Finding(
             "replicas", "warn", "one copy of each stream on a cluster", "set nats.replicas = 3 for production"
         )
-    for spec in streams(settings):
+    try:
+        wanted = fitting(streams(settings), settings, level_of(account))
+    except StartupError as e:
+        yield Finding("JetStream version", "fail", e.message, "update nats-server")
+        return
+    for spec in wanted:
         yield await _stream(mux, spec)
 
 

@@ -11,7 +11,9 @@ from tests.support.audit import Findings
 from tests.support.chaos import fleet, stream_leader
 from tests.support.emulator import EmulatorProcess
 from tests.support.load import Load, load
-from tests.support.nats_server import Server
+from tests.support.nats_server import Server, make_cluster
+
+pytestmark = [pytest.mark.nats, pytest.mark.servers]
 
 JOBS = 200
 # Long enough that a server can die and come back under it.
@@ -27,7 +29,7 @@ def tenant() -> str:
 
 @pytest.fixture
 def cluster() -> Iterator[NatsCluster]:
-    servers = NatsCluster()
+    servers = make_cluster()
     try:
         servers.start()
         yield servers
@@ -78,6 +80,7 @@ async def test_an_outage_longer_than_a_lease_takes_no_job_from_its_owner(
         assert (found.calls, found.repeated) == (30, 0), replicas.logs()
 
 
+@pytest.mark.cluster
 async def test_a_server_of_a_cluster_dies_and_comes_back(
     cluster: NatsCluster, bedrock: EmulatorProcess, tenant: str
 ) -> None:

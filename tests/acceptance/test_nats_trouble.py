@@ -18,6 +18,8 @@ from tests.support.nats_server import Server
 from tests.support.process import SidecarProcess, wait_until
 from tests.support.wire_trouble import wire_to
 
+pytestmark = [pytest.mark.nats, pytest.mark.servers]
+
 STALL_S = 1.5
 BREATH_S = 0.3
 STALLS = 3

@@ -86,6 +86,7 @@ def test_sigterm_in_the_first_moments_is_an_orderly_end() -> None:
     assert child.wait(30) == 0
 
 
+@pytest.mark.servers
 async def test_nats_that_was_killed_and_restarted_loses_and_doubles_nothing(
     own_nats_server: Server, bedrock: EmulatorProcess
 ) -> None:
@@ -112,6 +113,7 @@ async def test_nats_that_was_killed_and_restarted_loses_and_doubles_nothing(
             assert (await client.run(asks("[[tokens=2]] after"), job="after"))["state"] == "succeeded"
 
 
+@pytest.mark.servers
 async def test_an_asker_whose_nats_restarted_finds_the_result(
     own_nats_server: Server, bedrock: EmulatorProcess
 ) -> None:

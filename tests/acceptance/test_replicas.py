@@ -18,7 +18,7 @@ JOBS = int(os.environ.get("SIDECAR_TEST_JOBS", "150"))
 PROMPT = "[[tokens=40 ttft_ms=200 tps=40]] go on"
 CALLS = {"jobs": {"max_attempts": 20, "drain_s": 0.2}}
 
-pytestmark = pytest.mark.nats
+pytestmark = [pytest.mark.nats, pytest.mark.servers]
 
 
 @pytest.fixture

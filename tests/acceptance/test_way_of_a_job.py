@@ -4,8 +4,12 @@ import asyncio
 import hashlib
 import json
 
+import pytest
+
 from tests.acceptance.conftest import World
 from tests.support.stranger import Stranger, asks, check_story
+
+pytestmark = [pytest.mark.nats, pytest.mark.servers]
 
 
 async def test_submit_follow_and_get(client: Stranger) -> None:

@@ -15,8 +15,8 @@ from tests.support.nats_server import AccountPool, no_environment
 @pytest.fixture(
     params=[
         "memory",
-        pytest.param("nats", marks=pytest.mark.nats),
-        pytest.param("nats-leader", marks=pytest.mark.nats),
+        pytest.param("nats", marks=[pytest.mark.nats, pytest.mark.servers]),
+        pytest.param("nats-leader", marks=[pytest.mark.nats, pytest.mark.servers]),
     ]
 )
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:

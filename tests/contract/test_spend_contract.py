@@ -5,9 +5,16 @@ import asyncio
 import pytest
 
 from sidecar.errors import InvalidRequest
-from tests.support.bus_world import World
+from tests.support.bus_world import NatsWorld, World
+from tests.support.nats_server import counters_needed
 
 DAY = 20_000
+
+
+@pytest.fixture(autouse=True)
+async def counting(world: World) -> None:
+    if isinstance(world, NatsWorld):
+        await counters_needed(world.mux)
 
 
 async def test_all_replicas_count_into_one_total(world: World) -> None:

@@ -15,11 +15,11 @@ import pytest
 
 from sidecar.adapters.nats.client.connection import Connection, State
 from sidecar.adapters.nats.client.mux import Mux
-from sidecar.adapters.nats.embedded import NatsCluster, NatsServer, free_port
+from sidecar.adapters.nats.embedded import NatsServer, free_port
 from sidecar.config.settings import NatsEnvironment, NatsSettings
 from sidecar.errors import BusUnavailable, StartupError
 from tests.support.nats_jwt import Operator
-from tests.support.nats_server import Access, Server, no_environment, running
+from tests.support.nats_server import Access, Server, make_cluster, no_environment, running
 
 pytestmark = pytest.mark.nats
 
@@ -288,7 +288,7 @@ async def test_a_context_that_does_not_exist_stops_the_start(tmp_path: Path) -> 
 
 
 async def test_a_lame_duck_is_left_for_another_server(opened: list[Connection]) -> None:
-    cluster = NatsCluster()
+    cluster = make_cluster()
     try:
         await asyncio.to_thread(cluster.start)
         first = cluster.servers[0]
@@ -307,7 +307,7 @@ async def test_a_lame_duck_is_left_for_another_server(opened: list[Connection]) 
 
 
 async def test_another_server_of_the_cluster_takes_over() -> None:
-    cluster = NatsCluster()
+    cluster = make_cluster()
     try:
         await asyncio.to_thread(cluster.start)
         connection = Connection(settings(cluster.url, request_timeout_s=60.0), environment=no_environment)

@@ -15,7 +15,7 @@ from sidecar.adapters.nats.client.errors import NotFound
 from sidecar.adapters.nats.client.mux import Message, Mux
 from sidecar.adapters.nats.embedded import NatsServer
 from sidecar.errors import BusRefused, BusUnavailable, Conflict
-from tests.support.nats_server import Access, Server, no_environment, running
+from tests.support.nats_server import Access, Server, counters_needed, no_environment, running
 
 pytestmark = pytest.mark.nats
 
@@ -34,6 +34,7 @@ async def test_acks_duplicates_and_conflicts(nats_mux: Mux) -> None:
 
 
 async def test_a_counters_ack_carries_its_value(nats_mux: Mux) -> None:
+    await counters_needed(nats_mux)
     await nats_mux.api("STREAM.CREATE.C", {**STREAM, "name": "C", "subjects": ["c.>"], "allow_msg_counter": True})
     await nats_mux.store("c.a", b"", headers={"Nats-Incr": "+5"})
     assert (await nats_mux.store("c.a", b"", headers={"Nats-Incr": "+2"})).value == "7"

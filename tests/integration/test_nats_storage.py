@@ -8,16 +8,15 @@ import pytest
 
 from sidecar.adapters.nats.client.connection import Connection
 from sidecar.adapters.nats.client.mux import Mux
-from sidecar.adapters.nats.embedded import NatsCluster
 from sidecar.adapters.nats.streams.provision import ensure
 from sidecar.config.settings import NatsSettings, Settings
 from sidecar.errors import BusUnavailable, Conflict
 from sidecar.models import codec
 from sidecar.ports.bus import Lane
 from tests.support.bus_world import NatsWorld, Storage, bus_settings, event, job_state, result
-from tests.support.nats_server import Server, no_environment
+from tests.support.nats_server import Server, make_cluster, no_environment
 
-pytestmark = pytest.mark.nats
+pytestmark = [pytest.mark.nats, pytest.mark.servers]
 
 LANE = Lane("acme", "batch")
 
@@ -87,7 +86,7 @@ async def test_what_was_acknowledged_outlives_a_restart(own_nats_server: Server)
 
 @pytest.fixture
 async def cluster_world() -> AsyncIterator[NatsWorld]:
-    cluster = NatsCluster()
+    cluster = make_cluster()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(asyncio.to_thread, cluster.stop)
         await asyncio.to_thread(cluster.start)
@@ -119,6 +118,7 @@ async def until_it_writes(storage: Storage) -> None:
                 return
 
 
+@pytest.mark.cluster
 async def test_three_replicas_read_what_was_just_written_and_keep_every_promise(cluster_world: NatsWorld) -> None:
     first, second = cluster_world.first, cluster_world.second
     for i in range(60):
@@ -152,6 +152,7 @@ async def test_three_replicas_read_what_was_just_written_and_keep_every_promise(
     assert len((await first.jobs.list("acme", limit=1_000)).jobs) >= 59
 
 
+@pytest.mark.cluster
 async def test_of_a_jobs_fenced_events_at_once_three_replicas_refuse_all_but_one(cluster_world: NatsWorld) -> None:
     first = cluster_world.first
     fence = await first.jobs.create(job_state())

@@ -11,7 +11,7 @@ from sidecar.errors import StartupError
 from sidecar.runtime.lifecycle import SystemClock
 from tests.support.bus_world import bus_settings
 
-pytestmark = pytest.mark.nats
+pytestmark = [pytest.mark.nats, pytest.mark.servers]
 
 
 class Hasty(SystemClock):

@@ -1,16 +1,28 @@
-"""Real NATS servers for tests: a child process, or a container with SIDECAR_TEST_NATS=container."""
+"""Real NATS servers for tests: a child process, or a container with SIDECAR_TEST_NATS=container.
+
+SIDECAR_TEST_NATS_BINARIES names other nats-servers than the environment's, one or more paths as in PATH: every
+single server is the first of them, those of a cluster are taken from all in turn. `./dev test-servers` sets it.
+"""
 
 import os
+import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from sidecar.adapters.nats.embedded import HOST, NatsServer, free_port
+import pytest
+
+from sidecar.adapters.nats import embedded
+from sidecar.adapters.nats.client.mux import Mux
+from sidecar.adapters.nats.embedded import HOST, NatsCluster, NatsServer, free_port
+from sidecar.adapters.nats.streams.levels import LEVEL_THAT_COUNTS, OLDEST_SERVER
 from sidecar.config.settings import NatsEnvironment, NatsSettings
 
 ACCOUNTS = 200
+BINARIES = [Path(path) for path in os.environ.get("SIDECAR_TEST_NATS_BINARIES", "").split(os.pathsep) if path]
 IMAGE = "nats:2.15-alpine"
 _ENTRYPOINT = "printenv NATS_CONFIG >/tmp/c && exec nats-server -c /tmp/c"
 
@@ -50,6 +62,37 @@ def make_server(*, config: str = "") -> Server:
     if os.environ.get("SIDECAR_TEST_NATS") == "container":
         return ContainerServer(config=config)
     return NatsServer(config=config)
+
+
+def make_cluster() -> NatsCluster:
+    return NatsCluster(binaries=BINARIES)
+
+
+def use_binaries() -> None:
+    """Let servers that tests make by themselves be of the version under test too."""
+    if BINARIES:
+        embedded.find_binary = lambda: BINARIES[0]
+
+
+def is_too_old() -> bool:
+    """Whether the servers under test are of a release that is refused."""
+    if not BINARIES:
+        return False
+    shown = subprocess.run([str(BINARIES[0]), "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"v(\d+)\.(\d+)", shown)
+    return found is not None and (int(found[1]), int(found[2])) < OLDEST_SERVER
+
+
+async def api_level(mux: Mux) -> int:
+    """JetStream's API level on the server under test."""
+    level: int = (await mux.api("INFO"))["api"]["level"]
+    return level
+
+
+async def counters_needed(mux: Mux) -> None:
+    """Skip a test that needs a stream that counts."""
+    if await api_level(mux) < LEVEL_THAT_COUNTS:
+        pytest.skip("this nats-server has no counters")
 
 
 def accounts_config(count: int) -> str:

@@ -51,7 +51,7 @@ def free_port() -> int:
 
 
 class NatsServer:
-    """One server with JetStream on the loopback interface.
+    """One server with JetStream on the loopback interface, from `binary` or what `find_binary` finds.
 
     `store_dir` None: a directory that goes away at `stop`. `port` 0: one that the server chooses and keeps over
     `restart`. `config` is further text of the configuration file, such as accounts or a cluster section.
@@ -68,8 +68,10 @@ class NatsServer:
         config: str = "",
         ready_s: float = 30.0,
         websocket_origins: Sequence[str] | None = None,
+        binary: Path | None = None,
     ) -> None:
         self.port = port
+        self._binary = binary
         self.name = name
         self._config = config
         self._ready_s = ready_s
@@ -125,7 +127,10 @@ class NatsServer:
         path.write_text(self._configuration(run_dir), "utf-8")
         with (run_dir / "server.log").open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603
-                [str(find_binary()), "-c", str(path)], stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                [str(self._binary or find_binary()), "-c", str(path)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
             )
 
     def wait_ready(self) -> None:
@@ -228,9 +233,12 @@ class NatsServer:
 
 
 class NatsCluster:
-    """Servers that form one JetStream cluster (three by default), for what only replicas show."""
+    """Servers that form one JetStream cluster (three by default), for what only replicas show.
 
-    def __init__(self, *, size: int = 3, config: str = "") -> None:
+    With `binaries` the servers are taken from these in turn: a cluster of several versions.
+    """
+
+    def __init__(self, *, size: int = 3, config: str = "", binaries: Sequence[Path] = ()) -> None:
         ports = [free_port() for _ in range(size)]
         routes = ", ".join(f'"nats://{HOST}:{port}"' for port in ports)
         self.servers: Sequence[NatsServer] = tuple(
@@ -238,6 +246,7 @@ class NatsCluster:
                 name=f"n{i}",
                 config=f'cluster {{ name: embedded, listen: "{HOST}:{port}", routes: [{routes}] }}\n{config}',
                 ready_s=60.0,
+                binary=binaries[i % len(binaries)] if binaries else None,
             )
             for i, port in enumerate(ports)
         )

@@ -1,7 +1,6 @@
 """Make the streams be there, as `topology.py` describes them, or say why that cannot be."""
 
 import logging
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -10,16 +9,14 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from sidecar.adapters.nats.client.errors import NotFound
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.streams.drift import Difference, Drift, compare, is_covered
+from sidecar.adapters.nats.streams.levels import check_version, fitting, level_of, needed_release, unknown_field
 from sidecar.adapters.nats.streams.topology import StreamSpec, bytes_setting, streams
 from sidecar.config.settings import Settings
 from sidecar.errors import BusRefused, BusUnavailable, StartupError
-from sidecar.models.subjects import SPEND_STREAM
 
 log = logging.getLogger(__name__)
 
-OLDEST_SERVER = (2, 11)
-FIRST_SERVER_THAT_COUNTS = (2, 12)
-
+_INVALID_JSON = 10025
 _NAME_IN_USE = 10058
 _OVERLAP = 10065
 _NOT_CLUSTERED = 10074
@@ -37,37 +34,23 @@ async def ensure(mux: Mux, settings: Settings) -> None:
     with the remedy, for a server too old or without JetStream, and for a stream that conflicts; with
     `nats.adopt` conflicts are logged instead and streams stay as they are.
     """
-    wanted = wanted_streams(settings, mux.connection.server_version)
-    await _patiently("JetStream", lambda: _check_jetstream(mux))
+    check_version(mux.connection.server_version)
+    wanted: list[StreamSpec] = []
+
+    async def look() -> None:
+        wanted[:] = await wanted_streams(mux, settings)
+
+    await _patiently("JetStream", look)
     for spec in wanted:
         await _patiently(spec.name, lambda spec=spec: ensure_stream(mux, spec, adopt=settings.nats.adopt))  # type: ignore[misc]
 
 
-def wanted_streams(settings: Settings, server_version: str) -> Sequence[StreamSpec]:
-    """What has to be there on a server of this version. Raises StartupError for one that is too old."""
-    return _fitting(streams(settings), settings, check_version(server_version))
+async def wanted_streams(mux: Mux, settings: Settings) -> Sequence[StreamSpec]:
+    """What has to be there, in the words of the server that JetStream's API speaks for.
 
-
-def check_version(version: str) -> tuple[int, int]:
-    """The server's major and minor version. Raises StartupError for one older than this needs."""
-    found = re.match(r"v?(\d+)\.(\d+)", version)
-    if found is None or (int(found[1]), int(found[2])) < OLDEST_SERVER:
-        oldest = ".".join(map(str, OLDEST_SERVER))
-        raise StartupError(f"the NATS server is version {version or 'unknown'}: {oldest} or newer is needed")
-    return int(found[1]), int(found[2])
-
-
-def _fitting(specs: Sequence[StreamSpec], settings: Settings, version: tuple[int, int]) -> Sequence[StreamSpec]:
-    """The streams that this server can hold. Budgets need counters, which came with 2.12; nothing else does."""
-    if version >= FIRST_SERVER_THAT_COUNTS:
-        return specs
-    budgeted = [name for name, tenant in settings.tenants.items() if tenant.budget_usd_per_day is not None]
-    if budgeted:
-        raise StartupError(
-            f"tenants.{budgeted[0]}.budget_usd_per_day needs NATS server 2.12 or newer, this one is"
-            f" {version[0]}.{version[1]}: upgrade the server or remove the budget"
-        )
-    return [spec for spec in specs if spec.name != SPEND_STREAM]
+    Raises StartupError without JetStream, or on a server too old for these settings; BusUnavailable.
+    """
+    return fitting(streams(settings), settings, level_of(await _jetstream_info(mux)))
 
 
 async def _patiently(what: str, step: Callable[[], Awaitable[None]]) -> None:
@@ -88,9 +71,9 @@ async def _patiently(what: str, step: Callable[[], Awaitable[None]]) -> None:
             await step()
 
 
-async def _check_jetstream(mux: Mux) -> None:
+async def _jetstream_info(mux: Mux) -> dict[str, Any]:
     try:
-        await mux.api("INFO")
+        return await mux.api("INFO")
     except BusRefused as e:
         raise _no_jetstream(e) if e.details.get("err_code") in _NO_JETSTREAM else _denied(e) from e
     except BusUnavailable as e:
@@ -139,7 +122,7 @@ async def _info(mux: Mux, name: str) -> dict[str, Any] | None:
 async def _create(mux: Mux, spec: StreamSpec) -> dict[str, Any]:
     """The new stream's configuration, or what another replica made of it in the same moment."""
     try:
-        answer = await mux.api(f"STREAM.CREATE.{spec.name}", {"name": spec.name, **spec.config})
+        answer = await _configure(mux, f"STREAM.CREATE.{spec.name}", {"name": spec.name, **spec.config})
     except BusRefused as e:
         if e.details.get("err_code") != _NAME_IN_USE:
             raise await _not_created(mux, spec, e) from e
@@ -154,6 +137,29 @@ async def _create(mux: Mux, spec: StreamSpec) -> dict[str, Any]:
     log.info("stream %s created", spec.name)
     config: dict[str, Any] = answer["config"]
     return config
+
+
+async def _configure(mux: Mux, call: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Send a stream's configuration, without fields that are off and that whoever answers does not know.
+
+    The level was asked of one server; while a cluster is being updated another, older one may lead by now, or a
+    field may be in question that nobody has foreseen. Raises like `Mux.api`, and StartupError for a field that is
+    needed and not known.
+    """
+    config = dict(config)
+    while True:
+        try:
+            return await mux.api(call, config)
+        except BusRefused as e:
+            field = unknown_field(e.message) if e.details.get("err_code") == _INVALID_JSON else None
+            if field is None or field not in config:
+                raise
+            if config[field]:
+                raise StartupError(
+                    f"{call} needs {field}, which the NATS server that leads JetStream does not know:"
+                    f" {needed_release(field)} is needed, on every server of the cluster"
+                ) from e
+            del config[field]
 
 
 async def _not_created(mux: Mux, spec: StreamSpec, error: BusRefused | BusUnavailable) -> StartupError:
@@ -189,7 +195,7 @@ async def _holders(mux: Mux, spec: StreamSpec) -> list[str]:
 
 async def _update(mux: Mux, spec: StreamSpec, actual: dict[str, Any], drift: Drift) -> None:
     try:
-        await mux.api(f"STREAM.UPDATE.{spec.name}", drift.updated(actual))
+        await _configure(mux, f"STREAM.UPDATE.{spec.name}", drift.updated(actual))
     except BusRefused as e:
         text = "; ".join(map(str, drift.changes))
         raise StartupError(

@@ -68,10 +68,16 @@ class Upkeep:
 
     async def look(self) -> None:
         """Make anew what is missing. Raises StartupError when that is not possible, BusUnavailable."""
-        missing = await self._missing()
-        if missing:
-            await self._clock.sleep(AGAIN_S)
+        try:
             missing = await self._missing()
+            if missing:
+                await self._clock.sleep(AGAIN_S)
+                missing = await self._missing()
+        except StartupError as e:
+            # A server that is too old leads JetStream now, as can be while a cluster is being updated: what is
+            # there goes on working, and the next look may find another leader.
+            self._on_trouble(e.message)
+            return
         if not missing:
             self._on_trouble(f"full: {', '.join(self._full)}" if self._full else None)
             return
@@ -86,7 +92,7 @@ class Upkeep:
     async def _missing(self) -> Mapping[str, StreamSpec]:
         missing = {}
         self._full.clear()
-        for spec in wanted_streams(self._settings(), self._mux.connection.server_version):
+        for spec in await wanted_streams(self._mux, self._settings()):
             try:
                 info = await self._mux.api(f"STREAM.INFO.{spec.name}")
             except NotFound:

@@ -5,10 +5,8 @@ from typing import Any
 import pytest
 
 from sidecar.adapters.nats.streams.drift import Drift, compare, is_covered
-from sidecar.adapters.nats.streams.provision import check_version
 from sidecar.adapters.nats.streams.topology import StreamSpec, largest_queue, streams
 from sidecar.config.settings import Settings
-from sidecar.errors import StartupError
 
 SPECS = {spec.name: spec for spec in streams(Settings())}
 REQUESTS = SPECS["LLM_REQ"]
@@ -88,18 +86,6 @@ def test_names_are_fixed_and_subjects_follow_the_prefix() -> None:
     assert other["KV_LLM_JOB"].config["subjects"] == ["$KV.LLM_JOB.>", "team.ai.v1.log.>"]
     assert other["KV_LLM_JOB"].config["republish"]["dest"] == "team.ai.v1.job.>"
     assert other["LLM_REQ"].config["republish"]["src"] == "team.ai.v1.request.*.*"
-
-
-@pytest.mark.parametrize("version", ["2.10.29", "1.4.1", "", "nonsense"])
-def test_an_old_server_is_refused_naming_both_versions(version: str) -> None:
-    with pytest.raises(StartupError, match=r"2\.11 or newer") as caught:
-        check_version(version)
-    assert (version or "unknown") in caught.value.message
-
-
-@pytest.mark.parametrize("version", ["2.11.0", "2.15.1", "3.0.0-beta"])
-def test_a_newer_server_is_taken(version: str) -> None:
-    check_version(version)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,157 @@
+"""What holds on every supported nats-server, and what is said to those that are too old.
+
+`./dev test-servers` runs this, and all that is marked `servers`, over the first and the last release of each line.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from sidecar.adapters.nats.client.connection import Connection
+from sidecar.adapters.nats.client.mux import Mux
+from sidecar.adapters.nats.embedded import NatsServer
+from sidecar.adapters.nats.streams import levels
+from sidecar.adapters.nats.streams.provision import ensure
+from sidecar.adapters.nats.streams.upkeep import Upkeep
+from sidecar.cli.doctor_nats import findings
+from sidecar.config.settings import Settings
+from sidecar.errors import StartupError
+from sidecar.runtime.lifecycle import SystemClock
+from tests.support.nats_server import BINARIES, Access, api_level, is_too_old, no_environment, running
+
+pytestmark = [pytest.mark.nats, pytest.mark.servers]
+
+too_old = pytest.mark.skipif(not is_too_old(), reason="this server is supported")
+
+
+def settings(url: str, **more: object) -> Settings:
+    return Settings.model_validate({"nats": {"url": url}, "retention": {"requests_bytes": 1 << 24}, **more})
+
+
+def with_budget(url: str) -> Settings:
+    return settings(url, tenants={"acme": {"budget_usd_per_day": 5.0}})
+
+
+class StrictServer(NatsServer):
+    """Refuses what it does not know also where its release does so only when told (2.11)."""
+
+    def _configuration(self, run_dir: Path) -> str:
+        return super()._configuration(run_dir).replace("jetstream {", "jetstream { strict: true,")
+
+
+@asynccontextmanager
+async def mux_to(url: str) -> AsyncIterator[Mux]:
+    connection = Connection(settings(url).nats, environment=no_environment)
+    await connection.start()
+    mux = Mux(connection, timeout_s=20.0)
+    await mux.start()
+    try:
+        yield mux
+    finally:
+        await mux.close()
+        await connection.close()
+
+
+@pytest.fixture
+def strict_url() -> Iterator[str]:
+    with running(StrictServer()) as server:
+        yield server.url
+
+
+async def test_a_strict_server_is_asked_for_nothing_that_it_does_not_know(
+    strict_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the levels that are written down here no request is refused: its words are for surprises only."""
+
+    def surprised(refusal: str) -> str | None:
+        raise AssertionError(f"a configuration was refused: {refusal}")
+
+    monkeypatch.setattr("sidecar.adapters.nats.streams.provision.unknown_field", surprised)
+    async with mux_to(strict_url) as mux:
+        await ensure(mux, settings(strict_url))
+        await ensure(mux, settings(strict_url))
+
+
+async def test_a_strict_servers_refusals_are_understood(strict_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the leader of a cluster is older than what was asked: nothing is left out beforehand."""
+    monkeypatch.setattr(levels, "_LEVEL_OF", {})
+    async with mux_to(strict_url) as mux:
+        level = await api_level(mux)
+        if level < levels.LEVEL_THAT_COUNTS:
+            with pytest.raises(StartupError, match="allow_msg_counter, which the NATS server"):
+                await ensure(mux, settings(strict_url))
+        else:
+            await ensure(mux, settings(strict_url))
+        assert "LLM_REQ" in (await mux.api("STREAM.NAMES"))["streams"]
+
+
+async def test_budgets_start_where_the_server_counts_and_nowhere_else(nats_access: Access) -> None:
+    async with mux_to(nats_access.url) as mux:
+        if await api_level(mux) < levels.LEVEL_THAT_COUNTS:
+            with pytest.raises(StartupError, match=r"tenants\.acme\.budget_usd_per_day needs NATS server 2\.12"):
+                await ensure(mux, with_budget(nats_access.url))
+            return
+        await ensure(mux, with_budget(nats_access.url))
+        headers = {"Nats-Incr": "+5"}
+        assert (await mux.store("llm.v1.spend.acme.20260101", b"", headers=headers)).value == "5"
+
+
+async def test_doctor_finds_nothing_to_do_after_a_start(nats_access: Access) -> None:
+    async with mux_to(nats_access.url) as mux:
+        await ensure(mux, settings(nats_access.url))
+    found = [finding async for finding in findings(settings(nats_access.url))]
+    assert {finding.check for finding in found if finding.level != "ok"} <= {"sidecars"}, found
+
+
+async def test_doctor_says_what_a_budget_needs(nats_access: Access) -> None:
+    async with mux_to(nats_access.url) as mux:
+        counts = await api_level(mux) >= levels.LEVEL_THAT_COUNTS
+    failed = [f async for f in findings(with_budget(nats_access.url)) if f.level == "fail"]
+    assert [f.check for f in failed] == ([] if counts else ["JetStream version"])
+
+
+async def test_a_running_process_outlives_a_leader_that_is_too_old(nats_access: Access) -> None:
+    """As may be while a cluster is updated: what is there goes on, the reason is told, and goes away again."""
+    told: list[str | None] = []
+    async with mux_to(nats_access.url) as mux:
+        await ensure(mux, settings(nats_access.url))
+        upkeep = Upkeep(
+            mux,
+            settings=lambda: settings(nats_access.url),
+            clock=SystemClock(),
+            on_trouble=told.append,
+            on_fatal=lambda error: pytest.fail(f"{error}"),
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(levels, "OLDEST_LEVEL", 99)
+            patch.setitem(levels._FIRST_RELEASE, 99, "9.9")  # type: ignore[arg-type]
+            await upkeep.look()
+        await upkeep.look()
+    assert "older than 9.9" in (told[0] or "")
+    assert told[1:] == [None]
+
+
+@pytest.mark.cluster
+@pytest.mark.skipif(len(BINARIES) < 2, reason="needs the binaries of two releases")
+async def test_streams_survive_an_update_and_a_step_back(tmp_path: Path) -> None:
+    """One server over one store: the older release, the newer, the older again, with a request in it."""
+    seqs = []
+    for binary in (BINARIES[0], BINARIES[1], BINARIES[0]):
+        with running(NatsServer(store_dir=tmp_path, binary=binary)) as server:
+            async with mux_to(server.url) as mux:
+                await ensure(mux, settings(server.url))
+                seqs.append((await mux.store("llm.v1.request.acme.batch", b"{}")).seq)
+    assert seqs == [1, 2, 3]
+
+
+@too_old
+async def test_a_server_that_is_too_old_is_refused() -> None:
+    with running(NatsServer()) as server:
+        async with mux_to(server.url) as mux:
+            with pytest.raises(StartupError, match=r"is version 2\.10\.\d+: 2\.11 or newer is needed"):
+                await ensure(mux, settings(server.url))
+            assert (await mux.api("STREAM.NAMES"))["total"] == 0
+        failed = [f async for f in findings(settings(server.url)) if f.level == "fail"]
+        assert {f.check for f in failed} == {"server version", "JetStream version"}
