@@ -9,11 +9,11 @@ from itertools import count
 from math import inf
 from typing import NamedTuple, Protocol
 
-from sidecar.models.profile import Limits
+from sidecar.models.profile import QuotaLimits
 from sidecar.ports.bus import Lane
 
 POOL = "model@us-east-1"
-LIMITS = Limits(tokens_per_minute=2_000_000, requests_per_minute=4_000)
+LIMITS = QuotaLimits(tokens_per_minute=2_000_000, requests_per_minute=4_000)
 
 
 @dataclass(slots=True)
@@ -70,7 +70,7 @@ class World:
 
     name: str
     sources: tuple[Source, ...]
-    limits: Limits = LIMITS
+    limits: QuotaLimits = LIMITS
     slots: int = 256
     seconds: float = 600.0
 
@@ -92,7 +92,7 @@ class World:
 class Bedrock:
     """The other side's own account of a quota: a bucket that holds a minute, deducted as AWS documents it."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: QuotaLimits) -> None:
         self.limits = limits
         self.tokens = float(limits.tokens_per_minute or inf)
         self.requests = float(limits.requests_per_minute or inf)

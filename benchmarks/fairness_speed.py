@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from sidecar.models.profile import Limits
+from sidecar.models.profile import QuotaLimits
 from sidecar.ports.bus import Lane
 from sidecar.scheduler.schedule import Scheduler
 from sidecar.scheduler.tickets import Ticket
@@ -20,7 +20,7 @@ IN_FLIGHT = 500
 def filled(lanes: int) -> Scheduler:
     """A scheduler with a full window in each lane, and quota and slots for all."""
     scheduler = Scheduler(
-        classes=CLASSES, slots=10**9, limits=lambda pool: Limits(tokens_per_minute=10**12), window=WINDOW
+        classes=CLASSES, slots=10**9, limits=lambda pool: QuotaLimits(tokens_per_minute=10**12), window=WINDOW
     )
     seq = 0
     for n in range(lanes):

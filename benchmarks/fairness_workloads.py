@@ -3,9 +3,9 @@
 from math import inf
 
 from benchmarks.fairness_model import Shape, Source, World
-from sidecar.models.profile import Limits
+from sidecar.models.profile import QuotaLimits
 
-TOKENS = Limits(tokens_per_minute=2_000_000, requests_per_minute=20_000)
+TOKENS = QuotaLimits(tokens_per_minute=2_000_000, requests_per_minute=20_000)
 
 
 def skewed(seconds: float) -> World:
@@ -46,7 +46,7 @@ def long_outputs(seconds: float) -> World:
             Source(tenant="short", shape=Shape(input_mean=400, output_mean=150, max_tokens=4_000)),
             Source(tenant="input", shape=Shape(input_mean=8_000, output_mean=100, max_tokens=300)),
         ),
-        limits=Limits(tokens_per_minute=4_000_000, requests_per_minute=20_000, burndown=5.0),
+        limits=QuotaLimits(tokens_per_minute=4_000_000, requests_per_minute=20_000, burndown=5.0),
         slots=512,
         seconds=seconds,
     )

@@ -22,7 +22,7 @@ from sidecar.models.request import JobRequest
 from sidecar.models.result import Usage
 from sidecar.ports.bus import Lane
 from sidecar.response_formatter import formatter
-from sidecar.response_formatter.filters.policy import Screening
+from sidecar.response_formatter.filters.policy import FilterPolicies
 
 SIZE = 2_048
 PIECE = 12
@@ -45,9 +45,9 @@ CHAINS: dict[str, dict[str, Any]] = {
 }
 
 
-def screening(configured: dict[str, Any]) -> Screening:
+def screening(configured: dict[str, Any]) -> FilterPolicies:
     policy = Policy.model_validate({"filters": configured, "tenants": {"default": {"filters": list(configured)}}})
-    return Screening(policy, models=ScriptedModel(MemoryClock()), region="us-east-1")
+    return FilterPolicies(policy, models=ScriptedModel(MemoryClock()), region="us-east-1")
 
 
 def reply_of(text: str) -> ModelReply:
@@ -67,7 +67,7 @@ async def measure(work: Callable[[], Awaitable[int]], *, repeats: int) -> float:
     return statistics.median(found)
 
 
-async def whole(screens: Screening, text: str, *, rounds: int = 200) -> int:
+async def whole(screens: FilterPolicies, text: str, *, rounds: int = 200) -> int:
     """Formatting of whole answers: normal form, filters, digest."""
     request = JobRequest(messages=HELLO)
     for _ in range(rounds):
@@ -83,7 +83,7 @@ async def bare(text: str, *, rounds: int = 200) -> int:
     return rounds
 
 
-async def deltas(screens: Screening, text: str, *, rounds: int = 20) -> int:
+async def deltas(screens: FilterPolicies, text: str, *, rounds: int = 20) -> int:
     pieces = [ModelDelta(index=0, text=text[at : at + PIECE]) for at in range(0, len(text), PIECE)]
     request = JobRequest(messages=HELLO, stream=True)
     for _ in range(rounds):

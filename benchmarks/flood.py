@@ -22,7 +22,7 @@ from benchmarks.load import MODEL
 from benchmarks.processes import Child, python_module
 from benchmarks.stack import READY_S, Base, base
 from sidecar.adapters.nats.client.connection import Connection
-from sidecar.adapters.nats.client.message import Message
+from sidecar.adapters.nats.client.message import BusMessage
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.embedded import free_port
 from sidecar.adapters.nats.streams.provision import ensure
@@ -67,12 +67,12 @@ class Seen:
         self.failed = 0
         self.changed = asyncio.Event()
 
-    def status(self, message: Message) -> None:
+    def status(self, message: BusMessage) -> None:
         if b'"state":"running"' in message.payload:
             self.begun.append(message.subject.split(".")[3])
             self.changed.set()
 
-    def result(self, message: Message) -> None:
+    def result(self, message: BusMessage) -> None:
         self.ended += 1
         self.failed += b'"state":"succeeded"' not in message.payload
         self.changed.set()

@@ -19,7 +19,7 @@ from sidecar.models.codec import encode
 from sidecar.models.result import Attempt, Output, Result, Timings, Usage
 from sidecar.models.trace import TRACE, within_trace
 from sidecar.replica import Replica
-from sidecar.telemetry.counters import Tally
+from sidecar.telemetry.counters import Counters
 from sidecar.telemetry.metrics import Scrape, render
 from sidecar.telemetry.tracing import Subject, Tracer
 from tests.support.replica import MODEL, PLENTY, bench
@@ -62,7 +62,7 @@ def _every_second_us(replica: Replica) -> float:
 
 def per_job_us(loops: int) -> float:
     """What each job pays for being counted and for its trace."""
-    tally, tracer = Tally(), Tracer()
+    tally, tracer = Counters(), Tracer()
     headers = {"Llm-Job-Id": "job1", "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
 
     def one() -> None:

@@ -23,7 +23,7 @@ from benchmarks.measures import percentile
 from benchmarks.processes import Child, python_module
 from benchmarks.stack import READY_S, Base, base, sidecar
 from sidecar.adapters.nats.client.connection import Connection
-from sidecar.adapters.nats.client.message import Message
+from sidecar.adapters.nats.client.message import BusMessage
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.tool_bus import NatsToolBus
 from sidecar.config.settings import NatsEnvironment, NatsSettings
@@ -60,13 +60,13 @@ async def provide(url: str, own_ms: float) -> None:
     async with AsyncExitStack() as stack:
         mux = await connect(stack, url)
 
-        async def work(message: Message) -> None:
+        async def work(message: BusMessage) -> None:
             began = time.perf_counter()
             await asyncio.sleep(own_ms / 1000)
             took_ms = (time.perf_counter() - began) * 1000
             mux.publish(message.reply, b'{"own_ms":%.4f}' % took_ms)
 
-        def receive(message: Message) -> None:
+        def receive(message: BusMessage) -> None:
             task = asyncio.get_running_loop().create_task(work(message))
             tasks.add(task)
             task.add_done_callback(tasks.discard)

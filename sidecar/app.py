@@ -15,7 +15,7 @@ import msgspec
 
 from sidecar import __version__
 from sidecar.adapters.bedrock.manager import BedrockManager
-from sidecar.adapters.http.admin import AdminServer, Page, Route
+from sidecar.adapters.http.admin import AdminRoute, AdminServer, Page
 from sidecar.adapters.http.guard import Guard
 from sidecar.adapters.nats.blobs import NatsBlobs
 from sidecar.adapters.nats.checkpoints import NatsCheckpoints
@@ -223,12 +223,12 @@ class App:
 
     async def _start_admin(self) -> None:
         routes = {
-            "/startupz": Route(self._startupz),
-            "/livez": Route(self._livez),
-            "/readyz": Route(self._readyz),
-            "/info": Route(self._info, audience="operator"),
-            "/metrics": Route(self._metrics, audience="reader"),
-            "/drain": Route(self._drain, ("POST",), "operator"),
+            "/startupz": AdminRoute(self._startupz),
+            "/livez": AdminRoute(self._livez),
+            "/readyz": AdminRoute(self._readyz),
+            "/info": AdminRoute(self._info, audience="operator"),
+            "/metrics": AdminRoute(self._metrics, audience="reader"),
+            "/drain": AdminRoute(self._drain, ("POST",), "operator"),
         }
         settings = self.settings.admin
         guard = Guard(hosts=(socket.gethostname(), *settings.hosts), token=settings.token)

@@ -15,14 +15,14 @@ from collections.abc import Callable
 import msgspec
 
 from sidecar.config.settings import JobsSettings
-from sidecar.conversation.model_calls import Share
-from sidecar.conversation.recovery import Journals
+from sidecar.conversation.model_calls import GrantedQuota
+from sidecar.conversation.recovery import JournalRecovery
 from sidecar.conversation.repair import Repairing
-from sidecar.conversation.tenant_budget import Spending
+from sidecar.conversation.tenant_budget import TenantBudgets
 from sidecar.conversation.tool_selection import has_named
 from sidecar.endpoints.objects import Objects
 from sidecar.errors import Conflict, InvalidRequest, JobCancelled, SidecarError
-from sidecar.job_manager.claiming import Taken
+from sidecar.job_manager.claiming import ClaimedElsewhere
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.limits import left_to_the_next_reading, time_limits
 from sidecar.job_manager.service import JobManager
@@ -35,14 +35,14 @@ from sidecar.models.replica import ENDED, Outcome
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
 from sidecar.models.trace import within_trace
-from sidecar.ports.bus import Clock, Lane, Stored
-from sidecar.request_handler.decode import Opened
-from sidecar.request_handler.planner import Asker
+from sidecar.ports.bus import Clock, Lane, StoredState
+from sidecar.request_handler.decode import DecodedRequest
+from sidecar.request_handler.planner import Planner
 from sidecar.request_handler.prompts import Prompts
 from sidecar.response_formatter import formatter, structured
-from sidecar.response_formatter.filters.chain import Screen
-from sidecar.response_formatter.filters.policy import Screening
-from sidecar.scheduler.tickets import Blocked, Ticket
+from sidecar.response_formatter.filters.chain import FilterChain
+from sidecar.response_formatter.filters.policy import FilterPolicies
+from sidecar.scheduler.tickets import Ticket, WaitReason
 
 log = logging.getLogger(__name__)
 
@@ -53,15 +53,15 @@ class Pipeline:
     def __init__(
         self,
         *,
-        asker: Asker,
+        asker: Planner,
         jobs: JobManager,
         conversation: Repairing,
-        journals: Journals,
+        journals: JournalRecovery,
         objects: Objects,
         prompts: Prompts,
-        spending: Spending,
-        screening: Screening,
-        on_ended: Callable[[Opened, Result], None],
+        spending: TenantBudgets,
+        screening: FilterPolicies,
+        on_ended: Callable[[DecodedRequest, Result], None],
         clock: Clock,
         settings: JobsSettings,
     ) -> None:
@@ -77,7 +77,7 @@ class Pipeline:
         self._clock = clock
         self._settings = settings
 
-    def admit(self, opened: Opened) -> Ticket:
+    def admit(self, opened: DecodedRequest) -> Ticket:
         """Before the queue: can this job run at all, and where? Raises SidecarError with the refusal."""
         opened, _ = self._prompted(opened)
         if opened.request is not None:
@@ -90,7 +90,9 @@ class Pipeline:
         """How many jobs of the lane the tenant may have, queued and running."""
         return self._asker.max_queue(lane)
 
-    async def refuse(self, opened: Opened, error: SidecarError, *, known: Stored | None = None) -> None:
+    async def refuse(
+        self, opened: DecodedRequest, error: SidecarError, *, known: StoredState | None = None
+    ) -> None:
         """The end of a job that never runs: refused, expired or cancelled while it was queued."""
         state = "rejected" if not _is_late(error) else formatter.state_of(error)
         facts = RunFacts(queued_ms=self._since(opened.stored.stored_at))
@@ -105,19 +107,21 @@ class Pipeline:
                 # It may have run before, and have left children.
                 await self._journals.close(opened.stored.lane.tenant, opened.job, None)
 
-    async def record_queued(self, opened: Opened) -> Stored | None:
+    async def record_queued(self, opened: DecodedRequest) -> StoredState | None:
         """The document of a job that has to wait."""
         return await self._jobs.record_queued(
             opened.stored, job=opened.job, metadata=opened.metadata, prompt=self._prompt_of(opened)
         )
 
-    async def record_blocked(self, opened: Opened, known: Stored, *, blocked: Blocked, n: int) -> Stored | None:
+    async def record_blocked(
+        self, opened: DecodedRequest, known: StoredState, *, blocked: WaitReason, n: int
+    ) -> StoredState | None:
         """Why a queued job waits, as its event `n`."""
         estimate_ms = None if blocked.estimate_s is None else round(1000 * blocked.estimate_s)
         status = Status(state="waiting", waiting_for=blocked.reason, estimate_ms=estimate_ms)
         return await self._jobs.say_queued(known, status, n=n, metadata=opened.metadata)
 
-    async def run(self, opened: Opened, share: Share, *, known: Stored | None) -> Outcome:
+    async def run(self, opened: DecodedRequest, share: GrantedQuota, *, known: StoredState | None) -> Outcome:
         """A granted job, from the claim to its end, or to where it leaves this replica's hands."""
         request = opened.request
         if request is None:
@@ -127,7 +131,9 @@ class Pipeline:
             outcome = await self._claimed(opened, request, share, known)
         return outcome
 
-    async def _claimed(self, opened: Opened, request: JobRequest, share: Share, known: Stored | None) -> Outcome:
+    async def _claimed(
+        self, opened: DecodedRequest, request: JobRequest, share: GrantedQuota, known: StoredState | None
+    ) -> Outcome:
         try:
             job = await self._jobs.claim(
                 opened.stored,
@@ -138,7 +144,7 @@ class Pipeline:
                 granted_attempt=share.granted_attempt,
                 prompt=self._prompt_of(opened),
             )
-        except Taken as e:
+        except ClaimedElsewhere as e:
             return Outcome(kind="taken", attempt=e.attempt, owner=e.owner)
         if job is None:
             return ENDED
@@ -150,7 +156,7 @@ class Pipeline:
         finally:
             await self._jobs.release(job)
 
-    async def _run(self, job: OwnedJob, opened: Opened, share: Share, facts: RunFacts) -> Outcome:
+    async def _run(self, job: OwnedJob, opened: DecodedRequest, share: GrantedQuota, facts: RunFacts) -> Outcome:
         result: Result | None = None
         try:
             result = await self._result(job, opened, share, facts)
@@ -169,7 +175,7 @@ class Pipeline:
             raise
         return ENDED
 
-    async def _result(self, job: OwnedJob, opened: Opened, share: Share, facts: RunFacts) -> Result:
+    async def _result(self, job: OwnedJob, opened: DecodedRequest, share: GrantedQuota, facts: RunFacts) -> Result:
         """The job's one result, whatever happens on the way to it."""
         screen = self._screening.screen(opened.stored.lane, job.request, job=opened.job)
         job.gate, job.progress.screen_tool = screen.gate, screen.screen_tool
@@ -195,7 +201,13 @@ class Pipeline:
             return screen.stopped(formatter.stopped(SidecarError("the sidecar failed; its log says how"), facts))
 
     async def _reply(
-        self, job: OwnedJob, opened: Opened, share: Share, facts: RunFacts, deadline: float, screen: Screen
+        self,
+        job: OwnedJob,
+        opened: DecodedRequest,
+        share: GrantedQuota,
+        facts: RunFacts,
+        deadline: float,
+        screen: FilterChain,
     ) -> ModelReply:
         opened = await self._filled_in(job, opened)
         call, selection = self._asker.call(opened, pool=share.pool, deadline=deadline, facts=facts)
@@ -204,21 +216,21 @@ class Pipeline:
             job, call, selection=selection, share=share, facts=facts, deadline=deadline
         )
 
-    def _prompted(self, opened: Opened) -> tuple[Opened, PromptUse | None]:
+    def _prompted(self, opened: DecodedRequest) -> tuple[DecodedRequest, PromptUse | None]:
         """The request with messages in place of a template's name. Raises InvalidRequest."""
         if opened.request is None or opened.request.prompt is None:
             return opened, None
         request, use = self._prompts.rendered(opened.stored.lane.tenant, opened.request)
         return msgspec.structs.replace(opened, request=request), use
 
-    def _prompt_of(self, opened: Opened) -> PromptUse | None:
+    def _prompt_of(self, opened: DecodedRequest) -> PromptUse | None:
         """The template that a job is made of; None where the job says itself, when it runs, what is wrong."""
         try:
             return self._prompted(opened)[1]
         except InvalidRequest:
             return None
 
-    async def _filled_in(self, job: OwnedJob, opened: Opened) -> Opened:
+    async def _filled_in(self, job: OwnedJob, opened: DecodedRequest) -> DecodedRequest:
         """The request as its model gets it, made of exactly the template that the job was admitted with."""
         if opened.request is None or opened.request.prompt is None:
             return opened

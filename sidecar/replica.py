@@ -8,14 +8,14 @@ from sidecar import __version__
 from sidecar.cluster.request_service import RequestHandler
 from sidecar.cluster.service import Cluster
 from sidecar.config.settings import Policy, Settings
-from sidecar.conversation.child_jobs import Children
-from sidecar.conversation.model_calls import Caller
-from sidecar.conversation.recovery import Journals
+from sidecar.conversation.child_jobs import ChildJobs
+from sidecar.conversation.model_calls import ModelCaller
+from sidecar.conversation.recovery import JournalRecovery
 from sidecar.conversation.repair import Repairing
-from sidecar.conversation.tenant_budget import Spending
-from sidecar.conversation.tool_client import ToolCaller
-from sidecar.conversation.tool_execution import ToolRunner
-from sidecar.conversation.tool_selection import Toolbox
+from sidecar.conversation.tenant_budget import TenantBudgets
+from sidecar.conversation.tool_client import ToolClient
+from sidecar.conversation.tool_execution import ToolExecutor
+from sidecar.conversation.tool_selection import ToolSelection
 from sidecar.conversation.turns import Conversation
 from sidecar.conversation.usage import appraise
 from sidecar.coordinator.service import Coordinator
@@ -25,7 +25,7 @@ from sidecar.errors import InvalidRequest
 from sidecar.job_manager.service import JobManager
 from sidecar.models.api import ModelsPage
 from sidecar.models.codec import encode
-from sidecar.models.profile import Limits
+from sidecar.models.profile import QuotaLimits
 from sidecar.models.result import Result, Usage
 from sidecar.models.stats import ReplicaState, Stats
 from sidecar.models.subjects import Subjects, is_name
@@ -38,7 +38,7 @@ from sidecar.ports.bus import (
     Endpoints,
     Intake,
     JobStore,
-    Journal,
+    JournalStore,
     ModelClient,
     PolicyStore,
     PromptStore,
@@ -49,16 +49,16 @@ from sidecar.ports.bus import (
 )
 from sidecar.ports.cluster import Checkpoints, ClusterBus, LeaseStore
 from sidecar.ports.tools import ToolBus, ToolStore
-from sidecar.request_handler.decode import Opened
-from sidecar.request_handler.planner import Asker
+from sidecar.request_handler.decode import DecodedRequest
+from sidecar.request_handler.planner import Planner
 from sidecar.request_handler.prompts import Prompts
-from sidecar.response_formatter.filters.policy import Screening
+from sidecar.response_formatter.filters.policy import FilterPolicies
 from sidecar.runtime.lifecycle import Tasks, logged
 from sidecar.scheduler.meter import Meter
 from sidecar.scheduler.schedule import Scheduler
 from sidecar.scheduler.tickets import TenantCaps
-from sidecar.telemetry.counters import Tally
-from sidecar.telemetry.stats import Books, Own, own_stats
+from sidecar.telemetry.counters import Counters
+from sidecar.telemetry.stats import Own, SchedulerView, own_stats
 from sidecar.telemetry.traced_ports import TracedModels, TracedTools, TracedWork, subject_of
 from sidecar.telemetry.tracing import Tracer
 from sidecar.tool_registry.service import ToolRegistry
@@ -76,7 +76,7 @@ class Ports(NamedTuple):
     intake: Intake
     store: JobStore
     publisher: Publisher
-    journal: Journal
+    journal: JournalStore
     endpoints: Endpoints
     models: ModelClient
     bus: ClusterBus
@@ -110,7 +110,7 @@ class Replica:
         self._ports = ports
         self._policy = settings.policy
         self._background = Tasks(on_crash)
-        self.tally = Tally()
+        self.tally = Counters()
         self._tracer = tracer or Tracer()
         if self._tracer.is_active:
             ports = self._ports = ports._replace(
@@ -123,7 +123,7 @@ class Replica:
             policy=self._policy, bedrock=settings.bedrock, default_max_tokens=settings.jobs.max_tokens
         )
         self.jobs = self._job_manager()
-        self.screening = Screening(self._policy, models=ports.models, region=settings.bedrock.regions[0])
+        self.screening = FilterPolicies(self._policy, models=ports.models, region=settings.bedrock.regions[0])
         self.prompts = Prompts(ports.prompts, clock=ports.clock, on_crash=on_crash)
         self.objects = self._objects()
         self.queries = Queries(
@@ -151,8 +151,8 @@ class Replica:
         self.spending = self._spending(on_crash)
         self.requests = self._request_handler(on_crash)
 
-    def _spending(self, on_crash: Callable[[BaseException], None]) -> Spending:
-        return Spending(
+    def _spending(self, on_crash: Callable[[BaseException], None]) -> TenantBudgets:
+        return TenantBudgets(
             ledger=self._ports.spend,
             bus=self._ports.bus,
             clock=self._ports.clock,
@@ -220,9 +220,9 @@ class Replica:
             window=scheduler.window,
         )
 
-    def _children(self) -> Children:
+    def _children(self) -> ChildJobs:
         ports, jobs = self._ports, self._settings.jobs
-        return Children(
+        return ChildJobs(
             intake=ports.intake,
             store=ports.store,
             publisher=ports.publisher,
@@ -231,9 +231,11 @@ class Replica:
             most_bytes=jobs.max_tool_output_bytes,
         )
 
-    def _conversation(self, toolbox: Toolbox, children: Children, journals: Journals) -> Conversation:
+    def _conversation(
+        self, toolbox: ToolSelection, children: ChildJobs, journals: JournalRecovery
+    ) -> Conversation:
         ports, jobs = self._ports, self._settings.jobs
-        tools = ToolCaller(
+        tools = ToolClient(
             bus=ports.tool_bus,
             check_output=output_problem,
             clock=ports.clock,
@@ -241,11 +243,11 @@ class Replica:
             most_bytes=jobs.max_tool_output_bytes,
         )
         return Conversation(
-            caller=Caller(
+            caller=ModelCaller(
                 coordinator=self.coordinator, models=ports.models, spending=self.spending, clock=ports.clock
             ),
             toolbox=toolbox,
-            runner=ToolRunner(
+            runner=ToolExecutor(
                 journal=ports.journal,
                 tools=tools,
                 children=children,
@@ -260,10 +262,12 @@ class Replica:
 
     def _pipeline(self) -> Pipeline:
         ports, settings = self._ports, self._settings
-        toolbox = Toolbox(registry=self.tools, policy=lambda: self._policy)
+        toolbox = ToolSelection(registry=self.tools, policy=lambda: self._policy)
         children = self._children()
-        journals = Journals(journal=ports.journal, publisher=ports.publisher, children=children, clock=ports.clock)
-        asker = Asker(
+        journals = JournalRecovery(
+            journal=ports.journal, publisher=ports.publisher, children=children, clock=ports.clock
+        )
+        asker = Planner(
             coordinator=self.coordinator,
             clock=ports.clock,
             jobs=settings.jobs,
@@ -293,7 +297,7 @@ class Replica:
             policy.weight, policy.max_concurrency, policy.tokens_per_minute, policy.budget_usd_per_day
         )
 
-    def _limits(self, pool: str) -> Limits:
+    def _limits(self, pool: str) -> QuotaLimits:
         return self.coordinator.limits(pool)
 
     def _cost_of(self, pool: str, usage: Usage) -> float | None:
@@ -373,7 +377,7 @@ class Replica:
         if leader is None or meter is None:
             return own_stats(own)
         meter.forget_idle(now)
-        books = Books(
+        books = SchedulerView(
             scheduler=self.scheduler,
             meter=meter,
             stored=leader.stored(),
@@ -402,7 +406,7 @@ class Replica:
             with logged("looking for cancellations"):
                 await self.jobs.recheck()
 
-    def _on_ended(self, opened: Opened, result: Result) -> None:
+    def _on_ended(self, opened: DecodedRequest, result: Result) -> None:
         stored = opened.stored
         self.tally.ended(stored.lane.tenant, result, job_class=stored.lane.job_class)
         self._tracer.ended(result, subject_of(opened))

@@ -10,7 +10,7 @@ from sidecar.cli import exits
 from sidecar.cli.invocation import Invocation, connection_options
 
 if TYPE_CHECKING:
-    from sidecar.adapters.nats.client.message import Message
+    from sidecar.adapters.nats.client.message import BusMessage
     from sidecar.models.stats import Stats
 
 FIRST_S = 5.0
@@ -72,14 +72,14 @@ def _print(invocation: Invocation, heard: "dict[str, Stats]", most: int) -> None
     (console if console.is_terminal else Console(width=160)).print(screen(heard, most=most))
 
 
-def _hear(heard: "dict[str, Stats]", news: asyncio.Event) -> "Callable[[Message], None]":
+def _hear(heard: "dict[str, Stats]", news: asyncio.Event) -> "Callable[[BusMessage], None]":
     import msgspec
 
     from sidecar.models.stats import Stats
 
     decode = msgspec.json.Decoder(Stats).decode
 
-    def hear(message: "Message") -> None:
+    def hear(message: "BusMessage") -> None:
         try:
             stats = decode(message.payload)
         except msgspec.DecodeError:

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from sidecar.cluster.reservation import Reservation
 from sidecar.cluster.roles import Crew, Work
 from sidecar.cluster.share import apply, ticket_of
-from sidecar.cluster.wait_reports import Teller, Telling
+from sidecar.cluster.wait_reports import WaitReport, WaitReporter
 from sidecar.cluster.worker import Record, Worker
 from sidecar.errors import Conflict, JobCancelled, Permanent, SidecarError
-from sidecar.models.replica import Held, Offer, Op, Outcome, Turn
+from sidecar.models.replica import GrantOffer, HeldJob, NextCallGrant, Outcome, ReservationOp
 from sidecar.models.result import ErrorInfo
 from sidecar.ports.bus import Cancellable, Clock, Doorbell, Intake, Lane
 from sidecar.request_handler.reader import Reader, fetch
@@ -87,10 +87,10 @@ class Leader:
             is_marked=is_marked,
             max_queue=work.max_queue,
         )
-        self._teller = Teller(scheduler, self._reader.waiting)
+        self._teller = WaitReporter(scheduler, self._reader.waiting)
         self._held: dict[int, Reservation] = {}
         self._of_worker: dict[str, dict[int, Reservation]] = {}
-        self._reports: dict[str, Mapping[int, Held]] = {}
+        self._reports: dict[str, Mapping[int, HeldJob]] = {}
         self._attempts: dict[int, int] = {}
         self._recorded: dict[int, Record] = {}
         self._timer: Cancellable | None = None
@@ -149,7 +149,7 @@ class Leader:
 
     # What workers say.
 
-    def heard(self, worker: str, n: int, jobs: Mapping[int, Held]) -> None:
+    def heard(self, worker: str, n: int, jobs: Mapping[int, HeldJob]) -> None:
         """A worker's heartbeat: whatever it says differently from what is known here is put right."""
         self._reports[worker] = jobs
         known = self._of_worker.get(worker, {})
@@ -176,7 +176,7 @@ class Leader:
             self._again(reservation.grant.ticket, attempt=reservation.attempt)
         self.kick()
 
-    def apply(self, worker: str, op: Op) -> None:
+    def apply(self, worker: str, op: ReservationOp) -> None:
         """An operation of a job on another worker."""
         reservation = self._held.get(op.seq)
         if reservation is not None and reservation.worker == worker:
@@ -281,7 +281,7 @@ class Leader:
         self._reader.take(ticket)
         record = self._recorded.pop(ticket.seq, None)
         known = await record if record is not None else None
-        offer = Offer(
+        offer = GrantOffer(
             leader=self._crew.own,
             term=self.term,
             seq=ticket.seq,
@@ -346,7 +346,7 @@ class Leader:
                 share.denied(number, error)
             return
         info = ErrorInfo(code=error.code, message=error.message, details=error.details) if error else None
-        self._crew.answer(reservation.worker, Turn(seq=seq, number=number, pool=pool, error=info))
+        self._crew.answer(reservation.worker, NextCallGrant(seq=seq, number=number, pool=pool, error=info))
 
     def _again(self, ticket: Ticket, *, attempt: int, delay_s: float = 0.0) -> None:
         now = self.clock.monotonic()
@@ -354,7 +354,7 @@ class Leader:
         self._reader.waits_again(ticket)
         self.scheduler.push_back(ticket, now=now, not_before=now + delay_s if delay_s else None)
 
-    def _adopt(self, worker: str, n: int, held: Held) -> Reservation | None:
+    def _adopt(self, worker: str, n: int, held: HeldJob) -> Reservation | None:
         ticket = ticket_of(held)
         if ticket.lane.job_class not in self.scheduler.share.classes:
             return None
@@ -371,7 +371,7 @@ class Leader:
         self.counts["adopted"] += 1
         return reservation
 
-    def _found(self, worker: str, n: int, held: Held) -> None:
+    def _found(self, worker: str, n: int, held: HeldJob) -> None:
         """A worker reports a job that is not known to be there."""
         reservation = self._held.get(held.seq)
         if reservation is not None:
@@ -453,7 +453,7 @@ class Leader:
             for telling in self._teller.due(now=self.clock.monotonic()):
                 self._tell(telling)
 
-    def _tell(self, telling: Telling) -> None:
+    def _tell(self, telling: WaitReport) -> None:
         """Say why a job waits, if its document is written; the claim waits for what is being said."""
         ticket = telling.ticket
         opened, record = self._reader.peek(ticket), self._recorded.get(ticket.seq)

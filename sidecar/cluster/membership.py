@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from sidecar.models.replica import OLDEST_PROTOCOL, PROTOCOL, Heartbeat, Held
+from sidecar.models.replica import OLDEST_PROTOCOL, PROTOCOL, Heartbeat, HeldJob
 
 BEAT_S = 1.0
 SILENT_S = 5.0
@@ -27,8 +27,8 @@ class Member:
         self.beat = beat
         self.heard_at = self.silent_from = now
         self.n = 0
-        self.jobs: dict[int, Held] = {}
-        self.parts: dict[int, tuple[Held, ...]] = {}
+        self.jobs: dict[int, HeldJob] = {}
+        self.parts: dict[int, tuple[HeldJob, ...]] = {}
 
     @property
     def is_compatible(self) -> bool:

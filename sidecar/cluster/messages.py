@@ -6,14 +6,14 @@ import msgspec
 
 from sidecar.models.plain import UNREADABLE
 from sidecar.models.replica import (
-    Disowned,
+    GrantOffer,
+    GrantReply,
     Heartbeat,
-    Offer,
-    OfferReply,
+    NextCallGrant,
     Ops,
     OpsReply,
+    OwnershipDoubt,
     Rollcall,
-    Turn,
     Wire,
 )
 
@@ -24,7 +24,16 @@ PRESENT = "present"
 
 W = TypeVar("W", bound=Wire)
 
-_KINDS: tuple[type[Wire], ...] = (Disowned, Heartbeat, Offer, OfferReply, Ops, OpsReply, Rollcall, Turn)
+_KINDS: tuple[type[Wire], ...] = (
+    OwnershipDoubt,
+    Heartbeat,
+    GrantOffer,
+    GrantReply,
+    Ops,
+    OpsReply,
+    Rollcall,
+    NextCallGrant,
+)
 _decoders: dict[type[Wire], msgspec.json.Decoder[Any]] = {kind: msgspec.json.Decoder(kind) for kind in _KINDS}
 encode = msgspec.json.Encoder().encode
 

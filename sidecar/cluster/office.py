@@ -17,7 +17,7 @@ REQUEST_S = 1.5
 FAREWELL_S = 2.0
 
 
-class Office:
+class LeaseKeeper:
     """Performs what `Lease` decides. `on_term` is called with each new term, `on_end` whenever one may be over.
 
     `is_leader_heard` says whether another holder gives signs of life. `is_cut_off` while the bus does not answer;

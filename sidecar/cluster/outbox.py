@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from sidecar.cluster import messages
 from sidecar.errors import BusUnavailable, SidecarError
-from sidecar.models.replica import Op, Ops, OpsReply
+from sidecar.models.replica import Ops, OpsReply, ReservationOp
 from sidecar.ports.bus import Clock
 from sidecar.ports.cluster import ClusterBus
 from sidecar.runtime.lifecycle import Tasks, within
@@ -20,7 +20,7 @@ BATCH = 500
 MOST = 20_000
 
 
-class Outbox:
+class OpQueue:
     """What this replica's jobs have to say to the scheduler in another process."""
 
     def __init__(
@@ -32,7 +32,7 @@ class Outbox:
         self._tasks = Tasks(on_crash)
         self._leader = ""
         self._term = 0
-        self._waiting: list[Op] = []
+        self._waiting: list[ReservationOp] = []
         self._pump: asyncio.Task[None] | None = None
 
     def direct(self, leader: str, term: int) -> None:
@@ -41,7 +41,7 @@ class Outbox:
             self._leader, self._term = leader, term
             self._waiting = []
 
-    def post(self, op: Op) -> None:
+    def post(self, op: ReservationOp) -> None:
         if not self._leader or self._leader == self._own:
             return
         if len(self._waiting) >= MOST:
@@ -68,7 +68,7 @@ class Outbox:
         finally:
             self._pump = None
 
-    async def _send(self, batch: list[Op]) -> None:
+    async def _send(self, batch: list[ReservationOp]) -> None:
         waiting = self._waiting
         payload = messages.encode(Ops(member=self._own, ops=tuple(batch)))
         try:

@@ -9,7 +9,7 @@ from sidecar.cluster.roles import Crew, Work
 from sidecar.cluster.saving import Saver
 from sidecar.cluster.worker import Worker
 from sidecar.errors import SidecarError
-from sidecar.models.replica import Held, Offer, Op, Turn
+from sidecar.models.replica import GrantOffer, HeldJob, NextCallGrant, ReservationOp
 from sidecar.ports.bus import Clock, Doorbell, Intake, Lane
 from sidecar.ports.cluster import Checkpoints
 from sidecar.runtime.lifecycle import Tasks
@@ -17,7 +17,7 @@ from sidecar.scheduler.schedule import Scheduler
 
 MOST_MARKS = 20_000
 
-Reports = Callable[[], Mapping[str, tuple[int, Mapping[int, Held]]]]
+Reports = Callable[[], Mapping[str, tuple[int, Mapping[int, HeldJob]]]]
 
 
 class RequestHandler:
@@ -157,17 +157,17 @@ class RequestHandler:
 
     # What other replicas say.
 
-    def report(self) -> Sequence[Held]:
+    def report(self) -> Sequence[HeldJob]:
         return self._worker.report()
 
-    def take(self, offer: Offer) -> str | None:
+    def take(self, offer: GrantOffer) -> str | None:
         """Run a job that another replica granted. The reason when it is not taken."""
         return self._worker.take(offer)
 
     def saw_term(self, term: int) -> None:
         self._worker.saw_term(term)
 
-    def heard(self, worker: str, n: int, jobs: Mapping[int, Held]) -> None:
+    def heard(self, worker: str, n: int, jobs: Mapping[int, HeldJob]) -> None:
         if self.leader is not None:
             self.leader.heard(worker, n, jobs)
 
@@ -181,7 +181,7 @@ class RequestHandler:
             self.scheduler.set_slots(self._crew.slots)
             self.leader.kick()
 
-    def apply(self, worker: str, ops: Sequence[Op]) -> bool:
+    def apply(self, worker: str, ops: Sequence[ReservationOp]) -> bool:
         """Operations of jobs on another worker. False when this replica does not schedule."""
         if self.leader is None:
             return False
@@ -189,7 +189,7 @@ class RequestHandler:
             self.leader.apply(worker, op)
         return True
 
-    def answered(self, turn: Turn) -> None:
+    def answered(self, turn: NextCallGrant) -> None:
         """The scheduler's answer to a job here."""
         share = self._worker.share_of(turn.seq)
         if share is None:

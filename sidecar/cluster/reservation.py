@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from sidecar.errors import Permanent, SidecarError
-from sidecar.models.replica import Held, Outcome, Wish
+from sidecar.models.replica import HeldJob, NextCallRequest, Outcome
 from sidecar.models.result import Usage
 from sidecar.ports.bus import Clock
 from sidecar.scheduler.quota import Throttle
@@ -50,7 +50,7 @@ class Reservation:
         self.worker = worker
         self.attempt = attempt
         self.number = 0
-        self.wish: Wish | None = None
+        self.wish: NextCallRequest | None = None
         self.answered: tuple[int, str] | None = None
         self.since_beat: int | None = None
         self.absences = 0
@@ -81,7 +81,7 @@ class Reservation:
             self._close(keeps_slot=keeps_slot)
             self._term.kick()
 
-    def ask(self, wish: Wish) -> None:
+    def ask(self, wish: NextCallRequest) -> None:
         if not self._is_new(wish.number):
             return
         term = self._term
@@ -142,7 +142,7 @@ class Reservation:
             )
         scheduler.finish(grant, now=now)
 
-    def reported(self, held: Held) -> None:
+    def reported(self, held: HeldJob) -> None:
         """What its worker's heartbeat says: repeats whatever may have got lost on either side."""
         self.absences = 0
         self.attempt = max(self.attempt, held.attempt)

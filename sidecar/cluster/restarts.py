@@ -38,7 +38,7 @@ def with_start(starts: Sequence[Start], own: Start) -> tuple[Start, ...]:
     return (*kept[-(MOST_KEPT - 1) :], own)
 
 
-class Census:
+class RestartLog:
     """The list of starts. `own` names this process."""
 
     def __init__(self, *, checkpoints: Checkpoints, clock: Clock, own: str) -> None:

@@ -2,18 +2,18 @@
 
 from typing import Protocol
 
-from sidecar.cluster.share import JobShare
+from sidecar.cluster.share import JobReservation
 from sidecar.errors import SidecarError
-from sidecar.models.replica import Offer, Op, Outcome, Turn
-from sidecar.ports.bus import Lane, Stored
-from sidecar.request_handler.decode import Opened
-from sidecar.scheduler.tickets import Blocked, Ticket
+from sidecar.models.replica import GrantOffer, NextCallGrant, Outcome, ReservationOp
+from sidecar.ports.bus import Lane, StoredState
+from sidecar.request_handler.decode import DecodedRequest
+from sidecar.scheduler.tickets import Ticket, WaitReason
 
 
 class Work(Protocol):
     """What the pipeline does for the request handler."""
 
-    def admit(self, opened: Opened) -> Ticket:
+    def admit(self, opened: DecodedRequest) -> Ticket:
         """Decide whether the job may run, and how it is queued. Raises SidecarError with the refusal."""
         ...
 
@@ -21,19 +21,23 @@ class Work(Protocol):
         """How many jobs of the lane the tenant may have, queued and running."""
         ...
 
-    async def refuse(self, opened: Opened, error: SidecarError, *, known: Stored | None = None) -> None:
+    async def refuse(
+        self, opened: DecodedRequest, error: SidecarError, *, known: StoredState | None = None
+    ) -> None:
         """End a job that will not run."""
         ...
 
-    async def run(self, opened: Opened, share: JobShare, *, known: Stored | None) -> Outcome:
+    async def run(self, opened: DecodedRequest, share: JobReservation, *, known: StoredState | None) -> Outcome:
         """Run a granted job to its end, or as far as it is ours."""
         ...
 
-    async def record_blocked(self, opened: Opened, known: Stored, *, blocked: Blocked, n: int) -> Stored | None:
+    async def record_blocked(
+        self, opened: DecodedRequest, known: StoredState, *, blocked: WaitReason, n: int
+    ) -> StoredState | None:
         """Say as the job's event `n` why it waits. Returns `known`, whether that was heard or not."""
         ...
 
-    async def record_queued(self, opened: Opened) -> Stored | None:
+    async def record_queued(self, opened: DecodedRequest) -> StoredState | None:
         """Write down that the job waits. None when it could not be written or the job is known already."""
         ...
 
@@ -73,11 +77,11 @@ class Crew(Protocol):
         """Whether a live replica has this name, which is the owner's in a job's document."""
         ...
 
-    async def offer(self, worker: str, offer: Offer) -> int | None:
+    async def offer(self, worker: str, offer: GrantOffer) -> int | None:
         """Grant a job to another replica. Its last heartbeat's number; None when it did not take the job."""
         ...
 
-    def answer(self, worker: str, turn: Turn) -> None:
+    def answer(self, worker: str, turn: NextCallGrant) -> None:
         """Answer a wish of a job that runs on another replica."""
         ...
 
@@ -85,6 +89,6 @@ class Crew(Protocol):
         """Tell a replica that a job it reports seems to be another's."""
         ...
 
-    def post(self, op: Op) -> None:
+    def post(self, op: ReservationOp) -> None:
         """Tell the replica that schedules; its successor learns the same from the next heartbeat."""
         ...

@@ -12,21 +12,21 @@ from sidecar.cluster import messages
 from sidecar.cluster.grants import Workers
 from sidecar.cluster.host import Host
 from sidecar.cluster.membership import BEAT_S, JOBS_A_BEAT, RETURN_S, Members
-from sidecar.cluster.office import Office
-from sidecar.cluster.outbox import Outbox
-from sidecar.cluster.restarts import Census
+from sidecar.cluster.office import LeaseKeeper
+from sidecar.cluster.outbox import OpQueue
+from sidecar.cluster.restarts import RestartLog
 from sidecar.errors import BusUnavailable, SidecarError
 from sidecar.models.replica import (
-    Disowned,
+    GrantOffer,
+    GrantReply,
     Heartbeat,
-    Held,
-    Offer,
-    OfferReply,
-    Op,
+    HeldJob,
+    NextCallGrant,
     Ops,
     OpsReply,
+    OwnershipDoubt,
+    ReservationOp,
     Rollcall,
-    Turn,
     Wire,
 )
 from sidecar.models.shown import shown
@@ -69,10 +69,10 @@ class Cluster:
         self._clock = clock
         self._own_slots = slots
         self._on_disowned = on_disowned
-        self._census = Census(checkpoints=checkpoints, clock=clock, own=self.own)
+        self._census = RestartLog(checkpoints=checkpoints, clock=clock, own=self.own)
         self._tasks = Tasks(on_crash)
         self._takeovers = Tasks(on_crash)
-        self._office = Office(
+        self._office = LeaseKeeper(
             leases=leases,
             clock=clock,
             own=self.own,
@@ -85,7 +85,7 @@ class Cluster:
         self._leading = 0
         self._members = Members()
         self._workers = Workers(self.own)
-        self._outbox = Outbox(bus=bus, clock=clock, own=self.own, on_crash=on_crash)
+        self._outbox = OpQueue(bus=bus, clock=clock, own=self.own, on_crash=on_crash)
         self._beats = 0
         self._is_alone = False
         self._back_at = -RETURN_S
@@ -170,7 +170,7 @@ class Cluster:
     def has_name(self, name: str) -> bool:
         return self._members.has_name(name)
 
-    async def offer(self, worker: str, offer: Offer) -> int | None:
+    async def offer(self, worker: str, offer: GrantOffer) -> int | None:
         try:
             payload = await self._bus.request(
                 messages.offers_to(worker), messages.encode(offer), timeout_s=OFFER_S
@@ -179,19 +179,19 @@ class Cluster:
             log.info("a grant was not answered", extra={"worker": worker, "job": offer.job, "error": e.message})
             self._workers.shun(worker)
             return None
-        reply = messages.decode(payload, OfferReply)
+        reply = messages.decode(payload, GrantReply)
         if reply is None or not reply.is_taken:
             self._workers.shun(worker)
             return None
         return reply.beat
 
-    def answer(self, worker: str, turn: Turn) -> None:
+    def answer(self, worker: str, turn: NextCallGrant) -> None:
         self._tell(messages.turns_to(worker), turn)
 
     def disown(self, worker: str, tenant: str, job: str) -> None:
-        self._tell(messages.disowned_to(worker), Disowned(tenant=tenant, job=job))
+        self._tell(messages.disowned_to(worker), OwnershipDoubt(tenant=tenant, job=job))
 
-    def post(self, op: Op) -> None:
+    def post(self, op: ReservationOp) -> None:
         self._outbox.post(op)
 
     # Heartbeats.
@@ -275,12 +275,12 @@ class Cluster:
     # Grants and operations.
 
     def _on_offer(self, payload: bytes) -> bytes:
-        offer = messages.decode(payload, Offer)
+        offer = messages.decode(payload, GrantOffer)
         if offer is None:
-            return messages.encode(OfferReply(is_taken=False, reason="unreadable"))
+            return messages.encode(GrantReply(is_taken=False, reason="unreadable"))
         self._on_leader(offer.leader, offer.term)
         reason = self._host.take(offer)
-        return messages.encode(OfferReply(is_taken=reason is None, reason=reason or "", beat=self._beats))
+        return messages.encode(GrantReply(is_taken=reason is None, reason=reason or "", beat=self._beats))
 
     def _on_ops(self, payload: bytes) -> bytes:
         batch = messages.decode(payload, Ops)
@@ -288,12 +288,12 @@ class Cluster:
         return messages.encode(OpsReply(is_leader=is_leader))
 
     def _on_turn(self, payload: bytes) -> None:
-        turn = messages.decode(payload, Turn)
+        turn = messages.decode(payload, NextCallGrant)
         if turn is not None:
             self._host.answered(turn)
 
     def _on_disowned_message(self, payload: bytes) -> None:
-        disowned = messages.decode(payload, Disowned)
+        disowned = messages.decode(payload, OwnershipDoubt)
         if disowned is not None:
             self._on_disowned(disowned.tenant, disowned.job)
 
@@ -360,5 +360,5 @@ class Cluster:
     def _unheard(self, since: float) -> bool:
         return any(member.heard_at < since for _, member in self._members.items())
 
-    def _reports(self) -> Mapping[str, tuple[int, Mapping[int, Held]]]:
+    def _reports(self) -> Mapping[str, tuple[int, Mapping[int, HeldJob]]]:
         return {name: (member.n, member.jobs) for name, member in self._members.items()}

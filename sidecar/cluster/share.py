@@ -7,21 +7,21 @@ from typing import Protocol
 import msgspec
 
 from sidecar.errors import DailyQuotaExhausted, ModelUnavailable, SidecarError, Throttled
-from sidecar.models.replica import ENDED, Held, Offer, Op, OpKind, Outcome, Wish
+from sidecar.models.replica import ENDED, GrantOffer, HeldJob, NextCallRequest, OpKind, Outcome, ReservationOp
 from sidecar.models.result import Usage
 from sidecar.ports.bus import Clock, Lane
 from sidecar.scheduler.quota import Throttle
 from sidecar.scheduler.tickets import Ticket
 
 
-class Seat(Protocol):
+class LocalReservation(Protocol):
     """The scheduler's side of one running job. `number` orders a job's operations."""
 
     def undo(self, number: int, *, keeps_slot: bool) -> None:
         """The call was not made, or was refused."""
         ...
 
-    def ask(self, wish: Wish) -> None:
+    def ask(self, wish: NextCallRequest) -> None:
         """The job waits for its next call."""
         ...
 
@@ -36,7 +36,7 @@ class Seat(Protocol):
         ...
 
 
-class JobShare:
+class JobReservation:
     """One job's grant in its worker's hands. `granted_attempt` is the job's last attempt before this grant.
 
     The scheduler may change while the job runs: `sit` gives it the new one's seat, and it asks again there for
@@ -56,19 +56,21 @@ class JobShare:
         "wish",
     )
 
-    def __init__(self, ticket: Ticket, *, pool: str, granted_attempt: int, seat: Seat, clock: Clock) -> None:
+    def __init__(
+        self, ticket: Ticket, *, pool: str, granted_attempt: int, seat: LocalReservation, clock: Clock
+    ) -> None:
         self.ticket = ticket
         self.pool = pool
         self.granted_attempt = granted_attempt
         self.is_open = True
         self.holds_slot = True
-        self.wish: Wish | None = None
+        self.wish: NextCallRequest | None = None
         self._seat = seat
         self._clock = clock
         self._number = 0
         self._answer: asyncio.Future[str] | None = None
 
-    def sit(self, seat: Seat) -> None:
+    def sit(self, seat: LocalReservation) -> None:
         self._seat = seat
 
     async def move(self, pool: str) -> None:
@@ -117,10 +119,10 @@ class JobShare:
             self.wish = None
             self._answer.set_exception(error)
 
-    def held(self, attempt: int | None) -> Held:
+    def held(self, attempt: int | None) -> HeldJob:
         """What this worker's heartbeat says of the job."""
         ticket = self.ticket
-        return Held(
+        return HeldJob(
             seq=ticket.seq,
             tenant=ticket.lane.tenant,
             job_class=ticket.lane.job_class,
@@ -145,7 +147,7 @@ class JobShare:
 
     async def _ask(self, pools: tuple[str, ...], input_tokens: int, max_tokens: int) -> None:
         number = self._next()
-        self.wish = Wish(number=number, pools=pools, input_tokens=input_tokens, max_tokens=max_tokens)
+        self.wish = NextCallRequest(number=number, pools=pools, input_tokens=input_tokens, max_tokens=max_tokens)
         self._answer = asyncio.get_running_loop().create_future()
         try:
             self._seat.ask(self.wish)
@@ -161,31 +163,33 @@ class JobShare:
         return self._number
 
 
-class DistantSeat:
+class RemoteReservation:
     """A seat with a scheduler in another process: each operation is posted."""
 
-    def __init__(self, seq: int, post: Callable[[Op], None]) -> None:
+    def __init__(self, seq: int, post: Callable[[ReservationOp], None]) -> None:
         self._seq = seq
         self._post = post
 
     def undo(self, number: int, *, keeps_slot: bool) -> None:
-        self._post(Op(seq=self._seq, number=number, kind="undo", keeps_slot=keeps_slot))
+        self._post(ReservationOp(seq=self._seq, number=number, kind="undo", keeps_slot=keeps_slot))
 
-    def ask(self, wish: Wish) -> None:
-        self._post(Op(seq=self._seq, number=wish.number, kind="ask", wish=wish))
+    def ask(self, wish: NextCallRequest) -> None:
+        self._post(ReservationOp(seq=self._seq, number=wish.number, kind="ask", wish=wish))
 
     def throttled(self, number: int, kind: Throttle, retry_after: float | None) -> None:
-        self._post(Op(seq=self._seq, number=number, kind="throttled", throttle=kind, retry_after=retry_after))
+        self._post(
+            ReservationOp(seq=self._seq, number=number, kind="throttled", throttle=kind, retry_after=retry_after)
+        )
 
     def used(self, number: int, usage: Usage, seconds: float) -> None:
-        self._post(Op(seq=self._seq, number=number, kind="used", usage=usage, seconds=seconds))
+        self._post(ReservationOp(seq=self._seq, number=number, kind="used", usage=usage, seconds=seconds))
 
     def finish(self, number: int, outcome: Outcome) -> None:
-        self._post(Op(seq=self._seq, number=number, kind="finish", outcome=outcome))
+        self._post(ReservationOp(seq=self._seq, number=number, kind="finish", outcome=outcome))
 
 
-def apply(seat: Seat, op: Op) -> None:
-    """What `DistantSeat` posted, on the scheduler's own seat of the job."""
+def apply(seat: LocalReservation, op: ReservationOp) -> None:
+    """What `RemoteReservation` posted, on the scheduler's own seat of the job."""
     kind: OpKind = op.kind
     if kind == "undo":
         seat.undo(op.number, keeps_slot=op.keeps_slot)
@@ -199,7 +203,7 @@ def apply(seat: Seat, op: Op) -> None:
         seat.finish(op.number, op.outcome or ENDED)
 
 
-def ticket_of(job: Held | Offer) -> Ticket:
+def ticket_of(job: HeldJob | GrantOffer) -> Ticket:
     """The ticket of a job that another replica queued."""
     return Ticket(
         seq=job.seq,

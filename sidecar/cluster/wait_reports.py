@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from sidecar.ports.bus import Lane
 from sidecar.scheduler.schedule import Scheduler
-from sidecar.scheduler.tickets import Blocked, BlockedBy, Ticket
+from sidecar.scheduler.tickets import BlockedBy, Ticket, WaitReason
 
 BLOCKED_S = 1.0
 LOOKS_A_ROUND = 256
@@ -14,15 +14,15 @@ TELLS_A_ROUND = 32
 MOST_TELLS = 8
 
 
-class Telling(NamedTuple):
+class WaitReport(NamedTuple):
     """`n` counts what the job was told before, this one included."""
 
     ticket: Ticket
-    blocked: Blocked
+    blocked: WaitReason
     n: int
 
 
-class Teller:
+class WaitReporter:
     """Looks at some of the waiting jobs each round, and at each of them in turn. `waiting` is the reader's."""
 
     def __init__(self, scheduler: Scheduler, waiting: Mapping[tuple[str, str], Ticket]) -> None:
@@ -32,14 +32,14 @@ class Teller:
         self._since: dict[Lane, float] = {}
         self._told: dict[int, tuple[BlockedBy, int]] = {}
 
-    def due(self, *, now: float) -> list[Telling]:
+    def due(self, *, now: float) -> list[WaitReport]:
         """Jobs whose reason is new to them, `TELLS_A_ROUND` at most. O(LOOKS_A_ROUND)."""
         looked = list(islice(self._round, LOOKS_A_ROUND))
         if len(looked) < LOOKS_A_ROUND:
             self._round = iter(list(self._waiting.values()))
             self._forget()
-        reasons: dict[Lane, Blocked | None] = {}
-        due: list[Telling] = []
+        reasons: dict[Lane, WaitReason | None] = {}
+        due: list[WaitReport] = []
         for ticket in looked:
             lane = ticket.lane
             if lane not in reasons:
@@ -50,15 +50,15 @@ class Teller:
             before, n = self._told.get(ticket.seq, (None, 0))
             if blocked.reason != before and n < MOST_TELLS:
                 # The estimate is the head's: what stands behind it waits longer, nobody knows how much.
-                known = blocked if self._scheduler.is_head(ticket) else Blocked(blocked.reason)
-                due.append(Telling(ticket, known, n + 1))
+                known = blocked if self._scheduler.is_head(ticket) else WaitReason(blocked.reason)
+                due.append(WaitReport(ticket, known, n + 1))
         return due
 
-    def told(self, telling: Telling) -> None:
+    def told(self, telling: WaitReport) -> None:
         """The job knows."""
         self._told[telling.ticket.seq] = (telling.blocked.reason, telling.n)
 
-    def _blocked(self, lane: Lane, now: float) -> Blocked | None:
+    def _blocked(self, lane: Lane, now: float) -> WaitReason | None:
         blocked = self._scheduler.blocked(lane, now=now)
         if blocked is None:
             self._since.pop(lane, None)

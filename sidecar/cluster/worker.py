@@ -5,18 +5,18 @@ import logging
 from collections.abc import Callable
 
 from sidecar.cluster.roles import Crew, Work
-from sidecar.cluster.share import DistantSeat, JobShare, Seat, ticket_of
+from sidecar.cluster.share import JobReservation, LocalReservation, RemoteReservation, ticket_of
 from sidecar.errors import BusUnavailable
-from sidecar.models.replica import ENDED, Held, Offer, Outcome
-from sidecar.ports.bus import Clock, Intake, Stored
-from sidecar.request_handler.decode import Opened, open_request
+from sidecar.models.replica import ENDED, GrantOffer, HeldJob, Outcome
+from sidecar.ports.bus import Clock, Intake, StoredState
+from sidecar.request_handler.decode import DecodedRequest, open_request
 from sidecar.request_handler.reader import fetch
 from sidecar.runtime.lifecycle import Tasks, within
 from sidecar.scheduler.tickets import Ticket
 
 log = logging.getLogger(__name__)
 
-Record = asyncio.Task[Stored | None]
+Record = asyncio.Task[StoredState | None]
 
 
 class Worker:
@@ -38,7 +38,7 @@ class Worker:
         self._clock = clock
         self._attempt_of = attempt_of
         self._tasks = Tasks(on_crash)
-        self._shares: dict[int, JobShare] = {}
+        self._shares: dict[int, JobReservation] = {}
         self._highest_term = 0
         self.is_open = True
 
@@ -51,13 +51,13 @@ class Worker:
         return sum(share.holds_slot for share in self._shares.values())
 
     @property
-    def shares(self) -> tuple[JobShare, ...]:
+    def shares(self) -> tuple[JobReservation, ...]:
         return tuple(self._shares.values())
 
-    def share_of(self, seq: int) -> JobShare | None:
+    def share_of(self, seq: int) -> JobReservation | None:
         return self._shares.get(seq)
 
-    def report(self) -> tuple[Held, ...]:
+    def report(self) -> tuple[HeldJob, ...]:
         """What the heartbeat says of the jobs here."""
         return tuple(
             share.held(self._attempt_of(share.ticket.lane.tenant, share.ticket.job_id))
@@ -65,15 +65,22 @@ class Worker:
         )
 
     def begin(
-        self, ticket: Ticket, *, pool: str, attempt: int, seat: Seat, opened: Opened | None, record: Record | None
-    ) -> JobShare:
+        self,
+        ticket: Ticket,
+        *,
+        pool: str,
+        attempt: int,
+        seat: LocalReservation,
+        opened: DecodedRequest | None,
+        record: Record | None,
+    ) -> JobReservation:
         """Run a job that this process's own scheduler granted."""
-        share = JobShare(ticket, pool=pool, granted_attempt=attempt, seat=seat, clock=self._clock)
+        share = JobReservation(ticket, pool=pool, granted_attempt=attempt, seat=seat, clock=self._clock)
         self._shares[ticket.seq] = share
         self._tasks.spawn(self._run(share, opened, record, None))
         return share
 
-    def take(self, offer: Offer) -> str | None:
+    def take(self, offer: GrantOffer) -> str | None:
         """Run a job that another replica granted. The reason when it is not taken."""
         if not self.is_open:
             return "draining"
@@ -82,12 +89,12 @@ class Worker:
         self._highest_term = offer.term
         if offer.seq in self._shares:
             return None
-        seat = DistantSeat(offer.seq, self._crew.post)
-        share = JobShare(
+        seat = RemoteReservation(offer.seq, self._crew.post)
+        share = JobReservation(
             ticket_of(offer), pool=offer.pool, granted_attempt=offer.attempt, seat=seat, clock=self._clock
         )
         self._shares[offer.seq] = share
-        known = Stored(offer.known, offer.revision) if offer.known is not None else None
+        known = StoredState(offer.known, offer.revision) if offer.known is not None else None
         self._tasks.spawn(self._run(share, None, None, known))
         return None
 
@@ -98,7 +105,7 @@ class Worker:
     def scatter(self) -> None:
         """This process schedules no more: its jobs go on under whoever does."""
         for seq, share in self._shares.items():
-            share.sit(DistantSeat(seq, self._crew.post))
+            share.sit(RemoteReservation(seq, self._crew.post))
 
     async def finish(self, timeout_s: float) -> bool:
         """Wait until all have ended. False when some still run after `timeout_s`."""
@@ -115,7 +122,11 @@ class Worker:
         await self._tasks.cancel()
 
     async def _run(
-        self, share: JobShare, opened: Opened | None, record: Record | None, known: Stored | None
+        self,
+        share: JobReservation,
+        opened: DecodedRequest | None,
+        record: Record | None,
+        known: StoredState | None,
     ) -> None:
         outcome = Outcome(kind="returned", attempt=share.granted_attempt)
         try:

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sidecar.config.settings import JobTool
-from sidecar.conversation.tool_client import Made, failed, returned
+from sidecar.conversation.tool_client import CallOutcome, failed, returned
 from sidecar.conversation.tool_output import clean
-from sidecar.conversation.tool_turn import Wanted
+from sidecar.conversation.tool_turn import PlannedCall
 from sidecar.errors import BusRefused, BusUnavailable, Permanent
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.record import keep_trying
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 LOOK_S = 5.0
 
 
-class Children:
+class ChildJobs:
     """Runs jobs below jobs. A child's id follows from its call, so that no owner of the parent runs it twice."""
 
     def __init__(
@@ -48,7 +48,9 @@ class Children:
         self._most_depth = most_depth
         self._most_bytes = most_bytes
 
-    async def run(self, job: OwnedJob, wanted: Wanted, *, left_usd: float | None, deadline: float) -> Made:
+    async def run(
+        self, job: OwnedJob, wanted: PlannedCall, *, left_usd: float | None, deadline: float
+    ) -> CallOutcome:
         """Make one call. `left_usd` is what it may cost at most, `deadline` in seconds since 1970."""
         began = self._clock.monotonic()
         try:
@@ -68,7 +70,7 @@ class Children:
             with logged("cancelling a child", job=job):
                 await self._store.mark_cancelled(tenant, child_id(job, turn, call), reason=f"job {job} has ended")
 
-    def _made(self, wanted: Wanted, result: Result, elapsed_ms: int) -> Made:
+    def _made(self, wanted: PlannedCall, result: Result, elapsed_ms: int) -> CallOutcome:
         if result.state != "succeeded":
             why = f"{result.error.code}: {result.error.message}" if result.error else f"it was {result.state}"
             return failed(wanted, f"the job did not succeed: {why}", elapsed_ms=elapsed_ms)
@@ -77,7 +79,7 @@ class Children:
         return returned(wanted, clean(_value(result)), most_bytes=self._most_bytes, elapsed_ms=elapsed_ms)
 
     async def _result(
-        self, job: OwnedJob, wanted: Wanted, left_usd: float | None, deadline: float
+        self, job: OwnedJob, wanted: PlannedCall, left_usd: float | None, deadline: float
     ) -> tuple[str, Result]:
         tool, state = wanted.tool.child, job.state
         if tool is None:

@@ -8,7 +8,7 @@ import msgspec
 
 from sidecar.conversation import usage
 from sidecar.conversation.aiming import aimed
-from sidecar.conversation.tenant_budget import Spending
+from sidecar.conversation.tenant_budget import TenantBudgets
 from sidecar.coordinator.fallback import Failure, Final, Retry, Wait
 from sidecar.coordinator.health import Success
 from sidecar.coordinator.service import Coordinator, Selection
@@ -27,7 +27,7 @@ from sidecar.response_formatter.formatter import error_info
 SLOWEST_TOKENS_A_S = 10.0
 
 
-class Share(Protocol):
+class GrantedQuota(Protocol):
     """The job's part of the quota, as the scheduler granted it."""
 
     @property
@@ -77,17 +77,19 @@ class _Run(msgspec.Struct, kw_only=True):
     job: OwnedJob
     call: ModelCall
     selection: Selection
-    share: Share
+    share: GrantedQuota
     facts: RunFacts
     deadline: float
     turn: int = 1
     failures: list[Failure] = []
 
 
-class Caller:
+class ModelCaller:
     """Makes the model calls of jobs."""
 
-    def __init__(self, *, coordinator: Coordinator, models: ModelClient, spending: Spending, clock: Clock) -> None:
+    def __init__(
+        self, *, coordinator: Coordinator, models: ModelClient, spending: TenantBudgets, clock: Clock
+    ) -> None:
         self._coordinator = coordinator
         self._models = models
         self._spending = spending
@@ -99,7 +101,7 @@ class Caller:
         call: ModelCall,
         *,
         selection: Selection,
-        share: Share,
+        share: GrantedQuota,
         facts: RunFacts,
         deadline: float,
         turn: int = 1,

@@ -1,29 +1,29 @@
 """What a job with tools has left in the journal: read by its next owner, forgotten at its end."""
 
-from sidecar.conversation.child_jobs import Children
+from sidecar.conversation.child_jobs import ChildJobs
 from sidecar.job_manager.job import OwnedJob
-from sidecar.job_manager.journal import Journal, read, restore, unseen
+from sidecar.job_manager.journal import StepJournal, read, restore, unseen
 from sidecar.job_manager.record import keep_trying
 from sidecar.models.codec import decode_event
 from sidecar.models.event import Status
 from sidecar.models.facts import RunFacts
-from sidecar.models.place import Place
+from sidecar.models.place import EventPosition
 from sidecar.models.result import Attempt
 from sidecar.ports.bus import Clock, Publisher
-from sidecar.ports.bus import Journal as JournalPort
+from sidecar.ports.bus import JournalStore as JournalPort
 from sidecar.runtime.lifecycle import logged
 
 
-class Journals:
+class JournalRecovery:
     """Journals of jobs that change hands, or end."""
 
-    def __init__(self, *, journal: JournalPort, publisher: Publisher, children: Children, clock: Clock) -> None:
+    def __init__(self, *, journal: JournalPort, publisher: Publisher, children: ChildJobs, clock: Clock) -> None:
         self._journal = journal
         self._publisher = publisher
         self._children = children
         self._clock = clock
 
-    async def read(self, tenant: str, job: str) -> Journal:
+    async def read(self, tenant: str, job: str) -> StepJournal:
         """Raises SidecarError for steps that this version cannot read."""
         steps = await keep_trying(
             "reading a job's journal", lambda: self._journal.read(tenant, job), clock=self._clock
@@ -47,7 +47,7 @@ class Journals:
             "reading the events of a lost owner", lambda: self._began_after(job.key, place), clock=self._clock
         )
 
-    async def _began_after(self, key: tuple[str, str], place: Place) -> bool:
+    async def _began_after(self, key: tuple[str, str], place: EventPosition) -> bool:
         """Whether a further model call of the same attempt was begun after this place."""
         async for stored in self._publisher.replay(*key):
             if stored.type != "status":
@@ -58,7 +58,7 @@ class Journals:
                 return True
         return False
 
-    async def close(self, tenant: str, job: str, journal: Journal | None) -> None:
+    async def close(self, tenant: str, job: str, journal: StepJournal | None) -> None:
         """A job with tools has ended: forget its steps, and cancel children that it did not wait for.
 
         `journal` None: it ended before its steps were read.

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from sidecar.conversation.model_calls import Share
+from sidecar.conversation.model_calls import GrantedQuota
 from sidecar.conversation.turns import Conversation
 from sidecar.coordinator.service import Selection
 from sidecar.errors import Conflict, JobCancelled, SidecarError
@@ -33,7 +33,7 @@ class Repairing:
         call: ModelCall,
         *,
         selection: Selection,
-        share: Share,
+        share: GrantedQuota,
         facts: RunFacts,
         deadline: float,
     ) -> ModelReply:

@@ -46,7 +46,7 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Total).decode
 
 
-class Spending:
+class TenantBudgets:
     """`scheduling` gives the scheduler while this replica schedules, else None; `kick` asks it again."""
 
     def __init__(

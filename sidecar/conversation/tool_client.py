@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from sidecar.conversation.tool_output import clean, error_text, parse, shown
-from sidecar.conversation.tool_turn import Wanted, error_block, idempotency_key
+from sidecar.conversation.tool_turn import PlannedCall, error_block, idempotency_key
 from sidecar.errors import BusUnavailable, Permanent, SidecarError, Temporary
 from sidecar.job_manager.job import OwnedJob
-from sidecar.job_manager.journal import Kept
+from sidecar.job_manager.journal import StoredResult
 from sidecar.models.base import rfc3339
 from sidecar.models.codec import encode
 from sidecar.models.event import ToolActivity
@@ -34,17 +34,17 @@ _GONE = "the version of the tool that this job began with is no longer registere
 _MAYBE = "; whether it took effect is not known"
 
 
-class Made(NamedTuple):
+class CallOutcome(NamedTuple):
     """A call that has ended: its result for the model, its event, what the job's result has to say of it."""
 
-    kept: Kept
+    kept: StoredResult
     activity: ToolActivity
     warnings: tuple[str, ...] = ()
     child: Child | None = None
     is_estimated: bool = False
 
 
-class ToolCaller:
+class ToolClient:
     """Calls tools. `check_output` holds an output against the tool's schema."""
 
     def __init__(
@@ -62,7 +62,7 @@ class ToolCaller:
         self._on_unknown = on_unknown
         self._most_bytes = most_bytes
 
-    async def call(self, job: OwnedJob, wanted: Wanted, *, deadline: float) -> Made:
+    async def call(self, job: OwnedJob, wanted: PlannedCall, *, deadline: float) -> CallOutcome:
         """Make one call. `deadline`: seconds since 1970. Nothing that a provider does raises."""
         began = self._clock.monotonic()
         try:
@@ -71,7 +71,7 @@ class ToolCaller:
             return failed(wanted, e.message, elapsed_ms=self._ms_since(began), details=e.details)
         return returned(wanted, value, most_bytes=self._most_bytes, elapsed_ms=self._ms_since(began))
 
-    async def _value(self, job: OwnedJob, wanted: Wanted, deadline: float) -> Any:
+    async def _value(self, job: OwnedJob, wanted: PlannedCall, deadline: float) -> Any:
         info = wanted.tool.info
         if info is None:
             raise Permanent(_GONE, code="tool_failed")
@@ -81,7 +81,7 @@ class ToolCaller:
             raise Permanent(f"the tool's reply is not what it promised: {problem}", code="tool_failed")
         return value
 
-    async def _reply(self, call: ToolCall, wanted: Wanted) -> bytes:
+    async def _reply(self, call: ToolCall, wanted: PlannedCall) -> bytes:
         """The provider's reply. A call that cannot have run is made again, for a moment, or while the bus is away.
 
         So is one whose answer was lost with the bus, where it may be repeated.
@@ -99,13 +99,13 @@ class ToolCaller:
             await self._clock.sleep(delay_s)
             delay_s = min(4 * delay_s, _LONGEST_DELAY_S)
 
-    def _may_repeat(self, error: Temporary, wanted: Wanted) -> bool:
+    def _may_repeat(self, error: Temporary, wanted: PlannedCall) -> bool:
         if error.details.get("outcome") == "none":
             return True
         is_lost = isinstance(error, BusUnavailable) or bool(error.details.get("is_bus_away"))
         return is_lost and (wanted.tool.is_idempotent or self._on_unknown == "repeat")
 
-    def _call_of(self, job: OwnedJob, wanted: Wanted, info: ToolInfo, deadline: float) -> ToolCall:
+    def _call_of(self, job: OwnedJob, wanted: PlannedCall, info: ToolInfo, deadline: float) -> ToolCall:
         state = job.state
         headers = {
             HEADER_JOB_ID: state.job,
@@ -127,36 +127,36 @@ class ToolCaller:
         return round(1000 * (self._clock.monotonic() - began))
 
 
-def called(wanted: Wanted) -> ToolActivity:
+def called(wanted: PlannedCall) -> ToolActivity:
     return _activity(wanted, "called", input=wanted.block.input)
 
 
-def returned(wanted: Wanted, value: Any, *, most_bytes: int, elapsed_ms: int) -> Made:
+def returned(wanted: PlannedCall, value: Any, *, most_bytes: int, elapsed_ms: int) -> CallOutcome:
     """The end of a call that went well. `value` is clean."""
     block, said, cut_from = shown(wanted.block.id, value, most_bytes=most_bytes)
     warnings: tuple[str, ...] = ()
     if cut_from is not None:
         warnings = (f"the output of {wanted.tool.name} was cut to {most_bytes} of {cut_from} bytes",)
-    return Made(
-        Kept(call=wanted.call, outcome="returned", block=block),
+    return CallOutcome(
+        StoredResult(call=wanted.call, outcome="returned", block=block),
         _activity(wanted, "returned", output=said, elapsed_ms=elapsed_ms),
         warnings,
     )
 
 
 def failed(
-    wanted: Wanted, message: str, *, elapsed_ms: int | None = None, details: dict[str, Any] | None = None
-) -> Made:
+    wanted: PlannedCall, message: str, *, elapsed_ms: int | None = None, details: dict[str, Any] | None = None
+) -> CallOutcome:
     """The end of a call that did not go well: the model is told, the job goes on."""
     text = error_text(message)
     error = ErrorInfo(code="tool_failed", message=text, details=clean(details or {}))
-    return Made(
-        Kept(call=wanted.call, outcome="failed", block=error_block(wanted.block.id, text)),
+    return CallOutcome(
+        StoredResult(call=wanted.call, outcome="failed", block=error_block(wanted.block.id, text)),
         _activity(wanted, "failed", error=error, elapsed_ms=elapsed_ms),
     )
 
 
-def _activity(wanted: Wanted, phase: Literal["called", "returned", "failed"], **more: Any) -> ToolActivity:
+def _activity(wanted: PlannedCall, phase: Literal["called", "returned", "failed"], **more: Any) -> ToolActivity:
     pin = wanted.tool.pin
     return ToolActivity(
         phase=phase,

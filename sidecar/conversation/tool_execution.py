@@ -7,18 +7,18 @@ from typing import Any
 
 import msgspec
 
-from sidecar.conversation.child_jobs import Children
-from sidecar.conversation.model_calls import Share
-from sidecar.conversation.tool_client import Made, ToolCaller, called, failed
-from sidecar.conversation.tool_turn import Offered, Plan, Wanted, unmarked
+from sidecar.conversation.child_jobs import ChildJobs
+from sidecar.conversation.model_calls import GrantedQuota
+from sidecar.conversation.tool_client import CallOutcome, ToolClient, called, failed
+from sidecar.conversation.tool_turn import OfferedTool, Plan, PlannedCall, unmarked
 from sidecar.job_manager.job import OwnedJob
-from sidecar.job_manager.journal import Answer, Journal, Kept, Step, bill_of
+from sidecar.job_manager.journal import Step, StepJournal, StoredResult, TurnAnswer, bill_of
 from sidecar.models.codec import encode
 from sidecar.models.event import Status, ToolActivity
 from sidecar.models.facts import RunFacts
 from sidecar.models.result import ErrorInfo
 from sidecar.ports.bus import Clock
-from sidecar.ports.bus import Journal as JournalPort
+from sidecar.ports.bus import JournalStore as JournalPort
 from sidecar.scheduler.tenants import USD
 
 # How long a job holds its slot while its tools run.
@@ -29,25 +29,25 @@ MOST_STEP_BYTES = 262_144
 _STOPPED = "the job ended before the tool did"
 
 
-class Run(msgspec.Struct, kw_only=True):
+class ToolRun(msgspec.Struct, kw_only=True):
     """One job between its claim and its answer. `offered` are the tools that the sidecar runs for it, by name."""
 
     job: OwnedJob
-    share: Share
+    share: GrantedQuota
     facts: RunFacts
     deadline: float
-    offered: dict[str, Offered]
+    offered: dict[str, OfferedTool]
 
     @property
-    def journal(self) -> Journal:
-        return self.job.journal or Journal()
+    def journal(self) -> StepJournal:
+        return self.job.journal or StepJournal()
 
 
-class ToolRunner:
+class ToolExecutor:
     """Makes calls and keeps what comes of them. `most_at_once` is of one job."""
 
     def __init__(
-        self, *, journal: JournalPort, tools: ToolCaller, children: Children, clock: Clock, most_at_once: int
+        self, *, journal: JournalPort, tools: ToolClient, children: ChildJobs, clock: Clock, most_at_once: int
     ) -> None:
         self._journal = journal
         self._tools = tools
@@ -55,7 +55,7 @@ class ToolRunner:
         self._clock = clock
         self._most_at_once = most_at_once
 
-    async def begin(self, run: Run, answer: Answer, plan: Plan, *, turn: int) -> None:
+    async def begin(self, run: ToolRun, answer: TurnAnswer, plan: Plan, *, turn: int) -> None:
         """Keep a turn, before any of its calls is sent."""
         first = run.journal.steps == 0
         await run.job.progress.flush()
@@ -73,17 +73,17 @@ class ToolRunner:
         for kept in plan.settled:
             run.job.progress.tool(_refused(answer, kept))
 
-    def settle(self, run: Run, results: Sequence[Kept], *, turn: int) -> None:
+    def settle(self, run: ToolRun, results: Sequence[StoredResult], *, turn: int) -> None:
         """Keep results of calls that are not made (again)."""
         answer = run.journal.turns[-1].answer
         self._keep(run, turn=turn, results=tuple(results))
         for kept in results:
             run.job.progress.tool(_refused(answer, kept))
 
-    async def perform(self, run: Run, calls: Sequence[Wanted]) -> None:
+    async def perform(self, run: ToolRun, calls: Sequence[PlannedCall]) -> None:
         """Make the calls. When this returns, all have a result, and it is kept."""
         waiting = deque(calls)
-        open_calls: dict[asyncio.Task[Made], Wanted] = {}
+        open_calls: dict[asyncio.Task[CallOutcome], PlannedCall] = {}
         patience = _Patience(run, self._clock)
         try:
             while waiting or open_calls:
@@ -105,7 +105,9 @@ class ToolRunner:
             await _cancelled(open_calls)
         await run.job.progress.flush()
 
-    def _start(self, run: Run, wanted: Wanted, calls: Sequence[Wanted]) -> "asyncio.Task[Made]":
+    def _start(
+        self, run: ToolRun, wanted: PlannedCall, calls: Sequence[PlannedCall]
+    ) -> "asyncio.Task[CallOutcome]":
         if wanted.tool.child is None:
             work = self._tools.call(run.job, wanted, deadline=run.deadline)
         else:
@@ -119,7 +121,7 @@ class ToolRunner:
             )
         return asyncio.get_running_loop().create_task(work)
 
-    async def _mark(self, run: Run, fresh: Sequence[Wanted]) -> None:
+    async def _mark(self, run: ToolRun, fresh: Sequence[PlannedCall]) -> None:
         """Write down what is about to be sent, where a second time would not be the same as once."""
         sent = run.journal.turns[-1].sent
         new = tuple(call for call in unmarked(fresh) if call not in sent)
@@ -127,7 +129,7 @@ class ToolRunner:
             self._keep(run, turn=fresh[0].turn, sent=new)
             await run.job.progress.flush()
 
-    def _take(self, run: Run, made: Sequence[Made], *, turn: int) -> None:
+    def _take(self, run: ToolRun, made: Sequence[CallOutcome], *, turn: int) -> None:
         """Keep results, and then tell of them."""
         for some in _by_size(made):
             for one in some:
@@ -138,7 +140,7 @@ class ToolRunner:
             for one in some:
                 run.job.progress.tool(one.activity)
 
-    def _keep(self, run: Run, *, turn: int, **of_step: object) -> None:
+    def _keep(self, run: ToolRun, *, turn: int, **of_step: object) -> None:
         """Append a step, after what was said so far."""
         job = run.job
         step = Step(number=run.journal.steps + 1, turn=turn, attempt=job.state.attempt)
@@ -153,13 +155,15 @@ class ToolRunner:
 class _Patience:
     """Waits for tools: for a moment with the slot in hand, then without it, the job being `waiting`."""
 
-    def __init__(self, run: Run, clock: Clock) -> None:
+    def __init__(self, run: ToolRun, clock: Clock) -> None:
         self._run = run
         self._clock = clock
         self._ends_at = clock.monotonic() + PATIENCE_S
         self._rests = False
 
-    async def wait(self, calls: "dict[asyncio.Task[Made], Wanted]") -> "set[asyncio.Task[Made]]":
+    async def wait(
+        self, calls: "dict[asyncio.Task[CallOutcome], PlannedCall]"
+    ) -> "set[asyncio.Task[CallOutcome]]":
         """Those that have ended, at least one."""
         if not self._rests:
             has_child = any(wanted.tool.child is not None for wanted in calls.values())
@@ -172,7 +176,9 @@ class _Patience:
         done, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
         return done
 
-    async def _some(self, calls: Iterable["asyncio.Task[Made]"], seconds: float) -> "set[asyncio.Task[Made]]":
+    async def _some(
+        self, calls: Iterable["asyncio.Task[CallOutcome]"], seconds: float
+    ) -> "set[asyncio.Task[CallOutcome]]":
         nap: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         any_of: list[asyncio.Future[Any]] = [*calls, nap]
         timer = self._clock.call_later(max(0.0, seconds), lambda: None if nap.done() else nap.set_result(None))
@@ -184,7 +190,7 @@ class _Patience:
         return {task for task in calls if task.done()}
 
 
-async def _cancelled(calls: Iterable["asyncio.Task[Made]"]) -> None:
+async def _cancelled(calls: Iterable["asyncio.Task[CallOutcome]"]) -> None:
     tasks = set(calls)
     for task in tasks:
         task.cancel()
@@ -195,9 +201,9 @@ async def _cancelled(calls: Iterable["asyncio.Task[Made]"]) -> None:
             task.exception()
 
 
-def _by_size(made: Sequence[Made]) -> Iterable[list[Made]]:
+def _by_size(made: Sequence[CallOutcome]) -> Iterable[list[CallOutcome]]:
     """In parts whose results fit one step; a step has to fit one message of the bus."""
-    part: list[Made] = []
+    part: list[CallOutcome] = []
     size = 0
     for one in made:
         added = len(encode(one.kept))
@@ -210,12 +216,12 @@ def _by_size(made: Sequence[Made]) -> Iterable[list[Made]]:
         yield part
 
 
-def _left_usd(run: Run) -> float | None:
+def _left_usd(run: ToolRun) -> float | None:
     most_usd = run.job.request.budget.max_cost_usd
     return None if most_usd is None else most_usd - (run.facts.cost_usd or 0.0)
 
 
-def _count_child(facts: RunFacts, made: Made) -> None:
+def _count_child(facts: RunFacts, made: CallOutcome) -> None:
     """A child's bill is part of its parent's. The tenant's day was charged by the child itself."""
     child = made.child
     if child is None:
@@ -231,7 +237,7 @@ def _count_child(facts: RunFacts, made: Made) -> None:
         facts.counted_micro_usd += round(child.cost_usd * USD)
 
 
-def _refused(answer: Answer, kept: Kept) -> ToolActivity:
+def _refused(answer: TurnAnswer, kept: StoredResult) -> ToolActivity:
     """The event of a call that was not made."""
     block = answer.calls[kept.call]
     text = kept.block.content if isinstance(kept.block.content, str) else ""

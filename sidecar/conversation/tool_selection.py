@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from sidecar.config.settings import Policy
-from sidecar.conversation.tool_turn import Offered
+from sidecar.conversation.tool_turn import OfferedTool
 from sidecar.errors import Permanent
 from sidecar.job_manager.journal import Pin
 from sidecar.models.call import ToolSpec
@@ -14,7 +14,7 @@ from sidecar.models.tool import ToolInfo
 _GONE = "No longer available; listed because the conversation holds calls of it."
 
 
-class Registry(Protocol):
+class ToolLookup(Protocol):
     """As much of the tool registry as jobs need."""
 
     def find(self, tenant: str, ref: str) -> ToolInfo:
@@ -22,19 +22,19 @@ class Registry(Protocol):
         ...
 
 
-class Toolbox:
+class ToolSelection:
     """Resolves names. `policy` is asked each time, so that a reload holds at once."""
 
-    def __init__(self, *, registry: Registry, policy: Callable[[], Policy]) -> None:
+    def __init__(self, *, registry: ToolLookup, policy: Callable[[], Policy]) -> None:
         self._registry = registry
         self._policy = policy
 
-    def named(self, tenant: str, request: JobRequest) -> tuple[Offered, ...]:
+    def named(self, tenant: str, request: JobRequest) -> tuple[OfferedTool, ...]:
         """The tools that the sidecar runs for a request, without inline ones.
 
         Raises Permanent (`unknown_tool`, `tenant_denied`) with the path of the entry.
         """
-        found: list[Offered] = []
+        found: list[OfferedTool] = []
         for place, ref in enumerate(request.tools):
             if isinstance(ref, str):
                 try:
@@ -44,11 +44,11 @@ class Toolbox:
                     raise Permanent(e.message, code=e.code, details={**e.details, "path": path}) from e
         return tuple(found)
 
-    def pinned(self, tenant: str, pins: Sequence[Pin]) -> tuple[Offered, ...]:
+    def pinned(self, tenant: str, pins: Sequence[Pin]) -> tuple[OfferedTool, ...]:
         """The tools that an earlier owner began with; those that live no more are still listed."""
         return tuple(self._again(tenant, pin) for pin in pins)
 
-    def _find(self, tenant: str, ref: str) -> Offered:
+    def _find(self, tenant: str, ref: str) -> OfferedTool:
         name, _, wanted = ref.partition("@")
         if name not in self._policy().job_tools:
             return _offered(self._registry.find(tenant, ref))
@@ -59,12 +59,12 @@ class Toolbox:
             raise Permanent(f"{name!r} is a job and has no versions: leave {wanted!r} out", code="unknown_tool")
         return self._child(name)
 
-    def _child(self, name: str) -> Offered:
+    def _child(self, name: str) -> OfferedTool:
         tool = self._policy().job_tools[name]
         spec = ToolSpec(name=name, description=tool.description, input_schema=tool.input_schema)
-        return Offered(spec=spec, pin=Pin(name=name, scope="", version=""), child=tool)
+        return OfferedTool(spec=spec, pin=Pin(name=name, scope="", version=""), child=tool)
 
-    def _again(self, tenant: str, pin: Pin) -> Offered:
+    def _again(self, tenant: str, pin: Pin) -> OfferedTool:
         if not pin.scope:
             return self._child(pin.name) if pin.name in self._policy().job_tools else _gone(pin)
         try:
@@ -74,7 +74,7 @@ class Toolbox:
         return found if found.pin.scope == pin.scope else _gone(pin)
 
 
-def specs(offered: Iterable[Offered]) -> tuple[ToolSpec, ...]:
+def specs(offered: Iterable[OfferedTool]) -> tuple[ToolSpec, ...]:
     return tuple(tool.spec for tool in offered)
 
 
@@ -87,14 +87,14 @@ def has_named(tools: Sequence[str | InlineTool]) -> bool:
     return any(isinstance(tool, str) for tool in tools)
 
 
-def _offered(info: ToolInfo) -> Offered:
-    return Offered(
+def _offered(info: ToolInfo) -> OfferedTool:
+    return OfferedTool(
         spec=ToolSpec(name=info.name, description=info.description, input_schema=info.input_schema),
         pin=Pin(name=info.name, scope=info.scope, version=info.version, idempotent=info.idempotent),
         info=info,
     )
 
 
-def _gone(pin: Pin) -> Offered:
+def _gone(pin: Pin) -> OfferedTool:
     schema: dict[str, Any] = {"type": "object"}
-    return Offered(spec=ToolSpec(name=pin.name, description=_GONE, input_schema=schema), pin=pin)
+    return OfferedTool(spec=ToolSpec(name=pin.name, description=_GONE, input_schema=schema), pin=pin)

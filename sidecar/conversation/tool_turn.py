@@ -7,7 +7,7 @@ import msgspec
 
 from sidecar.config.settings import JobTool
 from sidecar.errors import Permanent
-from sidecar.job_manager.journal import Journal, Kept, Pin, Turn, calls_made, strikes
+from sidecar.job_manager.journal import JournalledTurn, Pin, StepJournal, StoredResult, calls_made, strikes
 from sidecar.models.base import FieldError
 from sidecar.models.call import ToolSpec
 from sidecar.models.content import AnswerBlock, Message, ToolResultBlock, ToolUseBlock
@@ -20,7 +20,7 @@ MOST_STRIKES = 2
 Check = Callable[[ToolInfo, Any], str | None]
 
 
-class Offered(msgspec.Struct, frozen=True, kw_only=True):
+class OfferedTool(msgspec.Struct, frozen=True, kw_only=True):
     """A tool that the sidecar runs for this job. `child` is set for one that is a job itself.
 
     With neither `info` nor `child` it is gone: the version that the job began with lives no more.
@@ -41,36 +41,36 @@ class Offered(msgspec.Struct, frozen=True, kw_only=True):
         return self.child is not None or self.pin.idempotent
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class PlannedCall(msgspec.Struct, frozen=True, kw_only=True):
     """A call to be made: the turn's call number `call`, counted from 0."""
 
     turn: int
     call: int
     block: ToolUseBlock
-    tool: Offered
+    tool: OfferedTool
 
 
 class Plan(NamedTuple):
     """`calls` are to be made, `settled` have their result without, `for_client` are of inline tools."""
 
-    calls: tuple[Wanted, ...]
-    settled: tuple[Kept, ...]
+    calls: tuple[PlannedCall, ...]
+    settled: tuple[StoredResult, ...]
     for_client: int
 
 
 def plan(
-    journal: Journal,
+    journal: StepJournal,
     *,
     turn: int,
     calls: Sequence[ToolUseBlock],
-    offered: Mapping[str, Offered],
+    offered: Mapping[str, OfferedTool],
     inline: frozenset[str],
     check: Check,
 ) -> Plan:
     """For a turn's calls, in order. Raises Permanent `tool_failed` where a tool's input misses once too often."""
     so_far = strikes(journal)
-    wanted: list[Wanted] = []
-    settled: list[Kept] = []
+    wanted: list[PlannedCall] = []
+    settled: list[StoredResult] = []
     for_client = 0
     for place, block in enumerate(calls):
         if block.name in inline:
@@ -79,7 +79,7 @@ def plan(
         tool = offered.get(block.name)
         problem = _problem(block, tool, offered, check)
         if problem is None and tool is not None:
-            wanted.append(Wanted(turn=turn, call=place, block=block, tool=tool))
+            wanted.append(PlannedCall(turn=turn, call=place, block=block, tool=tool))
             continue
         if so_far.get(block.name, 0) >= MOST_STRIKES:
             raise Permanent(
@@ -87,12 +87,12 @@ def plan(
                 code="tool_failed",
                 details={"tool": block.name, "problem": problem},
             )
-        settled.append(Kept(call=place, outcome="invalid", block=error_block(block.id, _advice(problem))))
+        settled.append(StoredResult(call=place, outcome="invalid", block=error_block(block.id, _advice(problem))))
     return Plan(tuple(wanted), tuple(settled), for_client)
 
 
 def _problem(
-    block: ToolUseBlock, tool: Offered | None, offered: Mapping[str, Offered], check: Check
+    block: ToolUseBlock, tool: OfferedTool | None, offered: Mapping[str, OfferedTool], check: Check
 ) -> str | None:
     if tool is None:
         names = ", ".join(sorted(offered)) or "none"
@@ -134,7 +134,7 @@ def distinct(content: Sequence[AnswerBlock], messages: Iterable[Message]) -> tup
     return tuple(found)
 
 
-def check_bounds(journal: Journal, made: Plan, *, turn: int, max_turns: int, max_calls: int) -> None:
+def check_bounds(journal: StepJournal, made: Plan, *, turn: int, max_turns: int, max_calls: int) -> None:
     """Raises Permanent `too_many_turns` where the calls, or the turn that would follow them, are too many."""
     total = calls_made(journal) + len(made.calls)
     if total > max_calls:
@@ -151,32 +151,34 @@ def check_bounds(journal: Journal, made: Plan, *, turn: int, max_turns: int, max
         )
 
 
-class Resumed(NamedTuple):
+class ResumePlan(NamedTuple):
     """What a new owner does about the calls without a result: make them (again), or tell the model."""
 
-    calls: tuple[Wanted, ...]
-    settled: tuple[Kept, ...]
+    calls: tuple[PlannedCall, ...]
+    settled: tuple[StoredResult, ...]
 
 
 def resume(
-    turn: Turn,
+    turn: JournalledTurn,
     *,
-    offered: Mapping[str, Offered],
+    offered: Mapping[str, OfferedTool],
     inline: frozenset[str],
     on_unknown: Literal["repeat", "tell"],
-) -> Resumed:
+) -> ResumePlan:
     """For a turn that another owner began."""
-    wanted: list[Wanted] = []
-    settled: list[Kept] = []
+    wanted: list[PlannedCall] = []
+    settled: list[StoredResult] = []
     for place, block in enumerate(turn.answer.calls):
         tool = offered.get(block.name)
         if block.name in inline or tool is None or turn.result_of(place) is not None:
             continue
         if place in turn.sent and not tool.is_idempotent and on_unknown == "tell":
-            settled.append(Kept(call=place, outcome="failed", block=error_block(block.id, UNKNOWN_OUTCOME)))
+            settled.append(
+                StoredResult(call=place, outcome="failed", block=error_block(block.id, UNKNOWN_OUTCOME))
+            )
         else:
-            wanted.append(Wanted(turn=turn.number, call=place, block=block, tool=tool))
-    return Resumed(tuple(wanted), tuple(settled))
+            wanted.append(PlannedCall(turn=turn.number, call=place, block=block, tool=tool))
+    return ResumePlan(tuple(wanted), tuple(settled))
 
 
 UNKNOWN_OUTCOME = (
@@ -189,11 +191,11 @@ def error_block(use_id: str, text: str) -> ToolResultBlock:
     return ToolResultBlock(tool_use_id=use_id, content=text, is_error=True)
 
 
-def unmarked(calls: Sequence[Wanted]) -> tuple[int, ...]:
+def unmarked(calls: Sequence[PlannedCall]) -> tuple[int, ...]:
     """Which of these calls need a word in the journal before they are sent."""
     return tuple(wanted.call for wanted in calls if not wanted.tool.is_idempotent)
 
 
-def idempotency_key(tenant: str, job: str, wanted: Wanted) -> str:
+def idempotency_key(tenant: str, job: str, wanted: PlannedCall) -> str:
     """The same for every attempt of a call, another for every other call."""
     return f"{tenant}.{job}.{wanted.turn}.{wanted.call}"

@@ -14,16 +14,16 @@ import msgspec
 
 from sidecar.config.settings import JobsSettings
 from sidecar.conversation import tool_turn
-from sidecar.conversation.model_calls import Caller, Share
-from sidecar.conversation.recovery import Journals
-from sidecar.conversation.tool_execution import Run, ToolRunner
-from sidecar.conversation.tool_selection import Toolbox, has_named, inline_names, specs
-from sidecar.conversation.tool_turn import Check, Offered
+from sidecar.conversation.model_calls import GrantedQuota, ModelCaller
+from sidecar.conversation.recovery import JournalRecovery
+from sidecar.conversation.tool_execution import ToolExecutor, ToolRun
+from sidecar.conversation.tool_selection import ToolSelection, has_named, inline_names, specs
+from sidecar.conversation.tool_turn import Check, OfferedTool
 from sidecar.coordinator.service import Selection
 from sidecar.coordinator.token_estimate import call_tokens, next_call_tokens
 from sidecar.errors import Permanent, SidecarError
 from sidecar.job_manager.job import OwnedJob
-from sidecar.job_manager.journal import Answer, Journal, Pin, in_order, spoken
+from sidecar.job_manager.journal import Pin, StepJournal, TurnAnswer, in_order, spoken
 from sidecar.models.call import ModelCall, ModelReply
 from sidecar.models.content import Message, ToolUseBlock
 from sidecar.models.event import Status
@@ -40,7 +40,7 @@ LOOK_FOR_S = 20.0
 LOOK_S = 0.25
 
 
-class _Talk(Run, kw_only=True):
+class _Talk(ToolRun, kw_only=True):
     """A run with what the next turn needs. `before` are messages that no turn has taken up yet."""
 
     call: ModelCall
@@ -57,10 +57,10 @@ class Conversation:
     def __init__(
         self,
         *,
-        caller: Caller,
-        toolbox: Toolbox,
-        runner: ToolRunner,
-        journals: Journals,
+        caller: ModelCaller,
+        toolbox: ToolSelection,
+        runner: ToolExecutor,
+        journals: JournalRecovery,
         check_input: Check,
         clock: Clock,
         settings: JobsSettings,
@@ -79,7 +79,7 @@ class Conversation:
         call: ModelCall,
         *,
         selection: Selection,
-        share: Share,
+        share: GrantedQuota,
         facts: RunFacts,
         deadline: float,
     ) -> ModelReply:
@@ -118,7 +118,7 @@ class Conversation:
         job = talk.job
         is_taken_over = job.journal is None and job.state.attempt > 1
         if job.journal is None:
-            job.journal = await self._journals.read(*job.key) if is_taken_over else Journal()
+            job.journal = await self._journals.read(*job.key) if is_taken_over else StepJournal()
         talk.offered = await self._offered(talk, job.journal.pins)
         talk.call = msgspec.structs.replace(talk.call, tools=(*talk.call.tools, *specs(talk.offered.values())))
         last = job.journal.last_turn
@@ -218,7 +218,7 @@ class Conversation:
         finally:
             timer.cancel()
 
-    async def _offered(self, talk: _Talk, pins: tuple[Pin, ...]) -> dict[str, Offered]:
+    async def _offered(self, talk: _Talk, pins: tuple[Pin, ...]) -> dict[str, OfferedTool]:
         """The job's tools. One that is not there yet is waited for, without a slot; for a moment."""
         tenant, request = talk.job.state.tenant, talk.job.request
         if pins:
@@ -252,8 +252,8 @@ def _choice(
     return asked if turns == 0 or asked == "none" else "auto"
 
 
-def _answer_of(reply: ModelReply, before: tuple[Message, ...]) -> Answer:
-    return Answer(
+def _answer_of(reply: ModelReply, before: tuple[Message, ...]) -> TurnAnswer:
+    return TurnAnswer(
         content=reply.content,
         stop_reason=reply.stop_reason,
         raw_stop_reason=reply.raw_stop_reason,
@@ -261,7 +261,7 @@ def _answer_of(reply: ModelReply, before: tuple[Message, ...]) -> Answer:
     )
 
 
-def _reply_of(answer: Answer) -> ModelReply:
+def _reply_of(answer: TurnAnswer) -> ModelReply:
     return ModelReply(
         content=answer.content,
         stop_reason=answer.stop_reason,

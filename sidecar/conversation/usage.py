@@ -7,7 +7,7 @@ from sidecar.coordinator.cost import LONG_TTL_FACTOR, TIER_FACTORS
 from sidecar.coordinator.service import Coordinator
 from sidecar.coordinator.token_estimate import request_tokens
 from sidecar.errors import InvalidRequest
-from sidecar.job_manager.succession import LastCall, Price
+from sidecar.job_manager.succession import CallPrice, LastCall
 from sidecar.models.call import ModelCall, ModelReply
 from sidecar.models.codec import decode_request
 from sidecar.models.content import CachePointBlock, Message
@@ -56,14 +56,14 @@ def guess(call: ModelCall, facts: RunFacts, *, coordinator: Coordinator) -> None
     _charge(call, usage, facts, coordinator)
 
 
-def appraise(stored: StoredRequest, lost: LastCall, *, coordinator: Coordinator) -> Price:
+def appraise(stored: StoredRequest, lost: LastCall, *, coordinator: Coordinator) -> CallPrice:
     """What a call that ended with its owner is taken to have cost: its prompt, and what was said of its answer."""
     try:
         input_tokens = request_tokens(decode_request(stored.payload))
     except InvalidRequest:
         input_tokens = 0
     usage = Usage(input_tokens=input_tokens, output_tokens=lost.characters // CHARACTERS_A_TOKEN)
-    return Price(usage, coordinator.price_on(f"{lost.model_id}@{lost.region}", usage))
+    return CallPrice(usage, coordinator.price_on(f"{lost.model_id}@{lost.region}", usage))
 
 
 def _charge(call: ModelCall, usage: Usage, facts: RunFacts, coordinator: Coordinator) -> None:

@@ -20,9 +20,9 @@ from sidecar.models.profile import (
     Capability,
     Family,
     Lifecycle,
-    Limits,
     ModelProfile,
     Price,
+    QuotaLimits,
     Route,
     Traits,
 )
@@ -69,7 +69,7 @@ class CatalogueFile(Open, frozen=True, kw_only=True):
     models: tuple[ModelRow, ...]
 
 
-class Resolved(NamedTuple):
+class ResolvedName(NamedTuple):
     """What a name stands for. `is_exact`: a Bedrock id or ARN rather than an alias, so nothing may stand in for
     it unasked. `warnings` are for the job's result."""
 
@@ -95,7 +95,7 @@ class Catalogue:
         self._rows = {row.model_id: row for row in (shipped_rows() if rows is None else rows)}
         self._by_alias: dict[str, ModelProfile] = {}
         self._by_id: dict[str, ModelProfile] = {}
-        self._resolved: dict[str, Resolved | None] = {}
+        self._resolved: dict[str, ResolvedName | None] = {}
         self._warnings: list[str] = []
         self._also: dict[str, str] = {}
         for row in self._rows.values():
@@ -118,7 +118,7 @@ class Catalogue:
     def also_of(self, alias: str) -> tuple[str, ...]:
         return tuple(name for name, target in self._also.items() if target == alias)
 
-    def resolve(self, name: str) -> Resolved | None:
+    def resolve(self, name: str) -> ResolvedName | None:
         """The model of an alias, a Bedrock id, an inference profile or an ARN; None when it is not known."""
         if name not in self._resolved:
             if len(self._resolved) >= _MAX_RESOLVED:
@@ -126,20 +126,20 @@ class Catalogue:
             self._resolved[name] = self._resolve(name)
         return self._resolved[name]
 
-    def _resolve(self, name: str) -> Resolved | None:
+    def _resolve(self, name: str) -> ResolvedName | None:
         alias = name if name in self._by_alias else self._also.get(name, name)
         if alias in self._by_alias:
-            return Resolved(self._by_alias[alias])
+            return ResolvedName(self._by_alias[alias])
         if name in self._by_id:
-            return Resolved(self._by_id[name], is_exact=True)
+            return ResolvedName(self._by_id[name], is_exact=True)
         ref = parse(name)
         if ref is None or ref.base is None or ref.base not in self._by_id:
             return None
         base = self._by_id[ref.base]
         if not ref.profile and not ref.is_arn:
-            return Resolved(base, is_exact=True)
+            return ResolvedName(base, is_exact=True)
         routes, warnings = self._exact_routes(ref, self._rows.get(ref.base), base)
-        return Resolved(msgspec.structs.replace(base, routes=routes), is_exact=True, warnings=warnings)
+        return ResolvedName(msgspec.structs.replace(base, routes=routes), is_exact=True, warnings=warnings)
 
     def _exact_routes(
         self, ref: ModelRef, row: ModelRow | None, base: ModelProfile
@@ -153,7 +153,7 @@ class Catalogue:
             usable = [r for r in regions if profile_serves(ref.profile, r)]
             if usable:
                 warnings = (f"{ref.invoke_id} is not listed for {', '.join(usable)}: called as you named it",)
-        limits = base.routes[0].limits if base.routes else Limits()
+        limits = base.routes[0].limits if base.routes else QuotaLimits()
         factor = _price_factor(row, ref.profile)
         routes = tuple(
             Route(region=region, invoke_id=ref.invoke_id, limits=limits, price_factor=factor) for region in usable
@@ -261,7 +261,7 @@ def _route(row: ModelRow, region: str) -> Route | None:
 def _with_burndown(routes: tuple[Route, ...], row: ModelRow | None) -> tuple[Route, ...]:
     if row is None:
         return routes
-    limits = Limits(burndown=row.burndown)
+    limits = QuotaLimits(burndown=row.burndown)
     return tuple(msgspec.structs.replace(route, limits=limits) for route in routes)
 
 

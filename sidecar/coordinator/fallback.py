@@ -7,7 +7,7 @@ pools come in as arguments.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from sidecar.coordinator.rules import Rule, rule_of
+from sidecar.coordinator.rules import FallbackRule, rule_of
 from sidecar.errors import (
     ContextOverflow,
     DailyQuotaExhausted,
@@ -116,7 +116,7 @@ def instead(
     return _wait(failures, usable, now=now, deadline=deadline, new_attempt=False, retry_at=retry_at, jitter=jitter)
 
 
-def _retry(failures: Sequence[Failure], rule: Rule, *, text_streamed: bool, jitter: float) -> Retry | None:
+def _retry(failures: Sequence[Failure], rule: FallbackRule, *, text_streamed: bool, jitter: float) -> Retry | None:
     pool = failures[-1].candidate.route.pool
     done = sum(1 for f in failures if f.candidate.route.pool == pool) - 1
     if done >= len(rule.delays_s):

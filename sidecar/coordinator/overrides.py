@@ -7,12 +7,12 @@ import msgspec
 
 from sidecar.config.settings import ModelPolicy
 from sidecar.coordinator.ids import ModelRef
-from sidecar.models.profile import Capability, Family, Limits, ModelProfile, Price, Route, Traits
+from sidecar.models.profile import Capability, Family, ModelProfile, Price, QuotaLimits, Route, Traits
 
 _LIMIT_FIELDS = ("tokens_per_minute", "requests_per_minute", "tokens_per_day", "max_concurrency", "burndown")
 _PLAIN_FIELDS = ("quality", "kinds", "family", "context_tokens", "max_output_tokens", "fallback")
 
-CAUTIOUS_LIMITS = Limits(tokens_per_minute=50_000, requests_per_minute=10, burndown=5.0)
+CAUTIOUS_LIMITS = QuotaLimits(tokens_per_minute=50_000, requests_per_minute=10, burndown=5.0)
 
 # An unknown Claude is most likely a newer one, so it gets what the newest known take.
 _CAUTIOUS_TRAITS: dict[Family, Traits] = {

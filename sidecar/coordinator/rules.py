@@ -20,7 +20,7 @@ from sidecar.errors import (
 Scope = Literal["none", "pool", "model", "window"]
 
 
-class Rule(NamedTuple):
+class FallbackRule(NamedTuple):
     """One row of the table.
 
     `delays_s`: the same candidate is tried again after each of them. `moves`: whether another candidate may
@@ -37,17 +37,17 @@ class Rule(NamedTuple):
 
 
 # Order matters: the first class that fits holds, so special ones come first.
-_BY_CLASS: tuple[tuple[type[SidecarError], Rule], ...] = (
+_BY_CLASS: tuple[tuple[type[SidecarError], FallbackRule], ...] = (
     (
         DailyQuotaExhausted,
-        Rule(
+        FallbackRule(
             "DailyQuotaExhausted", moves=True, waits=True, why="the pool stays closed until the next UTC midnight"
         ),
     ),
-    (Throttled, Rule("Throttled", moves=True, waits=True, why="only this pool's quota is used up")),
+    (Throttled, FallbackRule("Throttled", moves=True, waits=True, why="only this pool's quota is used up")),
     (
         ModelUnavailable,
-        Rule(
+        FallbackRule(
             "ModelUnavailable",
             delays_s=(0.2,),
             moves=True,
@@ -57,7 +57,7 @@ _BY_CLASS: tuple[tuple[type[SidecarError], Rule], ...] = (
     ),
     (
         ModelFailed,
-        Rule(
+        FallbackRule(
             "ModelFailed",
             delays_s=(0.2,),
             moves=True,
@@ -67,32 +67,38 @@ _BY_CLASS: tuple[tuple[type[SidecarError], Rule], ...] = (
     ),
     (
         StreamInterrupted,
-        Rule("StreamInterrupted", moves=True, waits=True, why="the pool is suspect, and tokens are spent"),
+        FallbackRule("StreamInterrupted", moves=True, waits=True, why="the pool is suspect, and tokens are spent"),
     ),
     (
         CallTimeout,
-        Rule("CallTimeout", moves=True, waits=True, why="the same wait on the same pool seldom helps"),
+        FallbackRule("CallTimeout", moves=True, waits=True, why="the same wait on the same pool seldom helps"),
     ),
-    (ContextOverflow, Rule("ContextOverflow", moves=True, excludes="window", why="only a larger window helps")),
+    (
+        ContextOverflow,
+        FallbackRule("ContextOverflow", moves=True, excludes="window", why="only a larger window helps"),
+    ),
     (
         AccessDenied,
-        Rule("AccessDenied", moves=True, excludes="pool", why="another model or region may be allowed"),
+        FallbackRule("AccessDenied", moves=True, excludes="pool", why="another model or region may be allowed"),
     ),
-    (InvalidRequest, Rule("InvalidRequest", why="every model would refuse the same")),
-    (Temporary, Rule("other temporary errors", moves=True, waits=True, why="unknown trouble is taken as passing")),
-    (SidecarError, Rule("other permanent errors", why="would fail the same way elsewhere")),
+    (InvalidRequest, FallbackRule("InvalidRequest", why="every model would refuse the same")),
+    (
+        Temporary,
+        FallbackRule("other temporary errors", moves=True, waits=True, why="unknown trouble is taken as passing"),
+    ),
+    (SidecarError, FallbackRule("other permanent errors", why="would fail the same way elsewhere")),
 )
-OVERALL_TIMEOUT = Rule("CallTimeout, total", why="the job's own time is over")
-UNKNOWN_MODEL = Rule(
+OVERALL_TIMEOUT = FallbackRule("CallTimeout, total", why="the job's own time is over")
+UNKNOWN_MODEL = FallbackRule(
     "unknown_model", moves=True, excludes="pool", why="this model is not in this region; the next one may be"
 )
-MODEL_SPECIFIC = Rule(
+MODEL_SPECIFIC = FallbackRule(
     "InvalidRequest, model-specific", moves=True, excludes="model", why="this model alone refuses"
 )
-OVER_BUDGET = Rule(
+OVER_BUDGET = FallbackRule(
     "budget_exceeded", moves=True, excludes="model", why="what is left of the budget may pay for a cheaper model"
 )
-TABLE: tuple[Rule, ...] = (
+TABLE: tuple[FallbackRule, ...] = (
     *(rule for _, rule in _BY_CLASS),
     OVERALL_TIMEOUT,
     UNKNOWN_MODEL,
@@ -112,7 +118,7 @@ _MODEL_WORDS = (
 )
 
 
-def rule_of(error: SidecarError) -> Rule:
+def rule_of(error: SidecarError) -> FallbackRule:
     """The row that holds for `error`."""
     if isinstance(error, InvalidRequest) and is_model_specific(error):
         return MODEL_SPECIFIC

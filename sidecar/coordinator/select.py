@@ -39,7 +39,7 @@ class Refusal(NamedTuple):
         return Rejected(model=self.model, reason=self.reason)
 
 
-class Wish(NamedTuple):
+class Requirements(NamedTuple):
     """What a request needs of a model, and what it would like. `answer_tokens`: what the budget has to pay for."""
 
     needs: int
@@ -83,12 +83,12 @@ def _needs_of_blocks(blocks: Iterable[Any]) -> int:
     return needs
 
 
-def wish_of(request: JobRequest, *, input_tokens: int, default_max_tokens: int) -> Wish:
+def wish_of(request: JobRequest, *, input_tokens: int, default_max_tokens: int) -> Requirements:
     """A model that the request names only has to give a short answer for the budget; the call will be bounded."""
     task = request.task
     max_tokens = request.params.max_tokens
     whole = max_tokens or default_max_tokens
-    return Wish(
+    return Requirements(
         needs=needs_of(request),
         input_tokens=input_tokens,
         max_tokens=max_tokens,
@@ -100,12 +100,12 @@ def wish_of(request: JobRequest, *, input_tokens: int, default_max_tokens: int) 
     )
 
 
-def content_with_less(wish: Wish) -> Wish:
+def content_with_less(wish: Requirements) -> Requirements:
     """The wish for an answer that may end early, since the budget pays for no whole one."""
     return wish._replace(answer_tokens=min(wish.answer_tokens, MIN_ANSWER_TOKENS))
 
 
-def refusal(entry: Entry, wish: Wish, *, allowed: frozenset[str] | None, is_named: bool) -> Refusal | None:
+def refusal(entry: Entry, wish: Requirements, *, allowed: frozenset[str] | None, is_named: bool) -> Refusal | None:
     """Why `entry` cannot serve `wish`, None when it can. `is_named`: the request asked for this very model."""
     if allowed is not None and allowed.isdisjoint(entry.names):
         return Refusal("tenant", entry.alias, "not among the models this tenant may use")
@@ -127,7 +127,7 @@ _LIFECYCLE_REASON = {
 }
 
 
-def _over_budget(entry: Entry, wish: Wish, budget_usd: float) -> Refusal | None:
+def _over_budget(entry: Entry, wish: Requirements, budget_usd: float) -> Refusal | None:
     bound = entry.upper_bound_usd(
         input_tokens=wish.input_tokens,
         max_tokens=min(wish.answer_tokens, entry.max_output_tokens),
@@ -145,7 +145,7 @@ class Search:
 
     def __init__(
         self,
-        wish: Wish,
+        wish: Requirements,
         *,
         allowed: frozenset[str] | None = None,
         headroom: Mapping[str, float] | None = None,
@@ -160,7 +160,7 @@ class Search:
         self._seen: set[str] = set()
         self._refused: set[str] = set()
 
-    def anew(self, wish: Wish) -> "Search":
+    def anew(self, wish: Requirements) -> "Search":
         """An empty search under the same conditions."""
         return Search(wish, allowed=self.allowed, headroom=self.headroom, warm_pool=self.warm_pool)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sidecar.config.settings import BedrockSettings, Policy, TenantPolicy
 from sidecar.coordinator import cost, fallback, select
-from sidecar.coordinator.catalogue import Catalogue, ModelRow, Resolved
+from sidecar.coordinator.catalogue import Catalogue, ModelRow, ResolvedName
 from sidecar.coordinator.entry import Entry, Shelf, speed_score
 from sidecar.coordinator.fallback import Decision, Failure, Final, Next, Wait
 from sidecar.coordinator.health import Phase, Success
@@ -21,7 +21,7 @@ from sidecar.coordinator.select import Refusal, Search
 from sidecar.errors import ErrorCode, JobCancelled, Permanent, SidecarError
 from sidecar.models.api import ModelInfo
 from sidecar.models.event import Rejected
-from sidecar.models.profile import Candidate, Limits, ModelProfile
+from sidecar.models.profile import Candidate, ModelProfile, QuotaLimits
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Usage
 
@@ -264,11 +264,11 @@ class Coordinator:
         more = f" and {len(shut) - 1} more" if len(shut) > 1 else ""
         return f"{shut[0]}{more} cannot be called now: {self._pools.reason(shut[0])}"
 
-    def limits(self, pool: str) -> Limits:
+    def limits(self, pool: str) -> QuotaLimits:
         """The quota of a pool (`Route.pool`), as configured; all unknown for a pool of no known model."""
         profile = self.profile(pool.rpartition("@")[0])
         routes = profile.routes if profile else ()
-        return next((route.limits for route in routes if route.pool == pool), Limits())
+        return next((route.limits for route in routes if route.pool == pool), QuotaLimits())
 
     def most_usd(self, pool: str, input_tokens: int, max_tokens: int) -> float | None:
         """The most a call on a pool (`Route.pool`) can cost, in US dollars; None where no price is known."""
@@ -299,7 +299,7 @@ class Coordinator:
 
     def _search_named(self, request: JobRequest, search: Search) -> tuple[str, tuple[str, ...]]:
         warnings: list[str] = []
-        resolved: Resolved | None = None
+        resolved: ResolvedName | None = None
         for name in request.models:
             resolved = self._add_named(name, search)
             warnings.extend(resolved.warnings if resolved else ())
@@ -320,7 +320,7 @@ class Coordinator:
             )
         return "named by the request", tuple(warnings)
 
-    def _add_named(self, name: str, search: Search) -> Resolved | None:
+    def _add_named(self, name: str, search: Search) -> ResolvedName | None:
         resolved = self._catalogue.resolve(name)
         if resolved is None:
             search.refuse("unknown", name, self._unknown(name))

@@ -6,7 +6,7 @@ from types import TracebackType
 from sidecar.errors import SidecarError
 
 
-class JobScope:
+class CancelScope:
     """What runs inside can be stopped from outside with a reason: `scope.stop(JobCancelled(…))`.
 
     The reason is raised where the block ends. A cancellation of the task itself (the process stops) goes
@@ -32,7 +32,7 @@ class JobScope:
         if self.reason is not None:
             raise self.reason
 
-    async def __aenter__(self) -> "JobScope":
+    async def __aenter__(self) -> "CancelScope":
         self.check()
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - an awaited coroutine always runs in a task

@@ -16,7 +16,7 @@ class Claim(Enum):
     LEAVE = "leave"  # another replica claimed it for this very grant
 
 
-class Taken(Conflict):
+class ClaimedElsewhere(Conflict):
     """Another replica, `owner`, has claimed the job as `attempt`; the grant did not know of it."""
 
     def __init__(self, state: JobState) -> None:

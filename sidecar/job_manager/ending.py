@@ -11,13 +11,13 @@ import msgspec
 from sidecar.errors import BusRefused, InvalidRequest, SidecarError
 from sidecar.job_manager import transitions
 from sidecar.job_manager.offload import offloaded
-from sidecar.job_manager.record import Record, keep_trying
+from sidecar.job_manager.record import StateRecord, keep_trying
 from sidecar.models.base import rfc3339
 from sidecar.models.codec import decode_request
 from sidecar.models.event import Event
 from sidecar.models.job import JobState
 from sidecar.models.result import ErrorInfo, Output, Result
-from sidecar.ports.bus import Blobs, Clock, DeadLetters, Intake, JobStore, Publisher, Stored, StoredRequest
+from sidecar.ports.bus import Blobs, Clock, DeadLetters, Intake, JobStore, Publisher, StoredRequest, StoredState
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 _TOKEN = re.compile(r"[^\s.*>\x00-\x1f\x7f\ufffd]{1,256}")
 
 
-class Ending:
+class Completion:
     """Ends jobs. The state document is the commit point; what follows it can be repeated by anybody."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Ending:
         self._clock = clock
         self.counts: Counter[str] = Counter()
 
-    async def commit(self, record: Record, result: Result, *, n: int) -> None:
+    async def commit(self, record: StateRecord, result: Result, *, n: int) -> None:
         """Write the terminal document. Raises Conflict when the job is somebody else's.
 
         An output that the bus does not take (larger than its `max_payload`) goes to the Object Store; where that
@@ -58,7 +58,7 @@ class Ending:
         except BusRefused as e:
             await self._commit_elsewhere(record, result, e, n=n)
 
-    async def _commit_elsewhere(self, record: Record, result: Result, refusal: BusRefused, *, n: int) -> None:
+    async def _commit_elsewhere(self, record: StateRecord, result: Result, refusal: BusRefused, *, n: int) -> None:
         before = record.state
         if refusal.code == "payload_too_large" and result.output.object is None:
             try:
@@ -147,7 +147,7 @@ class Ending:
         await keep_trying("deleting a request", lambda: self._intake.delete(seq), clock=self._clock)
 
 
-def history_of(revisions: Sequence[Stored]) -> list[dict[str, Any]]:
+def history_of(revisions: Sequence[StoredState]) -> list[dict[str, Any]]:
     """What a job's documents tell of its attempts, one entry each: who, since when, how far."""
     attempts: dict[int, dict[str, Any]] = {}
     for stored in revisions:

@@ -29,7 +29,7 @@ class _Write(NamedTuple):
     store: Callable[[int], Awaitable[None]]
 
 
-class Progress:
+class EventWriter:
     """The voice of one attempt of one job.
 
     Events leave in order, each fenced by the revision of the state document. At most one is on its way (at R3

@@ -5,10 +5,10 @@ from typing import Any, Protocol
 
 from sidecar.errors import JobCancelled
 from sidecar.job_manager import transitions
-from sidecar.job_manager.cancellation import JobScope
-from sidecar.job_manager.events import Progress
-from sidecar.job_manager.journal import Journal
-from sidecar.job_manager.record import Record
+from sidecar.job_manager.cancellation import CancelScope
+from sidecar.job_manager.events import EventWriter
+from sidecar.job_manager.journal import StepJournal
+from sidecar.job_manager.record import StateRecord
 from sidecar.models.call import ModelDelta
 from sidecar.models.event import Status
 from sidecar.models.job import JobState
@@ -16,7 +16,7 @@ from sidecar.models.request import JobRequest
 from sidecar.ports.bus import Clock
 
 
-class Gate(Protocol):
+class DeltaFilter(Protocol):
     """What a job's deltas go through before they are said."""
 
     has_judges: bool
@@ -51,23 +51,23 @@ class OwnedJob:
         *,
         request: JobRequest,
         metadata: dict[str, Any],
-        record: Record,
+        record: StateRecord,
         clock: Clock,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """`headers` are the request's."""
         self.request = request
         self.headers = headers or {}
-        self.journal: Journal | None = None
+        self.journal: StepJournal | None = None
         self.asked: int | None = None
         self.turns = 0
         self.metadata = metadata
         self.record = record
-        self.scope = JobScope()
+        self.scope = CancelScope()
         self.clock = clock
         self.started_at = clock.monotonic()
-        self.gate: Gate | None = None
-        self.progress: Progress
+        self.gate: DeltaFilter | None = None
+        self.progress: EventWriter
 
     @property
     def state(self) -> JobState:
@@ -77,7 +77,7 @@ class OwnedJob:
     def key(self) -> tuple[str, str]:
         return (self.state.tenant, self.state.job)
 
-    def speak_through(self, progress: Progress) -> None:
+    def speak_through(self, progress: EventWriter) -> None:
         self.progress = progress
         progress.begin(self.state, revision=self.record.fence, metadata=self.metadata)
 

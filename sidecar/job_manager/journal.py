@@ -1,7 +1,7 @@
 """What a job with tools has come to, step by step, so that a new owner goes on where the last one stopped. Pure.
 
 A step is written after each turn of the model, before a call that must not be made twice without a word, and after
-each result. Steps are only ever appended; a `Journal` is what they add up to.
+each result. Steps are only ever appended; a `StepJournal` is what they add up to.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,17 +21,17 @@ from sidecar.models.content import (
     ToolUseBlock,
 )
 from sidecar.models.facts import RunFacts
-from sidecar.models.place import Place
+from sidecar.models.place import EventPosition
 from sidecar.models.result import Attempt, Child, StopReason, Usage, UsageBasis
 
 Outcome = Literal["returned", "failed", "invalid"]
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class JournalStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Base of what is journalled: small, and open for the fields of the next version."""
 
 
-class Pin(Record, frozen=True):
+class Pin(JournalStep, frozen=True):
     """The version that a name of the request stands for in this job. `scope` is empty for a job that is a tool."""
 
     name: str
@@ -40,7 +40,7 @@ class Pin(Record, frozen=True):
     idempotent: bool = False
 
 
-class Bill(Record, frozen=True):
+class Bill(JournalStep, frozen=True):
     """What the job took so far, as in `RunFacts`."""
 
     usage: Usage
@@ -55,7 +55,7 @@ class Bill(Record, frozen=True):
     model_id: str | None = None
 
 
-class Answer(Record, frozen=True):
+class TurnAnswer(JournalStep, frozen=True):
     """The model's words of one turn. `before` are messages between the turn before and this one."""
 
     content: tuple[AnswerBlock, ...]
@@ -68,7 +68,7 @@ class Answer(Record, frozen=True):
         return tuple(block for block in self.content if isinstance(block, ToolUseBlock))
 
 
-class Kept(Record, frozen=True):
+class StoredResult(JournalStep, frozen=True):
     """The result of the turn's call number `call`, counted from 0. `invalid`: it was never made."""
 
     call: int
@@ -76,7 +76,7 @@ class Kept(Record, frozen=True):
     block: ToolResultBlock
 
 
-class Step(Record, frozen=True):
+class Step(JournalStep, frozen=True):
     """One message of the journal. `number` counts from 1; a number that was seen before is a repetition.
 
     With an `answer` it begins the turn, and `said` counts the events of `attempt` that were stored before.
@@ -88,45 +88,45 @@ class Step(Record, frozen=True):
     attempt: int = 0
     said: int = 0
     pins: tuple[Pin, ...] = ()
-    answer: Answer | None = None
+    answer: TurnAnswer | None = None
     sent: tuple[int, ...] = ()
-    results: tuple[Kept, ...] = ()
+    results: tuple[StoredResult, ...] = ()
     bill: Bill | None = None
 
 
-class Turn(msgspec.Struct, frozen=True, kw_only=True):
+class JournalledTurn(msgspec.Struct, frozen=True, kw_only=True):
     """One turn as far as it has come. `place` is the last event before its answer was kept."""
 
     number: int
-    answer: Answer
-    place: Place = Place(0, 0)
+    answer: TurnAnswer
+    place: EventPosition = EventPosition(0, 0)
     sent: frozenset[int] = frozenset()
-    results: tuple[Kept, ...] = ()
+    results: tuple[StoredResult, ...] = ()
 
-    def result_of(self, call: int) -> Kept | None:
+    def result_of(self, call: int) -> StoredResult | None:
         return next((kept for kept in self.results if kept.call == call), None)
 
 
-class Journal(msgspec.Struct, frozen=True, kw_only=True):
+class StepJournal(msgspec.Struct, frozen=True, kw_only=True):
     """A job's steps, added up. `steps` is the number of the last one."""
 
     steps: int = 0
     pins: tuple[Pin, ...] = ()
-    turns: tuple[Turn, ...] = ()
+    turns: tuple[JournalledTurn, ...] = ()
     bill: Bill | None = None
 
     @property
-    def last_turn(self) -> Turn | None:
+    def last_turn(self) -> JournalledTurn | None:
         return self.turns[-1] if self.turns else None
 
-    def after(self, step: Step) -> "Journal":
+    def after(self, step: Step) -> "StepJournal":
         """The journal with one more step; the same one after a repetition."""
         if step.number <= self.steps:
             return self
         turns = self.turns
         if step.answer is not None:
-            place = Place(step.attempt, step.said)
-            turns = (*turns, Turn(number=step.turn, answer=step.answer, place=place))
+            place = EventPosition(step.attempt, step.said)
+            turns = (*turns, JournalledTurn(number=step.turn, answer=step.answer, place=place))
         if not turns or turns[-1].number != step.turn:
             raise SidecarError(f"step {step.number} of a journal belongs to turn {step.turn}, which never began")
         last = turns[-1]
@@ -136,7 +136,7 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True):
             sent=last.sent | frozenset(step.sent),
             results=(*last.results, *(kept for kept in step.results if kept.call not in known)),
         )
-        return Journal(
+        return StepJournal(
             steps=step.number,
             pins=step.pins or self.pins,
             turns=(*turns[:-1], last),
@@ -155,9 +155,9 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(found)
 
 
-def read(payloads: Iterable[bytes]) -> Journal:
+def read(payloads: Iterable[bytes]) -> StepJournal:
     """The journal of stored steps, in stored order. Raises SidecarError for what is no step."""
-    journal = Journal()
+    journal = StepJournal()
     for payload in payloads:
         try:
             journal = journal.after(codec.decode(payload, Step))
@@ -174,7 +174,7 @@ def has_come_on(payloads: Iterable[bytes], *, attempt: int) -> bool:
         return False
 
 
-def in_order(turn: Turn) -> tuple[ToolResultBlock, ...]:
+def in_order(turn: JournalledTurn) -> tuple[ToolResultBlock, ...]:
     """The turn's results in the order of its calls."""
     return tuple(kept.block for kept in sorted(turn.results, key=lambda kept: kept.call))
 
@@ -185,7 +185,7 @@ def spoken(content: Sequence[AnswerBlock]) -> tuple[Block, ...]:
     return kept or (TextBlock(text="…"),)
 
 
-def strikes(journal: Journal) -> dict[str, int]:
+def strikes(journal: StepJournal) -> dict[str, int]:
     """For each tool, how many of its turns in a row, up to the last, held a call that did not fit."""
     counts: dict[str, int] = {}
     for turn in journal.turns:
@@ -199,7 +199,7 @@ def strikes(journal: Journal) -> dict[str, int]:
     return counts
 
 
-def calls_made(journal: Journal) -> int:
+def calls_made(journal: StepJournal) -> int:
     """How many calls have a result of their tool, good or bad."""
     return sum(kept.outcome != "invalid" for turn in journal.turns for kept in turn.results)
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 from sidecar.errors import BusUnavailable, Conflict, SidecarError
 from sidecar.job_manager import transitions
 from sidecar.models.job import JobState
-from sidecar.ports.bus import Clock, JobStore, Stored
+from sidecar.ports.bus import Clock, JobStore, StoredState
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ async def keep_trying(what: str, attempt: Callable[[], Awaitable[T]], *, clock: 
             delay_s = min(delay_s * 2, LONGEST_DELAY_S)
 
 
-class Record:
+class StateRecord:
     """A job's state document as its owner holds it, with the revision that the next write must replace."""
 
     def __init__(self, state: JobState, *, revision: int | None, store: JobStore, clock: Clock) -> None:
@@ -48,9 +48,9 @@ class Record:
         Conflict when somebody else wrote; `self.state` then stays what it was.
         """
 
-        async def once() -> Stored:
+        async def once() -> StoredState:
             try:
-                return Stored(state, await self._put(state))
+                return StoredState(state, await self._put(state))
             except (BusUnavailable, asyncio.CancelledError):
                 self._unsure.append(state)
                 raise
@@ -67,7 +67,7 @@ class Record:
             return await self._store.create(state)
         return await self._store.update(state, revision=self.revision)
 
-    async def _put_over_own(self, state: JobState) -> Stored:
+    async def _put_over_own(self, state: JobState) -> StoredState:
         """After a conflict: go on from a write of our own that nobody confirmed. Raises Conflict else."""
         found = await self._store.get(state.tenant, state.job) if self._unsure else None
         if found is None or found.state not in self._unsure:
@@ -75,13 +75,13 @@ class Record:
         if found.state == state or found.state.is_terminal:
             return found
         self.revision = found.revision
-        return Stored(state, await self._put(state))
+        return StoredState(state, await self._put(state))
 
     def begin_again(self, *, now: float) -> None:
         """The document is gone from the store (aged out or purged): the next write is its first."""
         self.state, self.revision = transitions.forgotten(self.state, now=now), None
 
-    async def read(self) -> Stored | None:
+    async def read(self) -> StoredState | None:
         """What the store holds now."""
         state = self.state
         return await keep_trying(

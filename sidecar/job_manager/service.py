@@ -9,12 +9,12 @@ from typing import Any
 
 from sidecar.errors import BusUnavailable, Conflict
 from sidecar.job_manager import transitions
-from sidecar.job_manager.claiming import Claim, Taken, crash_loop, is_last_chance, judge
-from sidecar.job_manager.ending import Ending
-from sidecar.job_manager.events import Progress
+from sidecar.job_manager.claiming import Claim, ClaimedElsewhere, crash_loop, is_last_chance, judge
+from sidecar.job_manager.ending import Completion
+from sidecar.job_manager.events import EventWriter
 from sidecar.job_manager.job import OwnedJob
-from sidecar.job_manager.record import Record, keep_trying
-from sidecar.job_manager.succession import Appraise, RestartsSince, Succession, inherited
+from sidecar.job_manager.record import StateRecord, keep_trying
+from sidecar.job_manager.succession import Appraise, RestartsSince, Takeover, inherited
 from sidecar.job_manager.transitions import bound
 from sidecar.models.base import rfc3339
 from sidecar.models.event import Event, Status
@@ -29,10 +29,10 @@ from sidecar.ports.bus import (
     DeadLetters,
     Intake,
     JobStore,
-    Journal,
+    JournalStore,
     Publisher,
-    Stored,
     StoredRequest,
+    StoredState,
 )
 from sidecar.runtime.lifecycle import logged, within
 
@@ -55,7 +55,7 @@ class JobManager:
         intake: Intake,
         dead: DeadLetters,
         blobs: Blobs,
-        journal: Journal,
+        journal: JournalStore,
         clock: Clock,
         owner: str,
         max_attempts: int,
@@ -69,11 +69,13 @@ class JobManager:
         self._store = store
         self._publisher = publisher
         self._clock = clock
-        self._ending = Ending(publisher=publisher, intake=intake, store=store, dead=dead, blobs=blobs, clock=clock)
+        self._ending = Completion(
+            publisher=publisher, intake=intake, store=store, dead=dead, blobs=blobs, clock=clock
+        )
         self._owner = owner
         self._max_attempts = max_attempts
         self._gather_s = gather_s
-        self._succession = Succession(
+        self._succession = Takeover(
             publisher=publisher, journal=journal, clock=clock, appraise=appraise, restarts_since=restarts_since
         )
         self._last_chance = asyncio.Lock()
@@ -105,7 +107,7 @@ class JobManager:
         *,
         job: str,
         model: str | None = None,
-        known: Stored | None = None,
+        known: StoredState | None = None,
         granted_attempt: int | None = None,
         prompt: PromptUse | None = None,
     ) -> OwnedJob | None:
@@ -137,7 +139,7 @@ class JobManager:
             self._forget(owned)
             return None
         owned.speak_through(
-            Progress(
+            EventWriter(
                 publisher=self._publisher, clock=self._clock, gather_s=self._gather_s, on_lost=owned.scope.stop
             )
         )
@@ -166,9 +168,9 @@ class JobManager:
             if is_held:
                 self._last_chance.release()
 
-    def _record(self, stored: StoredRequest, job: str, known: Stored | None) -> Record:
+    def _record(self, stored: StoredRequest, job: str, known: StoredState | None) -> StateRecord:
         base = known.state if known else transitions.queued(stored, job=job, now=self._clock.now())
-        return Record(base, revision=known.revision if known else None, store=self._store, clock=self._clock)
+        return StateRecord(base, revision=known.revision if known else None, store=self._store, clock=self._clock)
 
     async def _is_cancelled(self, tenant: str, job: str) -> bool:
         return await keep_trying(
@@ -176,7 +178,7 @@ class JobManager:
         )
 
     async def _write_claim(
-        self, record: Record, stored: StoredRequest, granted_attempt: int | None, model: str | None
+        self, record: StateRecord, stored: StoredRequest, granted_attempt: int | None, model: str | None
     ) -> bool:
         seq = record.state.request_seq
         while True:
@@ -197,7 +199,7 @@ class JobManager:
             verdict = judge(found.state, request_seq=seq, granted_attempt=attempt)
             if verdict is Claim.LEAVE:
                 self.counts["claim_leave"] += 1
-                raise Taken(found.state)
+                raise ClaimedElsewhere(found.state)
             if verdict is not Claim.TAKE:
                 await self._settle_foreign(verdict, found.state, seq)
                 return False
@@ -213,16 +215,18 @@ class JobManager:
 
     async def record_queued(
         self, stored: StoredRequest, *, job: str, metadata: dict[str, Any], prompt: PromptUse | None = None
-    ) -> Stored | None:
+    ) -> StoredState | None:
         """Write that a job waits, and say so. None when that failed or the job is known: the claim will see."""
         state = bound(transitions.queued(stored, job=job, now=self._clock.now()), prompt)
         try:
             revision = await self._store.create(state)
         except (Conflict, BusUnavailable):
             return None
-        return await self.say_queued(Stored(state, revision), Status(state="queued"), n=1, metadata=metadata)
+        return await self.say_queued(StoredState(state, revision), Status(state="queued"), n=1, metadata=metadata)
 
-    async def say_queued(self, known: Stored, status: Status, *, n: int, metadata: dict[str, Any]) -> Stored:
+    async def say_queued(
+        self, known: StoredState, status: Status, *, n: int, metadata: dict[str, Any]
+    ) -> StoredState:
         """Publish event `n` of a job that nobody has claimed. One that is lost is not said again."""
         state = known.state
         event = Event(
@@ -252,7 +256,13 @@ class JobManager:
         await self._ending.announce(owned.state, metadata=owned.metadata)
 
     async def refuse(
-        self, stored: StoredRequest, *, job: str, result: Result, metadata: dict[str, Any], known: Stored | None
+        self,
+        stored: StoredRequest,
+        *,
+        job: str,
+        result: Result,
+        metadata: dict[str, Any],
+        known: StoredState | None,
     ) -> None:
         """End a job that never ran, with `result`; a second request with a known id is dropped instead."""
         if not is_name(stored.lane.tenant):
@@ -317,7 +327,7 @@ class JobManager:
         mine = owned.state
         if found is not None and (found.state.owner, found.state.attempt) != (mine.owner, mine.attempt):
             self.counts["disowned"] += 1
-            owned.scope.stop(Taken(found.state))
+            owned.scope.stop(ClaimedElsewhere(found.state))
 
     def attempt_of(self, tenant: str, job: str) -> int | None:
         """The attempt of a job that was claimed here; None for others."""

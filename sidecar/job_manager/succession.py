@@ -14,7 +14,7 @@ from sidecar.models.codec import decode_event
 from sidecar.models.event import Delta, Event, Status
 from sidecar.models.job import Carried, JobState
 from sidecar.models.result import Attempt, Result, Usage
-from sidecar.ports.bus import Clock, Journal, Publisher, StoredRequest
+from sidecar.ports.bus import Clock, JournalStore, Publisher, StoredRequest
 
 
 class LastCall(NamedTuple):
@@ -27,25 +27,25 @@ class LastCall(NamedTuple):
     elapsed_ms: int
 
 
-class Price(NamedTuple):
+class CallPrice(NamedTuple):
     """What a call is taken to have cost. `cost_usd` is None where no price is known."""
 
     usage: Usage
     cost_usd: float | None
 
 
-Appraise = Callable[[StoredRequest, LastCall], Price]
+Appraise = Callable[[StoredRequest, LastCall], CallPrice]
 RestartsSince = Callable[[float], Awaitable[int]]
 
 
-class Succession:
+class Takeover:
     """Takes jobs over from owners that fell silent. `restarts_since` counts replicas' starts since a time."""
 
     def __init__(
         self,
         *,
         publisher: Publisher,
-        journal: Journal,
+        journal: JournalStore,
         clock: Clock,
         appraise: Appraise,
         restarts_since: RestartsSince,
@@ -121,7 +121,7 @@ def last_call(events: Iterable[Event], *, attempt: int) -> LastCall | None:
     )
 
 
-def with_lost(carried: Carried, call: LastCall, price: Price) -> Carried:
+def with_lost(carried: Carried, call: LastCall, price: CallPrice) -> Carried:
     """What is carried, and a call whose end nobody saw: whether and how far it is billed is not known."""
     entry = Attempt(
         model_id=call.model_id,

@@ -15,7 +15,7 @@ import msgspec
 
 from sidecar.errors import InvalidRequest
 from sidecar.models.base import FieldError
-from sidecar.models.typepath import Place, locate
+from sidecar.models.typepath import TypePlace, locate
 
 _QUOTE_CHARS = 40
 _LIST_ITEMS = 24
@@ -99,7 +99,7 @@ def _not_strict(payload: bytes, complaint: str) -> str:
     return f"the payload is not JSON at line {line}, column {column} (byte {offset}): {what}"
 
 
-def _unknown(place: Place, found: re.Match[str]) -> tuple[str, str]:
+def _unknown(place: TypePlace, found: re.Match[str]) -> tuple[str, str]:
     field, known = found[1], place.fields()
     near = difflib.get_close_matches(field[:64], known, n=1, cutoff=0.6)
     remedy = f"did you mean {near[0]!r}?" if near else f"known here: {_listed(known)}"
@@ -107,48 +107,48 @@ def _unknown(place: Place, found: re.Match[str]) -> tuple[str, str]:
     return f"unknown field {_cut(field)!r}: {remedy}", step
 
 
-def _missing(place: Place, found: re.Match[str]) -> tuple[str, str]:
+def _missing(place: TypePlace, found: re.Match[str]) -> tuple[str, str]:
     field = found[1]
     allowed = place.tags(field)
     remedy = f"give one of {_listed(allowed)}" if allowed else "add it"
     return f"field {field!r} is missing: {remedy}", field
 
 
-def _enum(place: Place, found: re.Match[str]) -> tuple[str, str]:
+def _enum(place: TypePlace, found: re.Match[str]) -> tuple[str, str]:
     return f"{place.name} does not take {_cut(found[1])}: use one of {_listed(place.choices())}", ""
 
 
-def _tag(place: Place, found: re.Match[str]) -> tuple[str, str]:
+def _tag(place: TypePlace, found: re.Match[str]) -> tuple[str, str]:
     return f"{place.name} {_cut(found[1])} is not known: use one of {_listed(place.choices())}", ""
 
 
-def _wrong_type(place: Place, found: re.Match[str]) -> tuple[str, str]:
+def _wrong_type(place: TypePlace, found: re.Match[str]) -> tuple[str, str]:
     return f"{place.name} must be {_kinds(found[1])}, not {_kinds(found[2])}", ""
 
 
-def _type_alone(place: Place, found: re.Match[str]) -> tuple[str, str]:
+def _type_alone(place: TypePlace, found: re.Match[str]) -> tuple[str, str]:
     return f"{place.name} must be {_kinds(found[1])}", ""
 
 
-def _length(place: Place, found: re.Match[str]) -> tuple[str, str]:
+def _length(place: TypePlace, found: re.Match[str]) -> tuple[str, str]:
     unit = {"str": "characters", "array": "entries", "object": "entries"}.get(found[1], "bytes")
     bound = {">=": "at least", "<=": "at most"}[found[2]]
     return f"{place.name} must have {bound} {found[3]} {unit}, not {place.length}", ""
 
 
-def _bound(place: Place, found: re.Match[str]) -> tuple[str, str]:
+def _bound(place: TypePlace, found: re.Match[str]) -> tuple[str, str]:
     return f"{place.name} must be {found[2]} {found[3]}, not {_cut(repr(place.value))}", ""
 
 
-def _pattern(place: Place, found: re.Match[str]) -> tuple[str, str]:
+def _pattern(place: TypePlace, found: re.Match[str]) -> tuple[str, str]:
     return f"{place.name} must be {place.description or 'a match of ' + found[2]}", ""
 
 
-def _says(words: str) -> Callable[[Place, re.Match[str]], tuple[str, str]]:
+def _says(words: str) -> Callable[[TypePlace, re.Match[str]], tuple[str, str]]:
     return lambda place, _: (f"{place.name} {words}", "")
 
 
-_RULES: tuple[tuple[re.Pattern[str], Callable[[Place, re.Match[str]], tuple[str, str]]], ...] = (
+_RULES: tuple[tuple[re.Pattern[str], Callable[[TypePlace, re.Match[str]], tuple[str, str]]], ...] = (
     (re.compile(r"(?s)Object contains unknown field `(.*)`\Z"), _unknown),
     (re.compile(r"Object missing required field `(.*)`\Z"), _missing),
     (re.compile(r"(?s)Invalid enum value (.*)\Z"), _enum),

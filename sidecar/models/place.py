@@ -10,15 +10,15 @@ from sidecar.models.shown import shown
 log = logging.getLogger(__name__)
 
 
-class Place(msgspec.Struct, frozen=True):
+class EventPosition(msgspec.Struct, frozen=True):
     attempt: int
     n: int
 
 
-_decode = msgspec.json.Decoder(Place).decode
+_decode = msgspec.json.Decoder(EventPosition).decode
 
 
-def place_of(payload: bytes, *, subject: str) -> Place | None:
+def place_of(payload: bytes, *, subject: str) -> EventPosition | None:
     """The place of a stored event; None, with a warning, for what somebody else put at `subject`."""
     try:
         return _decode(payload)

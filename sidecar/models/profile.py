@@ -21,7 +21,7 @@ class Price(Open, frozen=True, kw_only=True):
     above_tokens: int = 0
 
 
-class Limits(Open, frozen=True, kw_only=True):
+class QuotaLimits(Open, frozen=True, kw_only=True):
     """A pool's quota. None: not known, to be learned (tokens, requests) or not limited (concurrency)."""
 
     tokens_per_minute: int | None = None
@@ -59,7 +59,7 @@ class Route(Open, frozen=True, kw_only=True):
 
     region: str
     invoke_id: str
-    limits: Limits = Limits()
+    limits: QuotaLimits = QuotaLimits()
     price_factor: float = 1.0
 
     @property

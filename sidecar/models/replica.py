@@ -22,7 +22,7 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
     """Base of these messages: open for unknown fields, small on the wire."""
 
 
-class Wish(Wire, frozen=True):
+class NextCallRequest(Wire, frozen=True):
     """The next model call of a running job, as asked for by its operation `number`."""
 
     number: int
@@ -46,7 +46,7 @@ class Outcome(Wire, frozen=True):
 ENDED = Outcome()
 
 
-class Held(Wire, frozen=True):
+class HeldJob(Wire, frozen=True):
     """A job in a worker's hands. `attempt` is 0 before the claim; `number` counts the job's operations so far.
 
     `is_open`: the debit of its last call is open. `holds_slot`: it is not resting. `wish`: the call it waits for.
@@ -66,7 +66,7 @@ class Held(Wire, frozen=True):
     number: int = 0
     is_open: bool = True
     holds_slot: bool = True
-    wish: Wish | None = None
+    wish: NextCallRequest | None = None
 
 
 class Heartbeat(Wire, frozen=True):
@@ -87,7 +87,7 @@ class Heartbeat(Wire, frozen=True):
     term: int = 0
     part: int = 1
     parts: int = 1
-    jobs: tuple[Held, ...] = ()
+    jobs: tuple[HeldJob, ...] = ()
 
 
 class Rollcall(Wire, frozen=True):
@@ -97,7 +97,7 @@ class Rollcall(Wire, frozen=True):
     term: int
 
 
-class Offer(Wire, frozen=True):
+class GrantOffer(Wire, frozen=True):
     """A grant on its way to a worker. `attempt`: the job's last attempt that the scheduler knows of.
 
     `known` and `revision` are the job's document, where the scheduler has written one.
@@ -120,7 +120,7 @@ class Offer(Wire, frozen=True):
     revision: int = 0
 
 
-class OfferReply(Wire, frozen=True):
+class GrantReply(Wire, frozen=True):
     """`beat` is the number of the worker's last heartbeat before it took the job."""
 
     is_taken: bool
@@ -128,7 +128,7 @@ class OfferReply(Wire, frozen=True):
     beat: int = 0
 
 
-class Op(Wire, frozen=True):
+class ReservationOp(Wire, frozen=True):
     """Something that a running job tells the scheduler; which fields count depends on `kind`.
 
     `number` counts from 1 within a job's grant: one that is not above the last is a repetition.
@@ -138,7 +138,7 @@ class Op(Wire, frozen=True):
     number: int
     kind: OpKind
     keeps_slot: bool = False
-    wish: Wish | None = None
+    wish: NextCallRequest | None = None
     throttle: Literal["quota", "region", "daily", "not_ready"] | None = None
     retry_after: float | None = None
     usage: Usage | None = None
@@ -150,14 +150,14 @@ class Ops(Wire, frozen=True):
     """Operations of one worker, in order. The reply says that they were taken."""
 
     member: str
-    ops: tuple[Op, ...]
+    ops: tuple[ReservationOp, ...]
 
 
 class OpsReply(Wire, frozen=True):
     is_leader: bool
 
 
-class Turn(Wire, frozen=True):
+class NextCallGrant(Wire, frozen=True):
     """The scheduler's answer to a wish: the pool, or why there is none."""
 
     seq: int
@@ -166,7 +166,7 @@ class Turn(Wire, frozen=True):
     error: ErrorInfo | None = None
 
 
-class Disowned(Wire, frozen=True):
+class OwnershipDoubt(Wire, frozen=True):
     """The scheduler believes that the job is another's: look at its document."""
 
     tenant: str

@@ -28,7 +28,7 @@ _KIND_TYPES: tuple[tuple[type[Any] | tuple[type[Any], ...], tuple[type[inspect.T
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TypePlace:
     """A place in a message: `node` is its type, `parent` the type it stands in, `value` what was sent."""
 
     path: str
@@ -61,7 +61,7 @@ class Place:
         return literals or [str(s.tag) for s in _structs(self.parent, None) if s.tag is not None]
 
 
-def locate(kind: Any, value: Any, dotted: str) -> Place:
+def locate(kind: Any, value: Any, dotted: str) -> TypePlace:
     """The place that the decoder's path `dotted` names in a message of type `kind`."""
     node: inspect.Type | None = _type_info(kind)
     parent: inspect.Type | None = None
@@ -78,7 +78,7 @@ def locate(kind: Any, value: Any, dotted: str) -> Place:
         description = _description(node)
         if node is None:
             break
-    return Place(path=path, name=name, node=node, parent=parent, value=value, description=description)
+    return TypePlace(path=path, name=name, node=node, parent=parent, value=value, description=description)
 
 
 _type_info = cache(inspect.type_info)

@@ -65,7 +65,7 @@ class StoredRequest(NamedTuple):
     stored_at: float
 
 
-class Backlog(NamedTuple):
+class LaneCounts(NamedTuple):
     """The truth about what waits: messages a lane, and the stream's last sequence when it was read."""
 
     counts: Mapping[Lane, int]
@@ -79,7 +79,7 @@ class Intake(Protocol):
         """Call `on_doorbell` for each request stored from now on, until the connection is closed."""
         ...
 
-    async def backlog(self) -> Backlog: ...
+    async def backlog(self) -> LaneCounts: ...
 
     async def last_seq(self) -> int: ...
 
@@ -103,7 +103,7 @@ class Intake(Protocol):
         ...
 
 
-class Stored(NamedTuple):
+class StoredState(NamedTuple):
     """A state document and its revision (the stream sequence it was stored at)."""
 
     state: JobState
@@ -113,7 +113,7 @@ class Stored(NamedTuple):
 class JobStore(Protocol):
     """State documents, and the marks of cancellation that lie beside them."""
 
-    async def get(self, tenant: str, job: str) -> Stored | None:
+    async def get(self, tenant: str, job: str) -> StoredState | None:
         """Reads what was just written, also at R3."""
         ...
 
@@ -129,7 +129,7 @@ class JobStore(Protocol):
         self, tenant: str, *, state: State | None = None, limit: int = 100, cursor: str | None = None
     ) -> JobsPage: ...
 
-    async def history(self, tenant: str, job: str) -> Sequence[Stored]:
+    async def history(self, tenant: str, job: str) -> Sequence[StoredState]:
         """Every document of a job that is still there, oldest first. For looking back, not for deciding."""
         ...
 
@@ -173,7 +173,7 @@ class Publisher(Protocol):
         ...
 
 
-class Journal(Protocol):
+class JournalStore(Protocol):
     """Steps of jobs with tools: beside the job's state document, in the same stream, fenced by its revision."""
 
     async def append(self, tenant: str, job: str, step: bytes, *, fence: int, keep_s: int) -> None:

@@ -10,10 +10,10 @@ import msgspec
 
 from sidecar.config.settings import TenantPolicy
 from sidecar.errors import Permanent, Temporary
-from sidecar.models.profile import Limits
+from sidecar.models.profile import QuotaLimits
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class AdmissionQuery(msgspec.Struct, frozen=True, kw_only=True):
     """What a job asks for. Tokens are estimates; `max_tokens` is the bound of one answer.
 
     `pools` are the quota pools it may run on. `deadline` and `now` are seconds since 1970. `queued` counts the
@@ -24,14 +24,14 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str
     input_tokens: int
     max_tokens: int
-    pools: Mapping[str, Limits]
+    pools: Mapping[str, QuotaLimits]
     queued: int
     now: float
     deadline: float | None = None
     wait_s: float | None = None
 
 
-def admit(asked: Asked, *, policy: TenantPolicy) -> None:
+def admit(asked: AdmissionQuery, *, policy: TenantPolicy) -> None:
     """Raise the first reason why the job can't be queued: Permanent, or Temporary for a full queue."""
     check_tenant(asked.tenant, policy=policy)
     check_deadline(asked)
@@ -48,7 +48,7 @@ def check_tenant(tenant: str, *, policy: TenantPolicy) -> None:
         )
 
 
-def check_queue(asked: Asked, *, policy: TenantPolicy) -> None:
+def check_queue(asked: AdmissionQuery, *, policy: TenantPolicy) -> None:
     """Raise `queue_full` where the lane holds as many jobs as the tenant may have."""
     if asked.queued >= policy.max_queue:
         raise queue_full(asked.tenant, queued=asked.queued, max_queue=policy.max_queue)
@@ -64,7 +64,7 @@ def queue_full(tenant: str, *, queued: int, max_queue: int) -> Temporary:
     )
 
 
-def check_size(asked: Asked, *, policy: TenantPolicy) -> None:
+def check_size(asked: AdmissionQuery, *, policy: TenantPolicy) -> None:
     """Raise `quota_exceeded` for a job that could never start: larger than a minute's quota everywhere."""
     needed = asked.input_tokens + asked.max_tokens
     quotas = {pool: limits.tokens_per_minute for pool, limits in asked.pools.items()}
@@ -90,7 +90,7 @@ def check_size(asked: Asked, *, policy: TenantPolicy) -> None:
         )
 
 
-def check_deadline(asked: Asked) -> None:
+def check_deadline(asked: AdmissionQuery) -> None:
     """Raise `deadline_exceeded` for a deadline that has passed, or that the lane's own backlog will overshoot."""
     if asked.deadline is None:
         return

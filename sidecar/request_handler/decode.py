@@ -12,7 +12,7 @@ from sidecar.models.subjects import HEADER_JOB_ID, check_job_id, is_name
 from sidecar.ports.bus import StoredRequest
 
 
-class Opened(msgspec.Struct, frozen=True, weakref=True):
+class DecodedRequest(msgspec.Struct, frozen=True, weakref=True):
     """A request that was read. `job` always stands, so that a refusal can be said, too."""
 
     stored: StoredRequest
@@ -37,16 +37,16 @@ def job_of(stored: StoredRequest) -> tuple[str, InvalidRequest | None]:
     return derived, InvalidRequest(f"header {HEADER_JOB_ID} is {given[:80]!r}: {problem}", path=HEADER_JOB_ID)
 
 
-def open_request(stored: StoredRequest) -> Opened:
+def open_request(stored: StoredRequest) -> DecodedRequest:
     """Read a stored message. Whatever it is, the answer says which job it stands for."""
     job, refusal = job_of(stored)
     refusal = refusal or _subject_refusal(stored)
     if refusal is not None:
-        return Opened(stored, job, None, refusal)
+        return DecodedRequest(stored, job, None, refusal)
     try:
-        return Opened(stored, job, decode_request(stored.payload))
+        return DecodedRequest(stored, job, decode_request(stored.payload))
     except InvalidRequest as e:
-        return Opened(stored, job, None, e)
+        return DecodedRequest(stored, job, None, e)
 
 
 def _subject_refusal(stored: StoredRequest) -> InvalidRequest | None:

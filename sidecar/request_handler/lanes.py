@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from sidecar.ports.bus import Backlog, Doorbell, Lane
+from sidecar.ports.bus import Doorbell, Lane, LaneCounts
 
 
 class LaneIndex:
@@ -97,7 +97,7 @@ class Index:
     def is_tracked(self, seq: int) -> bool:
         return seq in self._tracked
 
-    def reconcile(self, backlog: Backlog) -> Iterator[LaneIndex]:
+    def reconcile(self, backlog: LaneCounts) -> Iterator[LaneIndex]:
         """The lanes to read, by what the stream really holds.
 
         A lane that holds more than what is in memory, though nothing is known to stand behind, has a hole: a

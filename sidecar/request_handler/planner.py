@@ -7,8 +7,8 @@ from collections.abc import Callable
 import msgspec
 
 from sidecar.config.settings import BedrockSettings, JobsSettings, Policy, TenantPolicy
-from sidecar.conversation.tool_selection import Toolbox, specs
-from sidecar.conversation.tool_turn import Offered
+from sidecar.conversation.tool_selection import ToolSelection, specs
+from sidecar.conversation.tool_turn import OfferedTool
 from sidecar.conversation.usage import dearest_factor
 from sidecar.coordinator.service import Coordinator, Selection
 from sidecar.coordinator.token_estimate import request_tokens
@@ -19,12 +19,12 @@ from sidecar.models.profile import Candidate
 from sidecar.models.request import InlineTool, JobRequest, Params
 from sidecar.ports.bus import Clock, Lane
 from sidecar.request_handler import admission
-from sidecar.request_handler.admission import Asked
+from sidecar.request_handler.admission import AdmissionQuery
 from sidecar.request_handler.classification import classify
-from sidecar.request_handler.decode import Opened
+from sidecar.request_handler.decode import DecodedRequest
 from sidecar.scheduler.tickets import Ticket
 
-_Remembered = tuple[Selection, int, "weakref.ref[Opened]"]
+_Remembered = tuple[Selection, int, "weakref.ref[DecodedRequest]"]
 
 MOST_REMEMBERED = 20_000
 MOST_SPILL_PRICE = 2.0
@@ -33,7 +33,7 @@ OLD_S = 30.0
 CLIENT_GRACE_S = 1.0
 
 
-class Asker:
+class Planner:
     """Turns requests into tickets for the scheduler and calls for the models."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Asker:
         policy: Callable[[], Policy],
         queued: Callable[[Lane], int],
         on_budget: Callable[[str], None],
-        toolbox: Toolbox,
+        toolbox: ToolSelection,
     ) -> None:
         """`policy` is asked each time, so that a reload holds at once; `queued` counts a lane's jobs,
         the one that is being asked about included.
@@ -64,7 +64,7 @@ class Asker:
         self._aliases: dict[str, str | None] = {}
         self._selections: OrderedDict[int, _Remembered] = OrderedDict()
 
-    def ticket(self, opened: Opened) -> Ticket:
+    def ticket(self, opened: DecodedRequest) -> Ticket:
         """Raises SidecarError with the refusal of a job that cannot run."""
         request, stored = _request_of(opened), opened.stored
         name, job_class = stored.lane
@@ -75,7 +75,7 @@ class Asker:
         tools = self._tools(opened, request) if request.tools else ()
         selection, tokens = self._select(opened, request, tenant, tools)
         max_tokens = self._max_tokens(request, tenant)
-        asked = Asked(
+        asked = AdmissionQuery(
             tenant=name,
             input_tokens=tokens,
             max_tokens=max_tokens,
@@ -101,7 +101,7 @@ class Asker:
             price_factor=dearest_factor(request),
         )
 
-    def _remember(self, opened: Opened, selection: Selection, tokens: int) -> None:
+    def _remember(self, opened: DecodedRequest, selection: Selection, tokens: int) -> None:
         """For the call, as long as the request is in memory: one that runs on another replica is dropped."""
         seq = opened.stored.seq
         read = weakref.ref(opened, lambda _: self._selections.pop(seq, None))
@@ -109,7 +109,7 @@ class Asker:
         if len(self._selections) > MOST_REMEMBERED:
             self._selections.popitem(last=False)
 
-    def _tools(self, opened: Opened, request: JobRequest) -> tuple[Offered, ...]:
+    def _tools(self, opened: DecodedRequest, request: JobRequest) -> tuple[OfferedTool, ...]:
         """The tools that the sidecar is to run. Of an old request it is left to the job itself to look for them:
         it may have begun with one that has gone since, or have outlived an outage that providers come back from.
         """
@@ -131,7 +131,9 @@ class Asker:
             self._aliases[pool] = profile.alias if profile else None
         return self._aliases[pool]
 
-    def call(self, opened: Opened, *, pool: str, deadline: float, facts: RunFacts) -> tuple[ModelCall, Selection]:
+    def call(
+        self, opened: DecodedRequest, *, pool: str, deadline: float, facts: RunFacts
+    ) -> tuple[ModelCall, Selection]:
         """The model call of a granted job, for the candidate of the granted pool; `aiming` bounds it later."""
         request, lane = _request_of(opened), opened.stored.lane
         tenant = self._policy().tenant(lane.tenant)
@@ -156,7 +158,7 @@ class Asker:
         return call, selection
 
     def _select(
-        self, opened: Opened, request: JobRequest, tenant: TenantPolicy, tools: tuple[Offered, ...]
+        self, opened: DecodedRequest, request: JobRequest, tenant: TenantPolicy, tools: tuple[OfferedTool, ...]
     ) -> tuple[Selection, int]:
         tokens = request_tokens(request, tools=specs(tools))
         selection = self._coordinator.candidates(
@@ -190,7 +192,7 @@ class Asker:
         )
 
 
-def _request_of(opened: Opened) -> JobRequest:
+def _request_of(opened: DecodedRequest) -> JobRequest:
     if opened.request is None:
         raise SidecarError(f"job {opened.job} has no request")
     return opened.request

@@ -9,7 +9,7 @@ from sidecar.errors import BusUnavailable, JobCancelled, SidecarError
 from sidecar.models.shown import shown
 from sidecar.ports.bus import Clock, Doorbell, Intake, Lane, StoredRequest
 from sidecar.request_handler.admission import queue_full
-from sidecar.request_handler.decode import Opened, open_request
+from sidecar.request_handler.decode import DecodedRequest, open_request
 from sidecar.request_handler.lanes import Index, LaneIndex
 from sidecar.runtime.lifecycle import Tasks
 from sidecar.scheduler.schedule import Scheduler
@@ -37,8 +37,8 @@ async def fetch(intake: Intake, seq: int, *, clock: Clock) -> StoredRequest | No
             delay_s = min(delay_s * 2, LONGEST_DELAY_S)
 
 
-Admit = Callable[[Opened], Ticket]
-Refuse = Callable[[Opened, SidecarError], Awaitable[None]]
+Admit = Callable[[DecodedRequest], Ticket]
+Refuse = Callable[[DecodedRequest, SidecarError], Awaitable[None]]
 
 
 class Reader:
@@ -72,7 +72,7 @@ class Reader:
         self._is_marked = is_marked
         self._max_queue = max_queue
         self._index = Index()
-        self._opened: OrderedDict[int, Opened] = OrderedDict()
+        self._opened: OrderedDict[int, DecodedRequest] = OrderedDict()
         self._cached_bytes = 0
         self._known: dict[tuple[str, str], int] = {}
         self._fills = asyncio.Semaphore(FILLS_AT_ONCE)
@@ -108,7 +108,7 @@ class Reader:
         finally:
             self._turning_away -= 1
 
-    def _judge_excess(self, lane: LaneIndex, stored: StoredRequest) -> tuple[Opened, SidecarError] | None:
+    def _judge_excess(self, lane: LaneIndex, stored: StoredRequest) -> tuple[DecodedRequest, SidecarError] | None:
         most = self._max_queue(lane.lane)
         if lane.stored <= most:
             self._index.let_in(lane, stored.seq)
@@ -153,15 +153,15 @@ class Reader:
         self._drop(ticket.seq)
         self._fill(self._index.lane(ticket.lane))
 
-    def peek(self, ticket: Ticket) -> Opened | None:
+    def peek(self, ticket: Ticket) -> DecodedRequest | None:
         """The request of a waiting ticket, if it is in memory."""
         return self._opened.get(ticket.seq)
 
-    def take(self, ticket: Ticket) -> Opened | None:
+    def take(self, ticket: Ticket) -> DecodedRequest | None:
         """The request of a ticket that waits no more, if it is in memory; it is not kept any longer."""
         return self._drop(ticket.seq)
 
-    async def open(self, ticket: Ticket) -> Opened | None:
+    async def open(self, ticket: Ticket) -> DecodedRequest | None:
         """The request of a ticket, from memory or from the stream; None when it is gone."""
         opened = self._drop(ticket.seq)
         if opened is None:
@@ -215,7 +215,7 @@ class Reader:
         if refused:
             await asyncio.gather(*(self._end_refused(opened, error) for opened, error in refused))
 
-    def _take(self, lane: LaneIndex, stored: StoredRequest) -> tuple[Opened, SidecarError] | None:
+    def _take(self, lane: LaneIndex, stored: StoredRequest) -> tuple[DecodedRequest, SidecarError] | None:
         """Queue one request. What is refused is handed back with the reason."""
         if not self._index.track(lane, stored.seq):
             return None
@@ -240,7 +240,7 @@ class Reader:
         self.unrecorded.append(ticket)
         return None
 
-    async def _end_refused(self, opened: Opened, error: SidecarError) -> None:
+    async def _end_refused(self, opened: DecodedRequest, error: SidecarError) -> None:
         try:
             if (opened.stored.lane.tenant, opened.job) in self._known:
                 # A second request with the id of one that was queued must not end that one.
@@ -253,14 +253,14 @@ class Reader:
         finally:
             self._index.forget(opened.stored.seq)
 
-    def _keep(self, opened: Opened) -> None:
+    def _keep(self, opened: DecodedRequest) -> None:
         """Remember the request until it runs; past the bound the newest go, and are read again in time."""
         self._opened[opened.stored.seq] = opened
         self._cached_bytes += len(opened.stored.payload)
         while self._cached_bytes > MOST_CACHED_BYTES:
             self._drop(next(reversed(self._opened)))
 
-    def _drop(self, seq: int) -> Opened | None:
+    def _drop(self, seq: int) -> DecodedRequest | None:
         opened = self._opened.pop(seq, None)
         if opened is not None:
             self._cached_bytes -= len(opened.stored.payload)

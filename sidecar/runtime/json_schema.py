@@ -13,7 +13,7 @@ LONGEST_PROBLEM = 500
 MOST_UNFOLDED = 20_000
 
 
-class Misfit(NamedTuple):
+class SchemaMismatch(NamedTuple):
     """Where a value breaks its schema. `path` is the value's (`items[0].id`; empty: its root), `rule` the schema's
     (`properties.items.items.type`).
     """
@@ -39,12 +39,12 @@ def schema_problem(schema: bytes) -> str | None:
     return None
 
 
-def misfit(schema: bytes, value: Any) -> Misfit | None:
+def misfit(schema: bytes, value: Any) -> SchemaMismatch | None:
     """The first place where `value` breaks the schema. Raises ValueError for a schema that is none."""
     error = next(validator(schema).iter_errors(value), None)
     if error is None:
         return None
-    return Misfit(dotted(error.instance_path), dotted(error.schema_path), error.message)
+    return SchemaMismatch(dotted(error.instance_path), dotted(error.schema_path), error.message)
 
 
 def dotted(path: list[str | int]) -> str:

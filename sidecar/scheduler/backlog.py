@@ -13,7 +13,7 @@ from sidecar.ports.bus import Lane
 from sidecar.scheduler.caps import Tenant
 from sidecar.scheduler.fair_share import FairShare, Flow, Pools, Queue
 from sidecar.scheduler.ledger import Ledger
-from sidecar.scheduler.tickets import Dropped, Ticket
+from sidecar.scheduler.tickets import DroppedTicket, Ticket
 
 CREDIT_S = 2.0
 GROWN_WINDOW = 64
@@ -45,7 +45,7 @@ class Backlog:
         self.size = size
         self.lanes: dict[Lane, LaneState] = {}
         self.queued = 0
-        self.dropped: list[Dropped] = []
+        self.dropped: list[DroppedTicket] = []
         self._sets: dict[tuple[str, ...], Pools] = {}
         self.delayed: list[tuple[float, int, Ticket]] = []
         self.deadlines: list[tuple[float, int, Ticket]] = []
@@ -242,7 +242,7 @@ class Backlog:
                 self.drop(ticket, "deadline_exceeded")
 
     def drop(self, ticket: Ticket, code: ErrorCode, error: SidecarError | None = None) -> None:
-        self.dropped.append(Dropped(ticket, code, error))
+        self.dropped.append(DroppedTicket(ticket, code, error))
 
     def next_wake(self, *, epoch_offset: float) -> float:
         """Monotonic seconds of the next delayed retry or deadline."""

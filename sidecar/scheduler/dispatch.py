@@ -15,7 +15,7 @@ from sidecar.scheduler.fair_share import FairShare, Flow, Line, Share
 from sidecar.scheduler.ledger import Ledger
 from sidecar.scheduler.quota import Pool
 from sidecar.scheduler.tenants import refusal
-from sidecar.scheduler.tickets import Denied, Grant, Ticket
+from sidecar.scheduler.tickets import DeniedCall, Grant, Ticket
 from sidecar.scheduler.turns import Turns
 
 
@@ -32,7 +32,7 @@ class Dispatch:
         self.ledger = ledger
         self.held: dict[str, float] = {}
         self.wakes: list[tuple[float, int, Tenant]] = []
-        self.denied: list[Denied] = []
+        self.denied: list[DeniedCall] = []
         self._numbers = count()
 
     def next(self, now: float) -> Grant | None:
@@ -102,7 +102,7 @@ class Dispatch:
                 continue
             if turn.flow.tenant.budget is not None and (error := self.unpayable(turn.ticket, turn.flow.tenant)):
                 self.turns.remove(share, key, turn)
-                self.denied.append(Denied(turn.previous, error))
+                self.denied.append(DeniedCall(turn.previous, error))
                 continue
             pool = self._choose(turn.flow, turn.ticket, held, now)
             if pool is None and not self.is_runnable(turn.ticket):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from math import inf
 
-from sidecar.models.profile import Limits
+from sidecar.models.profile import QuotaLimits
 from sidecar.scheduler.caps import Tenant
 from sidecar.scheduler.fair_share import FairShare, Flow
 from sidecar.scheduler.quota import SETUP_TOKENS, Pool
@@ -21,7 +21,7 @@ class Ledger:
         share: FairShare,
         *,
         caps: Callable[[str], TenantCaps],
-        limits: Callable[[str], Limits],
+        limits: Callable[[str], QuotaLimits],
         epoch_offset: float,
         price: Price = lambda pool, input_tokens, max_tokens: 0.0,
     ) -> None:

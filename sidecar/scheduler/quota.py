@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from math import inf
 from typing import Any, Literal
 
-from sidecar.models.profile import Limits
+from sidecar.models.profile import QuotaLimits
 
 UTILISATION = 0.98
 BURST_S = 15.0
@@ -141,7 +141,7 @@ class Pool:
     prices: tuple[float, float, float]
     """What a token, a request and a second in a slot cost, in pool-seconds."""
 
-    def __init__(self, key: str, limits: Limits, *, now: float, epoch: float = 0.0) -> None:
+    def __init__(self, key: str, limits: QuotaLimits, *, now: float, epoch: float = 0.0) -> None:
         self.key = key
         self.slots = 1
         self.is_learning = False
@@ -172,7 +172,7 @@ class Pool:
         self.set_limits(limits, now=now)
         self.tokens.level = self.tokens.cap
 
-    def set_limits(self, limits: Limits, *, now: float) -> None:
+    def set_limits(self, limits: QuotaLimits, *, now: float) -> None:
         """Take new limits; what is reserved stays reserved."""
         self.limits = limits
         self.burndown = limits.burndown

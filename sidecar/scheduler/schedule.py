@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from sidecar.errors import Permanent
-from sidecar.models.profile import Limits
+from sidecar.models.profile import QuotaLimits
 from sidecar.models.result import Usage
 from sidecar.ports.bus import Lane
 from sidecar.scheduler import checkpoint, wait_estimate
@@ -24,8 +24,8 @@ from sidecar.scheduler.ledger import Ledger
 from sidecar.scheduler.meter import Meter
 from sidecar.scheduler.quota import Throttle
 from sidecar.scheduler.tenants import Price
-from sidecar.scheduler.tickets import Blocked, Denied, Dropped, Grant, TenantCaps, Ticket
-from sidecar.scheduler.turns import Turn, Turns
+from sidecar.scheduler.tickets import DeniedCall, DroppedTicket, Grant, TenantCaps, Ticket, WaitReason
+from sidecar.scheduler.turns import NextCall, Turns
 
 
 class Scheduler:
@@ -37,7 +37,7 @@ class Scheduler:
         classes: Mapping[str, float],
         slots: int,
         tenants: Callable[[str], TenantCaps] = lambda name: TenantCaps(),
-        limits: Callable[[str], Limits] = lambda pool: Limits(),
+        limits: Callable[[str], QuotaLimits] = lambda pool: QuotaLimits(),
         price: Price = lambda pool, input_tokens, max_tokens: 0.0,
         meter: Meter | None = None,
         interactive_reserve: float = 0.05,
@@ -71,7 +71,7 @@ class Scheduler:
         *,
         classes: Mapping[str, float],
         tenants: Callable[[str], TenantCaps],
-        limits: Callable[[str], Limits],
+        limits: Callable[[str], QuotaLimits],
         now: float,
     ) -> None:
         """Take new weights, caps and quotas while running. What was charged stays charged. O(lanes)."""
@@ -116,13 +116,13 @@ class Scheduler:
         else:
             self.backlog.push(ticket, is_retry=True, credit=None)
 
-    def take_dropped(self, *, now: float) -> list[Dropped]:
+    def take_dropped(self, *, now: float) -> list[DroppedTicket]:
         """Tickets that left without running since the last call: deadline passed, or no pool can hold them."""
         self.backlog.expire(now + self.ledger.epoch_offset)
         dropped, self.backlog.dropped = self.backlog.dropped, []
         return dropped
 
-    def take_denied(self) -> list[Denied]:
+    def take_denied(self) -> list[DeniedCall]:
         """Later turns that can't be made any more since the last call: the tenant's money of the day is spent."""
         denied, self.dispatch.denied = self.dispatch.denied, []
         return denied
@@ -233,7 +233,7 @@ class Scheduler:
         if (error := self.dispatch.unpayable(ticket, flow.tenant)) is not None:
             raise error
         self.turns.add(
-            Turn(grant, ticket, flow), pools=self.backlog.pool_set(pools), needs_slot=not grant.holds_slot
+            NextCall(grant, ticket, flow), pools=self.backlog.pool_set(pools), needs_slot=not grant.holds_slot
         )
 
     def switch(self, grant: Grant, *, pools: tuple[str, ...], now: float) -> bool:
@@ -270,7 +270,7 @@ class Scheduler:
             soonest = min(soonest, now + self.ledger.pool(key).wait_s(need, now=now))
         return None if soonest == inf else max(soonest, now)
 
-    def blocked(self, lane: Lane, *, now: float) -> Blocked | None:
+    def blocked(self, lane: Lane, *, now: float) -> WaitReason | None:
         """Why nothing of a lane runs further; None when it has nothing queued or is simply not next."""
         return wait_estimate.blocked(
             lane, backlog=self.backlog, ledger=self.ledger, held=self.dispatch.held, now=now

@@ -70,7 +70,7 @@ class TenantCaps(NamedTuple):
     budget_usd_per_day: float | None = None
 
 
-class Dropped(NamedTuple):
+class DroppedTicket(NamedTuple):
     """A queued job that can't run any more; the caller ends it with `error`, or where that is None with `code`."""
 
     ticket: Ticket
@@ -78,14 +78,14 @@ class Dropped(NamedTuple):
     error: SidecarError | None = None
 
 
-class Denied(NamedTuple):
+class DeniedCall(NamedTuple):
     """A running job's next call that can't be made any more. `previous` is the grant of its last call."""
 
     previous: Grant
     error: SidecarError
 
 
-class Blocked(NamedTuple):
+class WaitReason(NamedTuple):
     """Why a lane's head does not run. `estimate_s` is None where nothing honest can be said."""
 
     reason: BlockedBy

@@ -11,7 +11,7 @@ from sidecar.scheduler.tickets import Grant, Ticket
 TurnKey = tuple[Pools, bool]
 
 
-class Turn:
+class NextCall:
     """A running job's next model call. It waits for quota, and for a slot where it gave its own back."""
 
     __slots__ = ("flow", "previous", "ticket")
@@ -31,10 +31,10 @@ class Turns:
     def __init__(self, share: FairShare) -> None:
         self.share = share
         self.count = 0
-        self._heaps: dict[Share, dict[TurnKey, list[tuple[float, int, Turn]]]] = {}
+        self._heaps: dict[Share, dict[TurnKey, list[tuple[float, int, NextCall]]]] = {}
         self._numbers = count()
 
-    def add(self, turn: Turn, *, pools: Pools, needs_slot: bool) -> None:
+    def add(self, turn: NextCall, *, pools: Pools, needs_slot: bool) -> None:
         heaps = self._heaps.setdefault(turn.flow.share, {})
         heappush(heaps.setdefault((pools, needs_slot), []), (turn.flow.vt, next(self._numbers), turn))
         self.count += 1
@@ -44,11 +44,11 @@ class Turns:
         """The heaps of a class whose turns could go on as far as slots are concerned."""
         return [key for key in self._heaps.get(share, ()) if has_slot or not key[1]]
 
-    def head(self, share: Share, key: TurnKey, *, is_due: Callable[[Ticket, Tenant], bool]) -> Turn | None:
+    def head(self, share: Share, key: TurnKey, *, is_due: Callable[[Ticket, Tenant], bool]) -> NextCall | None:
         """The next turn of a heap, without those whose tenant may have no further slot now or that are not due."""
         heap = self._heaps[share][key]
 
-        def may_go(turn: Turn) -> bool:
+        def may_go(turn: NextCall) -> bool:
             tenant: Tenant = turn.flow.tenant
             if key[1] and not tenant.has_slot:
                 return False
@@ -58,7 +58,7 @@ class Turns:
             return heap[0][2]
         return next((turn for _, _, turn in sorted(heap) if may_go(turn)), None)
 
-    def remove(self, share: Share, key: TurnKey, turn: Turn) -> None:
+    def remove(self, share: Share, key: TurnKey, turn: NextCall) -> None:
         """Take a turn out. O(log n) for a head."""
         heap = self._heaps[share][key]
         if heap[0][2] is turn:

@@ -8,24 +8,24 @@ from sidecar.ports.bus import Lane
 from sidecar.scheduler.backlog import Backlog, LaneState
 from sidecar.scheduler.fair_share import Queue, Share
 from sidecar.scheduler.ledger import Ledger
-from sidecar.scheduler.tickets import Blocked, Ticket
+from sidecar.scheduler.tickets import Ticket, WaitReason
 
 
 def blocked(
     lane: Lane, *, backlog: Backlog, ledger: Ledger, held: Mapping[str, float], now: float
-) -> Blocked | None:
+) -> WaitReason | None:
     """Why nothing of a lane runs further. An estimate is given to the head of a line only."""
     state = backlog.lanes.get(lane)
     if state is None or not state.queued:
         return None
     if any(flow.is_parked for flow in state.flows.values()):
         wakes_at = state.tenant.wakes_at
-        return Blocked("tenant", None if wakes_at == inf else max(wakes_at - now, 0.0))
+        return WaitReason("tenant", None if wakes_at == inf else max(wakes_at - now, 0.0))
     if not ledger.has_slot(lane.job_class):
-        return Blocked("slot")
+        return WaitReason("slot")
     waiting = [queue for flow in state.flows.values() for queue in flow.queues if queue.items]
     if all(key in held for queue in waiting for key in queue.line.pools):
-        return Blocked("quota", _quota_wait_s(waiting, ledger=ledger, held=held, now=now))
+        return WaitReason("quota", _quota_wait_s(waiting, ledger=ledger, held=held, now=now))
     return None
 
 

@@ -20,7 +20,7 @@ class Label(NamedTuple):
     model: str
 
 
-class Called(NamedTuple):
+class CallLabel(NamedTuple):
     """A kind of call. `outcome` is ok, cancelled, or the code of the error."""
 
     model_id: str
@@ -41,7 +41,7 @@ class Histogram:
         self.sum_s += seconds
 
 
-class Tally:
+class Counters:
     """Ended jobs by tenant, model and outcome. Tenants past the 200th are counted together: labels stay few."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Tally:
         self.cost_usd: Counter[Label] = Counter()
         self.tokens: Counter[tuple[Label, str]] = Counter()
         self.errors: Counter[str] = Counter()
-        self.calls: Counter[Called] = Counter()
+        self.calls: Counter[CallLabel] = Counter()
         self.waits: dict[str, Histogram] = {}
         self.first_token = Histogram(FIRST_TOKEN_BUCKETS_S)
         self.duration = Histogram(DURATION_BUCKETS_S)
@@ -73,7 +73,7 @@ class Tally:
         if result.error is not None:
             self.errors[result.error.code] += 1
         for call in result.attempts:
-            self.calls[Called(call.model_id, call.region, call.error.code if call.error else call.outcome)] += 1
+            self.calls[CallLabel(call.model_id, call.region, call.error.code if call.error else call.outcome)] += 1
         self._observe(result, job_class)
 
     def _observe(self, result: Result, job_class: str) -> None:

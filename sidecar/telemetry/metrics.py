@@ -9,7 +9,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from sidecar.models.stats import Stats
-from sidecar.telemetry.counters import OTHERS, Histogram, Tally
+from sidecar.telemetry.counters import OTHERS, Counters, Histogram
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -18,7 +18,7 @@ class Scrape(NamedTuple):
     """All that one answer is made of. `lag_s`: how late the event loop was, at its worst since the last scrape."""
 
     stats: Stats
-    tally: Tally
+    tally: Counters
     lag_s: float
     is_degraded: bool
     is_policy_current: bool
@@ -68,7 +68,7 @@ def _process(scrape: Scrape) -> Iterator[Metric]:
     )
 
 
-def _ended(tally: Tally) -> Iterator[Metric]:
+def _ended(tally: Counters) -> Iterator[Metric]:
     jobs = CounterMetricFamily("sidecar_jobs", "Jobs that ended.", labels=["tenant", "model", "outcome"])
     for (label, outcome), count in tally.jobs.items():
         jobs.add_metric([*label, outcome], count)

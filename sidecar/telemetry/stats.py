@@ -54,7 +54,7 @@ class Own(NamedTuple):
     slots_used: int
 
 
-class Books(NamedTuple):
+class SchedulerView(NamedTuple):
     """What only the scheduler knows. `stored`: requests in the stream, `in_flight`: granted of them, by lane.
 
     `now` is monotonic. `alias_of` names the model of a pool, `phases` are the pools' breakers.
@@ -71,7 +71,7 @@ class Books(NamedTuple):
     now: float
 
 
-def own_stats(own: Own, books: Books | None = None) -> Stats:
+def own_stats(own: Own, books: SchedulerView | None = None) -> Stats:
     """The message. Without `books` of a replica that does not schedule: its own part."""
     stats = Stats(
         replica=own.replica,
@@ -87,7 +87,7 @@ def own_stats(own: Own, books: Books | None = None) -> Stats:
     return stats if books is None else _with_books(stats, books, own.now)
 
 
-def _with_books(stats: Stats, books: Books, epoch: float) -> Stats:
+def _with_books(stats: Stats, books: SchedulerView, epoch: float) -> Stats:
     books.meter.roll(epoch)
     queues = _queues(books)
     tenants, more, others = _tenants(books, queues, epoch)
@@ -109,7 +109,7 @@ def _with_books(stats: Stats, books: Books, epoch: float) -> Stats:
     )
 
 
-def _queues(books: Books) -> Queues:
+def _queues(books: SchedulerView) -> Queues:
     weights = books.scheduler.share.classes
     policy = books.policy
     return Queues(
@@ -121,7 +121,7 @@ def _queues(books: Books) -> Queues:
     )
 
 
-def _classes(books: Books, queues: Queues) -> tuple[ClassStats, ...]:
+def _classes(books: SchedulerView, queues: Queues) -> tuple[ClassStats, ...]:
     weights = books.scheduler.share.classes
     costs = {name: account.cost.sum(books.now) for name, account in books.meter.classes.items()}
     total = sum(costs.values())
@@ -142,7 +142,7 @@ def _classes(books: Books, queues: Queues) -> tuple[ClassStats, ...]:
 
 
 def _tenants(
-    books: Books, queues: Queues, epoch: float
+    books: SchedulerView, queues: Queues, epoch: float
 ) -> tuple[tuple[TenantStats, ...], tuple[TenantStats, ...], OtherTenants]:
     spent = _spent(books)
     names = _most_important(queues.jobs, spent, books.meter.tenants)
@@ -172,7 +172,7 @@ def _most_important(
 
 
 def _others(
-    listed: Sequence[TenantStats], books: Books, queues: Queues, spent: Mapping[str, float], *, others: int
+    listed: Sequence[TenantStats], books: SchedulerView, queues: Queues, spent: Mapping[str, float], *, others: int
 ) -> OtherTenants:
     """What all have together, less those that are listed."""
     if not others:
@@ -197,7 +197,9 @@ def _page(known: Collection[str], listed: Collection[str], turn: int) -> list[st
     return [name for name in islice(known, start, start + PAGE_OF_TENANTS) if name not in others]
 
 
-def _tenant(name: str, books: Books, queues: Queues, *, spent: Mapping[str, float], total: float) -> TenantStats:
+def _tenant(
+    name: str, books: SchedulerView, queues: Queues, *, spent: Mapping[str, float], total: float
+) -> TenantStats:
     policy = books.policy.tenant(name)
     account = books.meter.tenants.get(name)
     return TenantStats(
@@ -212,7 +214,7 @@ def _tenant(name: str, books: Books, queues: Queues, *, spent: Mapping[str, floa
     )
 
 
-def _lane(lane: Lane, books: Books, jobs: tuple[int, int]) -> LaneStats:
+def _lane(lane: Lane, books: SchedulerView, jobs: tuple[int, int]) -> LaneStats:
     waits = books.meter.waits_ms(lane, now=books.now)
     return LaneStats(
         job_class=cast(JobClass, lane.job_class),
@@ -223,12 +225,12 @@ def _lane(lane: Lane, books: Books, jobs: tuple[int, int]) -> LaneStats:
     )
 
 
-def _tokens(books: Books, name: str) -> float:
+def _tokens(books: SchedulerView, name: str) -> float:
     account = books.meter.tenants.get(name)
     return account.tokens.sum(books.now) if account else 0.0
 
 
-def _spent(books: Books) -> dict[str, float]:
+def _spent(books: SchedulerView) -> dict[str, float]:
     """By the shared ledger where there is a budget, else as far as this scheduler saw it."""
     spent = dict(books.meter.spent_usd)
     ledger = books.scheduler.ledger
@@ -239,11 +241,11 @@ def _spent(books: Books) -> dict[str, float]:
     return spent
 
 
-def _pools(books: Books) -> list[PoolStats]:
+def _pools(books: SchedulerView) -> list[PoolStats]:
     return [_pool(key, books) for key in sorted(books.scheduler.ledger.pools)]
 
 
-def _pool(key: str, books: Books) -> PoolStats:
+def _pool(key: str, books: SchedulerView) -> PoolStats:
     pool = books.scheduler.ledger.pools[key]
     pool.refill(books.now)
     invoke_id, _, region = key.rpartition("@")
@@ -261,7 +263,7 @@ def _pool(key: str, books: Books) -> PoolStats:
     )
 
 
-def _models(pools: list[PoolStats], books: Books) -> tuple[ModelStats, ...]:
+def _models(pools: list[PoolStats], books: SchedulerView) -> tuple[ModelStats, ...]:
     """By model: the health of its best pool, calls settled and refused within the last minute."""
     by_model: dict[str, list[PoolStats]] = {}
     for pool in pools:

@@ -10,11 +10,11 @@ from sidecar.models.call import ModelCall, ModelDelta, ModelReply
 from sidecar.models.replica import Outcome
 from sidecar.ports.bus import ModelClient
 from sidecar.ports.tools import ToolBus, ToolCall
-from sidecar.request_handler.decode import Opened
+from sidecar.request_handler.decode import DecodedRequest
 from sidecar.telemetry.tracing import Subject, Tracer
 
 
-def subject_of(opened: Opened) -> Subject:
+def subject_of(opened: DecodedRequest) -> Subject:
     stored = opened.stored
     return Subject(stored.lane.tenant, opened.job, stored.lane.job_class, stored.headers, stored.stored_at)
 
@@ -76,6 +76,6 @@ class TracedWork:
         self.record_blocked = work.record_blocked
         self.record_queued = work.record_queued
 
-    async def run(self, opened: Opened, share: Any, *, known: Any) -> Outcome:
+    async def run(self, opened: DecodedRequest, share: Any, *, known: Any) -> Outcome:
         with self._tracer.job(subject_of(opened)):
             return await self._work.run(opened, share, known=known)

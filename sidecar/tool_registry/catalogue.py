@@ -17,7 +17,7 @@ _MOST_NAMED = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ToolEntry:
     """One version of a tool. `info.expires` is empty; `expires` (seconds since 1970) says until when it lives."""
 
     info: ToolInfo
@@ -37,7 +37,7 @@ class Entry:
         return msgspec.structs.replace(self.info, expires=rfc3339(self.expires))
 
 
-class Usage(msgspec.Struct):
+class ScopeUsage(msgspec.Struct):
     """What a scope keeps, live or remembered."""
 
     versions: int = 0
@@ -52,32 +52,32 @@ class Amnesty(NamedTuple):
     revision: int
 
 
-Tools = dict[str, dict[str, dict[str, Entry]]]
+Tools = dict[str, dict[str, dict[str, ToolEntry]]]
 """Entries by scope, name and version."""
 
 
-class Catalogue:
+class ToolCatalogue:
     """All versions that are registered, remembered or discovered. Registered ones hide discovered ones."""
 
     def __init__(self) -> None:
         self._published: Tools = {}
         self._discovered: Tools = {}
-        self._usage: dict[str, Usage] = {}
+        self._usage: dict[str, ScopeUsage] = {}
         self._amnesty = Amnesty(0.0, 0.0, 0)
 
     def forgive(self, amnesty: Amnesty) -> None:
         """Nobody could renew for a while: do not hold that against those who would have."""
         self._amnesty = amnesty
 
-    def is_live(self, entry: Entry, now: float) -> bool:
+    def is_live(self, entry: ToolEntry, now: float) -> bool:
         after, until, revision = self._amnesty
         return entry.is_live(now) or (now < until and entry.expires > after and entry.revision <= revision)
 
-    def get(self, key: ToolKey) -> Entry | None:
+    def get(self, key: ToolKey) -> ToolEntry | None:
         """The published version, alive or remembered."""
         return self._published.get(key.scope, {}).get(key.name, {}).get(key.version)
 
-    def put(self, entry: Entry) -> None:
+    def put(self, entry: ToolEntry) -> None:
         """Take a published version over, unless what is known of it is as new."""
         before = self.get(entry.key)
         if before is not None and before.revision >= entry.revision:
@@ -118,13 +118,13 @@ class Catalogue:
         self._published.clear()
         self._usage.clear()
 
-    def set_discovered(self, entries: Iterable[Entry]) -> None:
+    def set_discovered(self, entries: Iterable[ToolEntry]) -> None:
         """Replace what was discovered."""
         self._discovered = {}
         for entry in entries:
             _put(self._discovered, entry)
 
-    def published(self, scope: str | None = None) -> Iterator[Entry]:
+    def published(self, scope: str | None = None) -> Iterator[ToolEntry]:
         """All registered and remembered versions, of a scope or of all."""
         scopes = self._published if scope is None else (scope,)
         return (
@@ -134,18 +134,18 @@ class Catalogue:
             for entry in versions.values()
         )
 
-    def versions(self, scope: str, name: str) -> Collection[Entry]:
+    def versions(self, scope: str, name: str) -> Collection[ToolEntry]:
         """All registered and remembered versions of a tool."""
         return self._published.get(scope, {}).get(name, {}).values()
 
-    def usage(self, scope: str | None = None) -> Usage:
+    def usage(self, scope: str | None = None) -> ScopeUsage:
         """What a scope keeps, or all together."""
         if scope is not None:
-            return self._usage.get(scope) or Usage()
+            return self._usage.get(scope) or ScopeUsage()
         every = self._usage.values()
-        return Usage(sum(usage.versions for usage in every), sum(usage.size_bytes for usage in every))
+        return ScopeUsage(sum(usage.versions for usage in every), sum(usage.size_bytes for usage in every))
 
-    def live(self, scope: str, name: str, now: float) -> dict[str, Entry]:
+    def live(self, scope: str, name: str, now: float) -> dict[str, ToolEntry]:
         """A tool's live versions."""
         found = self._discovered.get(scope, {}).get(name, {})
         known = self._published.get(scope, {}).get(name, {})
@@ -181,7 +181,7 @@ class Catalogue:
         return entry.shown()
 
     def _unknown(
-        self, tenant: str, ref: str, name: str, offered: dict[str, Entry], *, is_own: bool, now: float
+        self, tenant: str, ref: str, name: str, offered: dict[str, ToolEntry], *, is_own: bool, now: float
     ) -> Permanent:
         live = [str(version) for version in sorted((e.version for e in offered.values()), reverse=True)]
         if live:
@@ -193,23 +193,23 @@ class Catalogue:
             message = f"no live tool is called {name[:80]!r}: {known}"
         return Permanent(message, code="unknown_tool", details={"tool": name[:80], "live": live[:_MOST_NAMED]})
 
-    def _count(self, entry: Entry, sign: int) -> None:
+    def _count(self, entry: ToolEntry, sign: int) -> None:
         scope = entry.info.scope
-        usage = self._usage.setdefault(scope, Usage())
+        usage = self._usage.setdefault(scope, ScopeUsage())
         usage.versions += sign
         usage.size_bytes += sign * len(entry.document)
         if not usage.versions:
             del self._usage[scope]
 
 
-def _put(tools: Tools, entry: Entry) -> None:
+def _put(tools: Tools, entry: ToolEntry) -> None:
     info = entry.info
     tools.setdefault(info.scope, {}).setdefault(info.name, {})[info.version] = entry
 
 
-def entry_of(info: ToolInfo, *, document: bytes, expires: float, revision: int) -> Entry:
+def entry_of(info: ToolInfo, *, document: bytes, expires: float, revision: int) -> ToolEntry:
     """Raises ValueError for a version that is none."""
-    return Entry(info, parse_version(info.version), document, expires, revision)
+    return ToolEntry(info, parse_version(info.version), document, expires, revision)
 
 
 def _listed(names: list[str]) -> str:

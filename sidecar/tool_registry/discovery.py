@@ -21,7 +21,7 @@ from sidecar.models.tool import ToolRegistration
 from sidecar.ports.bus import Clock
 from sidecar.ports.tools import ToolBus, ToolKey
 from sidecar.runtime.lifecycle import Tasks, logged
-from sidecar.tool_registry.catalogue import Catalogue, Entry, entry_of
+from sidecar.tool_registry.catalogue import ToolCatalogue, ToolEntry, entry_of
 from sidecar.tool_registry.documents import document_of, info_of
 from sidecar.tool_registry.publishing import check_registration
 
@@ -57,7 +57,7 @@ class Discovery:
         self,
         *,
         bus: ToolBus,
-        catalogue: Catalogue,
+        catalogue: ToolCatalogue,
         clock: Clock,
         policy: Callable[[], Policy],
         subjects: Subjects,
@@ -67,8 +67,8 @@ class Discovery:
         self._clock = clock
         self._policy = policy
         self._subjects = subjects
-        self._found: dict[ToolKey, Entry] = {}
-        self._read: dict[str, tuple[str, Entry]] = {}
+        self._found: dict[ToolKey, ToolEntry] = {}
+        self._read: dict[str, tuple[str, ToolEntry]] = {}
         self._refused: set[str] = set()
 
     def start(self, tasks: Tasks) -> None:
@@ -117,7 +117,7 @@ class Discovery:
                 continue
             self._found[entry.key] = entry
 
-    def _entry(self, endpoint: _Endpoint, expires: float) -> Entry:
+    def _entry(self, endpoint: _Endpoint, expires: float) -> ToolEntry:
         """What was said before need not be read and checked again."""
         text = (endpoint.metadata or {}).get(METADATA_KEY, "")
         said, known = self._read.get(endpoint.subject, (None, None))
@@ -149,7 +149,7 @@ def endpoints_of(answers: Collection[bytes]) -> Iterator[_Endpoint]:
                 yield endpoint
 
 
-def entry_from_service(subject: str, text: str, subjects: Subjects) -> Entry:
+def entry_from_service(subject: str, text: str, subjects: Subjects) -> ToolEntry:
     """The tool of an endpoint on `subject` whose metadata says `text`; without an end.
 
     Raises InvalidRequest or ValueError for one that is no tool.

@@ -6,7 +6,7 @@ from sidecar.models.codec import decode
 from sidecar.models.subjects import Subjects
 from sidecar.models.tool import ToolInfo, ToolRegistration
 from sidecar.ports.tools import StoredTool, ToolKey
-from sidecar.tool_registry.catalogue import Entry, entry_of
+from sidecar.tool_registry.catalogue import ToolEntry, entry_of
 
 _encoder = msgspec.json.Encoder(order="sorted")
 _VOLATILE = ("ttl_s",)
@@ -41,7 +41,7 @@ def info_of(
     )
 
 
-def entry_from(stored: StoredTool, *, subjects: Subjects) -> Entry:
+def entry_from(stored: StoredTool, *, subjects: Subjects) -> ToolEntry:
     """Raises InvalidRequest or ValueError for what somebody else wrote there."""
     registration = registration_of(stored.document)
     if (registration.name, registration.version) != (stored.key.name, stored.key.version):

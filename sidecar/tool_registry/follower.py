@@ -8,7 +8,7 @@ from sidecar.models.subjects import Subjects
 from sidecar.ports.bus import Clock
 from sidecar.ports.tools import ToolChange, ToolKey, ToolStore
 from sidecar.runtime.lifecycle import Tasks, logged
-from sidecar.tool_registry.catalogue import Amnesty, Catalogue
+from sidecar.tool_registry.catalogue import Amnesty, ToolCatalogue
 from sidecar.tool_registry.documents import entry_from
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class Follower:
     last revision shows one at the end. A reconnect is nothing else than a loss.
     """
 
-    def __init__(self, *, store: ToolStore, catalogue: Catalogue, clock: Clock, subjects: Subjects) -> None:
+    def __init__(self, *, store: ToolStore, catalogue: ToolCatalogue, clock: Clock, subjects: Subjects) -> None:
         self._store = store
         self._catalogue = catalogue
         self._clock = clock

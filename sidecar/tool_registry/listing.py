@@ -5,14 +5,14 @@ from collections.abc import Collection, Iterator
 from sidecar.errors import InvalidRequest
 from sidecar.models.subjects import SHARED_SCOPE
 from sidecar.models.tool import ToolInfo, ToolList, ToolListRequest
-from sidecar.tool_registry.catalogue import Catalogue, Entry
+from sidecar.tool_registry.catalogue import ToolCatalogue, ToolEntry
 
 MOST_PAGE_BYTES = 512 * 1024
 _ENVELOPE_BYTES = 512
 
 
 def page_of(
-    catalogue: Catalogue, scope: str, asked: ToolListRequest, *, allowed: Collection[str] | None, now: float
+    catalogue: ToolCatalogue, scope: str, asked: ToolListRequest, *, allowed: Collection[str] | None, now: float
 ) -> ToolList:
     """Live tools of a scope by name, highest version first; as many as fit a message.
 
@@ -33,8 +33,8 @@ def page_of(
 
 
 def _entries(
-    catalogue: Catalogue, scope: str, asked: ToolListRequest, allowed: Collection[str] | None, now: float
-) -> Iterator[Entry]:
+    catalogue: ToolCatalogue, scope: str, asked: ToolListRequest, allowed: Collection[str] | None, now: float
+) -> Iterator[ToolEntry]:
     own = catalogue.names(scope, now)
     yield from _of(catalogue, scope, own, asked, now)
     if asked.shared and scope != SHARED_SCOPE:
@@ -45,8 +45,8 @@ def _entries(
 
 
 def _of(
-    catalogue: Catalogue, scope: str, names: Collection[str], asked: ToolListRequest, now: float
-) -> Iterator[Entry]:
+    catalogue: ToolCatalogue, scope: str, names: Collection[str], asked: ToolListRequest, now: float
+) -> Iterator[ToolEntry]:
     for name in names:
         if asked.name is None or asked.name == name:
             live = catalogue.live(scope, name, now).values()

@@ -8,7 +8,7 @@ import msgspec
 from sidecar.errors import InvalidRequest, Permanent
 from sidecar.models.tool import ToolRegistration
 from sidecar.runtime.json_schema import schema_problem
-from sidecar.tool_registry.catalogue import Entry, Usage
+from sidecar.tool_registry.catalogue import ScopeUsage, ToolEntry
 from sidecar.tool_registry.compatibility import Break, broken
 from sidecar.tool_registry.documents import registration_of
 from sidecar.tool_registry.versions import Version, parse_version
@@ -20,7 +20,7 @@ AHEAD = 1.7
 ENOUGH = 1.34
 
 
-class Limits(NamedTuple):
+class RegistryLimits(NamedTuple):
     """Bounds of the registry. A version counts while it lives and while it is remembered."""
 
     live_per_scope: int = 2_000
@@ -67,7 +67,7 @@ def check_unchanged(published: bytes, document: bytes) -> None:
     )
 
 
-def check_compatible(registration: ToolRegistration, others: Iterable[Entry]) -> None:
+def check_compatible(registration: ToolRegistration, others: Iterable[ToolEntry]) -> None:
     """Raises InvalidRequest where the version breaks what its predecessor promised, or its successor what it does.
 
     Only releases of one line count: pre-releases promise nothing, and neither do versions of another major one.
@@ -102,8 +102,14 @@ def _incompatible(found: Break, older: str, version: Version) -> InvalidRequest:
 
 
 def room_for(
-    size_bytes: int, *, scope: Usage, total: Usage, kept: Iterable[Entry], limits: Limits, now: float
-) -> list[Entry]:
+    size_bytes: int,
+    *,
+    scope: ScopeUsage,
+    total: ScopeUsage,
+    kept: Iterable[ToolEntry],
+    limits: RegistryLimits,
+    now: float,
+) -> list[ToolEntry]:
     """The remembered versions of the scope to forget, oldest first, so that another one fits.
 
     Raises Permanent (`quota_exceeded`) when what lives fills the limits.
@@ -116,7 +122,7 @@ def room_for(
     over_bytes = max(
         scope.size_bytes + size_bytes - limits.bytes_per_scope, total.size_bytes + size_bytes - limits.bytes
     )
-    forgotten: list[Entry] = []
+    forgotten: list[ToolEntry] = []
     for entry in sorted((e for e in entries if not e.is_live(now)), key=lambda e: e.expires):
         if over_versions <= 0 and over_bytes <= 0:
             break

@@ -25,13 +25,13 @@ from sidecar.models.tool import (
 from sidecar.ports.bus import Clock, Endpoint, Query, Reply
 from sidecar.ports.tools import StoredTool, ToolBus, ToolChange, ToolKey, ToolStore
 from sidecar.runtime.lifecycle import Beat, Tasks, logged
-from sidecar.tool_registry.catalogue import Catalogue, Entry
+from sidecar.tool_registry.catalogue import ToolCatalogue, ToolEntry
 from sidecar.tool_registry.discovery import Discovery
 from sidecar.tool_registry.documents import document_of, key_of, registration_of
 from sidecar.tool_registry.follower import Follower
 from sidecar.tool_registry.listing import page_of
 from sidecar.tool_registry.publishing import (
-    Limits,
+    RegistryLimits,
     check_compatible,
     check_registration,
     check_unchanged,
@@ -68,19 +68,19 @@ class ToolRegistry:
         policy: Callable[[], Policy],
         subjects: Subjects,
         on_crash: Callable[[BaseException], None],
-        limits: Limits | None = None,
+        limits: RegistryLimits | None = None,
     ) -> None:
         """`policy` is asked each time, so that a reload holds at once."""
         self._store = store
         self._clock = clock
         self._policy = policy
         self._subjects = subjects
-        self._limits = limits or Limits()
+        self._limits = limits or RegistryLimits()
         self._tasks = Tasks(on_crash)
         self._beat = Beat(clock, every_s=PROLONG_S)
         self._to_prolong: dict[ToolKey, _Known] = {}
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
-        self.catalogue = Catalogue()
+        self.catalogue = ToolCatalogue()
         self._follower = Follower(store=store, catalogue=self.catalogue, clock=clock, subjects=subjects)
         self._discovery = Discovery(
             bus=bus, catalogue=self.catalogue, clock=clock, policy=policy, subjects=subjects
@@ -217,7 +217,7 @@ class ToolRegistry:
         for entry in forgotten:
             await self._forget(entry)
 
-    async def _forget(self, entry: Entry) -> None:
+    async def _forget(self, entry: ToolEntry) -> None:
         try:
             await self._store.delete(entry.key, revision=entry.revision)
         except Conflict:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from sidecar.config.filters import PiiOptions, SecretsOptions
 from sidecar.response_formatter.filters.pii import PiiDetector
-from sidecar.response_formatter.filters.scanner import Found, Rule, Scanner
+from sidecar.response_formatter.filters.scanner import FilterRule, Match, Scanner
 from sidecar.response_formatter.filters.secrets import SecretDetector
 from tests.corpus.generate import Case, Label, corpus
 
@@ -66,9 +66,9 @@ def _score(case: Case, name: str, made: dict[str, Score]) -> None:
                 score.wrong.append(f"{find.kind} {case.text[find.start : find.end]!r} in {case.text!r}")
 
 
-def _merged(name: str, text: str) -> list[Found]:
+def _merged(name: str, text: str) -> list[Match]:
     """What a redaction would replace, as stretches of the text."""
-    rule = Rule(name, "redact", DETECTORS[name])
+    rule = FilterRule(name, "redact", DETECTORS[name])
     kinds: list[str] = []
     scanner = Scanner((rule,), lambda _, kind: kinds.append(kind))
     pieces = scanner.feed(text, is_end=True)
@@ -76,7 +76,7 @@ def _merged(name: str, text: str) -> list[Found]:
     for at, piece in enumerate(pieces):
         if piece.is_own:
             after = next((p.at for p in pieces[at + 1 :] if p.at > piece.at), len(text))
-            finds.append(Found(piece.at, after, kinds[len(finds)]))
+            finds.append(Match(piece.at, after, kinds[len(finds)]))
     return finds
 
 
@@ -86,7 +86,7 @@ def _group(name: str, kind: str) -> str:
     return "national_id" if kind.startswith("national_id") else kind
 
 
-def _fits(name: str, label: Label, find: Found) -> bool:
+def _fits(name: str, label: Label, find: Match) -> bool:
     return _group(name, find.kind) == label.kind
 
 

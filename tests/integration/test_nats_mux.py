@@ -12,7 +12,7 @@ from nats.aio.subscription import Subscription
 
 from sidecar.adapters.nats.client.connection import Connection
 from sidecar.adapters.nats.client.errors import NotFound
-from sidecar.adapters.nats.client.mux import Message, Mux
+from sidecar.adapters.nats.client.mux import BusMessage, Mux
 from sidecar.adapters.nats.embedded import NatsServer
 from sidecar.errors import BusRefused, BusUnavailable, Conflict
 from tests.support.nats_server import Access, Server, counters_needed, no_environment, running
@@ -145,9 +145,9 @@ async def test_a_cancelled_request_leaves_nothing_behind(nats_mux: Mux, nats_acc
 
 
 async def test_a_callback_that_raises_stops_nothing(nats_mux: Mux) -> None:
-    heard: asyncio.Queue[Message] = asyncio.Queue()
+    heard: asyncio.Queue[BusMessage] = asyncio.Queue()
 
-    def callback(message: Message) -> None:
+    def callback(message: BusMessage) -> None:
         heard.put_nowait(message)
         raise RuntimeError("a bug of the subscriber")
 
@@ -206,7 +206,7 @@ async def test_a_crash_fails_what_is_under_way_at_once_and_a_restart_brings_all_
 ) -> None:
     await own_mux.api("STREAM.CREATE.S", STREAM)
     stored = await own_mux.store("s.a", b"kept")
-    heard: asyncio.Queue[Message] = asyncio.Queue()
+    heard: asyncio.Queue[BusMessage] = asyncio.Queue()
     await own_mux.subscribe("news", heard.put_nowait)
     await own_mux.subscribe("silent", lambda _: None)
     one = asyncio.create_task(own_mux.request("silent"))

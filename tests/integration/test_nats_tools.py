@@ -13,7 +13,7 @@ import pytest
 from nats.micro.service import ServiceConfig
 
 from sidecar.adapters.nats.client.connection import Connection
-from sidecar.adapters.nats.client.message import Message
+from sidecar.adapters.nats.client.message import BusMessage
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.micro import NatsEndpoints
 from sidecar.adapters.nats.streams.provision import ensure
@@ -338,11 +338,11 @@ async def passes(bus: NatsToolBus, provider: Provider, scope: str) -> None:
 async def test_a_reply_subject_is_never_what_a_provider_says(nats_access: Access) -> None:
     """What comes in answer to a call is output, also when it looks like a request of the protocol."""
     async with connected(nats_access.url) as mux, connected(nats_access.url) as other:
-        heard: list[Message] = []
+        heard: list[BusMessage] = []
         await other.subscribe("llm.v1.request.>", heard.append)
         subject = "llm.v1.call.acme.orders.1_2_0"
 
-        def answer(message: Message) -> None:
+        def answer(message: BusMessage) -> None:
             other.publish(message.reply, b'{"messages": []}', reply="llm.v1.request.acme.batch")
 
         await other.subscribe(subject, answer, queue="tool")

@@ -46,7 +46,7 @@ from sidecar.ports.bus import (
     DeadLetters,
     Intake,
     JobStore,
-    Journal,
+    JournalStore,
     PolicyStore,
     PromptStore,
     Publisher,
@@ -80,7 +80,7 @@ class Storage:
     prompts: PromptStore
     tools: ToolStore
     tool_bus: ToolBus
-    journal: Journal
+    journal: JournalStore
 
 
 class World(Protocol):

@@ -23,7 +23,7 @@ from sidecar.job_manager.journal import Step
 from sidecar.models.call import ModelCall, ModelDelta, ModelReply
 from sidecar.models.event import Delta, Event, Status
 from sidecar.models.job import JobState
-from sidecar.ports.bus import Intake, JobStore, Journal, Lane, ModelClient, Publisher, StoredRequest
+from sidecar.ports.bus import Intake, JobStore, JournalStore, Lane, ModelClient, Publisher, StoredRequest
 from sidecar.ports.tools import ToolBus, ToolCall
 from sidecar.replica import Ports
 
@@ -157,7 +157,7 @@ class TrippedPublisher(Tripped):
 
 
 class TrippedJournal(Tripped):
-    _port: Journal
+    _port: JournalStore
 
     async def append(self, tenant: str, job: str, step: bytes, *, fence: int, keep_s: int) -> None:
         kept = msgspec.json.decode(step, type=Step)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from sidecar.adapters.nats.client.connection import Connection
-from sidecar.adapters.nats.client.message import Message
+from sidecar.adapters.nats.client.message import BusMessage
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.streams.provision import ensure
 from sidecar.config.settings import Settings
@@ -45,7 +45,7 @@ class Queue:
         await self.mux.subscribe("llm.v1.job.*.*.result", self._on_result)
         await self.mux.subscribe("llm.v1.job.*.*.status", self._on_status)
 
-    def _on_result(self, message: Message) -> None:
+    def _on_result(self, message: BusMessage) -> None:
         event = msgspec.json.decode(message.payload)
         usage = event["data"]["usage"]
         tokens = usage["input_tokens"] + usage["output_tokens"]
@@ -54,7 +54,7 @@ class Queue:
         self.ran.append(Ran(event["tenant"], job_class, tokens, event["data"]["state"], text))
         self._changed.set()
 
-    def _on_status(self, message: Message) -> None:
+    def _on_status(self, message: BusMessage) -> None:
         event = msgspec.json.decode(message.payload)
         if event["data"]["state"] == "running":
             self.begun.append(event["tenant"])

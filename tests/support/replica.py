@@ -28,7 +28,7 @@ from sidecar.config.settings import Settings
 from sidecar.models.codec import decode_event
 from sidecar.models.event import Event
 from sidecar.models.result import Result
-from sidecar.ports.bus import Lane, Reply, Stored
+from sidecar.ports.bus import Lane, Reply, StoredState
 from sidecar.replica import Ports, Replica
 from sidecar.telemetry.tracing import Tracer
 
@@ -146,7 +146,7 @@ class Bench:
         publisher = MemoryPublisher(self.bus, replica="client")
         return [decode_event(e.payload) async for e in publisher.replay(tenant, job)]
 
-    async def stored(self, job: str, *, tenant: str = "acme") -> Stored | None:
+    async def stored(self, job: str, *, tenant: str = "acme") -> StoredState | None:
         return await MemoryJobStore(self.bus, replica="client").get(tenant, job)
 
     async def result(self, job: str, *, tenant: str = "acme", limit_s: float = 3600.0) -> Result:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from sidecar.adapters.memory.bus import Hint, Provider
-from sidecar.adapters.nats.client.message import Message
+from sidecar.adapters.nats.client.message import BusMessage
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.service import error_reply
 from sidecar.errors import SidecarError
@@ -40,7 +40,7 @@ class Providers:
     async def serve(self, mux: Mux, subject: str, provider: Provider) -> None:
         """Provide a tool over a connection of one's own."""
 
-        def receive(message: Message) -> None:
+        def receive(message: BusMessage) -> None:
             task = asyncio.ensure_future(_answer(mux, message, provider))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -68,7 +68,7 @@ class Providers:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-async def _answer(mux: Mux, message: Message, provider: Provider) -> None:
+async def _answer(mux: Mux, message: BusMessage, provider: Provider) -> None:
     answer = provider(message.payload, message.headers)
     try:
         if isinstance(answer, AsyncIterator):

@@ -14,7 +14,7 @@ from sidecar.errors import ErrorCode
 from sidecar.models.base import JobClass
 from sidecar.models.result import Attempt, ErrorInfo, Result, TerminalState, Timings, Usage
 from sidecar.models.stats import LaneStats, OtherTenants, PoolStats, Stats, TenantStats
-from sidecar.telemetry.counters import Tally
+from sidecar.telemetry.counters import Counters
 from sidecar.telemetry.metrics import Scrape, render
 from tests.support.promql import Expression, parse
 
@@ -34,7 +34,7 @@ VALUES = {
 
 def exported() -> dict[str, set[str]]:
     """Every sample's name and its labels, of a replica of which everything is known."""
-    tally = Tally()
+    tally = Counters()
     tally.ended(
         "acme",
         Result(

@@ -17,7 +17,7 @@ from sidecar.cli import exits
 from sidecar.cli.main import main
 from sidecar.client.results import decode_event as decode_clients_event
 from sidecar.cluster import messages
-from sidecar.cluster.restarts import NAME, Census
+from sidecar.cluster.restarts import NAME, RestartLog
 from sidecar.cluster.saving import Saver
 from sidecar.config.settings import Policy, load, merge_policy
 from sidecar.errors import InvalidRequest, Permanent, StartupError
@@ -28,9 +28,9 @@ from sidecar.models.job import JobState
 from sidecar.models.objects import ObjectMeta
 from sidecar.models.place import place_of
 from sidecar.models.plain import from_json, from_toml, is_deeper
-from sidecar.models.profile import Limits
+from sidecar.models.profile import QuotaLimits
 from sidecar.models.prompt import PromptTemplate
-from sidecar.models.replica import Heartbeat, Offer, Ops, Rollcall, Turn
+from sidecar.models.replica import GrantOffer, Heartbeat, NextCallGrant, Ops, Rollcall
 from sidecar.models.request import JobRequest
 from sidecar.models.tool import ToolRegistration
 from sidecar.scheduler.schedule import Scheduler
@@ -43,7 +43,7 @@ def scheduler() -> Scheduler:
         classes={"interactive": 100, "standard": 20, "batch": 1},
         slots=10,
         tenants=lambda name: TenantCaps(),
-        limits=lambda pool: Limits(tokens_per_minute=1_000),
+        limits=lambda pool: QuotaLimits(tokens_per_minute=1_000),
         price=lambda pool, input_tokens, max_tokens: 0.0,
         epoch_offset=0.0,
     )
@@ -79,7 +79,7 @@ def test_an_event_is_read_or_refused(payload: bytes) -> None:
 
 
 @garbage
-@pytest.mark.parametrize("kind", [Heartbeat, Offer, Ops, Turn, Rollcall])
+@pytest.mark.parametrize("kind", [Heartbeat, GrantOffer, Ops, NextCallGrant, Rollcall])
 def test_what_replicas_say_is_read_or_none(payload: bytes, kind: Any) -> None:
     assert messages.decode(payload, kind) is None or kind is Rollcall
 
@@ -143,7 +143,7 @@ async def test_the_list_of_starts_is_read_or_empty(payload: bytes) -> None:
     clock = MemoryClock()
     bus = MemoryBus(clock)
     bus.control.store(f"$KV.LLM_CTL.checkpoint.{NAME}", payload, {})
-    census = Census(checkpoints=MemoryCheckpoints(bus), clock=clock, own="me")
+    census = RestartLog(checkpoints=MemoryCheckpoints(bus), clock=clock, own="me")
     assert await clock.run(census.since(0.0)) == 0
 
 

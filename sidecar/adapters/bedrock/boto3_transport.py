@@ -33,8 +33,8 @@ from sidecar.adapters.bedrock.sockets import CallSlot, report_sockets
 from sidecar.adapters.bedrock.thread_reader import ThreadReader
 from sidecar.adapters.bedrock.transport import (
     EVENT_STREAM,
+    CallTarget,
     EventReader,
-    Target,
     not_a_stream,
 )
 from sidecar.adapters.bedrock.watchdog import call_timeout
@@ -72,7 +72,9 @@ class Boto3Transport:
         self._clients: dict[str, Any] = {}
         self._lock = threading.Lock()
 
-    async def converse(self, target: Target, params: Mapping[str, Any], limits: CallLimits) -> Mapping[str, Any]:
+    async def converse(
+        self, target: CallTarget, params: Mapping[str, Any], limits: CallLimits
+    ) -> Mapping[str, Any]:
         return await self._whole(
             target.region, lambda client: client.converse(modelId=target.invoke_id, **params), limits
         )
@@ -102,7 +104,7 @@ class Boto3Transport:
         except (BotoCoreError, ClientError, ResponseParserError) as e:
             raise _translate(e, slot) from e
 
-    async def open_stream(self, target: Target, params: Mapping[str, Any], limits: CallLimits) -> EventReader:
+    async def open_stream(self, target: CallTarget, params: Mapping[str, Any], limits: CallLimits) -> EventReader:
         slot = CallSlot(limits.connect_s)
         nearest = min((limits.first_token_s, "first_token"), (limits.total_s, "total"))
         try:

@@ -5,7 +5,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedCall:
     """A call in Converse form: `params` are boto3's keyword arguments but for `modelId`; binary is `bytes`.
 
     `tool_names` turns names on the wire into those of the call. `output_tool` is the tool by which the answer's

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from sidecar.adapters.bedrock.caching import MAX_POINTS, keep_newest, place_cache_points
-from sidecar.adapters.bedrock.call_form import Encoded
+from sidecar.adapters.bedrock.call_form import EncodedCall
 from sidecar.adapters.bedrock.messages import MessageEncoder, MessageRules
 from sidecar.adapters.bedrock.names import ToolNames
 from sidecar.adapters.bedrock.output import OutputPlan, in_words, plan_output
@@ -37,7 +37,7 @@ def _rules(prefill: bool, replays_reasoning: bool, points: bool) -> MessageRules
 class ConverseFamily:
     """The generic form. One instance serves all calls; it keeps nothing."""
 
-    def encode(self, call: ModelCall, *, is_stream: bool) -> Encoded:
+    def encode(self, call: ModelCall, *, is_stream: bool) -> EncodedCall:
         traits = call.candidate.profile.traits
         warnings: list[str] = []
         names = ToolNames(names_in(call), allows_hyphens=traits.hyphens_in_tool_names)
@@ -59,7 +59,7 @@ class ConverseFamily:
             place_cache_points(params, traits)
         if dropped := keep_newest(messages, MAX_POINTS):
             warnings.append(f"a request takes {MAX_POINTS} cache points; the {dropped} oldest were not sent")
-        return Encoded(
+        return EncodedCall(
             params=params,
             tool_names=names.back,
             output_tool=plan.output_tool,

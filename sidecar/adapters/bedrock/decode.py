@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from sidecar.adapters.bedrock.answer_text import answer_text
-from sidecar.adapters.bedrock.call_form import Encoded
+from sidecar.adapters.bedrock.call_form import EncodedCall
 from sidecar.adapters.bedrock.thinking import split_thinking
 from sidecar.adapters.bedrock.wire import ConverseResponse, WireUsage
 from sidecar.errors import ModelFailed
@@ -45,7 +45,7 @@ MIN_CHARS_A_TOKEN = 4
 _response_decoder = msgspec.json.Decoder(ConverseResponse)
 
 
-def decode_response(response: bytes | Mapping[str, Any], encoded: Encoded) -> ModelReply:
+def decode_response(response: bytes | Mapping[str, Any], encoded: EncodedCall) -> ModelReply:
     """A whole answer. Raises ModelFailed for what is none: empty, HTML, without a stop reason."""
     try:
         if isinstance(response, bytes):
@@ -69,7 +69,7 @@ def decode_response(response: bytes | Mapping[str, Any], encoded: Encoded) -> Mo
 class BlockReader:
     """Reads the blocks of one answer; keeps what must be said about them in `warnings`."""
 
-    def __init__(self, encoded: Encoded) -> None:
+    def __init__(self, encoded: EncodedCall) -> None:
         self._encoded = encoded
         self._ids: set[str] = set()
         self._answered_by_tool = False

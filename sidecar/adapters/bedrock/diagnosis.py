@@ -5,7 +5,7 @@ import time
 from typing import TYPE_CHECKING
 
 from sidecar.adapters.bedrock.credentials import Bearer, CredentialSource
-from sidecar.adapters.bedrock.endpoints import Endpoint, is_loopback, parse_endpoint, resolve_blocking
+from sidecar.adapters.bedrock.endpoints import BedrockEndpoint, is_loopback, parse_endpoint, resolve_blocking
 from sidecar.config.settings import BedrockSettings
 from sidecar.errors import ModelUnavailable, StartupError
 
@@ -35,7 +35,7 @@ async def find_credentials(settings: BedrockSettings) -> str:
     return f"{kind} {found.access_key[:4]}…{found.access_key[-4:]}"
 
 
-async def find_endpoint(settings: BedrockSettings, region: str) -> Endpoint:
+async def find_endpoint(settings: BedrockSettings, region: str) -> BedrockEndpoint:
     """Where a region's calls go. Raises ModelUnavailable where a region has no Bedrock, StartupError."""
     if settings.endpoint_url is not None:
         try:
@@ -45,7 +45,7 @@ async def find_endpoint(settings: BedrockSettings, region: str) -> Endpoint:
     return await asyncio.to_thread(lambda: resolve_blocking(_open_session(settings), region))
 
 
-async def reach(endpoint: Endpoint, *, timeout_s: float) -> float:
+async def reach(endpoint: BedrockEndpoint, *, timeout_s: float) -> float:
     """Milliseconds until a connection (with TLS, where the endpoint has it) stands. Raises ModelUnavailable."""
     host, _, port = endpoint.host.rpartition(":")
     if not port.isdecimal():

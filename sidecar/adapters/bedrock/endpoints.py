@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 SERVICE = "bedrock-runtime"
 
 
-class Endpoint(NamedTuple):
+class BedrockEndpoint(NamedTuple):
     """`base` has no slash at its end; `host` is what stands in the Host header; `prefix` the path of `base`."""
 
     base: str
@@ -29,7 +29,7 @@ class Endpoint(NamedTuple):
         return is_loopback(self.base)
 
 
-def parse_endpoint(url: str) -> Endpoint:
+def parse_endpoint(url: str) -> BedrockEndpoint:
     """An endpoint from its URL. The default port is not part of the Host header, as HTTP clients have it."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -38,7 +38,7 @@ def parse_endpoint(url: str) -> Endpoint:
     name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     host = name if parts.port in (None, default_port) else f"{name}:{parts.port}"
     prefix = parts.path.rstrip("/")
-    return Endpoint(f"{parts.scheme}://{host}{prefix}", host, prefix)
+    return BedrockEndpoint(f"{parts.scheme}://{host}{prefix}", host, prefix)
 
 
 def is_loopback(url: str) -> bool:
@@ -51,7 +51,7 @@ def is_loopback(url: str) -> bool:
         return False
 
 
-def resolve_blocking(session: "Session", region: str) -> Endpoint:
+def resolve_blocking(session: "Session", region: str) -> BedrockEndpoint:
     """A region's endpoint as a boto3 client would choose it, `AWS_ENDPOINT_URL_BEDROCK_RUNTIME` and FIPS included.
 
     Blocks for some 50 ms. Raises ModelUnavailable for a region that has none.
@@ -93,7 +93,7 @@ def guardrail_path(guardrail: str, version: str) -> str:
     return f"/guardrail/{quote(guardrail, safe='-._~')}/version/{quote(version, safe='-._~')}/apply"
 
 
-def require_tls(endpoint: Endpoint) -> None:
+def require_tls(endpoint: BedrockEndpoint) -> None:
     """Raises AccessDenied where a bearer token would go over an open connection."""
     if not endpoint.is_https and not endpoint.is_local:
         raise AccessDenied(

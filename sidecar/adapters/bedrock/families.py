@@ -1,6 +1,6 @@
 """Which family encodes a call."""
 
-from sidecar.adapters.bedrock.call_form import Encoded
+from sidecar.adapters.bedrock.call_form import EncodedCall
 from sidecar.adapters.bedrock.claude import ClaudeFamily
 from sidecar.adapters.bedrock.converse import ConverseFamily
 from sidecar.adapters.bedrock.nova import NovaFamily
@@ -14,6 +14,6 @@ _FAMILIES: dict[Family, ConverseFamily] = {
 }
 
 
-def encode_call(call: ModelCall, *, is_stream: bool) -> Encoded:
+def encode_call(call: ModelCall, *, is_stream: bool) -> EncodedCall:
     """Raises InvalidRequest, with its path, for what the model's family cannot take in any form."""
     return _FAMILIES[call.candidate.profile.family].encode(call, is_stream=is_stream)

@@ -13,7 +13,7 @@ import msgspec
 from yarl import URL
 
 from sidecar.adapters.bedrock.credentials import Bearer, CredentialSource
-from sidecar.adapters.bedrock.endpoints import Endpoint, guardrail_path, model_path, require_tls
+from sidecar.adapters.bedrock.endpoints import BedrockEndpoint, guardrail_path, model_path, require_tls
 from sidecar.adapters.bedrock.errors import EXPIRED_TYPES, http_error, kind_of, stream_error
 from sidecar.adapters.bedrock.frames import FrameDecoder, FrameError
 from sidecar.adapters.bedrock.guardrail import GuardrailRequest
@@ -23,8 +23,8 @@ from sidecar.adapters.bedrock.transport import (
     MAX_BODY_BYTES,
     MAX_ERROR_BYTES,
     BrokenStream,
+    CallTarget,
     EventReader,
-    Target,
     not_a_stream,
 )
 from sidecar.adapters.bedrock.watchdog import call_timeout
@@ -54,10 +54,10 @@ class HttpTransport:
         self._credentials = credentials
         self._endpoint_for = endpoint_for
         self._now = now
-        self._signers: dict[str, tuple[Endpoint, Signer]] = {}
+        self._signers: dict[str, tuple[BedrockEndpoint, Signer]] = {}
         self._urls: dict[tuple[str, str], tuple[str, URL]] = {}
 
-    async def converse(self, target: Target, params: Mapping[str, Any], limits: CallLimits) -> bytes:
+    async def converse(self, target: CallTarget, params: Mapping[str, Any], limits: CallLimits) -> bytes:
         return await self._whole(target.region, model_path(target.invoke_id, "converse"), params, limits)
 
     async def apply_guardrail(self, region: str, request: GuardrailRequest, limits: CallLimits) -> bytes:
@@ -78,7 +78,7 @@ class HttpTransport:
         except TimeoutError as e:
             raise call_timeout("total", limits.total_s) from e
 
-    async def open_stream(self, target: Target, params: Mapping[str, Any], limits: CallLimits) -> EventReader:
+    async def open_stream(self, target: CallTarget, params: Mapping[str, Any], limits: CallLimits) -> EventReader:
         nearest = min((limits.first_token_s, "first_token"), (limits.total_s, "total"))
         try:
             async with asyncio.timeout(nearest[0]):
@@ -121,14 +121,14 @@ class HttpTransport:
             self._credentials.invalidate()
         raise refusal
 
-    async def _signer(self, region: str) -> tuple[Endpoint, Signer]:
+    async def _signer(self, region: str) -> tuple[BedrockEndpoint, Signer]:
         known = self._signers.get(region)
         if known is None:
-            endpoint: Endpoint = await self._endpoint_for(region)
+            endpoint: BedrockEndpoint = await self._endpoint_for(region)
             known = self._signers[region] = (endpoint, Signer(region=region, host=endpoint.host))
         return known
 
-    def _url(self, endpoint: Endpoint, path: str) -> tuple[str, URL]:
+    def _url(self, endpoint: BedrockEndpoint, path: str) -> tuple[str, URL]:
         key = (endpoint.base, path)
         known = self._urls.get(key)
         if known is None:
@@ -137,7 +137,7 @@ class HttpTransport:
             known = self._urls[key] = (endpoint.prefix + path, URL(endpoint.base + path, encoded=True))
         return known
 
-    async def _headers(self, endpoint: Endpoint, signer: Signer, path: str, body: bytes) -> dict[str, str]:
+    async def _headers(self, endpoint: BedrockEndpoint, signer: Signer, path: str, body: bytes) -> dict[str, str]:
         auth = await self._credentials.get()
         if isinstance(auth, Bearer):
             require_tls(endpoint)

@@ -13,7 +13,7 @@ import msgspec
 from sidecar.adapters.bedrock.credentials import CredentialSource
 from sidecar.adapters.bedrock.decode import decode_response
 from sidecar.adapters.bedrock.endpoints import (
-    Endpoint,
+    BedrockEndpoint,
     is_loopback,
     parse_endpoint,
     resolve_blocking,
@@ -22,7 +22,7 @@ from sidecar.adapters.bedrock.endpoints import (
 from sidecar.adapters.bedrock.families import encode_call
 from sidecar.adapters.bedrock.guardrail import decode_verdict, encode_guardrail
 from sidecar.adapters.bedrock.stream import Assembler
-from sidecar.adapters.bedrock.transport import BrokenStream, EventReader, Target, Transport
+from sidecar.adapters.bedrock.transport import BrokenStream, CallTarget, EventReader, Transport
 from sidecar.adapters.bedrock.watchdog import Watchdog
 from sidecar.config.settings import BedrockSettings
 from sidecar.errors import CallTimeout, ModelFailed, SidecarError, StartupError, Temporary
@@ -50,7 +50,7 @@ class BedrockManager:
         self._monotonic = monotonic
         self._transport: Transport | None = None
         self._credentials: CredentialSource | None = None
-        self._endpoints: dict[str, asyncio.Task[Endpoint]] = {}
+        self._endpoints: dict[str, asyncio.Task[BedrockEndpoint]] = {}
         self._session: Session | None = None
         self._warming: asyncio.Task[None] | None = None
 
@@ -228,7 +228,7 @@ class BedrockManager:
             self._session = botocore.session.Session(profile=self._settings.profile)
         return self._session
 
-    async def _endpoint(self, region: str) -> Endpoint:
+    async def _endpoint(self, region: str) -> BedrockEndpoint:
         """A region's endpoint; looked up once, in a thread, however many ask."""
         if self._settings.endpoint_url is not None:
             return parse_endpoint(self._settings.endpoint_url)
@@ -240,12 +240,12 @@ class BedrockManager:
             self._endpoints[region] = lookup
         return await asyncio.shield(lookup)
 
-    def _resolve(self, region: str) -> Endpoint:
+    def _resolve(self, region: str) -> BedrockEndpoint:
         return resolve_blocking(self._open_session(), region)
 
 
-def _target(call: ModelCall) -> Target:
-    return Target(call.candidate.route.region, call.candidate.route.invoke_id)
+def _target(call: ModelCall) -> CallTarget:
+    return CallTarget(call.candidate.route.region, call.candidate.route.invoke_id)
 
 
 def _after_the_end(error: BrokenStream | CallTimeout, assembler: Assembler) -> str | None:

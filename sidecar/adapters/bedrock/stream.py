@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 
 from sidecar.adapters.bedrock.answer_text import AnswerText
-from sidecar.adapters.bedrock.call_form import Encoded
+from sidecar.adapters.bedrock.call_form import EncodedCall
 from sidecar.adapters.bedrock.decode import CUTTING_STOPS, BlockReader, binary
-from sidecar.adapters.bedrock.thinking import Piece, ThinkingSplitter
+from sidecar.adapters.bedrock.thinking import ThinkingPiece, ThinkingSplitter
 from sidecar.adapters.bedrock.wire import (
     AnyDelta,
     BlockDelta,
@@ -49,7 +49,7 @@ class Assembler:
     the usage has come too. An answer is whole once it is stopped: what comes after is only the bill.
     """
 
-    def __init__(self, encoded: Encoded) -> None:
+    def __init__(self, encoded: EncodedCall) -> None:
         self._encoded = encoded
         self._reader = BlockReader(encoded)
         self._blocks: dict[int, _Block] = {}
@@ -181,7 +181,7 @@ class Assembler:
             return [ModelDelta(index=index + self._shift, text=text or None)]
         return self._split(block, index, block.splitter.feed(text)) or [ModelDelta(index=index + self._shift)]
 
-    def _split(self, block: _Block, index: int, pieces: list[Piece]) -> list[ModelDelta]:
+    def _split(self, block: _Block, index: int, pieces: list[ThinkingPiece]) -> list[ModelDelta]:
         deltas = []
         for piece in pieces:
             if piece.is_reasoning:

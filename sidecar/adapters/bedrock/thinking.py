@@ -5,7 +5,7 @@ from typing import NamedTuple
 OPEN, CLOSE = "<thinking>", "</thinking>"
 
 
-class Piece(NamedTuple):
+class ThinkingPiece(NamedTuple):
     text: str
     is_reasoning: bool
 
@@ -22,11 +22,11 @@ class ThinkingSplitter:
         self._state = "start"
         self._trim_left = True
 
-    def feed(self, text: str) -> list[Piece]:
+    def feed(self, text: str) -> list[ThinkingPiece]:
         if self._state == "answer" and not self._trim_left:
-            return [Piece(text, False)] if text else []
+            return [ThinkingPiece(text, False)] if text else []
         self._held += text
-        pieces: list[Piece] = []
+        pieces: list[ThinkingPiece] = []
         if self._state == "start":
             self._start()
         if self._state == "thinking":
@@ -35,12 +35,12 @@ class ThinkingSplitter:
             self._answer(pieces)
         return pieces
 
-    def flush(self) -> list[Piece]:
+    def flush(self) -> list[ThinkingPiece]:
         """The rest, at the end of the text: an unclosed tag leaves reasoning only."""
         rest, self._held = self._held, ""
         if not rest.strip() and self._trim_left:
             return []
-        return [Piece(rest, self._state == "thinking")] if rest else []
+        return [ThinkingPiece(rest, self._state == "thinking")] if rest else []
 
     def _start(self) -> None:
         lead = self._held.lstrip()
@@ -51,7 +51,7 @@ class ThinkingSplitter:
             self._state = "answer"
             self._trim_left = False
 
-    def _thinking(self, pieces: list[Piece]) -> None:
+    def _thinking(self, pieces: list[ThinkingPiece]) -> None:
         if self._trim_left:
             self._held = self._held.lstrip()
             self._trim_left = not self._held
@@ -65,15 +65,15 @@ class ThinkingSplitter:
             thought = self._held[: len(self._held) - keep]
             self._held = self._held[len(self._held) - keep :]
         if thought:
-            pieces.append(Piece(thought, True))
+            pieces.append(ThinkingPiece(thought, True))
 
-    def _answer(self, pieces: list[Piece]) -> None:
+    def _answer(self, pieces: list[ThinkingPiece]) -> None:
         text, self._held = self._held, ""
         if self._trim_left:
             text = text.lstrip()
         if text:
             self._trim_left = False
-            pieces.append(Piece(text, False))
+            pieces.append(ThinkingPiece(text, False))
 
 
 def _tail_to_hold(text: str) -> int:
@@ -88,13 +88,13 @@ def _trailing_space(text: str) -> int:
     return len(text) - len(text.rstrip())
 
 
-def split_thinking(text: str) -> list[Piece]:
+def split_thinking(text: str) -> list[ThinkingPiece]:
     """A whole text in its two parts, reasoning first."""
     splitter = ThinkingSplitter()
-    joined: list[Piece] = []
+    joined: list[ThinkingPiece] = []
     for piece in splitter.feed(text) + splitter.flush():
         if joined and joined[-1].is_reasoning == piece.is_reasoning:
-            joined[-1] = Piece(joined[-1].text + piece.text, piece.is_reasoning)
+            joined[-1] = ThinkingPiece(joined[-1].text + piece.text, piece.is_reasoning)
         else:
             joined.append(piece)
     return joined

@@ -13,7 +13,7 @@ MAX_ERROR_BYTES = 64 * 1024
 EVENT_STREAM = "application/vnd.amazon.eventstream"
 
 
-class Target(NamedTuple):
+class CallTarget(NamedTuple):
     region: str
     invoke_id: str
 
@@ -58,7 +58,7 @@ class EventReader(Protocol):
 
 class Transport(Protocol):
     async def converse(
-        self, target: Target, params: Mapping[str, Any], limits: CallLimits
+        self, target: CallTarget, params: Mapping[str, Any], limits: CallLimits
     ) -> bytes | Mapping[str, Any]:
         """The body of an answer with status 200, as JSON or parsed. Raises the typed errors of a call."""
         ...
@@ -69,7 +69,7 @@ class Transport(Protocol):
         """The verdict with status 200, as JSON or parsed. Raises the typed errors of a call."""
         ...
 
-    async def open_stream(self, target: Target, params: Mapping[str, Any], limits: CallLimits) -> EventReader:
+    async def open_stream(self, target: CallTarget, params: Mapping[str, Any], limits: CallLimits) -> EventReader:
         """A stream whose status 200 has come. Raises the typed errors of a call."""
         ...
 

@@ -59,7 +59,7 @@ class ReasoningDelta(_Wire):
     redacted_content: bytes | None = None
 
 
-class Delta(_Wire):
+class WireDelta(_Wire):
     text: str | None = None
     tool_use: ToolUseDelta | None = None
     reasoning_content: ReasoningDelta | None = None
@@ -67,7 +67,7 @@ class Delta(_Wire):
 
 class BlockDelta(_Wire):
     event: ClassVar[str] = "contentBlockDelta"
-    delta: Delta
+    delta: WireDelta
     content_block_index: int = 0
 
 
@@ -93,7 +93,7 @@ class Metadata(_Wire):
 
 
 class AnyDelta(_Wire):
-    """A delta once more, in full: for kinds that `Delta` does not know."""
+    """A delta once more, in full: for kinds that `WireDelta` does not know."""
 
     delta: dict[str, Any] = {}
     content_block_index: int = 0
@@ -139,5 +139,5 @@ def convert_event(kind: str, parsed: Any) -> StreamEvent:
     return event
 
 
-def _is_unknown(delta: Delta) -> bool:
+def _is_unknown(delta: WireDelta) -> bool:
     return delta.text is None and delta.tool_use is None and delta.reasoning_content is None

@@ -37,7 +37,7 @@ Handler = Callable[[bool], Awaitable[Page]]
 """Makes a page; it is told whether an operator asks, who may see more."""
 
 
-class Route(NamedTuple):
+class AdminRoute(NamedTuple):
     handler: Handler
     methods: tuple[str, ...] = ("GET", "HEAD")
     audience: Audience = "anyone"
@@ -49,7 +49,9 @@ class AdminServer:
     The bounds on what a stranger can hold are those of `connections`.
     """
 
-    def __init__(self, routes: Mapping[str, Route], *, host: str, port: int, guard: Guard | None = None) -> None:
+    def __init__(
+        self, routes: Mapping[str, AdminRoute], *, host: str, port: int, guard: Guard | None = None
+    ) -> None:
         self._routes = routes
         self._host = host
         self._port = port

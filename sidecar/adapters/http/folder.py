@@ -4,7 +4,7 @@ import hmac
 from collections.abc import Collection, Mapping
 from importlib.resources.abc import Traversable
 
-from sidecar.adapters.http.admin import AdminServer, Page, Route, error_page
+from sidecar.adapters.http.admin import AdminRoute, AdminServer, Page, error_page
 from sidecar.adapters.http.guard import Guard, Request, is_loopback
 from sidecar.errors import StartupError
 
@@ -88,10 +88,10 @@ def _read(folder: Traversable, under: str = "/") -> dict[str, Page]:
     return pages
 
 
-def _route(page: Page) -> Route:
+def _route(page: Page) -> AdminRoute:
     guarded = page._replace(headers=(*HEADERS, *page.headers))
 
     async def answer(_: bool) -> Page:
         return guarded
 
-    return Route(answer)
+    return AdminRoute(answer)

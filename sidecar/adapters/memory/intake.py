@@ -7,7 +7,7 @@ from sidecar.adapters.memory.faults import Operation
 from sidecar.adapters.memory.stream import Entry
 from sidecar.errors import BusRefused
 from sidecar.models.subjects import HEADER_JOB_ID, is_name
-from sidecar.ports.bus import Backlog, Doorbell, Lane, StoredRequest
+from sidecar.ports.bus import Doorbell, Lane, LaneCounts, StoredRequest
 
 
 class MemoryIntake:
@@ -27,10 +27,12 @@ class MemoryIntake:
 
         self._bus.listen(self._replica, self._doorbell_root + ">", hear)
 
-    async def backlog(self) -> Backlog:
-        def count() -> Backlog:
+    async def backlog(self) -> LaneCounts:
+        def count() -> LaneCounts:
             counts = self._bus.requests.counts(self._root + ">")
-            return Backlog({self._lane(s, self._root): n for s, n in counts.items()}, self._bus.requests.last_seq)
+            return LaneCounts(
+                {self._lane(s, self._root): n for s, n in counts.items()}, self._bus.requests.last_seq
+            )
 
         return await self._bus.perform(self._operation("backlog", ">"), count)
 

@@ -13,7 +13,7 @@ from sidecar.models import codec
 from sidecar.models.api import JobsPage
 from sidecar.models.job import JobState, State
 from sidecar.models.subjects import is_name
-from sidecar.ports.bus import Stored
+from sidecar.ports.bus import StoredState
 
 T = TypeVar("T")
 
@@ -29,10 +29,10 @@ class MemoryJobStore:
         self._bus = bus
         self._replica = replica
 
-    async def get(self, tenant: str, job: str) -> Stored | None:
-        def find() -> Stored | None:
+    async def get(self, tenant: str, job: str) -> StoredState | None:
+        def find() -> StoredState | None:
             entry = self._bus.jobs.last(subject)
-            return Stored(codec.decode_state(entry.payload), entry.seq) if entry else None
+            return StoredState(codec.decode_state(entry.payload), entry.seq) if entry else None
 
         subject = _key(_STATES, tenant, job)
         return await self._perform("get", tenant, job, find)
@@ -51,13 +51,13 @@ class MemoryJobStore:
         before = _position(cursor)
         return await self._perform("list", tenant, "*", lambda: self._page(tenant, state, limit, before))
 
-    async def history(self, tenant: str, job: str) -> Sequence[Stored]:
+    async def history(self, tenant: str, job: str) -> Sequence[StoredState]:
         subject = _key(_STATES, tenant, job)
 
-        def find() -> builtins.list[Stored]:
+        def find() -> builtins.list[StoredState]:
             found = self._bus.jobs.find(subject)
             states = [(codec.state_or_none(entry.payload), entry.seq) for entry in found]
-            return [Stored(state, seq) for state, seq in states if state is not None]
+            return [StoredState(state, seq) for state, seq in states if state is not None]
 
         return await self._perform("history", tenant, job, find)
 

@@ -8,7 +8,7 @@ from sidecar.adapters.memory.faults import Operation
 from sidecar.errors import BusUnavailable, Conflict, InvalidRequest
 from sidecar.models import codec
 from sidecar.models.event import Event
-from sidecar.models.place import Place, place_of
+from sidecar.models.place import EventPosition, place_of
 from sidecar.models.subjects import is_name
 from sidecar.models.trace import TRACE
 from sidecar.ports.bus import StoredEvent
@@ -49,7 +49,7 @@ class MemoryPublisher:
         found = await self._bus.perform(
             Operation(self._replica, "events.replay", pattern), lambda: list(self._bus.jobs.find(pattern))
         )
-        seen: set[Place | None] = {None}
+        seen: set[EventPosition | None] = {None}
         for entry in found:
             place = place_of(entry.payload, subject=entry.subject)
             if place not in seen:

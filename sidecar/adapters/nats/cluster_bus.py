@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from sidecar.adapters.nats.client.connection import Subscription
-from sidecar.adapters.nats.client.message import Message
+from sidecar.adapters.nats.client.message import BusMessage
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.errors import InvalidRequest
 from sidecar.models.subjects import Subjects, is_name
@@ -21,13 +21,13 @@ class NatsClusterBus:
         self._mux.publish(self._subject(topic), payload)
 
     async def subscribe(self, topic: str, hear: Callable[[bytes], None]) -> None:
-        def deliver(message: Message) -> None:
+        def deliver(message: BusMessage) -> None:
             hear(message.payload)
 
         self._subscriptions.append(await self._mux.subscribe(self._subject(topic), deliver))
 
     async def serve(self, topic: str, answer: Callable[[bytes], bytes]) -> None:
-        def deliver(message: Message) -> None:
+        def deliver(message: BusMessage) -> None:
             reply = answer(message.payload)
             if message.reply:
                 self._mux.publish(message.reply, reply)

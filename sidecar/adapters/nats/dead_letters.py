@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sidecar.adapters.nats.client.mux import Mux
-from sidecar.adapters.nats.direct import Found, StreamReader
+from sidecar.adapters.nats.direct import StoredMessage, StreamReader
 from sidecar.errors import BusRefused, InvalidRequest
 from sidecar.models import codec
 from sidecar.models.base import epoch, rfc3339
@@ -56,7 +56,7 @@ class NatsDeadLetters:
         self, tenant: str | None = None, *, after_seq: int = 0, limit: int = 100
     ) -> Sequence[DeadLetter]:
         pattern = self._subjects.dead("*", "*") if tenant is None else self._subject(tenant, None)
-        found: builtins.list[Found] = []
+        found: builtins.list[StoredMessage] = []
         has_more = True
         while has_more and len(found) < limit:
             part, has_more = await self._reader.batch(pattern, seq=after_seq + 1, limit=limit - len(found))
@@ -76,18 +76,18 @@ class NatsDeadLetters:
         headers |= {_NOTE: note, "Nats-Msg-Id": f"dead:{subject}:{request.seq}"}
         return (await self._mux.store(subject, request.payload, headers=headers)).seq
 
-    def _is_of(self, found: Found, request: StoredRequest) -> bool:
+    def _is_of(self, found: StoredMessage, request: StoredRequest) -> bool:
         letter = self._readable(found)
         return letter is not None and letter.request.seq == request.seq
 
-    def _readable(self, found: Found) -> DeadLetter | None:
+    def _readable(self, found: StoredMessage) -> DeadLetter | None:
         try:
             return self._letter(found)
         except BusRefused as e:
             log.warning("%s", e.message)
             return None
 
-    def _letter(self, found: Found) -> DeadLetter:
+    def _letter(self, found: StoredMessage) -> DeadLetter:
         note = _note(found)
         tenant, job = found.subject.split(".")[-2:]
         headers = {k: v for k, v in found.headers.items() if k not in (_NOTE, "Nats-Msg-Id")}
@@ -101,7 +101,7 @@ class NatsDeadLetters:
         return self._subjects.dead(tenant, job or "*")
 
 
-def _note(found: Found) -> DeadNote:
+def _note(found: StoredMessage) -> DeadNote:
     try:
         return codec.decode(found.headers.get(_NOTE, "").encode(), DeadNote)
     except InvalidRequest as e:

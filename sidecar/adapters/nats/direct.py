@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from sidecar.adapters.nats.client.errors import NotFound
-from sidecar.adapters.nats.client.message import Message, decode_headers
+from sidecar.adapters.nats.client.message import BusMessage, decode_headers
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.errors import BusRefused, BusUnavailable, SidecarError
 from sidecar.models.base import epoch
@@ -35,7 +35,7 @@ _DELETE_FAILED = 10057
 _encode = msgspec.json.Encoder().encode
 
 
-class Found(NamedTuple):
+class StoredMessage(NamedTuple):
     """A stored message. `own_headers` is the publisher's header block, `time` the server's RFC 3339 time."""
 
     seq: int
@@ -85,13 +85,13 @@ class StreamReader:
         self._is_replicated = is_replicated
         self._get = f"DIRECT.GET.{stream}"
 
-    async def last(self, subject: str) -> Found | None:
+    async def last(self, subject: str) -> StoredMessage | None:
         """The last message of a subject, as it was just written."""
         if self._is_replicated:
             return await self._ask_leader({"last_by_subj": subject})
         return self._single(await self._mux.request(self._mux.api_subject(f"{self._get}.{subject}")))
 
-    async def get(self, seq: int) -> Found | None:
+    async def get(self, seq: int) -> StoredMessage | None:
         """The message with a sequence, also when it was just written."""
         if seq < 1:
             return None
@@ -101,15 +101,15 @@ class StreamReader:
             return await self._ask_leader({"seq": seq})
         return found
 
-    async def next(self, subject: str, *, seq: int) -> Found | None:
+    async def next(self, subject: str, *, seq: int) -> StoredMessage | None:
         """The first message that fits `subject` from `seq` on, asked of the leader."""
         return await self._ask_leader({"next_by_subj": subject, "seq": seq})
 
-    async def newest(self, pattern: str) -> Found | None:
+    async def newest(self, pattern: str) -> StoredMessage | None:
         """The last message that fits a pattern, asked of the leader."""
         return await self._ask_leader({"last_by_subj": pattern})
 
-    async def batch(self, pattern: str, *, seq: int, limit: int) -> tuple[list[Found], bool]:
+    async def batch(self, pattern: str, *, seq: int, limit: int) -> tuple[list[StoredMessage], bool]:
         """Up to `limit` messages that fit a pattern from `seq` on, in stored order, and whether there are more.
 
         Fewer than `limit` come when they would exceed a few megabytes, but at least one if there is one.
@@ -123,7 +123,7 @@ class StreamReader:
         found, pending = await self._batch({"next_by_subj": pattern, "seq": max(seq, 1), "batch": 1})
         return (1 + pending, found[0].seq) if found else (0, 0)
 
-    async def scan(self, pattern: str, *, seq: int) -> AsyncIterator[Found]:
+    async def scan(self, pattern: str, *, seq: int) -> AsyncIterator[StoredMessage]:
         """All messages that fit a pattern from `seq` on, in stored order, read in batches of bounded size.
 
         Nothing is open between two batches: leaving off early needs no closing.
@@ -135,9 +135,9 @@ class StreamReader:
                 seq = item.seq + 1
                 yield item
 
-    async def last_of(self, subjects: Iterable[str]) -> dict[str, Found]:
+    async def last_of(self, subjects: Iterable[str]) -> dict[str, StoredMessage]:
         """The last message of each subject that has one; followers may answer, moments late."""
-        wanted, found = list(subjects), dict[str, Found]()
+        wanted, found = list(subjects), dict[str, StoredMessage]()
         while wanted:
             part = wanted[:_MAX_SUBJECTS]
             items, pending = await self._batch({"multi_last": part, "max_bytes": _BATCH_BYTES})
@@ -177,13 +177,13 @@ class StreamReader:
             if e.details.get("err_code") != _DELETE_FAILED or await self._ask_leader({"seq": seq}) is not None:
                 raise
 
-    async def _ask_leader(self, body: Mapping[str, object]) -> Found | None:
+    async def _ask_leader(self, body: Mapping[str, object]) -> StoredMessage | None:
         try:
             answer = await self._mux.api(f"STREAM.MSG.GET.{self._stream}", body)
         except NotFound:
             return None
         message = answer["message"]
-        return Found(
+        return StoredMessage(
             message["seq"],
             message["subject"],
             b64decode(message.get("data", "")),
@@ -191,9 +191,9 @@ class StreamReader:
             message["time"],
         )
 
-    async def _batch(self, body: Mapping[str, object]) -> tuple[list[Found], int]:
+    async def _batch(self, body: Mapping[str, object]) -> tuple[list[StoredMessage], int]:
         """The messages of one batch, and how many more there are."""
-        found: list[Found] = []
+        found: list[StoredMessage] = []
         subject = self._mux.api_subject(self._get)
         async with aclosing(self._mux.request_many(subject, _encode(body))) as replies:
             async for reply in replies:
@@ -207,17 +207,17 @@ class StreamReader:
                     raise _refusal(reply, self._stream)
         raise BusUnavailable(f"a batch of {self._stream} ended early")
 
-    def _single(self, message: Message) -> Found | None:
+    def _single(self, message: BusMessage) -> StoredMessage | None:
         if message.status is None:
             return self._found(message)
         if message.status == _NOT_FOUND:
             return None
         raise _refusal(message, self._stream)
 
-    def _found(self, message: Message) -> Found:
+    def _found(self, message: BusMessage) -> StoredMessage:
         own, server = split_headers(message.raw_headers)
         try:
-            return Found(
+            return StoredMessage(
                 int(server["Nats-Sequence"]),
                 server["Nats-Subject"],
                 message.payload,
@@ -228,7 +228,7 @@ class StreamReader:
             raise BusRefused(f"what answers for stream {self._stream} is not JetStream") from e
 
 
-def _refusal(message: Message, stream: str) -> BusRefused:
+def _refusal(message: BusMessage, stream: str) -> BusRefused:
     return BusRefused(
         f"stream {stream} refused to be read: {message.status} {message.description}",
         details={"status": message.status},

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from sidecar.adapters.nats.client.message import Message, decode_headers
+from sidecar.adapters.nats.client.message import BusMessage, decode_headers
 from sidecar.adapters.nats.client.mux import Mux
-from sidecar.adapters.nats.direct import Found, StreamReader, split_headers
+from sidecar.adapters.nats.direct import StoredMessage, StreamReader, split_headers
 from sidecar.errors import BusRefused
 from sidecar.models.subjects import HEADER_JOB_ID, REQUEST_STREAM, Subjects, is_name
-from sidecar.ports.bus import Backlog, Doorbell, Lane, StoredRequest
+from sidecar.ports.bus import Doorbell, Lane, LaneCounts, StoredRequest
 
 _ODD_TOKENS = ("*", ">", "\ufffd")
 _ODD_SCAN = 10_000
@@ -33,16 +33,16 @@ class NatsIntake:
         self._is_replicated = is_replicated
 
     async def listen(self, on_doorbell: Callable[[Doorbell], None]) -> None:
-        def hear(message: Message) -> None:
+        def hear(message: BusMessage) -> None:
             doorbell = self._doorbell(message)
             if doorbell is not None:
                 on_doorbell(doorbell)
 
         await self._mux.subscribe(self._doorbells + ">", hear)
 
-    async def backlog(self) -> Backlog:
+    async def backlog(self) -> LaneCounts:
         contents = await self._reader.contents(self._root + ">")
-        return Backlog({self._lane(subject): n for subject, n in contents.counts.items()}, contents.last_seq)
+        return LaneCounts({self._lane(subject): n for subject, n in contents.counts.items()}, contents.last_seq)
 
     async def last_seq(self) -> int:
         return (await self._reader.contents()).last_seq
@@ -82,7 +82,7 @@ class NatsIntake:
                 break
         return found
 
-    def _doorbell(self, message: Message) -> Doorbell | None:
+    def _doorbell(self, message: BusMessage) -> Doorbell | None:
         """None for what is no doorbell of the server's: anybody's words on the subject are only that."""
         own, server = split_headers(message.raw_headers)
         seq, size = server.get("Nats-Sequence", ""), server.get("Nats-Msg-Size", "0")
@@ -95,5 +95,5 @@ class NatsIntake:
         tenant, _, job_class = subject.removeprefix(self._root).partition(".")
         return Lane(tenant, job_class)
 
-    def _stored(self, found: Found) -> StoredRequest:
+    def _stored(self, found: StoredMessage) -> StoredRequest:
         return StoredRequest(found.seq, self._lane(found.subject), found.payload, found.headers, found.stored_at)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from sidecar.adapters.nats.direct import Found, StreamReader
+from sidecar.adapters.nats.direct import StoredMessage, StreamReader
 from sidecar.errors import InvalidRequest
 from sidecar.models import codec
 from sidecar.models.api import JobsPage
@@ -79,9 +79,9 @@ async def _measure(reader: StreamReader, pattern: str, before: int, width: int, 
         width //= 2
 
 
-async def _born(reader: StreamReader, pattern: str, window: _Window) -> list[Found]:
+async def _born(reader: StreamReader, pattern: str, window: _Window) -> list[StoredMessage]:
     """The first documents in a window, oldest first."""
-    born: list[Found] = []
+    born: list[StoredMessage] = []
     async for item in reader.scan(pattern, seq=window.start):
         if item.seq >= window.before:
             break
@@ -91,7 +91,7 @@ async def _born(reader: StreamReader, pattern: str, window: _Window) -> list[Fou
 
 
 async def _newest(
-    reader: StreamReader, born: Sequence[Found], state: State | None, limit: int, start: int
+    reader: StreamReader, born: Sequence[StoredMessage], state: State | None, limit: int, start: int
 ) -> tuple[list[JobState], int, bool]:
     """Up to `limit` of the jobs born, newest first; where to go on; and whether there are more than `limit`."""
     jobs: list[JobState] = []
@@ -118,13 +118,13 @@ def _position(cursor: str | None) -> int:
     return int(cursor)
 
 
-def _is_first(item: Found) -> bool:
+def _is_first(item: StoredMessage) -> bool:
     block = item.own_headers
     at = block.find(_FIRST_WRITE)
     return at >= 0 and block[at + len(_FIRST_WRITE) :][:2] in (b"", b"\r\n")
 
 
-def _document(found: Found | None) -> JobState | None:
+def _document(found: StoredMessage | None) -> JobState | None:
     if found is None or found.is_tombstone:
         return None
     state = codec.state_or_none(found.payload)

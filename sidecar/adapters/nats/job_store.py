@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from sidecar.adapters.nats.client.message import Message
+from sidecar.adapters.nats.client.message import BusMessage
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import TOMBSTONE, StreamReader
 from sidecar.adapters.nats.job_list import list_jobs
@@ -11,7 +11,7 @@ from sidecar.models import codec
 from sidecar.models.api import JobsPage
 from sidecar.models.job import JobState, State
 from sidecar.models.subjects import CANCEL_BUCKET, JOB_BUCKET, is_name
-from sidecar.ports.bus import Stored
+from sidecar.ports.bus import StoredState
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _STATES = f"$KV.{JOB_BUCKET}."
@@ -34,12 +34,12 @@ class NatsJobStore:
         self._states = StreamReader(mux, f"KV_{JOB_BUCKET}", is_replicated=is_replicated)
         self._marks = StreamReader(mux, f"KV_{CANCEL_BUCKET}", is_replicated=is_replicated)
 
-    async def get(self, tenant: str, job: str) -> Stored | None:
+    async def get(self, tenant: str, job: str) -> StoredState | None:
         found = await self._states.last(_key(_STATES, tenant, job))
         if found is None or found.is_tombstone:
             return None
         try:
-            return Stored(codec.decode_state(found.payload), found.seq)
+            return StoredState(codec.decode_state(found.payload), found.seq)
         except InvalidRequest as e:
             raise BusRefused(f"the state document of {tenant}.{job} is not one: {e.message}") from e
 
@@ -56,10 +56,10 @@ class NatsJobStore:
             raise InvalidRequest(f"{tenant!r} does not name a tenant")
         return await list_jobs(self._states, f"{_STATES}{tenant}.*", state=state, limit=limit, cursor=cursor)
 
-    async def history(self, tenant: str, job: str) -> Sequence[Stored]:
+    async def history(self, tenant: str, job: str) -> Sequence[StoredState]:
         found = [item async for item in self._states.scan(_key(_STATES, tenant, job), seq=1)]
         states = [(codec.state_or_none(item.payload), item.seq) for item in found if not item.is_tombstone]
-        return [Stored(state, seq) for state, seq in states if state is not None]
+        return [StoredState(state, seq) for state, seq in states if state is not None]
 
     async def mark_cancelled(self, tenant: str, job: str, *, reason: str | None = None) -> None:
         await self._mux.store(_key(_MARKS, tenant, job), (reason or "").encode())
@@ -69,7 +69,7 @@ class NatsJobStore:
         return found is not None and not found.is_tombstone
 
     async def listen_cancelled(self, on_mark: Callable[[str, str], None]) -> None:
-        def hear(message: Message) -> None:
+        def hear(message: BusMessage) -> None:
             tenant, _, job = message.subject.removeprefix(_MARKS).partition(".")
             if TOMBSTONE not in message.raw_headers:
                 on_mark(tenant, job)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from sidecar.adapters.nats.client.mux import Mux
-from sidecar.adapters.nats.direct import Found, StreamReader
+from sidecar.adapters.nats.direct import StoredMessage, StreamReader
 from sidecar.adapters.nats.job_store import EXPECTED
 from sidecar.errors import InvalidRequest
 from sidecar.models.subjects import JOB_BUCKET, JOB_STREAM, is_name, journal_key
@@ -37,7 +37,7 @@ class NatsJournal:
     async def read(self, tenant: str, job: str) -> Sequence[bytes]:
         subject = _subject(tenant, job)
         newest = await self._reader.newest(subject) if self._is_replicated else None
-        found: list[Found] = [item async for item in self._reader.scan(subject, seq=1)]
+        found: list[StoredMessage] = [item async for item in self._reader.scan(subject, seq=1)]
         while newest is not None and (not found or found[-1].seq < newest.seq):
             # A follower that lags: what it lacks, the leader has.
             item = await self._reader.next(subject, seq=found[-1].seq + 1 if found else 1)

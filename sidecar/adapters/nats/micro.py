@@ -15,14 +15,14 @@ import msgspec
 
 from sidecar import __version__
 from sidecar.adapters.nats.client.connection import Subscription
-from sidecar.adapters.nats.client.mux import Message, Mux
+from sidecar.adapters.nats.client.mux import BusMessage, Mux
 from sidecar.adapters.nats.service import (
     QUEUE_GROUP,
     EndpointInfo,
     EndpointStats,
     Identity,
     Info,
-    Stats,
+    ServiceStats,
     error_reply,
 )
 from sidecar.errors import BusUnavailable, SidecarError, Temporary
@@ -123,7 +123,7 @@ class NatsEndpoints:
         for verb, describe in (("PING", self._ping), ("INFO", self._info), ("STATS", self._stats)):
             for suffix in ("", f".{SERVICE_NAME}", f".{SERVICE_NAME}.{self._id}"):
 
-                def answer(message: Message, describe: Callable[[], Identity] = describe) -> None:
+                def answer(message: BusMessage, describe: Callable[[], Identity] = describe) -> None:
                     if message.reply and self._may_reply((), message.reply):
                         self._mux.publish(message.reply, msgspec.json.encode(describe()))
 
@@ -150,8 +150,8 @@ class NatsEndpoints:
             ],
         )
 
-    def _stats(self) -> Stats:
-        return Stats(
+    def _stats(self) -> ServiceStats:
+        return ServiceStats(
             name=SERVICE_NAME,
             id=self._id,
             version=__version__,
@@ -160,10 +160,10 @@ class NatsEndpoints:
             endpoints=[stats for _, stats in self._endpoints],
         )
 
-    def _receiver(self, endpoint: Endpoint, stats: EndpointStats) -> Callable[[Message], None]:
+    def _receiver(self, endpoint: Endpoint, stats: EndpointStats) -> Callable[[BusMessage], None]:
         skip = self._subjects.root.count(".") + 1
 
-        def receive(message: Message) -> None:
+        def receive(message: BusMessage) -> None:
             reply = message.reply
             verb, *tokens = message.subject.split(".")[skip:]
             if reply and not self._may_reply(tokens, reply):

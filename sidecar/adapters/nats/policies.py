@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from sidecar.adapters.nats.client.message import Message
+from sidecar.adapters.nats.client.message import BusMessage
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StreamReader
 from sidecar.models.subjects import CONFIG_BUCKET
@@ -27,7 +27,7 @@ class NatsPolicyStore:
         await self._mux.store(_ROOT + POLICY_KEY, document or b"", headers=headers)
 
     async def listen(self, on_change: Callable[[], None]) -> None:
-        def hear(message: Message) -> None:
+        def hear(message: BusMessage) -> None:
             on_change()
 
         await self._mux.subscribe(f"{_ROOT}>", hear)

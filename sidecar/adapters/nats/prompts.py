@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from sidecar.adapters.nats.client.message import Message
+from sidecar.adapters.nats.client.message import BusMessage
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import TOMBSTONE, StreamReader
 from sidecar.adapters.nats.job_store import EXPECTED
@@ -47,7 +47,7 @@ class NatsPromptStore:
         await self._mux.store(_ROOT + key, b"", headers={"KV-Operation": "DEL"})
 
     async def listen(self, on_change: Callable[[str, bytes | None], None]) -> None:
-        def hear(message: Message) -> None:
+        def hear(message: BusMessage) -> None:
             is_gone = TOMBSTONE in message.raw_headers
             on_change(message.subject.removeprefix(_ROOT), None if is_gone else message.payload)
 

@@ -3,13 +3,13 @@
 from collections.abc import AsyncIterator
 
 from sidecar.adapters.nats.client.mux import Mux
-from sidecar.adapters.nats.direct import Found, StreamReader
+from sidecar.adapters.nats.direct import StoredMessage, StreamReader
 from sidecar.adapters.nats.job_store import EXPECTED
 from sidecar.adapters.nats.result_waiter import NatsResultWaiter, ResultWatch
 from sidecar.errors import Conflict, InvalidRequest
 from sidecar.models import codec
 from sidecar.models.event import Event
-from sidecar.models.place import Place, place_of
+from sidecar.models.place import EventPosition, place_of
 from sidecar.models.subjects import JOB_BUCKET, JOB_STREAM, Subjects, is_name
 from sidecar.models.trace import TRACE
 from sidecar.ports.bus import StoredEvent
@@ -59,7 +59,7 @@ class NatsPublisher:
         return True
 
     async def replay(self, tenant: str, job: str) -> AsyncIterator[StoredEvent]:
-        seen: set[Place | None] = {None}
+        seen: set[EventPosition | None] = {None}
         async for item in self._stored(self._log(tenant, job, ">")):
             place = place_of(item.payload, subject=item.subject)
             if place not in seen:
@@ -70,7 +70,7 @@ class NatsPublisher:
         stored_as = self._log(tenant, job, "result")
         return await self._watch.open(self._subjects.event(tenant, job, "result"), stored_as=stored_as)
 
-    async def _stored(self, pattern: str) -> AsyncIterator[Found]:
+    async def _stored(self, pattern: str) -> AsyncIterator[StoredMessage]:
         newest = await self._reader.newest(pattern) if self._is_replicated else None
         seq = 1
         async for item in self._reader.scan(pattern, seq=seq):

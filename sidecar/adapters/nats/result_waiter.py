@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 
 from sidecar.adapters.nats.client.connection import State, Subscription
-from sidecar.adapters.nats.client.message import Message
+from sidecar.adapters.nats.client.message import BusMessage
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StreamReader
 from sidecar.errors import SidecarError
@@ -42,7 +42,7 @@ class NatsResultWaiter:
         if not self._heard.done():
             self._heard.set_result(payload)
 
-    def _on_message(self, message: Message) -> None:
+    def _on_message(self, message: BusMessage) -> None:
         self.hear(message.payload)
 
 

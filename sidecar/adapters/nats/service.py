@@ -57,7 +57,7 @@ class Info(Identity, kw_only=True):
     endpoints: list[EndpointInfo]
 
 
-class Stats(Identity, kw_only=True):
+class ServiceStats(Identity, kw_only=True):
     type: str = "io.nats.micro.v1.stats_response"
     started: str
     endpoints: list[EndpointStats]

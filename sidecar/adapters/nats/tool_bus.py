@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import aclosing
 
-from sidecar.adapters.nats.client.message import Message
+from sidecar.adapters.nats.client.message import BusMessage
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.tool_outcome import (
     MOST_REPLY_BYTES,
@@ -76,7 +76,7 @@ class NatsToolBus:
                 raise
         return found
 
-    async def _reply(self, call: ToolCall) -> Message:
+    async def _reply(self, call: ToolCall) -> BusMessage:
         """The first reply that is no heartbeat."""
         replies = self._mux.request_many(
             call.subject, call.payload, headers=call.headers, idle_timeout_s=call.timeout_s

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from sidecar.adapters.nats.client.message import Message, decode_headers
+from sidecar.adapters.nats.client.message import BusMessage, decode_headers
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StreamReader, split_headers
 from sidecar.adapters.nats.job_store import EXPECTED
@@ -66,7 +66,7 @@ class NatsToolStore:
     async def listen(self, on_change: Callable[[ToolChange], None]) -> None:
         root = self._subjects.tool_written("")
 
-        def hear(message: Message) -> None:
+        def hear(message: BusMessage) -> None:
             raw, server = split_headers(message.raw_headers)
             sequence = server.get("Nats-Sequence", "")
             if not sequence.isdecimal():

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sidecar.config.filters import BlocklistOptions
-from sidecar.response_formatter.filters.scanner import Found, each_start
+from sidecar.response_formatter.filters.scanner import Match, each_start
 
 _MOST_SPACES = 4
 _SPACE = re.compile(r"\s+")
@@ -35,15 +35,15 @@ class BlocklistDetector:
         self.context = 1
         self._is_single = not self._patterns and not any(_SPACE.search(word.strip()) for word in options.words)
 
-    def find(self, text: str, start: int) -> Sequence[Found]:
-        found: list[Found] = []
+    def find(self, text: str, start: int) -> Sequence[Match]:
+        found: list[Match] = []
         if self._by_first:
             for token in _TOKEN.finditer(text, start):
                 entries = self._by_first.get(token[0].casefold())
                 if entries is not None and (match := entries.match(text, token.start())):
-                    found.append(Found(match.start(), match.end(), "word"))
+                    found.append(Match(match.start(), match.end(), "word"))
         if self._inside is not None:
-            found.extend(Found(m.start(), m.end(), "word") for m in each_start(self._inside, text, start))
+            found.extend(Match(m.start(), m.end(), "word") for m in each_start(self._inside, text, start))
         for pattern in self._patterns:
             self._by_pattern(pattern, text, start, found)
         return found
@@ -54,7 +54,7 @@ class BlocklistDetector:
             return 0
         return max(text.rfind(" ", start), text.rfind("\n", start)) + 1
 
-    def _by_pattern(self, pattern: Any, text: str, start: int, found: list[Found]) -> None:
+    def _by_pattern(self, pattern: Any, text: str, start: int, found: list[Match]) -> None:
         at = start
         while at < len(text):
             # RE2 reads all that it is given each time: a stretch is enough.
@@ -67,7 +67,7 @@ class BlocklistDetector:
             at = since + match.start()
             end = self._end(pattern, text, at)
             if end > at:
-                found.append(Found(at, end, "pattern"))
+                found.append(Match(at, end, "pattern"))
             at += 1
 
     def _end(self, pattern: Any, text: str, at: int) -> int:

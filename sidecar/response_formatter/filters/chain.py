@@ -11,14 +11,14 @@ from sidecar.models.filtering import Direction, FilterContext
 from sidecar.models.plain import UNREADABLE
 from sidecar.models.result import ErrorInfo, FilterReport, Output, Result
 from sidecar.response_formatter.filters.inputs import details_of, refusal, texts, with_texts
-from sidecar.response_formatter.filters.scanner import Blocked
-from sidecar.response_formatter.filters.stream import Chain, Channel, Gate, Judging, Tally
+from sidecar.response_formatter.filters.scanner import BlockMatch
+from sidecar.response_formatter.filters.stream import Chain, FilterCounts, Judging, OutgoingText, StreamFilter
 from sidecar.response_formatter.filters.values import screened_value
 from sidecar.response_formatter.formatter import digest
 
 
-class Screen:
-    """Made by `Screening.screen`. `gate` is what deltas go through, `is_withheld` tells of a block."""
+class FilterChain:
+    """Made by `FilterPolicies.screen`. `gate` is what deltas go through, `is_withheld` tells of a block."""
 
     def __init__(
         self,
@@ -37,7 +37,9 @@ class Screen:
         self._chain = chain_for("output")
         self._input_reports: tuple[FilterReport, ...] = ()
         self.is_withheld = False
-        self.gate = Gate(self._chain, lambda channel: self._context("output", channel)) if is_streamed else None
+        self.gate = (
+            StreamFilter(self._chain, lambda channel: self._context("output", channel)) if is_streamed else None
+        )
 
     def _context(self, direction: Direction, channel: Any) -> FilterContext:
         return FilterContext(
@@ -49,7 +51,7 @@ class Screen:
         chain = self._chain_for("input")
         if chain.is_plain:
             return call
-        tally = Tally(on="input")
+        tally = FilterCounts(on="input")
         told: dict[str, str] = {}
         for path, text in texts(call.messages, call.system):
             if text not in told:
@@ -63,17 +65,17 @@ class Screen:
             messages=tuple(with_texts(message, told) for message in call.messages),
         )
 
-    async def _read(self, chain: Chain, tally: Tally, path: str, text: str) -> str:
+    async def _read(self, chain: Chain, tally: FilterCounts, path: str, text: str) -> str:
         shown, blocked, _ = await self._through(chain, tally, ((0, text),), self._context("input", "message"))
         if blocked is not None:
             raise refusal(blocked, path)
         return "".join(text for _, text in shown)
 
     async def _through(
-        self, chain: Chain, tally: Tally, parts: Sequence[tuple[int, str]], context: FilterContext
-    ) -> tuple[list[tuple[int, str]], Blocked | None, bool]:
+        self, chain: Chain, tally: FilterCounts, parts: Sequence[tuple[int, str]], context: FilterContext
+    ) -> tuple[list[tuple[int, str]], BlockMatch | None, bool]:
         """Parts of one text, what blocked it, and whether a judge changed it."""
-        channel = Channel(chain, tally)
+        channel = OutgoingText(chain, tally)
         shown = [part for index, text in parts for part in channel.feed(index, text)]
         shown += channel.end()
         if channel.blocked is not None or not chain.judges:
@@ -86,7 +88,7 @@ class Screen:
         """A whole answer's result as the client may see it. Raises a judge's own errors."""
         if self.gate is not None and self.gate.trouble is not None:
             raise self.gate.trouble
-        tally = Tally()
+        tally = FilterCounts()
         content = result.output.content
         told: dict[int, str] = {}
         is_judged = False
@@ -212,7 +214,7 @@ class Screen:
             error, message=self._value(error.message), details=self._value(error.details)
         )
 
-    def _withheld(self, result: Result, blocked: Blocked, tally: Tally) -> Result:
+    def _withheld(self, result: Result, blocked: BlockMatch, tally: FilterCounts) -> Result:
         """A blocked answer: nothing of it is shown. Where it should have had a form, that is a failure."""
         self.is_withheld = True
         why = f"filter {blocked.name!r} withheld the answer: {blocked.kind}"

@@ -7,8 +7,8 @@ import msgspec
 
 from sidecar.errors import Permanent
 from sidecar.models.content import JsonBlock, Message, TextBlock, ToolResultBlock
-from sidecar.response_formatter.filters.scanner import Blocked
-from sidecar.response_formatter.filters.stream import Chain, Channel, Tally
+from sidecar.response_formatter.filters.scanner import BlockMatch
+from sidecar.response_formatter.filters.stream import Chain, FilterCounts, OutgoingText
 
 
 def check_input(chain: Chain, messages: Sequence[Message], system: str | None) -> None:
@@ -18,7 +18,7 @@ def check_input(chain: Chain, messages: Sequence[Message], system: str | None) -
         return
     only = chain._replace(rules=rules, judges=())
     for path, text in texts(messages, system):
-        channel = Channel(only, Tally(on="input"))
+        channel = OutgoingText(only, FilterCounts(on="input"))
         channel.feed(0, text)
         channel.end()
         if channel.blocked is not None:
@@ -93,7 +93,7 @@ def _with_leaves(value: Any, told: Mapping[str, str]) -> Any:
     return [_with_leaves(item, told) for item in value] if isinstance(value, list) else value
 
 
-def refusal(blocked: Blocked, path: str) -> Permanent:
+def refusal(blocked: BlockMatch, path: str) -> Permanent:
     return Permanent(
         f"filter {blocked.name!r} blocks the input: {blocked.kind}",
         code="guardrail_blocked",
@@ -101,5 +101,5 @@ def refusal(blocked: Blocked, path: str) -> Permanent:
     )
 
 
-def details_of(blocked: Blocked) -> dict[str, Any]:
+def details_of(blocked: BlockMatch) -> dict[str, Any]:
     return {"filter": blocked.name, "kind": blocked.kind}

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import NamedTuple
 
-from sidecar.response_formatter.filters.scanner import Found
+from sidecar.response_formatter.filters.scanner import Match
 
 CONTEXT = 64
 MOST_DIGITS = 19
@@ -62,7 +62,7 @@ class Stretch(NamedTuple):
         return len(set(self.gaps)) <= 1
 
 
-class Run:
+class DigitRun:
     """Groups of digits close enough to be one number."""
 
     def __init__(self, text: str, groups: list[Group]) -> None:
@@ -124,25 +124,25 @@ class Run:
                 return True
         return False
 
-    def cards(self) -> Iterator[Found]:
+    def cards(self) -> Iterator[Match]:
         """Numbers of payment cards: an issuer's form, Luhn's checksum, and groups as on a card or none."""
         for one in self.stretches:
             if 12 <= len(one.digits) <= 19 and _is_card(self.text, one):
-                yield Found(one.start, one.end, "card")
+                yield Match(one.start, one.end, "card")
 
 
-def runs_in(text: str, start: int) -> Iterator[Run]:
+def runs_in(text: str, start: int) -> Iterator[DigitRun]:
     """The runs of which a part lies at or after `start`, with `CONTEXT` characters before it read as well."""
     groups: list[Group] = []
     for match in _GROUP.finditer(text, max(0, start - CONTEXT)):
         gap = text[groups[-1].end : match.start()] if groups else ""
         if groups and not _GAP.fullmatch(gap):
-            yield Run(text, groups)
+            yield DigitRun(text, groups)
             groups, gap = [], ""
         digits = match[0] if match[0].isascii() else "".join(str(int(c)) for c in match[0])
         groups.append(Group(match.start(), match.end(), digits, gap))
     if groups:
-        yield Run(text, groups)
+        yield DigitRun(text, groups)
 
 
 def is_luhn(digits: str) -> bool:

@@ -10,8 +10,8 @@ from functools import lru_cache
 from importlib import import_module
 from typing import NamedTuple
 
-from sidecar.response_formatter.filters.numbers import Run, Stretch, before
-from sidecar.response_formatter.filters.scanner import Found, each_start
+from sidecar.response_formatter.filters.numbers import DigitRun, Stretch, before
+from sidecar.response_formatter.filters.scanner import Match, each_start
 
 _PERSONAL = r"identi|personal|national|citizen|tax(?:payer)?[ -]?(?:id|n)|steuer|fiscal|\bid\b|passport"
 
@@ -148,16 +148,16 @@ _AT_DIGIT = tuple(form for form in _LETTERS if form.at_digit)
 _AT_LETTER = tuple(form for form in _LETTERS if not form.at_digit)
 
 
-def number_id(run: Run) -> Iterator[Found]:
+def number_id(run: DigitRun) -> Iterator[Match]:
     """Persons' numbers among a run's stretches."""
     for one in run.stretches:
         for form in _BY_DIGITS.get(len(one.digits), ()):
             if _is_it(run.text, one, form):
-                yield Found(one.start, one.end, f"national_id_{form.country}")
+                yield Match(one.start, one.end, f"national_id_{form.country}")
                 break
 
 
-def ids_with_letters(text: str, start: int) -> Sequence[Found]:
+def ids_with_letters(text: str, start: int) -> Sequence[Match]:
     """Persons' numbers that have letters."""
     found = []
     for place in each_start(_START, text, start):
@@ -167,7 +167,7 @@ def ids_with_letters(text: str, start: int) -> Sequence[Found]:
             if match is None or (form.words is not None and not form.words.search(before(text, at))):
                 continue
             if form.module is None or _is_number(form.module, _compact(match[0])):
-                found.append(Found(at, match.end(), f"national_id_{form.country}"))
+                found.append(Match(at, match.end(), f"national_id_{form.country}"))
     return found
 
 

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-from sidecar.response_formatter.filters.numbers import EXTENSION, Run, Stretch, before
-from sidecar.response_formatter.filters.scanner import Found
+from sidecar.response_formatter.filters.numbers import EXTENSION, DigitRun, Stretch, before
+from sidecar.response_formatter.filters.scanner import Match
 
 # Words that announce a phone number: whole, by their beginning, and wherever they stand in the text before.
 _WHOLE = frozenset("tel tél mob fax sms bel ring dial mobi nummer numer call".split())  # noqa: SIM905
@@ -46,13 +46,13 @@ class PhoneBook:
         for region in self._regions:
             phonenumbers.PhoneMetadata.metadata_for_region(region)
 
-    def find(self, run: Run) -> Iterator[Found]:
+    def find(self, run: DigitRun) -> Iterator[Match]:
         for one in run.stretches:
             if len(one.digits) <= _MOST and (start := self._start(run, one)) is not None:
                 extension = EXTENSION.match(run.text, one.end)
-                yield Found(start, extension.end() if extension else one.end, "phone")
+                yield Match(start, extension.end() if extension else one.end, "phone")
 
-    def _start(self, run: Run, one: Stretch) -> int | None:
+    def _start(self, run: DigitRun, one: Stretch) -> int | None:
         """Where the number begins, its sign included; None when it is no phone number."""
         text, start = run.text, one.start
         if start and text[start - 1] in _SIGNS:
@@ -69,7 +69,7 @@ class PhoneBook:
     def _is_international(self, one: Stretch) -> bool:
         return len(one.sizes) <= _MOST_GROUPS and _is_possible(one.digits)
 
-    def _is_national(self, run: Run, one: Stretch, *, has_bracket: bool) -> bool:
+    def _is_national(self, run: DigitRun, one: Stretch, *, has_bracket: bool) -> bool:
         digits, sizes = one.digits, one.sizes
         if len(sizes) > _MOST_GROUPS or len(set(digits)) < 2:
             return False

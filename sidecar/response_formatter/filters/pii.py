@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 
 from sidecar.config.filters import PiiOptions
-from sidecar.response_formatter.filters.numbers import CONTEXT, Run, runs_in
+from sidecar.response_formatter.filters.numbers import CONTEXT, DigitRun, runs_in
 from sidecar.response_formatter.filters.person_ids import ids_with_letters, load_checkers, number_id
 from sidecar.response_formatter.filters.phones import PhoneBook
-from sidecar.response_formatter.filters.scanner import Found, each_start
+from sidecar.response_formatter.filters.scanner import Match, each_start
 
 _WINDOW = 330
 _LONGEST_LOCAL = 64
@@ -62,8 +62,8 @@ class PiiDetector:
             load_checkers()
         self._wants_numbers = bool(self._kinds & {"phone", "card", "national_id"})
 
-    def find(self, text: str, start: int) -> Sequence[Found]:
-        found: list[Found] = []
+    def find(self, text: str, start: int) -> Sequence[Match]:
+        found: list[Match] = []
         if "email" in self._kinds:
             self._emails(text, start, found)
         if _DIGIT.search(text, start) is not None:
@@ -78,7 +78,7 @@ class PiiDetector:
             at = match.end()
         return at
 
-    def _with_digits(self, text: str, start: int, found: list[Found]) -> None:
+    def _with_digits(self, text: str, start: int, found: list[Match]) -> None:
         if "iban" in self._kinds:
             _ibans(text, start, found)
         if self._wants_numbers:
@@ -89,9 +89,9 @@ class PiiDetector:
         if "ip_address" in self._kinds:
             for match in each_start(_ADDRESS, text, start):
                 if _is_address(match[0]):
-                    found.append(Found(match.start(), match.end(), "ip_address"))
+                    found.append(Match(match.start(), match.end(), "ip_address"))
 
-    def _numbers(self, run: Run, found: list[Found]) -> None:
+    def _numbers(self, run: DigitRun, found: list[Match]) -> None:
         if "national_id" in self._kinds:
             found.extend(number_id(run))
         if "card" in self._kinds:
@@ -99,7 +99,7 @@ class PiiDetector:
         if self._phones is not None:
             found.extend(self._phones.find(run))
 
-    def _emails(self, text: str, start: int, found: list[Found]) -> None:
+    def _emails(self, text: str, start: int, found: list[Match]) -> None:
         for sign in ("@", "\uff20"):
             at = text.find(sign, start)
             while at >= 0:
@@ -108,10 +108,10 @@ class PiiDetector:
                     found.append(one)
                 at = text.find(sign, at + 1)
         if "[" in text or "(" in text:
-            found.extend(Found(m.start(), m.end(), "email") for m in each_start(_BRACKETED, text, start))
+            found.extend(Match(m.start(), m.end(), "email") for m in each_start(_BRACKETED, text, start))
 
 
-def _email(text: str, at: int) -> Found | None:
+def _email(text: str, at: int) -> Match | None:
     local = _LOCAL.search(text[max(0, at - _LONGEST_LOCAL) : at])
     domain = _DOMAIN.match(text, at + 1)
     if local is None or domain is None:
@@ -125,7 +125,7 @@ def _email(text: str, at: int) -> Found | None:
         text, max(0, start - 64), start
     ):
         return None
-    return Found(start, domain.end(), "email")
+    return Match(start, domain.end(), "email")
 
 
 def _is_address(value: str) -> bool:
@@ -138,11 +138,11 @@ def _is_address(value: str) -> bool:
     return True
 
 
-def _ibans(text: str, start: int, found: list[Found]) -> None:
+def _ibans(text: str, start: int, found: list[Match]) -> None:
     for match in each_start(_IBAN, text, start):
         end = _iban_end(text, match)
         if end:
-            found.append(Found(match.start(), end, "iban"))
+            found.append(Match(match.start(), end, "iban"))
 
 
 def _iban_end(text: str, match: "re.Match[str]") -> int:

@@ -22,26 +22,26 @@ from sidecar.errors import StartupError
 from sidecar.models.filtering import Direction, Filter
 from sidecar.models.request import JobRequest
 from sidecar.ports.bus import Lane, ModelClient
-from sidecar.response_formatter.filters.chain import Screen
+from sidecar.response_formatter.filters.chain import FilterChain
 from sidecar.response_formatter.filters.guardrail import GuardrailFilter
 from sidecar.response_formatter.filters.inputs import check_input
-from sidecar.response_formatter.filters.scanner import Detector, Rule
+from sidecar.response_formatter.filters.scanner import Detector, FilterRule
 from sidecar.response_formatter.filters.stream import Chain, Judge
 
 DEFAULT_SANITISER = "sanitise"
 _STRICTNESS: Mapping[Treatment, int] = {"keep": 0, "mark": 1, "remove": 2}
 
 
-class Made(NamedTuple):
+class FilterEntry(NamedTuple):
     """One entry of `[filters]`, ready for use: one of the three is set."""
 
     on: frozenset[Direction]
-    rule: Rule | None = None
+    rule: FilterRule | None = None
     judge: Judge | None = None
     sanitise: SanitiseOptions | None = None
 
 
-class Screening:
+class FilterPolicies:
     """Makes each job's screen. `apply` a policy before anything else."""
 
     def __init__(self, policy: Policy, *, models: ModelClient, region: str) -> None:
@@ -49,16 +49,16 @@ class Screening:
         self._models = models
         self._region = region
         self._policy = policy
-        self._made: dict[str, Made] = {}
+        self._made: dict[str, FilterEntry] = {}
         self._chains: dict[tuple[tuple[str, ...], Direction], Chain] = {}
         self.apply(policy)
 
-    def apply(self, policy: Policy, made: Mapping[str, Made] | None = None) -> None:
+    def apply(self, policy: Policy, made: Mapping[str, FilterEntry] | None = None) -> None:
         """Hold to another policy from now on, with what `made_for` made of it. Raises StartupError without."""
         self._made = dict(self.made_for(policy) if made is None else made)
         self._policy, self._chains = policy, {}
 
-    def made_for(self, policy: Policy) -> Mapping[str, Made]:
+    def made_for(self, policy: Policy) -> Mapping[str, FilterEntry]:
         """The filters of another policy, ready for use. Raises StartupError."""
         return {
             name: self._made[name]
@@ -67,11 +67,11 @@ class Screening:
             for name, entry in policy.filters.items()
         }
 
-    def screen(self, lane: Lane, request: JobRequest, *, job: str) -> Screen:
+    def screen(self, lane: Lane, request: JobRequest, *, job: str) -> FilterChain:
         """What holds for a job: the filters of its class, of its tenant, and those that its request names."""
         effective, asked = self._effective(lane, request)
         is_timed = request.first_token_timeout_s is not None or request.idle_timeout_s is not None
-        return Screen(
+        return FilterChain(
             tenant=lane.tenant,
             job=job,
             job_class=lane.job_class,
@@ -108,7 +108,7 @@ class Screening:
             )
         return known
 
-    def _sanitiser(self, made: Sequence[tuple[str, Made]], asked: frozenset[str]) -> SanitiseOptions:
+    def _sanitiser(self, made: Sequence[tuple[str, FilterEntry]], asked: frozenset[str]) -> SanitiseOptions:
         default = self._made.get(DEFAULT_SANITISER)
         # What only the request asks for may add to the sanitiser, never take from it.
         base = default.sanitise if default is not None and default.sanitise is not None else SanitiseOptions()
@@ -122,7 +122,7 @@ class Screening:
             max_chars=min(options.max_chars for options in chosen),
         )
 
-    def _make(self, name: str, entry: FilterPolicy) -> Made:
+    def _make(self, name: str, entry: FilterPolicy) -> FilterEntry:
         try:
             if entry.kind in OPTIONS:
                 return self._make_own(name, entry)
@@ -130,18 +130,20 @@ class Screening:
         except ValueError as e:
             raise StartupError(f"filters.{name}: {e}") from e
 
-    def _make_own(self, name: str, entry: FilterPolicy) -> Made:
+    def _make_own(self, name: str, entry: FilterPolicy) -> FilterEntry:
         options = parsed(entry.kind, entry.options)
         if isinstance(options, SanitiseOptions):
-            return Made(frozenset(), sanitise=options)
+            return FilterEntry(frozenset(), sanitise=options)
         if isinstance(options, GuardrailOptions):
             guardrail = GuardrailFilter(options, models=self._models, region=self._region)
-            return Made(frozenset(options.on), judge=Judge(name, entry.action, guardrail, options.segment_chars))
+            return FilterEntry(
+                frozenset(options.on), judge=Judge(name, entry.action, guardrail, options.segment_chars)
+            )
         assert isinstance(options, ScreenOptions)  # noqa: S101
-        rule = Rule(name, entry.action, _detector(options), options.placeholder)
-        return Made(frozenset(options.on), rule=rule)
+        rule = FilterRule(name, entry.action, _detector(options), options.placeholder)
+        return FilterEntry(frozenset(options.on), rule=rule)
 
-    def _make_plugin(self, name: str, entry: FilterPolicy) -> Made:
+    def _make_plugin(self, name: str, entry: FilterPolicy) -> FilterEntry:
         common, options = split_plugin(entry.options)
         found = [point for point in entry_points(group=PLUGIN_GROUP) if point.name == entry.kind]
         if not found:
@@ -149,11 +151,11 @@ class Screening:
         make: Callable[[dict[str, Any]], Any] = found[0].load()
         made = make(options)
         if all(hasattr(made, part) for part in ("find", "settled", "window", "context")):
-            return Made(frozenset(common.on), rule=Rule(name, entry.action, made, common.placeholder))
+            return FilterEntry(frozenset(common.on), rule=FilterRule(name, entry.action, made, common.placeholder))
         if not isinstance(made, Filter):
             raise ValueError(f"kind: what {entry.kind!r} makes has neither `apply` nor what a detector has")
         judge = Judge(name, entry.action, made, getattr(made, "segment_chars", None))
-        return Made(frozenset(common.on), judge=judge)
+        return FilterEntry(frozenset(common.on), judge=judge)
 
 
 def _detector(options: ScreenOptions) -> Detector:

@@ -16,7 +16,7 @@ LONGEST_TAIL = 64 * 1024
 STEP = 96
 
 
-class Found(NamedTuple):
+class Match(NamedTuple):
     """A stretch of text from `start` up to `end`.
 
     `tail` matches what belongs to it still, however long that may be: a key of which only the beginning is needed
@@ -39,7 +39,7 @@ class Detector(Protocol):
     @property
     def context(self) -> int: ...
 
-    def find(self, text: str, start: int) -> Sequence[Found]:
+    def find(self, text: str, start: int) -> Sequence[Match]:
         """All that begins at or after `start`, in any order; earlier ones may be among them."""
         ...
 
@@ -51,7 +51,7 @@ class Detector(Protocol):
         ...
 
 
-class Rule(NamedTuple):
+class FilterRule(NamedTuple):
     name: str
     action: Action
     detector: Detector
@@ -79,7 +79,7 @@ class Piece(NamedTuple):
     is_own: bool = False
 
 
-class Blocked(NamedTuple):
+class BlockMatch(NamedTuple):
     name: str
     kind: str
 
@@ -113,7 +113,7 @@ class Scanner:
     blocked. Once `blocked` is set, nothing more is let through.
     """
 
-    def __init__(self, rules: Sequence[Rule], on_found: Callable[[Rule, str], None]) -> None:
+    def __init__(self, rules: Sequence[FilterRule], on_found: Callable[[FilterRule, str], None]) -> None:
         self._rules = rules
         self._on_found = on_found
         self._context = max((rule.detector.context for rule in rules), default=0) + 1
@@ -125,7 +125,7 @@ class Scanner:
         self._tails: list[_Tail] = []
         self._last_tails: dict[re.Pattern[str], _Tail] = {}
         self._flagged = [0] * len(rules)
-        self.blocked: Blocked | None = None
+        self.blocked: BlockMatch | None = None
 
     @property
     def held(self) -> int:
@@ -164,7 +164,7 @@ class Scanner:
         return limit if limit >= done + (1 if settled >= limit else STEP) else done
 
     def _decide(self, start: int, limit: int, *, is_end: bool) -> tuple[list[Piece], int]:
-        found: list[tuple[int, int, int, Found]] = []
+        found: list[tuple[int, int, int, Match]] = []
         for rank, rule in enumerate(self._rules):
             for one in rule.detector.find(self._text, start):
                 if start <= one.start < limit:
@@ -179,7 +179,7 @@ class Scanner:
             if rule.action == "flag":
                 self._flag(rank, one)
             elif rule.action == "block":
-                self.blocked = Blocked(rule.name, one.kind)
+                self.blocked = BlockMatch(rule.name, one.kind)
                 self._on_found(rule, one.kind)
                 return [], limit
             else:
@@ -195,16 +195,16 @@ class Scanner:
         self._show(pieces, at, limit)
         return pieces, limit
 
-    def _flag(self, rank: int, one: Found) -> None:
+    def _flag(self, rank: int, one: Match) -> None:
         if self._base + one.start >= self._flagged[rank]:
             self._on_found(self._rules[rank], one.kind)
         self._flagged[rank] = max(self._flagged[rank], self._base + one.end)
 
-    def _is_hidden(self, rule: Rule, one: Found) -> bool:
+    def _is_hidden(self, rule: FilterRule, one: Match) -> bool:
         start = self._base + one.start
         return start < self._hidden or (start == self._hidden and self._hidden_by == (rule.name, one.kind))
 
-    def _hide(self, one: Found, *, is_end: bool) -> None:
+    def _hide(self, one: Match, *, is_end: bool) -> None:
         self._hidden = max(self._hidden, self._base + one.end)
         if one.tail is None:
             return
@@ -230,13 +230,13 @@ class Scanner:
             pieces.append(Piece(self._base + start, self._text[start:end]))
 
 
-def _first_then_longest(found: tuple[int, int, int, Found]) -> tuple[int, int, int]:
+def _first_then_longest(found: tuple[int, int, int, Match]) -> tuple[int, int, int]:
     return found[:3]
 
 
 def found_in(
-    text: str, rules: Sequence[Rule], on_found: Callable[[Rule, str], None]
-) -> tuple[str, Blocked | None]:
+    text: str, rules: Sequence[FilterRule], on_found: Callable[[FilterRule, str], None]
+) -> tuple[str, BlockMatch | None]:
     """A whole text, as it may be shown, and what blocked it."""
     scanner = Scanner(rules, on_found)
     pieces = scanner.feed(text, is_end=True)

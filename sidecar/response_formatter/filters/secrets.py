@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from sidecar.config.filters import SecretsOptions
-from sidecar.response_formatter.filters.scanner import Found, each_start
+from sidecar.response_formatter.filters.scanner import Match, each_start
 from sidecar.response_formatter.filters.secret_forms import FORMS, Form
 
 _WINDOW = 640
@@ -51,8 +51,8 @@ class SecretDetector:
         self._generic = options.generic
         self._allowed = frozenset(options.allow)
 
-    def find(self, text: str, start: int) -> Sequence[Found]:
-        found: list[Found] = []
+    def find(self, text: str, start: int) -> Sequence[Match]:
+        found: list[Match] = []
         since = max(0, start - _CONTEXT)
         for form in FORMS if _has_mark(text) else ():
             for trigger in form.triggers:
@@ -73,21 +73,21 @@ class SecretDetector:
         pem = _PEM.search(text, max(0, len(text) - _WINDOW))
         return at if pem is None else min(at, pem.start())
 
-    def _by_form(self, form: Form, text: str, since: int, found: list[Found]) -> None:
+    def _by_form(self, form: Form, text: str, since: int, found: list[Match]) -> None:
         for match in each_start(form.pattern, text, since):
             group = 1 if form.pattern.groups else 0
             if not _has_mark(match[0]) or (form.is_it is not None and not form.is_it(match[group])):
                 continue
             if match[group] not in self._allowed:
-                found.append(Found(match.start(group), match.end(group), form.kind, form.tail))
+                found.append(Match(match.start(group), match.end(group), form.kind, form.tail))
 
-    def _assigned(self, text: str, since: int, found: list[Found]) -> None:
+    def _assigned(self, text: str, since: int, found: list[Match]) -> None:
         for match in each_start(_ASSIGNED, text, since):
             value = match["value"].rstrip(".?:")
             if value not in self._allowed and _is_secret(value, is_password=bool(_PASSWORD.search(match["name"]))):
                 start = match.start("value")
                 tail = _ASSIGNED_TAIL if len(match["value"]) == 255 else None
-                found.append(Found(start, start + len(value), "generic", tail))
+                found.append(Match(start, start + len(value), "generic", tail))
 
 
 def _has_mark(text: str) -> bool:

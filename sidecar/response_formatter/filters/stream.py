@@ -14,7 +14,7 @@ from sidecar.models.call import ModelDelta
 from sidecar.models.filtering import Filter, FilterContext, Filtered
 from sidecar.models.result import FilterReport
 from sidecar.response_formatter.filters.sanitise import Sanitiser
-from sidecar.response_formatter.filters.scanner import Action, Blocked, Piece, Rule, Scanner
+from sidecar.response_formatter.filters.scanner import Action, BlockMatch, FilterRule, Piece, Scanner
 
 Part = tuple[int, str]
 Counts = MutableMapping[str, int]
@@ -33,7 +33,7 @@ class Chain(NamedTuple):
     """What a job's answer goes through, in order."""
 
     sanitise: SanitiseOptions
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[FilterRule, ...] = ()
     judges: tuple[Judge, ...] = ()
 
     @property
@@ -41,7 +41,7 @@ class Chain(NamedTuple):
         return not self.rules and not self.judges
 
 
-class Tally:
+class FilterCounts:
     """What was found in one answer, by filter and action."""
 
     def __init__(self, *, on: Literal["output", "input"] = "output") -> None:
@@ -50,7 +50,7 @@ class Tally:
         self.hidden: dict[str, int] = {}
         self.is_cut = False
 
-    def found(self, rule: Rule, kind: str) -> None:
+    def found(self, rule: FilterRule, kind: str) -> None:
         self.add(rule.name, rule.action, {kind: 1})
 
     def add(self, name: str, action: str, kinds: MutableMapping[str, int]) -> None:
@@ -70,10 +70,10 @@ class Tally:
         )
 
 
-class Channel:
+class OutgoingText:
     """One text on its way out. `blocked` is set when a filter let no more through."""
 
-    def __init__(self, chain: Chain, tally: Tally) -> None:
+    def __init__(self, chain: Chain, tally: FilterCounts) -> None:
         self._chain = chain
         self._tally = tally
         self._left = chain.sanitise.max_chars
@@ -86,7 +86,7 @@ class Channel:
         self._unjudged_size = 0
 
     @property
-    def blocked(self) -> Blocked | None:
+    def blocked(self) -> BlockMatch | None:
         return self._scanner.blocked if self._scanner is not None else None
 
     def feed(self, index: int, text: str) -> Sequence[Part]:
@@ -148,7 +148,7 @@ class Channel:
 class Judging:
     """Parts gathered into segments, each judged by every judge in turn. The same segments whatever the pieces."""
 
-    def __init__(self, chain: Chain, tally: Tally, context: FilterContext) -> None:
+    def __init__(self, chain: Chain, tally: FilterCounts, context: FilterContext) -> None:
         self._judges = chain.judges
         self._tally = tally
         self._context = context
@@ -156,7 +156,7 @@ class Judging:
         self._segment = None if None in sizes else min((size for size in sizes if size), default=None)
         self._parts: list[Part] = []
         self._size = 0
-        self.blocked: Blocked | None = None
+        self.blocked: BlockMatch | None = None
         self.is_changed = False
 
     def take(self, parts: Sequence[Part]) -> None:
@@ -183,7 +183,7 @@ class Judging:
             kinds = dict(answer.kinds) or {"changed": 1}
             self._tally.add(judge.name, judge.action, kinds)
             if judge.action == "block":
-                self.blocked = Blocked(judge.name, next(iter(kinds)))
+                self.blocked = BlockMatch(judge.name, next(iter(kinds)))
                 return []
             if judge.action == "redact":
                 text, parts = answer.text, [(parts[0][0], answer.text)]
@@ -218,7 +218,7 @@ async def _asked(judge: Judge, text: str, context: FilterContext) -> Filtered:
         raise SidecarError(f"filter {judge.name!r} failed: {type(e).__name__}: {e}") from e
 
 
-class Gate:
+class StreamFilter:
     """Stands between the model's deltas and the client, for one job.
 
     `take` gives what may leave now; where `has_judges`, call `settle` after each delta as well. `finish` at an
@@ -233,10 +233,10 @@ class Gate:
 
     def reset(self) -> None:
         """Forget what came: another answer begins."""
-        self.tally = Tally()
+        self.tally = FilterCounts()
         self.trouble: SidecarError | None = None
-        self._text = Channel(self._chain, self.tally)
-        self._reasoning = Channel(self._chain, self.tally)
+        self._text = OutgoingText(self._chain, self.tally)
+        self._reasoning = OutgoingText(self._chain, self.tally)
         self._judging = (
             {name: Judging(self._chain, self.tally, self._context(name)) for name in ("text", "reasoning")}
             if self.has_judges

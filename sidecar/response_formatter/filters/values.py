@@ -3,7 +3,7 @@
 from typing import Any
 
 from sidecar.response_formatter.filters.sanitise import sanitised
-from sidecar.response_formatter.filters.stream import Chain, Channel, Tally
+from sidecar.response_formatter.filters.stream import Chain, FilterCounts, OutgoingText
 
 
 def screened_value(value: Any, chain: Chain) -> Any:
@@ -41,6 +41,6 @@ def _text(value: str, name: str, chain: Chain) -> str:
 def _through(text: str, chain: Chain) -> str:
     if not chain.rules:
         return sanitised(text, chain.sanitise, {})
-    channel = Channel(chain, Tally())
+    channel = OutgoingText(chain, FilterCounts())
     parts = [*channel.feed(0, text), *channel.end()]
     return "[BLOCKED]" if channel.blocked is not None else "".join(piece for _, piece in parts)

@@ -8,7 +8,7 @@ from sidecar.cluster import messages
 from sidecar.cluster.grants import Workers
 from sidecar.cluster.lease import CALM_TRY_S, EAGER_TRY_S, GUARD_S, RENEW_S, TTL_S, Lease
 from sidecar.cluster.membership import SILENT_S, Members
-from sidecar.models.replica import Heartbeat, Held, Offer, Rollcall
+from sidecar.models.replica import GrantOffer, Heartbeat, HeldJob, Rollcall
 
 
 def held_lease(*, sent: float = 10.0, answered: float = 10.1, revision: int = 7) -> Lease:
@@ -145,13 +145,13 @@ def test_never_do_two_replicas_believe_in_the_lease(plan: list[tuple[int, float,
     assert terms == sorted(set(terms)), "terms only go up"
 
 
-def beat(n: int = 1, *, member: str = "a-1", jobs: tuple[Held, ...] = (), **more: object) -> Heartbeat:
+def beat(n: int = 1, *, member: str = "a-1", jobs: tuple[HeldJob, ...] = (), **more: object) -> Heartbeat:
     fields: dict[str, object] = {"member": member, "name": "a", "n": n, "slots": 4, "jobs": jobs, **more}
     return Heartbeat(**fields)  # type: ignore[arg-type]
 
 
-def held(seq: int) -> Held:
-    return Held(
+def held(seq: int) -> HeldJob:
+    return HeldJob(
         seq=seq,
         tenant="acme",
         job_class="batch",
@@ -330,5 +330,5 @@ def test_messages_survive_their_encoding() -> None:
 
 @pytest.mark.parametrize("payload", [b"", b"[]", b'{"member": 1}', b"\xff", b'{"term": "x"}'])
 def test_what_is_no_message_is_none(payload: bytes) -> None:
-    assert messages.decode(payload, Offer) is None
+    assert messages.decode(payload, GrantOffer) is None
     assert messages.decode(payload, Heartbeat) is None

@@ -8,7 +8,7 @@ import pytest
 from sidecar.adapters.memory.clock import MemoryClock
 from sidecar.adapters.memory.faults import Fault, Operation
 from sidecar.adapters.memory.model import Turn, calls_tools, says
-from sidecar.job_manager.journal import Journal, read
+from sidecar.job_manager.journal import StepJournal, read
 from sidecar.models.codec import decode_state
 from sidecar.models.job import JobState
 from sidecar.models.result import Result, Usage
@@ -31,14 +31,14 @@ STEPS = 29
 class Told(NamedTuple):
     """A job that was interrupted: what was journalled then, and what came of it."""
 
-    journal: Journal
+    journal: StepJournal
     result: Result
     log: Sequence[Called]
     asked: Sequence[Any]
     is_hit: bool
 
 
-def steps_of(b: Bench, job: str) -> Journal:
+def steps_of(b: Bench, job: str) -> StepJournal:
     return read(entry.payload for entry in b.bus.jobs.find(f"$KV.LLM_JOB.acme.{job}.journal"))
 
 
@@ -49,7 +49,7 @@ class Assassin:
         self._b = b
         self._left = at
         self._after = after
-        self.journal: Journal | None = None
+        self.journal: StepJournal | None = None
         self.document: JobState | None = None
 
     def __call__(self, operation: Operation) -> Fault:
@@ -105,7 +105,11 @@ async def interrupted(at: int, *, after: bool = False, **settings: Any) -> Told:
         ledger = b.leader.scheduler.ledger
         assert (ledger.slots_used, len(ledger.open)) == (0, 0)
         return Told(
-            assassin.journal or Journal(), result, tools.log, b.model.calls, is_hit=assassin.journal is not None
+            assassin.journal or StepJournal(),
+            result,
+            tools.log,
+            b.model.calls,
+            is_hit=assassin.journal is not None,
         )
 
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.conversation import tool_output, tool_turn
-from sidecar.conversation.tool_turn import Offered
+from sidecar.conversation.tool_turn import OfferedTool
 from sidecar.errors import Permanent, SidecarError
 from sidecar.job_manager import journal as journals
-from sidecar.job_manager.journal import Answer, Bill, Journal, Kept, Pin, Step
+from sidecar.job_manager.journal import Bill, Pin, Step, StepJournal, StoredResult, TurnAnswer
 from sidecar.models.call import ToolSpec
 from sidecar.models.codec import encode
 from sidecar.models.content import Message, TextBlock, ToolResultBlock, ToolUseBlock
@@ -26,7 +26,7 @@ JSON = st.recursive(
 )
 
 
-def offered(name: str, *, idempotent: bool = False) -> Offered:
+def offered(name: str, *, idempotent: bool = False) -> OfferedTool:
     spec = ToolSpec(name=name, description=name, input_schema={"type": "object"})
     info = ToolInfo(
         scope="acme",
@@ -40,7 +40,9 @@ def offered(name: str, *, idempotent: bool = False) -> Offered:
         subject=f"llm.v1.call.acme.{name}.1_0_0",
         expires=None,
     )
-    return Offered(spec=spec, pin=Pin(name=name, scope="acme", version="1.0.0", idempotent=idempotent), info=info)
+    return OfferedTool(
+        spec=spec, pin=Pin(name=name, scope="acme", version="1.0.0", idempotent=idempotent), info=info
+    )
 
 
 TOOLS = {tool.name: tool for tool in (offered("a"), offered("b", idempotent=True))}
@@ -50,17 +52,17 @@ def use(name: str, place: int = 0, **given: Any) -> ToolUseBlock:
     return ToolUseBlock(id=f"{name}{place}", name=name, input=given)
 
 
-def answer(*blocks: ToolUseBlock) -> Answer:
-    return Answer(content=blocks, stop_reason="tool_use", raw_stop_reason="tool_use")
+def answer(*blocks: ToolUseBlock) -> TurnAnswer:
+    return TurnAnswer(content=blocks, stop_reason="tool_use", raw_stop_reason="tool_use")
 
 
-def kept(call: int, outcome: journals.Outcome = "returned", use_id: str = "x") -> Kept:
-    return Kept(call=call, outcome=outcome, block=ToolResultBlock(tool_use_id=use_id, content="r"))
+def kept(call: int, outcome: journals.Outcome = "returned", use_id: str = "x") -> StoredResult:
+    return StoredResult(call=call, outcome=outcome, block=ToolResultBlock(tool_use_id=use_id, content="r"))
 
 
-def turns(*outcomes: journals.Outcome) -> Journal:
+def turns(*outcomes: journals.Outcome) -> StepJournal:
     """A journal with one call of `a` a turn."""
-    found = Journal()
+    found = StepJournal()
     for number, outcome in enumerate(outcomes, start=1):
         found = found.after(
             Step(number=number, turn=number, answer=answer(use("a", number)), results=(kept(0, outcome),))
@@ -70,7 +72,7 @@ def turns(*outcomes: journals.Outcome) -> Journal:
 
 def test_calls_are_split_by_who_makes_them() -> None:
     made = tool_turn.plan(
-        Journal(),
+        StepJournal(),
         turn=1,
         calls=[use("a"), use("mine"), use("b", bad=1), use("nobody")],
         offered=TOOLS,
@@ -118,7 +120,7 @@ def test_input_that_nests_too_deep_is_unusable() -> None:
     for _ in range(80):
         deep = {"a": deep}
     made = tool_turn.plan(
-        Journal(),
+        StepJournal(),
         turn=1,
         calls=[use("a", **deep)],
         offered=TOOLS,
@@ -133,7 +135,7 @@ def test_bounds_count_calls_that_were_made() -> None:
     tool_turn.check_bounds(turns("invalid", "invalid"), made, turn=3, max_turns=4, max_calls=0)
     with pytest.raises(Permanent, match="max_turns"):
         tool_turn.check_bounds(turns(), made, turn=4, max_turns=4, max_calls=9)
-    wanted = tool_turn.Wanted(turn=3, call=0, block=use("a"), tool=TOOLS["a"])
+    wanted = tool_turn.PlannedCall(turn=3, call=0, block=use("a"), tool=TOOLS["a"])
     with pytest.raises(Permanent, match="max_tool_calls"):
         tool_turn.check_bounds(
             turns("returned", "failed"), made._replace(calls=(wanted,)), turn=3, max_turns=9, max_calls=2
@@ -156,7 +158,9 @@ def test_a_last_turn_that_the_client_goes_on_from_is_not_one_too_many() -> None:
 def test_what_a_new_owner_does_about_calls_without_result(
     sent: frozenset[int], on_unknown: Any, made: list[str], told: list[str]
 ) -> None:
-    turn = journals.Turn(number=2, answer=answer(use("a"), use("b"), use("mine"), use("b", 3)), sent=sent)
+    turn = journals.JournalledTurn(
+        number=2, answer=answer(use("a"), use("b"), use("mine"), use("b", 3)), sent=sent
+    )
     turn = msgspec.structs.replace(turn, results=(kept(3),))
     rest = tool_turn.resume(turn, offered=TOOLS, inline=frozenset({"mine"}), on_unknown=on_unknown)
     assert [wanted.tool.name for wanted in rest.calls] == made

@@ -8,7 +8,7 @@ from sidecar.adapters.memory.clock import MemoryClock
 from sidecar.adapters.memory.faults import Fault, Operation
 from sidecar.adapters.memory.model import ScriptedModel, Turn, calls_tools, reply_of, says
 from sidecar.errors import Permanent
-from sidecar.job_manager.journal import Answer, Step, read
+from sidecar.job_manager.journal import Step, TurnAnswer, read
 from sidecar.models.call import ModelCall
 from sidecar.models.codec import encode
 from sidecar.models.content import TextBlock, ToolUseBlock
@@ -732,7 +732,7 @@ async def test_usage_cost_and_timings_are_of_all_turns() -> None:
 
 def test_a_step_that_was_stored_twice_counts_once() -> None:
     block = ToolUseBlock(id="u", name="t", input={"a": [1, None, "x"]})
-    answer = Answer(content=(block,), stop_reason="tool_use", raw_stop_reason="tool_use")
+    answer = TurnAnswer(content=(block,), stop_reason="tool_use", raw_stop_reason="tool_use")
     step = Step(number=1, turn=1, answer=answer)
     journal = read([encode(step), encode(step)])
     assert journal.steps == 1

@@ -245,7 +245,7 @@ def test_the_document_shows_the_table() -> None:
     assert [r for r in documented if not r[0].startswith("---")] == [as_documented(rule) for rule in rules.TABLE]
 
 
-def as_documented(rule: rules.Rule) -> tuple[str, str, str, str, str, str]:
+def as_documented(rule: rules.FallbackRule) -> tuple[str, str, str, str, str, str]:
     retried = "no" if not rule.delays_s else ", ".join(f"after {d} s" for d in rule.delays_s)
     left = "wait, try again" if rule.waits else "final"
     end = left if rule.moves else "final at once"

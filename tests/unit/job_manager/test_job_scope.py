@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 from sidecar.errors import CallTimeout, JobCancelled
-from sidecar.job_manager.cancellation import JobScope
+from sidecar.job_manager.cancellation import CancelScope
 
 
 async def test_what_runs_inside_is_stopped_with_the_reason() -> None:
-    scope = JobScope()
+    scope = CancelScope()
     is_inside = asyncio.Event()
 
     async def job() -> str:
@@ -30,7 +30,7 @@ async def test_what_runs_inside_is_stopped_with_the_reason() -> None:
 
 
 async def test_the_first_reason_counts() -> None:
-    scope = JobScope()
+    scope = CancelScope()
     scope.stop(CallTimeout("late", limit="total"))
     scope.stop(JobCancelled("enough"))
     with pytest.raises(CallTimeout):
@@ -39,14 +39,14 @@ async def test_the_first_reason_counts() -> None:
 
 
 async def test_a_block_that_stops_itself_ends_with_the_reason_all_the_same() -> None:
-    scope = JobScope()
+    scope = CancelScope()
     with pytest.raises(JobCancelled):
         async with scope:
             scope.stop(JobCancelled("by myself"))
 
 
 async def test_a_stop_after_the_block_is_only_remembered() -> None:
-    scope = JobScope()
+    scope = CancelScope()
     async with scope:
         pass
     scope.stop(JobCancelled("late"))
@@ -57,7 +57,7 @@ async def test_a_stop_after_the_block_is_only_remembered() -> None:
 
 @pytest.mark.parametrize("order", ["stop first", "cancel first"])
 async def test_a_cancellation_of_the_task_goes_through_also_beside_a_stop(order: str) -> None:
-    scope = JobScope()
+    scope = CancelScope()
     is_inside = asyncio.Event()
 
     async def job() -> None:
@@ -78,7 +78,7 @@ async def test_a_cancellation_of_the_task_goes_through_also_beside_a_stop(order:
 
 
 async def test_an_error_of_the_job_is_not_hidden_by_a_late_stop() -> None:
-    scope = JobScope()
+    scope = CancelScope()
 
     async def job() -> None:
         async with scope:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sidecar.adapters.memory.clock import MemoryClock
 from sidecar.errors import BusRefused, BusUnavailable, Conflict, SidecarError
 from sidecar.job_manager import transitions
-from sidecar.job_manager.events import LARGEST_DELTA, Progress
+from sidecar.job_manager.events import LARGEST_DELTA, EventWriter
 from sidecar.models.codec import encode
 from sidecar.models.event import Delta, Event, Status
 from sidecar.ports.bus import Lane, StoredRequest
@@ -56,7 +56,7 @@ class Stage:
         self.clock = MemoryClock()
         self.publisher = ScriptedPublisher(self.clock, delay_s=delay_s)
         self.lost: list[SidecarError] = []
-        self.progress = Progress(
+        self.progress = EventWriter(
             publisher=self.publisher,  # type: ignore[arg-type]
             clock=self.clock,
             gather_s=GATHER_S,

@@ -10,7 +10,7 @@ from sidecar.adapters.memory.job_store import MemoryJobStore
 from sidecar.adapters.memory.model import Turn, says
 from sidecar.cluster.restarts import KEPT_S, MOST_KEPT, Start, with_start
 from sidecar.job_manager.claiming import SILENT_FACTOR, counts_against, crash_loop, is_last_chance
-from sidecar.job_manager.succession import LastCall, Price, inherited, last_call, with_lost
+from sidecar.job_manager.succession import CallPrice, LastCall, inherited, last_call, with_lost
 from sidecar.models.base import rfc3339
 from sidecar.models.call import ModelCall
 from sidecar.models.event import Delta, Event, EventData, Status
@@ -111,7 +111,7 @@ def test_an_owner_lost_before_its_call_had_begun_none() -> None:
 
 def test_what_is_carried_goes_into_a_result_that_is_no_run() -> None:
     lost = LastCall(1, "m-1", "us-east-1", 40, 1500)
-    carried = with_lost(Carried(), lost, Price(Usage(input_tokens=7, output_tokens=10), 0.25))
+    carried = with_lost(Carried(), lost, CallPrice(Usage(input_tokens=7, output_tokens=10), 0.25))
     result = inherited(Result(state="cancelled", cost_usd=0.0), carried)
     assert (result.usage, result.usage_basis, result.cost_usd) == (
         Usage(input_tokens=7, output_tokens=10),
@@ -126,8 +126,8 @@ def test_what_is_carried_goes_into_a_result_that_is_no_run() -> None:
 
 def test_an_unknown_price_makes_the_whole_cost_unknown() -> None:
     lost = LastCall(1, "m-1", "us-east-1", 40, 1500)
-    assert with_lost(Carried(), lost, Price(Usage(), None)).cost_usd is None
-    assert with_lost(Carried(cost_usd=None), lost, Price(Usage(), 1.0)).cost_usd is None
+    assert with_lost(Carried(), lost, CallPrice(Usage(), None)).cost_usd is None
+    assert with_lost(Carried(cost_usd=None), lost, CallPrice(Usage(), 1.0)).cost_usd is None
 
 
 def test_an_ordinary_attempt_says_nothing_of_crashes() -> None:

@@ -4,25 +4,25 @@ import pytest
 
 from sidecar.config.settings import TenantPolicy
 from sidecar.errors import Permanent, SidecarError, Temporary
-from sidecar.models.profile import Limits
+from sidecar.models.profile import QuotaLimits
 from sidecar.request_handler import admission
-from sidecar.request_handler.admission import Asked
+from sidecar.request_handler.admission import AdmissionQuery
 from sidecar.request_handler.classification import classify
 
 
-def asked(**changes: object) -> Asked:
+def asked(**changes: object) -> AdmissionQuery:
     fields: dict[str, object] = {
         "tenant": "acme",
         "input_tokens": 1_000,
         "max_tokens": 500,
-        "pools": {"x": Limits(tokens_per_minute=10_000)},
+        "pools": {"x": QuotaLimits(tokens_per_minute=10_000)},
         "queued": 0,
         "now": 1_000.0,
     }
-    return Asked(**{**fields, **changes})  # type: ignore[arg-type]
+    return AdmissionQuery(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-def refusal(job: Asked, **policy: object) -> SidecarError:
+def refusal(job: AdmissionQuery, **policy: object) -> SidecarError:
     with pytest.raises(SidecarError) as refused:
         admission.admit(job, policy=TenantPolicy(**policy))  # type: ignore[arg-type]
     return refused.value
@@ -45,7 +45,7 @@ def test_a_full_queue_is_temporary_and_says_how_full() -> None:
 
 
 def test_a_job_larger_than_every_quota_is_refused_with_the_numbers() -> None:
-    pools = {"x": Limits(tokens_per_minute=1_000), "y": Limits(tokens_per_minute=1_400)}
+    pools = {"x": QuotaLimits(tokens_per_minute=1_000), "y": QuotaLimits(tokens_per_minute=1_400)}
     error = refusal(asked(pools=pools))
     assert isinstance(error, Permanent)
     assert error.code == "quota_exceeded"
@@ -53,9 +53,9 @@ def test_a_job_larger_than_every_quota_is_refused_with_the_numbers() -> None:
     assert error.details["tokens_per_minute"] == {"x": 1_000, "y": 1_400}
 
 
-@pytest.mark.parametrize("other", [Limits(), Limits(tokens_per_minute=1_500)])
-def test_one_pool_that_can_hold_it_is_enough(other: Limits) -> None:
-    admission.admit(asked(pools={"x": Limits(tokens_per_minute=1_000), "y": other}), policy=TenantPolicy())
+@pytest.mark.parametrize("other", [QuotaLimits(), QuotaLimits(tokens_per_minute=1_500)])
+def test_one_pool_that_can_hold_it_is_enough(other: QuotaLimits) -> None:
+    admission.admit(asked(pools={"x": QuotaLimits(tokens_per_minute=1_000), "y": other}), policy=TenantPolicy())
 
 
 def test_a_job_larger_than_the_tenants_own_tokens_a_minute_is_refused() -> None:

@@ -1,6 +1,6 @@
 """What the index knows of each lane, held against what the stream says."""
 
-from sidecar.ports.bus import Backlog, Doorbell, Lane
+from sidecar.ports.bus import Doorbell, Lane, LaneCounts
 from sidecar.request_handler.lanes import Index
 
 A, B = Lane("a", "standard"), Lane("b", "standard")
@@ -38,8 +38,8 @@ def test_a_lane_that_holds_more_than_is_known_is_read_from_its_start() -> None:
     index = Index()
     lane = index.lane(A)
     index.track(lane, 3)
-    assert list(index.reconcile(Backlog({A: 1}, 3))) == []
-    assert list(index.reconcile(Backlog({A: 2}, 4))) == [lane]
+    assert list(index.reconcile(LaneCounts({A: 1}, 3))) == []
+    assert list(index.reconcile(LaneCounts({A: 2}, 4))) == [lane]
     assert lane.read_seq == 0
     assert lane.has_more
     assert index.highest_seq == 4
@@ -49,7 +49,7 @@ def test_a_lane_that_is_being_read_is_left_alone() -> None:
     index = Index()
     lane = index.lane(A)
     lane.is_filling = True
-    assert list(index.reconcile(Backlog({A: 5}, 5))) == []
+    assert list(index.reconcile(LaneCounts({A: 5}, 5))) == []
 
 
 def test_a_lane_known_to_have_more_goes_on_where_it_was() -> None:
@@ -57,7 +57,7 @@ def test_a_lane_known_to_have_more_goes_on_where_it_was() -> None:
     lane = index.lane(A)
     index.track(lane, 3)
     lane.has_more = True
-    assert list(index.reconcile(Backlog({A: 5}, 9))) == [lane]
+    assert list(index.reconcile(LaneCounts({A: 5}, 9))) == [lane]
     assert lane.read_seq == 3
 
 
@@ -65,8 +65,8 @@ def test_idle_lanes_are_forgotten_and_busy_ones_are_not() -> None:
     index = Index()
     index.lane(A)
     index.track(index.lane(B), 1)
-    list(index.reconcile(Backlog({}, 9)))
+    list(index.reconcile(LaneCounts({}, 9)))
     assert list(index.lanes) == [B]
     index.forget(1)
-    list(index.reconcile(Backlog({}, 9)))
+    list(index.reconcile(LaneCounts({}, 9)))
     assert index.lanes == {}

@@ -7,7 +7,7 @@ from sidecar.adapters.memory.clock import MemoryClock
 from sidecar.adapters.memory.intake import MemoryIntake
 from sidecar.errors import JobCancelled, Permanent, SidecarError
 from sidecar.ports.bus import Lane
-from sidecar.request_handler.decode import Opened
+from sidecar.request_handler.decode import DecodedRequest
 from sidecar.request_handler.reader import Reader
 from sidecar.runtime.lifecycle import Tasks
 from sidecar.scheduler.schedule import Scheduler
@@ -42,7 +42,7 @@ class Stage:
             max_queue=lambda lane: self.max_queue,
         )
 
-    def admit(self, opened: Opened) -> Ticket:
+    def admit(self, opened: DecodedRequest) -> Ticket:
         if opened.job in self.poison:
             raise ZeroDivisionError
         stored = opened.stored
@@ -57,7 +57,7 @@ class Stage:
             pools=("m@r",),
         )
 
-    async def refuse(self, opened: Opened, error: SidecarError) -> None:
+    async def refuse(self, opened: DecodedRequest, error: SidecarError) -> None:
         self.refused.append((opened.job, error))
         await MemoryIntake(self.bus).delete(opened.stored.seq)
 
@@ -171,7 +171,7 @@ async def test_an_unknown_refusal_is_passed_on_as_it_is() -> None:
     stage = Stage()
     error = Permanent("no", code="tenant_denied")
 
-    def admit(opened: Opened) -> Ticket:
+    def admit(opened: DecodedRequest) -> Ticket:
         raise error
 
     stage.reader._admit = admit

@@ -7,7 +7,7 @@ from sidecar.config.filters import BlocklistOptions, PiiOptions, SanitiseOptions
 from sidecar.response_formatter.filters.blocklist import BlocklistDetector
 from sidecar.response_formatter.filters.pii import PiiDetector
 from sidecar.response_formatter.filters.sanitise import sanitised
-from sidecar.response_formatter.filters.scanner import Detector, Rule, found_in
+from sidecar.response_formatter.filters.scanner import Detector, FilterRule, found_in
 from sidecar.response_formatter.filters.secrets import SecretDetector
 
 PII = PiiDetector(PiiOptions())
@@ -15,7 +15,7 @@ SECRETS = SecretDetector(SecretsOptions())
 
 
 def shown(text: str, detector: Detector) -> str:
-    return found_in(text, (Rule("f", "redact", detector),), lambda *_: None)[0]
+    return found_in(text, (FilterRule("f", "redact", detector),), lambda *_: None)[0]
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,7 @@ async def test_calls_of_tools_are_left_alone_unless_asked_for() -> None:
 def test_events_of_tools_go_through_what_looks_at_tools() -> None:
     filters = {"pii": {"kind": "pii", "options": {"on": ["tools"]}}}
     configured = Policy.model_validate({"filters": filters, "tenants": {"acme": {"filters": ["pii"]}}})
-    made = policy.Screening(configured, models=ScriptedModel(MemoryClock()), region="us-east-1")
+    made = policy.FilterPolicies(configured, models=ScriptedModel(MemoryClock()), region="us-east-1")
     request = JobRequest(messages=(Message(role="user", content="hello"),))
     look = made.screen(Lane("acme", "batch"), request, job="job1").screen_tool
     assert look is not None

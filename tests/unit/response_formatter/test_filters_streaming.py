@@ -14,23 +14,23 @@ from sidecar.models.filtering import FilterContext, Filtered
 from sidecar.response_formatter.filters.blocklist import BlocklistDetector
 from sidecar.response_formatter.filters.pii import PiiDetector
 from sidecar.response_formatter.filters.sanitise import Sanitiser, sanitised
-from sidecar.response_formatter.filters.scanner import Rule
+from sidecar.response_formatter.filters.scanner import FilterRule
 from sidecar.response_formatter.filters.secrets import SecretDetector
-from sidecar.response_formatter.filters.stream import Chain, Channel, Gate, Judge, Tally
+from sidecar.response_formatter.filters.stream import Chain, FilterCounts, Judge, OutgoingText, StreamFilter
 from tests.corpus.generate import corpus
 
 BLOCKLIST = BlocklistOptions(
     words=("project bluebird", "Straße", "qux"), patterns=(r"\bINT-[0-9]{2,6}\b", "fo+bar")
 )
 RULES = {
-    "pii": Rule(
+    "pii": FilterRule(
         "pii",
         "redact",
         PiiDetector(PiiOptions(kinds=("email", "phone", "iban", "card", "national_id", "ip_address"))),
     ),
-    "secrets": Rule("secrets", "redact", SecretDetector(SecretsOptions())),
-    "blocklist": Rule("blocklist", "redact", BlocklistDetector(BLOCKLIST)),
-    "flagged": Rule("flagged", "flag", PiiDetector(PiiOptions())),
+    "secrets": FilterRule("secrets", "redact", SecretDetector(SecretsOptions())),
+    "blocklist": FilterRule("blocklist", "redact", BlocklistDetector(BLOCKLIST)),
+    "flagged": FilterRule("flagged", "flag", PiiDetector(PiiOptions())),
 }
 CHAINS = {
     "sanitiser": (),
@@ -65,8 +65,8 @@ ATOMS = (
 
 
 def through(chain: Chain, pieces: Iterable[str]) -> tuple[str, tuple[object, ...]]:
-    tally = Tally()
-    channel = Channel(chain, tally)
+    tally = FilterCounts()
+    channel = OutgoingText(chain, tally)
     shown = [part for piece in pieces for part in channel.feed(0, piece)]
     shown += channel.end()
     return "".join(text for _, text in shown), tally.reports(chain.sanitise)
@@ -137,8 +137,8 @@ def test_hidden_characters_are_seen_however_the_text_is_cut(text: str, places: l
 @pytest.mark.parametrize("name", ["pii", "secrets", "all"])
 def test_what_is_held_back_is_bounded_whatever_comes(name: str) -> None:
     for text in ("a" * 3_000, "1 " * 1_000, "A1-" * 700, "eyJ" + "a" * 3_000, "x@" * 700):
-        tally = Tally()
-        channel = Channel(chain_of(name), tally)
+        tally = FilterCounts()
+        channel = OutgoingText(chain_of(name), tally)
         worst = 0
         for piece in cut(text, range(0, len(text), 7)):
             channel.feed(0, piece)
@@ -148,7 +148,7 @@ def test_what_is_held_back_is_bounded_whatever_comes(name: str) -> None:
 
 
 def by_block(chain: Chain, pieces: Iterable[tuple[int, str]]) -> dict[int, str]:
-    channel = Channel(chain, Tally())
+    channel = OutgoingText(chain, FilterCounts())
     shown: dict[int, str] = {}
     for index, text in (*(part for at, piece in pieces for part in channel.feed(at, piece)), *channel.end()):
         shown[index] = shown.get(index, "") + text
@@ -191,7 +191,7 @@ async def test_segments_are_the_same_however_the_text_is_cut(
     context = FilterContext(tenant="acme", job="job1", job_class="batch")
     shown = []
     for pieces in ([text], cut(text, places)):
-        gate = Gate(chain, lambda _: context)
+        gate = StreamFilter(chain, lambda _: context)
         deltas = []
         for piece in pieces:
             assert not gate.take(ModelDelta(index=0, text=piece))

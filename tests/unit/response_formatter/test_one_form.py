@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.adapters.bedrock.call_form import Encoded
+from sidecar.adapters.bedrock.call_form import EncodedCall
 from sidecar.adapters.bedrock.decode import STOP_REASONS, decode_response
 from sidecar.adapters.bedrock.stream import Assembler
 from sidecar.adapters.bedrock.wire import convert_event, event_decoder
@@ -21,8 +21,8 @@ from sidecar.models.facts import RunFacts
 from sidecar.response_formatter.formatter import answered, digest, text_of
 
 USAGE = {"inputTokens": 7, "outputTokens": 3, "cacheReadInputTokens": 1}
-PLAIN, THINKING = Encoded(params={}), Encoded(params={}, splits_thinking=True)
-NAMED = Encoded(params={}, tool_names={"llm_job": "llm.job"})
+PLAIN, THINKING = EncodedCall(params={}), EncodedCall(params={}, splits_thinking=True)
+NAMED = EncodedCall(params={}, tool_names={"llm_job": "llm.job"})
 # What a model may write: tags in all places, white space, marks of other scripts.
 TEXT = st.text(st.characters(codec="utf-8"), max_size=30) | st.lists(
     st.sampled_from(["<thinking>", "</thinking>", "<", "th", " ", "\n", "a b", "😀", "é", "</"]), max_size=8
@@ -128,13 +128,13 @@ DELTAS: dict[str, Callable[[Any, list[int]], Iterable[dict[str, Any]]]] = {
 }
 
 
-def whole(blocks: list[dict[str, Any]], stop: str, encoded: Encoded) -> ModelReply:
+def whole(blocks: list[dict[str, Any]], stop: str, encoded: EncodedCall) -> ModelReply:
     body = {"output": {"message": {"role": "assistant", "content": blocks}}, "stopReason": stop, "usage": USAGE}
     return decode_response(json.dumps(body).encode(), encoded)
 
 
 def streamed(
-    blocks: list[dict[str, Any]], stop: str, encoded: Encoded, sizes: list[int]
+    blocks: list[dict[str, Any]], stop: str, encoded: EncodedCall, sizes: list[int]
 ) -> tuple[ModelReply, str, str]:
     """The reply, and the joined deltas of text and of reasoning."""
     assembler = Assembler(encoded)
@@ -158,7 +158,7 @@ def streamed(
     st.lists(st.integers(1, 9), min_size=1, max_size=4),
 )
 def test_whole_and_streamed_answers_are_the_same(
-    blocks: list[dict[str, Any]], stop: str, encoded: Encoded, sizes: list[int]
+    blocks: list[dict[str, Any]], stop: str, encoded: EncodedCall, sizes: list[int]
 ) -> None:
     one = whole(blocks, stop, encoded)
     other, said, thought = streamed(blocks, stop, encoded, sizes)
@@ -265,7 +265,7 @@ PAYLOADS = st.fixed_dictionaries(
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(EVENTS, PAYLOADS), max_size=8), st.sampled_from([PLAIN, THINKING]))
 def test_any_row_of_events_is_an_answer_or_an_error_of_the_stream(
-    events: list[tuple[str, dict[str, Any]]], encoded: Encoded
+    events: list[tuple[str, dict[str, Any]]], encoded: EncodedCall
 ) -> None:
     assembler = Assembler(encoded)
     for kind, payload in events:

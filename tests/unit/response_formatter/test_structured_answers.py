@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sidecar.adapters.bedrock.call_form import Encoded
+from sidecar.adapters.bedrock.call_form import EncodedCall
 from sidecar.adapters.bedrock.decode import decode_response
 from sidecar.adapters.bedrock.families import encode_call
 from sidecar.adapters.bedrock.schema import inexpressible, inlined, strict_schema, wrapped
@@ -40,17 +40,17 @@ MODELS = (
 )
 
 
-def kind_of(encoded: Encoded) -> str:
+def kind_of(encoded: EncodedCall) -> str:
     if "outputConfig" in encoded.params:
         return "native"
     return "tool" if encoded.output_tool else "words"
 
 
-def asked(schema: dict[str, Any], of: ModelProfile = MODELS[0], **fields: Any) -> Encoded:
+def asked(schema: dict[str, Any], of: ModelProfile = MODELS[0], **fields: Any) -> EncodedCall:
     return encode_call(call(of=of, output_schema=schema, **fields), is_stream=True)
 
 
-def sent(encoded: Encoded) -> dict[str, Any]:
+def sent(encoded: EncodedCall) -> dict[str, Any]:
     """The schema as the model gets it."""
     if kind_of(encoded) == "native":
         text = encoded.params["outputConfig"]["textFormat"]["structure"]["jsonSchema"]["schema"]
@@ -60,7 +60,7 @@ def sent(encoded: Encoded) -> dict[str, Any]:
     return found
 
 
-def answers(encoded: Encoded, value: Any) -> tuple[ModelReply, ModelReply, str]:
+def answers(encoded: EncodedCall, value: Any) -> tuple[ModelReply, ModelReply, str]:
     """The same answer whole and streamed, and the text of the deltas."""
     written = json.dumps(value)
     usage = {"inputTokens": 1, "outputTokens": 1}

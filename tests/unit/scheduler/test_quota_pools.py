@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from sidecar.models.profile import Limits
+from sidecar.models.profile import QuotaLimits
 from sidecar.scheduler.quota import BURST_S, UTILISATION, Bucket, Pool
 
 TPM = 60_000
@@ -14,7 +14,7 @@ RATE = TPM * UTILISATION / 60
 
 
 def pool(**limits: object) -> Pool:
-    return Pool("model@region", Limits(**{"tokens_per_minute": TPM, **limits}), now=0.0)  # type: ignore[arg-type]
+    return Pool("model@region", QuotaLimits(**{"tokens_per_minute": TPM, **limits}), now=0.0)  # type: ignore[arg-type]
 
 
 def test_a_pool_starts_with_a_burst_of_fifteen_seconds_at_98_percent() -> None:
@@ -86,7 +86,7 @@ def test_concurrency_is_bounded_and_only_the_end_of_a_call_helps() -> None:
 
 
 def test_tokens_a_day_close_the_pool_until_the_day_ends() -> None:
-    tested = Pool("m@r", Limits(tokens_per_minute=TPM, tokens_per_day=10_000), now=0.0, epoch=86_400 - 600)
+    tested = Pool("m@r", QuotaLimits(tokens_per_minute=TPM, tokens_per_day=10_000), now=0.0, epoch=86_400 - 600)
     tested.reserve(9_000, 0.0)
     tested.settle(9_000, 9_000, 0.0)
     assert not tested.fits(2_000, 60.0)
@@ -164,7 +164,7 @@ def test_not_ready_says_nothing_about_the_rate_and_one_call_probes() -> None:
 
 
 def test_the_daily_limit_is_not_retried_but_probed_by_one_call_an_hour() -> None:
-    tested = Pool("m@r", Limits(tokens_per_minute=TPM), now=0.0, epoch=3_600 * 10)
+    tested = Pool("m@r", QuotaLimits(tokens_per_minute=TPM), now=0.0, epoch=3_600 * 10)
     tested.throttled("daily", now=0.0, retry_after=None)
     assert tested.factor == 1.0
     assert not tested.fits(1, 3_599.0)
@@ -187,7 +187,7 @@ def flood(tested: Pool, begin: float, end: float, *, call: float = 500) -> float
 
 
 def test_an_unknown_quota_doubles_each_second_while_it_is_the_limit() -> None:
-    tested = Pool("m@r", Limits(), now=0.0)
+    tested = Pool("m@r", QuotaLimits(), now=0.0)
     assert tested.tokens_per_minute == 1_000_000
     now = flood(tested, 0.0, 3.0, call=5_000)
     assert 4_000_000 < tested.tokens_per_minute <= 8_300_000
@@ -197,7 +197,7 @@ def test_an_unknown_quota_doubles_each_second_while_it_is_the_limit() -> None:
 
 
 def test_an_unknown_quota_that_nobody_exhausts_stays_where_it_is() -> None:
-    tested = Pool("m@r", Limits(), now=0.0)
+    tested = Pool("m@r", QuotaLimits(), now=0.0)
     for now in range(1, 100):
         assert tested.fits(1_000, float(now))
         tested.reserve(1_000, float(now))
@@ -206,7 +206,7 @@ def test_an_unknown_quota_that_nobody_exhausts_stays_where_it_is() -> None:
 
 
 def test_a_refusal_takes_an_unknown_quota_to_nine_tenths_of_what_was_served() -> None:
-    tested = Pool("m@r", Limits(), now=0.0)
+    tested = Pool("m@r", QuotaLimits(), now=0.0)
     for second in range(1, 11):
         tested.reserve(14_000, float(second))
         tested.settle(14_000, 14_000, float(second))
@@ -215,7 +215,7 @@ def test_a_refusal_takes_an_unknown_quota_to_nine_tenths_of_what_was_served() ->
 
 
 def test_a_refusal_of_a_pool_that_served_next_to_nothing_halves_it_at_most() -> None:
-    tested = Pool("m@r", Limits(), now=0.0)
+    tested = Pool("m@r", QuotaLimits(), now=0.0)
     tested.throttled("quota", now=1.0, retry_after=None)
     assert tested.tokens_per_minute == pytest.approx(900_000)
     tested.reserve(10, 2.0)
@@ -225,7 +225,7 @@ def test_a_refusal_of_a_pool_that_served_next_to_nothing_halves_it_at_most() -> 
 
 
 def test_after_a_refusal_an_unknown_quota_grows_by_equal_steps() -> None:
-    tested = Pool("m@r", Limits(), now=0.0)
+    tested = Pool("m@r", QuotaLimits(), now=0.0)
     now = flood(tested, 0.0, 1.0, call=5_000)
     tested.throttled("quota", now=now, retry_after=None)
     first = tested.tokens_per_minute
@@ -240,7 +240,7 @@ def test_after_a_refusal_an_unknown_quota_grows_by_equal_steps() -> None:
 @pytest.mark.parametrize("quota", [50_000, 400_000, 5_000_000])
 def test_an_unknown_quota_is_found_within_a_minute_and_mostly_used(quota: int) -> None:
     """Against a bucket that holds a minute's quota and refuses what it has not."""
-    tested = Pool("m@r", Limits(), now=0.0)
+    tested = Pool("m@r", QuotaLimits(), now=0.0)
     behind = Bucket(quota / 60, quota, now=0.0)
     calls: list[tuple[float, float]] = []
     now, used, refused, made = 0.0, 0.0, 0, 0
@@ -269,7 +269,7 @@ def test_an_unknown_quota_is_found_within_a_minute_and_mostly_used(quota: int) -
 def test_new_limits_hold_at_once_and_keep_what_is_reserved() -> None:
     tested = pool()
     tested.reserve(1_000, 0.0)
-    tested.set_limits(Limits(tokens_per_minute=6_000, requests_per_minute=10), now=0.0)
+    tested.set_limits(QuotaLimits(tokens_per_minute=6_000, requests_per_minute=10), now=0.0)
     assert tested.in_flight == 1
     assert tested.largest == 6_000
     tested.refill(1_000.0)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.errors import Permanent
-from sidecar.models.profile import Limits
+from sidecar.models.profile import QuotaLimits
 from sidecar.ports.bus import Lane
 from sidecar.scheduler.schedule import Scheduler
 from sidecar.scheduler.tenants import DAY_S, USD
@@ -29,7 +29,7 @@ def scheduler(budget: float | None = 10.0, *, slots: int = 100, **more: Any) -> 
         classes={"interactive": 100, "standard": 20, "batch": 1},
         slots=slots,
         tenants=lambda name: TenantCaps(budget_usd_per_day=budget if name == "acme" else None),
-        limits=lambda pool: Limits(tokens_per_minute=100_000_000),
+        limits=lambda pool: QuotaLimits(tokens_per_minute=100_000_000),
         price=price,
         epoch_offset=DAY * DAY_S,
         **more,
@@ -176,7 +176,7 @@ def test_a_budget_can_be_raised_and_taken_away_while_jobs_wait() -> None:
     made = queue(scheduler(budget=4.0), ticket(1), ticket(2))
     (first,) = granted(made)
     made.set_policy(
-        classes={"standard": 20}, tenants=lambda name: TenantCaps(), limits=lambda pool: Limits(), now=1.0
+        classes={"standard": 20}, tenants=lambda name: TenantCaps(), limits=lambda pool: QuotaLimits(), now=1.0
     )
     assert [grant.ticket.seq for grant in granted(made, 1.0)] == [2]
     made.settle(first, input_tokens=1, output_tokens=1, seconds=1.0, now=2.0)

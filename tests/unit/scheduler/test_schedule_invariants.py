@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from sidecar.models.profile import Limits
+from sidecar.models.profile import QuotaLimits
 from sidecar.ports.bus import Lane
 from sidecar.scheduler.schedule import Scheduler
 from sidecar.scheduler.tickets import Grant, TenantCaps, Ticket
@@ -14,9 +14,9 @@ TENANTS = ("a", "b", "c")
 ROUTES = (("x",), ("y",), ("x", "y"), ("z", "x"))
 EPOCH = 1_000_000.0
 LIMITS = {
-    "x": Limits(tokens_per_minute=60_000, requests_per_minute=120, max_concurrency=3),
-    "y": Limits(tokens_per_minute=30_000, burndown=5.0),
-    "z": Limits(),
+    "x": QuotaLimits(tokens_per_minute=60_000, requests_per_minute=120, max_concurrency=3),
+    "y": QuotaLimits(tokens_per_minute=30_000, burndown=5.0),
+    "z": QuotaLimits(),
 }
 CAPS = {
     "a": TenantCaps(weight=3.0),

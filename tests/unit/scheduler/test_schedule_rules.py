@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 
 from sidecar.errors import Permanent
-from sidecar.models.profile import Limits
+from sidecar.models.profile import QuotaLimits
 from sidecar.ports.bus import Lane
 from sidecar.scheduler.schedule import Scheduler
-from sidecar.scheduler.tickets import Blocked, Grant, TenantCaps, Ticket
+from sidecar.scheduler.tickets import Grant, TenantCaps, Ticket, WaitReason
 
 CLASSES = {"interactive": 100.0, "standard": 20.0, "batch": 1.0}
-WIDE = Limits(tokens_per_minute=10**9)
+WIDE = QuotaLimits(tokens_per_minute=10**9)
 
 
 class Bench:
@@ -27,7 +27,7 @@ class Bench:
         slots: int = 10**9,
         reserve: float = 0.0,
         caps: dict[str, TenantCaps] | None = None,
-        limits: dict[str, Limits] | None = None,
+        limits: dict[str, QuotaLimits] | None = None,
     ) -> None:
         self.caps = caps or {}
         self.limits = limits or {}
@@ -45,7 +45,7 @@ class Bench:
     def tenant(self, name: str) -> TenantCaps:
         return self.caps.get(name, TenantCaps())
 
-    def pool(self, key: str) -> Limits:
+    def pool(self, key: str) -> QuotaLimits:
         return self.limits.get(key, WIDE)
 
     def push(
@@ -126,7 +126,7 @@ def test_service_is_measured_by_cost_not_by_jobs() -> None:
 
 
 def test_classes_share_by_weight_and_none_starves() -> None:
-    bench = Bench(limits={"x": Limits(tokens_per_minute=10**12)})
+    bench = Bench(limits={"x": QuotaLimits(tokens_per_minute=10**12)})
     for name in CLASSES:
         bench.push("a", times=2_000, job_class=name)
     counts = Counter(grant.ticket.lane.job_class for grant in bench.take(1_210))
@@ -160,7 +160,7 @@ def test_an_idle_lane_does_not_save_up_service() -> None:
 
 
 def test_a_newcomer_waits_for_two_dispatches_at_most() -> None:
-    bench = Bench(limits={"x": Limits(tokens_per_minute=60_000)})
+    bench = Bench(limits={"x": QuotaLimits(tokens_per_minute=60_000)})
     bench.push("flood", times=64)
     bench.push("other", times=64)
     for _ in range(30):
@@ -176,7 +176,7 @@ def test_a_newcomer_waits_for_two_dispatches_at_most() -> None:
 
 
 def test_a_head_that_waits_for_its_pool_is_passed_by_nobody_there() -> None:
-    bench = Bench(limits={"x": Limits(tokens_per_minute=60_000)})
+    bench = Bench(limits={"x": QuotaLimits(tokens_per_minute=60_000)})
     bench.push("big", input_tokens=40_000)
     bench.push("small", times=5, input_tokens=10, max_tokens=10)
     bench.push("small", job_class="batch", input_tokens=10, max_tokens=10)
@@ -188,7 +188,7 @@ def test_a_head_that_waits_for_its_pool_is_passed_by_nobody_there() -> None:
 
 
 def test_a_blocked_pool_holds_up_neither_other_lanes_nor_the_same_lane_elsewhere() -> None:
-    bench = Bench(limits={"x": Limits(tokens_per_minute=60_000)})
+    bench = Bench(limits={"x": QuotaLimits(tokens_per_minute=60_000)})
     bench.push("a", input_tokens=40_000, pools=("x",))
     bench.push("a", pools=("y",))
     bench.push("b", pools=("y",))
@@ -196,30 +196,32 @@ def test_a_blocked_pool_holds_up_neither_other_lanes_nor_the_same_lane_elsewhere
 
 
 def test_the_first_pool_with_room_is_taken_in_the_order_of_preference() -> None:
-    bench = Bench(limits={"x": Limits(tokens_per_minute=10**9, max_concurrency=1)})
+    bench = Bench(limits={"x": QuotaLimits(tokens_per_minute=10**9, max_concurrency=1)})
     bench.push("a", times=2, pools=("x", "y"))
     assert [grant.pool for grant in bench.take()] == ["x", "y"]
 
 
 def test_a_pool_too_small_for_a_job_is_not_held_for_it() -> None:
-    bench = Bench(limits={"small": Limits(tokens_per_minute=3_000), "x": Limits(tokens_per_minute=60_000)})
+    bench = Bench(
+        limits={"small": QuotaLimits(tokens_per_minute=3_000), "x": QuotaLimits(tokens_per_minute=60_000)}
+    )
     bench.push("a", input_tokens=40_000, pools=("small", "x"))
     bench.push("b", input_tokens=100, max_tokens=100, pools=("small", "x"))
     assert [(g.ticket.lane.tenant, g.pool) for g in bench.take()] == [("b", "small")]
 
 
 def test_a_job_that_no_pool_can_hold_is_dropped_with_its_reason() -> None:
-    bench = Bench(limits={"x": Limits(tokens_per_minute=1_500)})
+    bench = Bench(limits={"x": QuotaLimits(tokens_per_minute=1_500)})
     bench.push("a")
     assert [(d.ticket.seq, d.code) for d in bench.scheduler.take_dropped(now=bench.now)] == [(1, "quota_exceeded")]
     assert bench.scheduler.backlog.queued == 0
 
 
 def test_a_quota_that_shrinks_under_a_queued_job_drops_it_too() -> None:
-    bench = Bench(limits={"x": Limits(tokens_per_minute=60_000, max_concurrency=1)})
+    bench = Bench(limits={"x": QuotaLimits(tokens_per_minute=60_000, max_concurrency=1)})
     bench.push("a", times=2)
     running = bench.take()
-    bench.limits["x"] = Limits(tokens_per_minute=1_500, max_concurrency=1)
+    bench.limits["x"] = QuotaLimits(tokens_per_minute=1_500, max_concurrency=1)
     bench.scheduler.set_policy(classes=CLASSES, tenants=bench.tenant, limits=bench.pool, now=bench.now)
     bench.settle(running[0])
     assert bench.grant() is None
@@ -232,7 +234,7 @@ def test_slots_bound_what_runs_and_some_are_kept_for_interactive() -> None:
     assert len(bench.take()) == 18
     bench.push("a", times=5, job_class="interactive")
     assert len(bench.take()) == 2
-    assert bench.scheduler.blocked(Lane("a", "batch"), now=bench.now) == Blocked("slot")
+    assert bench.scheduler.blocked(Lane("a", "batch"), now=bench.now) == WaitReason("slot")
 
 
 @pytest.mark.parametrize(
@@ -276,7 +278,7 @@ def test_a_tenant_at_its_concurrency_leaves_the_heap_until_one_of_its_jobs_ends(
     bench.push("free", times=5)
     granted = bench.take()
     assert Counter(tenants_of(granted)) == {"capped": 2, "free": 5}
-    assert bench.scheduler.blocked(Lane("capped", "standard"), now=bench.now) == Blocked("tenant", None)
+    assert bench.scheduler.blocked(Lane("capped", "standard"), now=bench.now) == WaitReason("tenant", None)
     bench.settle(granted[0])
     assert len(bench.take()) == 1
 
@@ -385,7 +387,7 @@ def test_a_job_that_waits_for_a_tool_gives_its_slot_to_others() -> None:
 
 
 def test_a_turn_needs_a_closed_grant_and_a_pool_that_can_hold_it() -> None:
-    bench = Bench(limits={"x": Limits(tokens_per_minute=60_000)})
+    bench = Bench(limits={"x": QuotaLimits(tokens_per_minute=60_000)})
     bench.push("a")
     grant = bench.grant()
     assert grant is not None
@@ -428,7 +430,7 @@ def test_finish_ends_a_job_in_any_state_and_twice() -> None:
 
 
 def test_a_window_holds_sixteen_and_grows_only_while_its_heads_are_blocked() -> None:
-    bench = Bench(limits={"x": Limits(tokens_per_minute=60_000)})
+    bench = Bench(limits={"x": QuotaLimits(tokens_per_minute=60_000)})
     lane = Lane("a", "standard")
     assert bench.scheduler.room(lane) == 16
     bench.push("other", pools=("y",))
@@ -441,7 +443,7 @@ def test_a_window_holds_sixteen_and_grows_only_while_its_heads_are_blocked() -> 
 
 
 def test_with_one_pool_windows_do_not_grow() -> None:
-    bench = Bench(limits={"x": Limits(tokens_per_minute=60_000)})
+    bench = Bench(limits={"x": QuotaLimits(tokens_per_minute=60_000)})
     bench.push("a", times=16, input_tokens=20_000)
     bench.take()
     assert bench.scheduler.room(Lane("a", "standard")) == 0
@@ -461,7 +463,7 @@ def test_weights_and_caps_change_while_running() -> None:
 
 
 def test_a_head_knows_how_long_its_pool_needs_and_those_behind_it_do_not_pretend() -> None:
-    bench = Bench(limits={"x": Limits(tokens_per_minute=60_000)})
+    bench = Bench(limits={"x": QuotaLimits(tokens_per_minute=60_000)})
     bench.push("a", input_tokens=30_000)
     bench.push("b", input_tokens=30_000)
     bench.take()
@@ -470,12 +472,12 @@ def test_a_head_knows_how_long_its_pool_needs_and_those_behind_it_do_not_pretend
     assert head is not None
     assert head.reason == "quota"
     assert head.estimate_s == pytest.approx((31_000 - 14_700) / 980)
-    assert behind == Blocked("quota", None)
+    assert behind == WaitReason("quota", None)
     assert bench.scheduler.blocked(Lane("c", "standard"), now=bench.now) is None
 
 
 def test_the_wait_of_an_own_backlog_is_estimated_by_the_fair_rate() -> None:
-    bench = Bench(limits={"x": Limits(tokens_per_minute=60_000)})
+    bench = Bench(limits={"x": QuotaLimits(tokens_per_minute=60_000)})
     bench.push("a", times=16)
     bench.push("b", times=16)
     granted = bench.take()
@@ -500,7 +502,7 @@ def test_pools_share_scarce_slots_by_the_weights_that_wait_for_them() -> None:
 
 
 def test_service_elsewhere_does_not_count_against_a_lane_in_a_contested_pool() -> None:
-    bench = Bench(limits={"x": Limits(tokens_per_minute=60_000)})
+    bench = Bench(limits={"x": QuotaLimits(tokens_per_minute=60_000)})
     bench.push("busy", times=200, pools=("y",))
     for grant in bench.take():
         bench.settle(grant)
@@ -526,7 +528,7 @@ def restored(bench: Bench, *, age_s: float = 0.0) -> Bench:
 
 
 def test_a_successor_goes_on_from_a_snapshot() -> None:
-    bench = Bench(limits={"x": Limits(tokens_per_minute=600_000)})
+    bench = Bench(limits={"x": QuotaLimits(tokens_per_minute=600_000)})
     bench.push("a", times=20)
     for grant in bench.take(10):
         bench.settle(grant, output=1_000)
@@ -562,7 +564,7 @@ def test_a_snapshot_is_plain_json_and_a_wrong_one_is_refused() -> None:
 
 
 def test_an_adopted_call_holds_its_slot_and_settles_without_a_second_debit() -> None:
-    bench = Bench(limits={"x": Limits(tokens_per_minute=60_000)})
+    bench = Bench(limits={"x": QuotaLimits(tokens_per_minute=60_000)})
     bench.push("a")
     old = bench.take()[0]
     successor = restored(bench)
@@ -578,7 +580,7 @@ def test_an_adopted_call_holds_its_slot_and_settles_without_a_second_debit() -> 
 
 
 def test_an_adopted_job_between_two_calls_holds_its_slot_alone() -> None:
-    bench = Bench(limits={"x": Limits(tokens_per_minute=60_000)})
+    bench = Bench(limits={"x": QuotaLimits(tokens_per_minute=60_000)})
     bench.push("a")
     old = bench.take()[0]
     successor = restored(bench)
@@ -617,7 +619,7 @@ def test_idle_lanes_are_forgotten_when_there_are_too_many() -> None:
 def test_stats_are_json_and_name_what_operators_ask() -> None:
     import msgspec
 
-    bench = Bench(slots=8, reserve=0.0, limits={"x": Limits(tokens_per_minute=60_000)})
+    bench = Bench(slots=8, reserve=0.0, limits={"x": QuotaLimits(tokens_per_minute=60_000)})
     bench.push("a", times=16)
     bench.push("b", times=3)
     granted = bench.take()

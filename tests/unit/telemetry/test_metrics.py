@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.models.result import Attempt, ErrorInfo, Result, Timings, Usage
 from sidecar.models.stats import LaneStats, OtherTenants, PoolStats, Stats, TenantStats
-from sidecar.telemetry.counters import MOST_TENANTS, OTHERS, Tally
+from sidecar.telemetry.counters import MOST_TENANTS, OTHERS, Counters
 from sidecar.telemetry.metrics import Scrape, render
 
 
@@ -58,7 +58,7 @@ def stats(*, is_scheduler: bool) -> Stats:
     )
 
 
-def scraped(tally: Tally, *, is_scheduler: bool = True) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+def scraped(tally: Counters, *, is_scheduler: bool = True) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     text = render(Scrape(stats(is_scheduler=is_scheduler), tally, 0.02, False, True)).decode()
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -68,7 +68,7 @@ def scraped(tally: Tally, *, is_scheduler: bool = True) -> dict[tuple[str, tuple
 
 
 def test_ended_jobs_are_counted_by_tenant_model_and_outcome() -> None:
-    tally = Tally()
+    tally = Counters()
     tally.ended("acme", done())
     tally.ended("acme", done())
     tally.ended("acme", done(state="failed", cost_usd=None))
@@ -79,7 +79,7 @@ def test_ended_jobs_are_counted_by_tenant_model_and_outcome() -> None:
 
 
 def test_waits_and_first_tokens_are_histograms() -> None:
-    tally = Tally()
+    tally = Counters()
     tally.ended("acme", done())
     found = scraped(tally)
     assert found["sidecar_queue_wait_seconds_count", (("class", "standard"),)] == 1
@@ -91,16 +91,16 @@ def test_queues_and_quotas_come_from_the_scheduler_alone() -> None:
     depth = ("sidecar_queue_depth", (("class", "batch"), ("tenant", "acme")))
     pool = (("model", "nova-lite"), ("model_id", "amazon.nova-lite-v1:0"), ("region", "us-east-1"))
     left = ("sidecar_quota_tokens_remaining", pool)
-    leading = scraped(Tally())
+    leading = scraped(Counters())
     assert leading[depth] == 7
     assert leading[left] == 500
-    following = scraped(Tally(), is_scheduler=False)
+    following = scraped(Counters(), is_scheduler=False)
     assert depth not in following
     assert following["sidecar_inflight", ()] == 3
 
 
 def test_calls_and_errors_are_counted_by_what_became_of_them() -> None:
-    tally = Tally()
+    tally = Counters()
     refused = ErrorInfo(code="throttled", message="slow down")
     attempts = (
         Attempt(model_id="m", region="us-east-1", outcome="error", error=refused),
@@ -119,7 +119,7 @@ def test_calls_and_errors_are_counted_by_what_became_of_them() -> None:
 
 
 def test_classes_that_do_not_exist_share_a_label() -> None:
-    tally = Tally()
+    tally = Counters()
     for number in range(50):
         tally.ended("acme", done(), job_class=f"made-up-{number}")
     assert set(tally.waits) == {OTHERS}
@@ -127,12 +127,12 @@ def test_classes_that_do_not_exist_share_a_label() -> None:
 
 def test_tenants_that_are_not_listed_are_in_the_sum() -> None:
     more = msgspec.structs.replace(stats(is_scheduler=True), other_tenants=OtherTenants(tenants=9, queued=90))
-    text = render(Scrape(more, Tally(), 0.0, False, True)).decode()
+    text = render(Scrape(more, Counters(), 0.0, False, True)).decode()
     assert 'sidecar_queue_depth{class="_other",tenant="_other"} 90.0' in text
 
 
 def test_tenants_past_the_bound_share_a_label() -> None:
-    tally = Tally()
+    tally = Counters()
     for number in range(MOST_TENANTS + 5):
         tally.ended(f"t{number}", done())
     assert len({label.tenant for label, _ in tally.jobs}) == MOST_TENANTS + 1
@@ -140,5 +140,5 @@ def test_tenants_past_the_bound_share_a_label() -> None:
 
 
 def test_live_tools_are_told_by_every_replica() -> None:
-    scrape = Scrape(stats(is_scheduler=False), Tally(), 0.0, False, True, live_tools=12)
+    scrape = Scrape(stats(is_scheduler=False), Counters(), 0.0, False, True, live_tools=12)
     assert b"sidecar_tools_live 12.0" in render(scrape)

@@ -14,7 +14,7 @@ from sidecar.models.base import epoch
 from sidecar.ports.bus import Reply
 from sidecar.ports.tools import ToolKey
 from sidecar.replica import Replica
-from sidecar.tool_registry.publishing import MOST_REGISTRATION_BYTES, Limits
+from sidecar.tool_registry.publishing import MOST_REGISTRATION_BYTES, RegistryLimits
 from tests.support.replica import Bench, bench
 
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id"]}
@@ -347,7 +347,7 @@ async def test_only_names_are_scopes(world: Bench, token: str) -> None:
 
 async def test_a_scope_cannot_fill_the_registry(world: Bench) -> None:
     one = await world.replica("one")
-    one.tools._limits = Limits(live_per_scope=3, versions_per_scope=4)
+    one.tools._limits = RegistryLimits(live_per_scope=3, versions_per_scope=4)
     for name in ("a", "b", "c"):
         await register(world, name)
     assert (await refusal(world, "register", registration("d")))[0] == "quota_exceeded"
@@ -367,7 +367,7 @@ async def test_a_scope_cannot_fill_the_registry(world: Bench) -> None:
 
 async def test_a_scope_cannot_take_more_bytes_than_it_may(world: Bench) -> None:
     one = await world.replica("one")
-    one.tools._limits = Limits(bytes_per_scope=3_000)
+    one.tools._limits = RegistryLimits(bytes_per_scope=3_000)
     await register(world, "a", description="x" * 2_000)
     assert (await refusal(world, "register", registration("b", description="x" * 2_000)))[0] == "quota_exceeded"
     assert one.tools.catalogue.usage("acme").versions == 1

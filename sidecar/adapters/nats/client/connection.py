@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from sidecar.adapters.nats.client.context import Target, resolve
+from sidecar.adapters.nats.client.context import ConnectTarget, resolve
 from sidecar.adapters.nats.client.errors import mapped
 from sidecar.adapters.nats.client.message import check_size
 from sidecar.adapters.nats.client.subscription import Handler, call_all
@@ -44,7 +44,7 @@ class Connection:
         self._settings = settings
         self._name = name
         self._environment = environment
-        self._target: Target | None = None
+        self._target: ConnectTarget | None = None
         self._wire: WireClient | None = None
         self._max_payload = 1 << 20
         self._subscriptions: dict[Subscription, None] = {}
@@ -71,7 +71,7 @@ class Connection:
         return self._state == "connected"
 
     @property
-    def target(self) -> Target:
+    def target(self) -> ConnectTarget:
         if self._target is None:
             raise BusUnavailable("the connection to NATS has not been started")
         return self._target

@@ -34,7 +34,7 @@ class CliContext(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ConnectTarget:
     """How to connect. `source` says, for messages, where the address came from."""
 
     servers: tuple[str, ...]
@@ -55,7 +55,7 @@ class Target:
         return f"Target(servers={self.servers!r}, source={self.source!r})"
 
 
-def resolve(settings: NatsSettings, environment: NatsEnvironment) -> Target:
+def resolve(settings: NatsSettings, environment: NatsEnvironment) -> ConnectTarget:
     """The target that `settings` and `environment` name together.
 
     Raises StartupError when a named context or file does not exist or cannot be read.
@@ -69,7 +69,7 @@ def resolve(settings: NatsSettings, environment: NatsEnvironment) -> Target:
     )
     auth = _auth(settings, environment, context)
     domain = context.jetstream_domain
-    return Target(
+    return ConnectTarget(
         servers=_servers(url, source),
         source=source,
         tls_ca=_file(_first_of(settings.tls_ca, environment.ca, context.ca), "CA"),

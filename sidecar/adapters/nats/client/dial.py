@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from sidecar.adapters.nats.client.context import Target
+from sidecar.adapters.nats.client.context import ConnectTarget
 from sidecar.adapters.nats.client.errors import bus_error
 from sidecar.adapters.nats.client.wire import WireClient
 from sidecar.errors import BusRefused, BusUnavailable, SidecarError, StartupError
@@ -15,7 +15,7 @@ from sidecar.errors import BusRefused, BusUnavailable, SidecarError, StartupErro
 log = logging.getLogger(__name__)
 
 
-def connect_options(target: Target, server: str) -> dict[str, Any]:
+def connect_options(target: ConnectTarget, server: str) -> dict[str, Any]:
     """Keyword arguments of nats-py's `connect` for one server; secrets are read from their files here."""
     options: dict[str, Any] = {"servers": [server], "inbox_prefix": target.inbox_prefix}
     if target.creds is not None:
@@ -35,7 +35,7 @@ def connect_options(target: Target, server: str) -> dict[str, Any]:
     return options
 
 
-def _tls(target: Target) -> ssl.SSLContext:
+def _tls(target: ConnectTarget) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=target.tls_ca)
     if target.tls_cert is not None:
         context.load_cert_chain(target.tls_cert, target.tls_key)
@@ -43,7 +43,7 @@ def _tls(target: Target) -> ssl.SSLContext:
 
 
 async def dial(
-    target: Target,
+    target: ConnectTarget,
     server: str,
     *,
     name: str,

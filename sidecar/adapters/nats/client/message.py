@@ -9,7 +9,7 @@ _STATUS_AT = len(_VERSION)
 _NONE: Mapping[str, str] = {}
 
 
-class Message:
+class BusMessage:
     """One message. Headers, status and subjects are decoded when first asked for.
 
     `status` is the number of an inline status (404, 408, 503, 204 …) or None for an ordinary message;

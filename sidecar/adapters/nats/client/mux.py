@@ -18,7 +18,7 @@ import msgspec
 
 from sidecar.adapters.nats.client.connection import Connection, Subscription
 from sidecar.adapters.nats.client.errors import ApiError, api_error, store_error
-from sidecar.adapters.nats.client.message import Message as Message
+from sidecar.adapters.nats.client.message import BusMessage as BusMessage
 from sidecar.adapters.nats.client.message import encode_publish
 from sidecar.errors import BusRefused, BusUnavailable, SidecarError
 from sidecar.models.plain import UNREADABLE
@@ -29,7 +29,7 @@ _SWEEP_S = 0.05
 _NO_RESPONDERS = 503
 _VIOLATION = re.compile(r"permissions violation for publish to \"([^\"]+)\"", re.IGNORECASE)
 
-Callback = Callable[[Message], None]
+Callback = Callable[[BusMessage], None]
 
 
 class Ack(NamedTuple):
@@ -42,7 +42,7 @@ class Ack(NamedTuple):
 
 
 class _Waiting(NamedTuple):
-    future: "asyncio.Future[Message]"
+    future: "asyncio.Future[BusMessage]"
     deadline: float
     subject: str
 
@@ -54,7 +54,7 @@ class _Many:
 
     def __init__(self, subject: str) -> None:
         self.subject = subject
-        self.messages: deque[Message] = deque()
+        self.messages: deque[BusMessage] = deque()
         self.waiter: asyncio.Future[None] | None = None
         self.error: SidecarError | None = None
 
@@ -121,7 +121,7 @@ class Mux:
         *,
         headers: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
-    ) -> Message:
+    ) -> BusMessage:
         """The first reply. Raises BusUnavailable when none came in `timeout_s`, nobody listens, or NATS is away;
         BusRefused when it may not or cannot be sent. Statuses other than 503 are the caller's to read.
         """
@@ -131,7 +131,7 @@ class Mux:
         token = b"%d" % self._next
         data = encode_publish(subject, f"{self._inbox}{self._next}", headers, payload)
         self._connection.send(data)
-        future: asyncio.Future[Message] = self._loop.create_future()
+        future: asyncio.Future[BusMessage] = self._loop.create_future()
         limit = self._timeout_s if timeout_s is None else timeout_s
         self._waiting[token] = _Waiting(future, self._loop.time() + limit, subject)
         if self._sweeper is None:
@@ -153,7 +153,7 @@ class Mux:
         *,
         headers: Mapping[str, str] | None = None,
         idle_timeout_s: float | None = None,
-    ) -> AsyncGenerator[Message, None]:
+    ) -> AsyncGenerator[BusMessage, None]:
         """All replies as they come, without end: the caller stops at its own end marker, best within
         `contextlib.aclosing`. Raises like `request`, the timeout being the longest pause between two replies.
         """
@@ -238,7 +238,7 @@ class Mux:
         """
 
         def deliver(name: bytes, reply: bytes, header: bytes, payload: bytes) -> None:
-            callback(Message(payload, header, subject=name, reply=reply))
+            callback(BusMessage(payload, header, subject=name, reply=reply))
 
         return await self._connection.subscribe(subject, deliver, queue=queue)
 
@@ -247,11 +247,11 @@ class Mux:
         waiting = self._waiting.pop(token, None)
         if waiting is not None:
             if not waiting.future.done():
-                waiting.future.set_result(Message(payload, header, subject=subject, reply=reply))
+                waiting.future.set_result(BusMessage(payload, header, subject=subject, reply=reply))
             return
         many = self._many.get(token)
         if many is not None:
-            many.messages.append(Message(payload, header, subject=subject, reply=reply))
+            many.messages.append(BusMessage(payload, header, subject=subject, reply=reply))
             many.wake()
 
     def _sweep(self) -> None:

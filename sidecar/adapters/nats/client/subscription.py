@@ -10,14 +10,14 @@ Handler = Callable[[bytes, bytes, bytes, bytes], None]
 """Takes subject, reply subject, header block and payload, as they came."""
 
 
-class Registry(Protocol):
+class SubscriptionRegistry(Protocol):
     def forget(self, subscription: "Subscription") -> None: ...
 
 
 class Subscription:
     """Interest in a subject. `sid` is its id on the connection of this moment, None while that is away."""
 
-    def __init__(self, registry: Registry, subject: str, queue: str, handler: Handler) -> None:
+    def __init__(self, registry: SubscriptionRegistry, subject: str, queue: str, handler: Handler) -> None:
         self._registry = registry
         self.subject = subject
         self.queue = queue

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sidecar.adapters.bedrock.call_form import Encoded
+from sidecar.adapters.bedrock.call_form import EncodedCall
 from sidecar.adapters.bedrock.decode import STOP_REASONS, decode_response
 from sidecar.adapters.bedrock.frames import FrameDecoder
 from sidecar.adapters.bedrock.stream import Assembler
@@ -16,16 +16,16 @@ from sidecar.models.call import ModelDelta, ModelReply
 from sidecar.models.content import OtherBlock, ReasoningBlock, TextBlock, ToolUseBlock
 from tests.support.raw_bedrock import METADATA, START, STOP, answer, event, text, tool
 
-PLAIN = Encoded(params={"messages": []})
+PLAIN = EncodedCall(params={"messages": []})
 
 
 def whole(
-    content: list[dict[str, Any]], stop: str = "end_turn", *, encoded: Encoded = PLAIN, **more: Any
+    content: list[dict[str, Any]], stop: str = "end_turn", *, encoded: EncodedCall = PLAIN, **more: Any
 ) -> ModelReply:
     return decode_response(json.dumps(answer(content, stop, **more)).encode(), encoded)
 
 
-def streamed(*frames: bytes, encoded: Encoded = PLAIN) -> tuple[list[ModelDelta], ModelReply]:
+def streamed(*frames: bytes, encoded: EncodedCall = PLAIN) -> tuple[list[ModelDelta], ModelReply]:
     reading = FrameDecoder(lambda headers: event_decoder(str(headers[":event-type"])))
     assembler = Assembler(encoded)
     deltas = [delta for read, payload in reading.feed(b"".join(frames)) for delta in assembler.feed(read(payload))]
@@ -54,7 +54,7 @@ def test_usage_with_cache() -> None:
 
 
 def test_tool_names_go_back_to_those_of_the_call() -> None:
-    encoded = Encoded(params={}, tool_names={"llm_job": "llm.job"})
+    encoded = EncodedCall(params={}, tool_names={"llm_job": "llm.job"})
     assert whole([call_of("llm_job", {})], "tool_use", encoded=encoded).content == (
         ToolUseBlock(id="t1", name="llm.job", input={}),
     )
@@ -63,7 +63,7 @@ def test_tool_names_go_back_to_those_of_the_call() -> None:
 
 
 def test_the_output_tool_becomes_text() -> None:
-    encoded = Encoded(params={}, output_tool="structured_output")
+    encoded = EncodedCall(params={}, output_tool="structured_output")
     reply = whole([call_of("structured_output", {"city": "Paris"})], "tool_use", encoded=encoded)
     assert reply.content == (TextBlock(text='{"city":"Paris"}'),)
     assert reply.stop_reason == "end_turn"
@@ -76,7 +76,7 @@ def test_the_output_tool_becomes_text() -> None:
 
 
 def test_a_call_under_choice_none_never_runs() -> None:
-    encoded = Encoded(params={}, takes_tools=False)
+    encoded = EncodedCall(params={}, takes_tools=False)
     reply = whole([call_of("search", {})], "tool_use", encoded=encoded)
     assert isinstance(reply.content[0], OtherBlock)
     assert reply.stop_reason == "other"
@@ -105,7 +105,7 @@ def test_reasoning_comes_before_tool_calls() -> None:
 
 
 def test_inline_thinking_is_split_in_both_forms() -> None:
-    encoded = Encoded(params={}, splits_thinking=True)
+    encoded = EncodedCall(params={}, splits_thinking=True)
     expected = (ReasoningBlock(text="why"), TextBlock(text="answer"))
     assert whole([{"text": "<thinking> why </thinking>\nanswer"}], encoded=encoded).content == expected
     pieces = ["<thin", "king> w", "hy </", "thinking>", "\n", "ans", "wer"]
@@ -152,7 +152,7 @@ def test_tool_arguments_are_a_sign_of_life_without_content() -> None:
 
 
 def test_warnings_of_the_encoder_come_with_the_reply() -> None:
-    assert whole([{"text": "x"}], encoded=Encoded(params={}, warnings=("no top_k",))).warnings == ("no top_k",)
+    assert whole([{"text": "x"}], encoded=EncodedCall(params={}, warnings=("no top_k",))).warnings == ("no top_k",)
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"<html>", b"[]", b'{"output": {}}', b"\xff"])

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sidecar.adapters.bedrock.call_form import Encoded
+from sidecar.adapters.bedrock.call_form import EncodedCall
 from sidecar.adapters.bedrock.families import encode_call
 from sidecar.adapters.bedrock.schema import strict_schema
 from sidecar.errors import InvalidRequest
@@ -64,11 +64,11 @@ def tool(name: str, description: str = "does it") -> ToolSpec:
     return ToolSpec(name=name, description=description, input_schema={"type": "object"})
 
 
-def encode(asked: ModelCall, *, is_stream: bool = False) -> Encoded:
+def encode(asked: ModelCall, *, is_stream: bool = False) -> EncodedCall:
     return encode_call(asked, is_stream=is_stream)
 
 
-def warned(encoded: Encoded, text: str) -> bool:
+def warned(encoded: EncodedCall, text: str) -> bool:
     return any(text in warning for warning in encoded.warnings)
 
 

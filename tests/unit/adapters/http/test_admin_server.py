@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sidecar.adapters.http.admin import AdminServer, Page, Route
+from sidecar.adapters.http.admin import AdminRoute, AdminServer, Page
 from sidecar.adapters.http.connections import LONGEST_HEAD, MOST_CONNECTIONS, MOST_HEADERS, MOST_OF_A_PEER
 from sidecar.adapters.http.guard import Guard, Request
 from sidecar.errors import StartupError
@@ -28,14 +28,14 @@ async def who(is_operator: bool) -> Page:
     return Page(b"operator" if is_operator else b"anyone")
 
 
-def routes() -> dict[str, Route]:
+def routes() -> dict[str, AdminRoute]:
     return {
-        "/hello": Route(hello),
-        "/away": Route(away),
-        "/who": Route(who),
-        "/post": Route(hello, ("POST",)),
-        "/read": Route(hello, audience="reader"),
-        "/act": Route(hello, ("POST",), "operator"),
+        "/hello": AdminRoute(hello),
+        "/away": AdminRoute(away),
+        "/who": AdminRoute(who),
+        "/post": AdminRoute(hello, ("POST",)),
+        "/read": AdminRoute(hello, audience="reader"),
+        "/act": AdminRoute(hello, ("POST",), "operator"),
     }
 
 
@@ -214,7 +214,7 @@ async def test_a_page_that_breaks_closes_the_connection_and_not_the_server(serve
     async def broken(is_operator: bool) -> Page:
         raise ZeroDivisionError
 
-    server._routes["/broken"] = Route(broken)  # type: ignore[index]
+    server._routes["/broken"] = AdminRoute(broken)  # type: ignore[index]
     answer = await exchange(server, b"GET /broken HTTP/1.1\r\nHost: x\r\n\r\n")
     assert answer.split(b" ")[1] == b"500"
     assert b"ZeroDivisionError" not in answer

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.adapters.nats.client.context import Target, resolve
+from sidecar.adapters.nats.client.context import ConnectTarget, resolve
 from sidecar.config.settings import NatsEnvironment, NatsSettings, nats_environment
 from sidecar.errors import StartupError
 
@@ -25,7 +25,7 @@ def write(home: Path, name: str, *, selected: bool = False, **fields: Any) -> No
 
 def test_localhost_without_any_settings(home: Path) -> None:
     target = resolve(NatsSettings(), NatsEnvironment(config_dir=home))
-    assert target == Target(servers=("nats://127.0.0.1:4222",), source="the default")
+    assert target == ConnectTarget(servers=("nats://127.0.0.1:4222",), source="the default")
 
 
 def test_settings_come_before_the_environment_and_that_before_the_selected_context(home: Path) -> None:

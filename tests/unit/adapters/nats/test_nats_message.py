@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.adapters.nats.client.message import Message, decode_headers, encode_headers, encode_publish
+from sidecar.adapters.nats.client.message import BusMessage, decode_headers, encode_headers, encode_publish
 from sidecar.errors import BusRefused
 
 NAMES = st.from_regex(r"\A[A-Za-z][A-Za-z0-9-]{0,20}\Z")
@@ -26,7 +26,7 @@ def test_a_line_break_never_leaves(name: str, before: str, line_break: str, afte
 
 @given(st.binary(max_size=200))
 def test_no_header_block_raises(raw: bytes) -> None:
-    message = Message(b"", b"NATS/1.0" + raw)
+    message = BusMessage(b"", b"NATS/1.0" + raw)
     assert isinstance(message.headers, dict)
     assert message.status is None or 0 <= message.status <= 999
     assert isinstance(message.description, str)
@@ -44,7 +44,7 @@ def test_no_header_block_raises(raw: bytes) -> None:
     ],
 )
 def test_inline_statuses(raw: bytes, status: int | None, description: str, headers: dict[str, str]) -> None:
-    message = Message(b"", raw)
+    message = BusMessage(b"", raw)
     assert (message.status, message.description, dict(message.headers)) == (status, description, headers)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.adapters.nats.client.message import Message
+from sidecar.adapters.nats.client.message import BusMessage
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StreamReader, split_headers
 from sidecar.adapters.nats.intake import NatsIntake
@@ -49,7 +49,7 @@ def intake() -> NatsIntake:
 
 @given(st.binary(max_size=200), st.binary(max_size=60), st.binary(max_size=200))
 def test_no_bytes_on_the_doorbell_subject_raise(headers: bytes, subject: bytes, payload: bytes) -> None:
-    bell = intake()._doorbell(Message(payload, headers, subject=subject))
+    bell = intake()._doorbell(BusMessage(payload, headers, subject=subject))
     assert bell is None or bell.seq >= 0
 
 
@@ -57,7 +57,7 @@ def test_no_bytes_on_the_doorbell_subject_raise(headers: bytes, subject: bytes, 
 def test_a_lane_can_be_made_of_every_subject(tokens: str, seq: int, size: int) -> None:
     subject = b"llm.v1.request." + tokens.encode("utf-8", "replace").replace(b"\r", b"r").replace(b"\n", b"n")
     raw = b"NATS/1.0" + SERVER % (subject, b"%d" % seq, b"%d" % size)
-    bell = intake()._doorbell(Message(b"", raw))
+    bell = intake()._doorbell(BusMessage(b"", raw))
     assert bell is not None
     assert (bell.seq, bell.size) == (seq, size)
 
@@ -71,7 +71,7 @@ def test_only_the_servers_own_headers_count(lines: list[str]) -> None:
     found, server = split_headers(raw)
     assert found == b"NATS/1.0" + own
     assert server["Nats-Subject"] == "llm.v1.request.acme.batch"
-    assert intake()._doorbell(Message(b"", raw)) == Doorbell(5, Lane("acme", "batch"), 7, None)
+    assert intake()._doorbell(BusMessage(b"", raw)) == Doorbell(5, Lane("acme", "batch"), 7, None)
 
 
 async def test_the_backlog_is_read_page_by_page_with_the_first_pages_last_sequence(wire: Wire) -> None:
