@@ -1,4 +1,4 @@
-"""`./dev check`: lint, format, types, import contracts, generated files, sizes. Runs all, then sums up."""
+"""`./dev check`: lint, format, types, import contracts, generated files, sizes, names. Runs all, then sums up."""
 
 import subprocess
 import sys
@@ -8,11 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.sizes import measure
+from scripts.sizes import measure, namesakes
 from sidecar import schema
 
 ROOT = Path(__file__).resolve().parent.parent
 _SIZED = ("sidecar", "scripts", "examples", "benchmarks")
+# What applications import, and a program of its own; the twins are named after what they stand for.
+_NAMED_APART = ("client/", "emulator/", "adapters/memory/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,13 @@ def _sizes() -> Outcome:
     return Outcome("sizes", not found.errors, "\n".join(found.errors), note, time.monotonic() - started)
 
 
+def _names() -> Outcome:
+    started = time.monotonic()
+    found = namesakes(ROOT, "sidecar", apart=_NAMED_APART)
+    output = "\n".join([*found, "one name, one thing: give one of them another name"]) if found else ""
+    return Outcome("public classes without a namesake", not found, output, "", time.monotonic() - started)
+
+
 CHECKS: tuple[Callable[[], Outcome], ...] = (
     _tool("ruff check", "-m", "ruff", "check", "--quiet", "."),
     _tool("ruff format", "-m", "ruff", "format", "--check", "--quiet", "."),
@@ -58,6 +67,7 @@ CHECKS: tuple[Callable[[], Outcome], ...] = (
     _tool("import contracts", "-c", "from importlinter.cli import lint_imports_command as c; c()", "--no-logo"),
     _drift,
     _sizes,
+    _names,
 )
 
 

@@ -1,4 +1,4 @@
-"""How long files and functions may be: the style's hard limits are errors, its soft ones are counted."""
+"""What the style bounds: the length of files and functions, and that a public class has its name for itself."""
 
 import ast
 from collections.abc import Iterator
@@ -40,3 +40,15 @@ def _functions(text: str) -> Iterator[tuple[str, int, int]]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             yield node.name, node.lineno, lines
+
+
+def namesakes(root: Path, package: str, *, apart: tuple[str, ...]) -> list[str]:
+    """Public classes of `package` that share a name, a line each. `apart`: folders with names of their own."""
+    named: dict[str, list[str]] = {}
+    for file in sorted((root / package).rglob("*.py")):
+        name = file.relative_to(root / package).as_posix()
+        if not name.startswith(apart):
+            for node in ast.parse(file.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    named.setdefault(node.name, []).append(name)
+    return [f"{name}: {', '.join(places)}" for name, places in sorted(named.items()) if len(places) > 1]

@@ -49,14 +49,14 @@ class Door:
         self.answer = answer
         self.refuse = refuse
         # In the order in which they came.
-        self._open: dict[Connection, None] = {}
+        self._open: dict[HttpConnection, None] = {}
         self._of_peer: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def enter(self, connection: "Connection") -> None:
+    def enter(self, connection: "HttpConnection") -> None:
         self._open[connection] = None
         self._of_peer[connection.peer] += 1
         if self._of_peer[connection.peer] > MOST_OF_A_PEER:
@@ -64,7 +64,7 @@ class Door:
         elif len(self._open) > MOST_CONNECTIONS:
             self._evict(self._of_peer.most_common(1)[0][0], newest=connection)
 
-    def leave(self, connection: "Connection") -> None:
+    def leave(self, connection: "HttpConnection") -> None:
         if connection in self._open:
             del self._open[connection]
             self._of_peer[connection.peer] -= 1
@@ -83,7 +83,7 @@ class Door:
         for connection in list(self._open):
             connection.finish()
 
-    def _evict(self, peer: str, *, newest: "Connection") -> None:
+    def _evict(self, peer: str, *, newest: "HttpConnection") -> None:
         """Of `peer`'s the oldest that has not asked yet, else one that was answered.
 
         The newest has yet to show what it wants; it goes only where all others are being answered.
@@ -93,7 +93,7 @@ class Door:
         (newest if least.is_answering else least).abort()
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """One connection: a head within its time, one answer, the end. Bodies are not read."""
 
     def __init__(self, door: Door) -> None:
@@ -209,7 +209,7 @@ class Connection(asyncio.Protocol):
 async def listen(door: Door, host: str, port: int) -> asyncio.Server:
     """Raises OSError when the port cannot be had."""
     return await asyncio.get_running_loop().create_server(
-        lambda: Connection(door), host, port, reuse_address=True, backlog=_BACKLOG
+        lambda: HttpConnection(door), host, port, reuse_address=True, backlog=_BACKLOG
     )
 
 

@@ -29,7 +29,7 @@ class Request(NamedTuple):
     is_own_machine: bool = False
 
 
-class Refusal(NamedTuple):
+class HttpRefusal(NamedTuple):
     status: int
     reason: str
 
@@ -45,19 +45,19 @@ class Guard:
         self._hosts = frozenset(host.lower().rstrip(".") for host in hosts)
         self._token = token
 
-    def refusal(self, request: Request, audience: Audience) -> Refusal | None:
+    def refusal(self, request: Request, audience: Audience) -> HttpRefusal | None:
         """Why `request` is not answered with a page for `audience`; None if it is."""
         if not self._is_known(request.headers.get("host")):
-            return Refusal(
+            return HttpRefusal(
                 403, f"the Host is no name of this process: ask by address, or list it in {self._where}"
             )
         if _is_of_a_web_page(request.headers):
-            return Refusal(403, "web pages are not answered")
+            return HttpRefusal(403, "web pages are not answered")
         if audience == "anyone" or (audience == "reader" and self._token is None) or self.is_operator(request):
             return None
         if self._token is not None:
-            return Refusal(401, "give the token of admin.token: Authorization: Bearer …")
-        return Refusal(403, "only from this machine, as `sidecar drain` does, or with admin.token set")
+            return HttpRefusal(401, "give the token of admin.token: Authorization: Bearer …")
+        return HttpRefusal(403, "only from this machine, as `sidecar drain` does, or with admin.token set")
 
     def is_operator(self, request: Request) -> bool:
         if self._token is not None:
