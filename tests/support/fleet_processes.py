@@ -7,6 +7,7 @@ import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -25,7 +26,7 @@ from sidecar.models.result import Result
 from sidecar.models.subjects import Subjects
 from sidecar.ports.bus import Lane
 from tests.support.nats_server import no_environment
-from tests.support.process import MODEL, SidecarProcess
+from tests.support.process import MODEL, ROOT, SidecarProcess
 
 PATIENCE_S = 180.0
 
@@ -57,6 +58,17 @@ class Observer:
         async with asyncio.timeout(limit_s):
             while (await self.intake.backlog()).counts:  # noqa: ASYNC110 - the end of all has no event
                 await asyncio.sleep(0.1)
+
+    async def until_event(self, job: str, *, tenant: str = "acme") -> None:
+        """Wait until a job has begun: an attempt of it has said something."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not any(event.attempt for event in await self.events(job, tenant=tenant)):  # noqa: ASYNC110 - stored
+                await asyncio.sleep(0.05)
+
+    async def owner(self, job: str, *, tenant: str = "acme") -> str | None:
+        """Who holds the job, by its document."""
+        stored = await self.store.get(tenant, job)
+        return None if stored is None else stored.state.owner
 
     async def events(self, job: str, *, tenant: str = "acme") -> list[Event]:
         return [decode_event(e.payload) async for e in self.publisher.replay(tenant, job)]
@@ -111,14 +123,14 @@ class Fleet:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def spawn(self) -> SidecarProcess:
-        """Start one more; it is not waited for."""
-        process = self._stack.enter_context(SidecarProcess(*self._urls, **self._settings))
+    def spawn(self, *, root: Path = ROOT) -> SidecarProcess:
+        """Start one more; it is not waited for. `root` is the checkout whose code it runs."""
+        process = self._stack.enter_context(SidecarProcess(*self._urls, root=root, **self._settings))
         self.running.append(process)
         return process
 
-    async def start(self, count: int) -> None:
-        for process in [self.spawn() for _ in range(count)]:
+    async def start(self, count: int, *, root: Path = ROOT) -> None:
+        for process in [self.spawn(root=root) for _ in range(count)]:
             await asyncio.to_thread(process.wait_ready)
 
     async def scheduler(self) -> SidecarProcess:

@@ -42,7 +42,7 @@ def wait_until(is_true: Callable[[], bool], *, what: str, limit_s: float = READY
 class Process:
     """A child process whose output goes to files. `with` ends it, whatever has happened."""
 
-    def __init__(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, *arguments: str, environment: dict[str, str] | None = None, cwd: Path = ROOT) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="sidecar-process-")
         self._log_path = Path(self._directory.name) / "stderr"
         with self._log_path.open("wb") as log, (Path(self._directory.name) / "stdout").open("wb") as output:
@@ -51,7 +51,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=log,
-                cwd=ROOT,
+                cwd=cwd,
                 env=environment or clean_environment(),
             )
 
@@ -102,7 +102,8 @@ class Process:
 class SidecarProcess(Process):
     """A running `sidecar run`. `settings` are nested like the configuration file.
 
-    `module` takes the place of `sidecar` on the command line; `environment` comes on top of a clean one.
+    `module` takes the place of `sidecar` on the command line; `environment` comes on top of a clean one. `root` is
+    the checkout whose code runs.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class SidecarProcess(Process):
         *,
         module: str = "sidecar",
         environment: dict[str, str] | None = None,
+        root: Path = ROOT,
         **settings: Any,
     ) -> None:
         self.admin_port = free_port()
@@ -130,8 +132,8 @@ class SidecarProcess(Process):
             for section, values in given.items()
             for key, value in values.items()
         ]
-        surroundings = {**clean_environment(), **(environment or {})}
-        super().__init__(sys.executable, "-m", module, "run", *flags, environment=surroundings)
+        surroundings = {**clean_environment(), "PYTHONPATH": str(root), **(environment or {})}
+        super().__init__(sys.executable, "-m", module, "run", *flags, environment=surroundings, cwd=root)
 
     def drain(self) -> int:
         """Ask for the drain; the status."""
