@@ -31,6 +31,7 @@ ErrorCode = Literal[
     "too_many_turns",
     "crash_loop",
     "not_found",
+    "rate_limited",
     "internal",
 ]
 
@@ -50,6 +51,7 @@ STATUS_CODES: Mapping[str, int] = {
     "queue_full": 429,
     "quota_exceeded": 429,
     "throttled": 429,
+    "rate_limited": 429,
     "crash_loop": 500,
     "internal": 500,
     "model_error": 502,
@@ -60,8 +62,8 @@ STATUS_CODES: Mapping[str, int] = {
     "deadline_exceeded": 504,
     "timeout": 504,
 }
-"""The number of each code in the header `Nats-Service-Error-Code`, after HTTP. `not_found` and `conflict`
-occur in error replies only, never in a result."""
+"""The number of each code in the header `Nats-Service-Error-Code`, after HTTP. `not_found`, `conflict` and
+`rate_limited` occur in error replies only, never in a result."""
 
 
 class SidecarError(Exception):
@@ -116,6 +118,18 @@ class InvalidRequest(Permanent):
     def __init__(self, message: str, *, path: str = "", code: ErrorCode | None = None) -> None:
         super().__init__(message, code=code, details={"path": path} if path else None)
         self.path = path
+
+
+class RateLimited(Temporary):
+    """An endpoint has too many requests of this tenant before it; nothing was done. `retry_after`: seconds."""
+
+    default_code: ClassVar[ErrorCode] = "rate_limited"
+
+    def __init__(
+        self, message: str, *, details: Mapping[str, Any] | None = None, retry_after: float | None = None
+    ) -> None:
+        known = {"retry_after_s": retry_after} if retry_after is not None else {}
+        super().__init__(message, details={**known, **(details or {})}, retry_after=retry_after)
 
 
 class Throttled(Temporary):

@@ -19,6 +19,7 @@ _BY_CODE = {
     "quota_exceeded": QUOTA,
     "budget_exceeded": QUOTA,
     "queue_full": QUOTA,
+    "rate_limited": QUOTA,
     "timeout": TIMEOUT,
     "deadline_exceeded": TIMEOUT,
 }

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sidecar.client.errors import EventsLost as EventsLost
     from sidecar.client.errors import JobFailed as JobFailed
     from sidecar.client.errors import QueueFull as QueueFull
+    from sidecar.client.errors import RateLimited as RateLimited
     from sidecar.client.errors import TextRestarted as TextRestarted
     from sidecar.client.errors import UnknownJob as UnknownJob
     from sidecar.client.errors import UnknownObject as UnknownObject
@@ -35,6 +36,7 @@ _HOMES = {
     "JobFailed": "errors",
     "JobResult": "results",
     "QueueFull": "errors",
+    "RateLimited": "errors",
     "SidecarClient": "client",
     "TextPiece": "text",
     "TextRestarted": "errors",
@@ -57,6 +59,7 @@ __all__ = [
     "JobFailed",
     "JobResult",
     "QueueFull",
+    "RateLimited",
     "SidecarClient",
     "TextPiece",
     "TextRestarted",

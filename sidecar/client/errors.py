@@ -25,6 +25,7 @@ from sidecar.errors import (
     Temporary,
     Throttled,
 )
+from sidecar.errors import RateLimited as RateLimited
 from sidecar.models.api import ErrorBody, ErrorReply
 from sidecar.models.plain import UNREADABLE
 from sidecar.models.result import ErrorInfo
@@ -99,6 +100,13 @@ def _timeout(body: ErrorBody) -> SidecarError:
     return error
 
 
+def _rate_limited(body: ErrorBody) -> SidecarError:
+    given = body.details.get("retry_after_s")
+    return RateLimited(
+        body.message, details=body.details, retry_after=given if isinstance(given, int | float) else None
+    )
+
+
 _BY_CODE: dict[str, _Build] = {
     "access_denied": _plain(AccessDenied),
     "conflict": _plain(Conflict),
@@ -109,6 +117,7 @@ _BY_CODE: dict[str, _Build] = {
     "not_found": _plain(UnknownJob),
     "queue_full": _plain(QueueFull),
     "quota_exceeded": _plain(Temporary),
+    "rate_limited": _rate_limited,
     "stream_interrupted": _plain(StreamInterrupted),
     "throttled": _plain(Throttled),
     "timeout": _timeout,

@@ -11,9 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
@@ -27,17 +25,16 @@ from pydantic_settings import (
 )
 
 from sidecar.config import filters
+from sidecar.config.sections import EndpointsSettings as EndpointsSettings
+from sidecar.config.sections import LogSettings as LogSettings
+from sidecar.config.sections import Section as Section
+from sidecar.config.sections import TelemetrySettings as TelemetrySettings
 from sidecar.errors import InvalidRequest, StartupError
 from sidecar.models.base import NAME_PATTERN
 from sidecar.models.plain import MOST_DEPTH, from_json, from_toml, is_deeper
 from sidecar.models.shown import on_one_line
 
 _MOST_TOLD = 20
-
-
-class Section(BaseModel):
-    # Infinity and NaN pass every lower bound, and no share or price can be reckoned with them.
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
 
 class NatsSettings(Section):
@@ -203,7 +200,7 @@ class ModelPolicy(Section):
 class FilterPolicy(Section):
     kind: str
     action: Literal["redact", "block", "flag"] = "redact"
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("options")
     @classmethod
@@ -312,16 +309,6 @@ class AdminSettings(Section):
     )
 
 
-class LogSettings(Section):
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["json", "text"] = "json"
-
-
-class TelemetrySettings(Section):
-    traces: bool = Field(False, description="send spans by OTLP; needs the extra `otel`")
-    metrics: bool = Field(False, description="send metrics by OTLP beside /metrics; needs the extra `otel`")
-
-
 class ToolsPolicy(Section):
     """`[tools]`: which tools are looked for on the bus, beside those that are registered."""
 
@@ -399,6 +386,7 @@ class Settings(BaseSettings):
     filters: dict[str, FilterPolicy] = Field(default_factory=dict)
     job_tools: _JobTools = Field(default_factory=dict)
     retention: RetentionSettings = RetentionSettings()
+    endpoints: EndpointsSettings = EndpointsSettings()
     admin: AdminSettings = AdminSettings()
     log: LogSettings = LogSettings()
     telemetry: TelemetrySettings = TelemetrySettings()

@@ -15,7 +15,7 @@ from sidecar.models.job import TERMINAL, JobState
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
 from sidecar.models.subjects import HEADER_END, HEADER_JOB_ID, TRACE_HEADERS, check_job_id, is_name
-from sidecar.ports.bus import Clock, Endpoint, Intake, JobStore, Lane, Publisher, Query, Reply
+from sidecar.ports.bus import Clock, Endpoint, Intake, JobStore, Lane, Parked, Publisher, Query, Reply
 from sidecar.runtime.lifecycle import within
 
 # How long a cancellation waits for the job's end before it is answered.
@@ -40,11 +40,11 @@ class Queries:
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         return (
-            Endpoint("ask", "ask.*.*", self.ask, _schemas(JobRequest, Result)),
+            Endpoint("ask", "ask.*.*", self.ask, _schemas(JobRequest, Result), is_ask=True),
             Endpoint("get", "get.*.*", self.get, _schemas(None, JobState)),
-            Endpoint("replay", "replay.*.*", self.replay, _schemas(ReplayRequest, None)),
+            Endpoint("replay", "replay.*.*", self.replay, _schemas(ReplayRequest, None), seats=4),
             Endpoint("cancel", "cancel.*.*", self.cancel, _schemas(CancelRequest, CancelReply)),
-            Endpoint("jobs", "jobs.*", self.jobs, _schemas(JobsRequest, JobsPage)),
+            Endpoint("jobs", "jobs.*", self.jobs, _schemas(JobsRequest, JobsPage), seats=4),
         )
 
     async def ask(self, query: Query) -> Reply:
@@ -65,7 +65,12 @@ class Queries:
             if finished is not None:
                 return Reply(encode(finished))
             await self._intake.submit(Lane(tenant, job_class), encode(request), headers)
-            return Reply(encode(decode_event(await waiter.payload()).data))
+            parked = query.parked
+            # Many may wait for as long as their jobs take: none keeps its request in memory.
+            del query, request
+            with parked():
+                payload = await waiter.payload()
+            return Reply(encode(decode_event(payload).data))
         finally:
             await waiter.close()
 
@@ -101,7 +106,7 @@ class Queries:
         asked = decode(query.payload, CancelRequest)
         state = await self._state(tenant, job)
         if state not in TERMINAL:
-            await self._mark_and_wait(tenant, job, asked.reason)
+            await self._mark_and_wait(tenant, job, asked.reason, query.parked)
             state = await self._state(tenant, job)
         reply = CancelReply(
             job=job,
@@ -112,13 +117,16 @@ class Queries:
         )
         return Reply(encode(reply))
 
-    async def _mark_and_wait(self, tenant: str, job: str, reason: str | None) -> None:
+    async def _mark_and_wait(self, tenant: str, job: str, reason: str | None, parked: Parked) -> None:
         """Mark the job, then wait for its result for a moment; how it ended is for its document to say."""
         # Heard from before the mark is left: the end may come before the mark's acknowledgement does.
         waiter = await self._publisher.wait_result(tenant, job)
         try:
             await self._store.mark_cancelled(tenant, job, reason=reason)
-            with suppress(BusUnavailable):  # Not heard in time: the reply says that the end is still to come.
+            with (
+                suppress(BusUnavailable),
+                parked(),
+            ):  # Not heard in time: the reply says that the end is still to come.
                 await within(self._clock, CANCEL_WAIT_S, waiter.payload(), what="the end of a cancelled job")
         finally:
             await waiter.close()

@@ -30,7 +30,7 @@ class Objects:
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         return (
-            Endpoint("objects_get", "objects.*.get", self.get, _schemas(ObjectGet, ObjectChunk)),
+            Endpoint("objects_get", "objects.*.get", self.get, _schemas(ObjectGet, ObjectChunk), seats=4),
             Endpoint("objects_put", "objects.*.put", self.put, _schemas(ObjectPut, ObjectInfo)),
         )
 

@@ -7,6 +7,7 @@ have happened, nothing is left half open. What replicas need of each other stand
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple, Protocol
 
 from sidecar.models.api import JobsPage
@@ -202,13 +203,21 @@ class ResultWaiter(Protocol):
     async def close(self) -> None: ...
 
 
+Parked = Callable[[], AbstractContextManager[None]]
+
+
 class Query(NamedTuple):
-    """A request that came to an endpoint. `tokens` are the subject's tokens after the verb."""
+    """A request that came to an endpoint. `tokens` are the subject's tokens after the verb.
+
+    Within `parked()` the handler only waits for others' work (a job, say), and counts as waiting: what it is
+    bounded by is then not how many requests are answered at once.
+    """
 
     verb: str
     tokens: tuple[str, ...]
     payload: bytes
     headers: Mapping[str, str]
+    parked: Parked = nullcontext
 
 
 class Reply(NamedTuple):
@@ -224,7 +233,8 @@ class Endpoint(NamedTuple):
     """One request/reply endpoint of the micro service. `subject` is below the root, with `*` for tokens.
 
     `quick`, where there is one, is asked first: it answers at once and without a task, or gives None. It never
-    raises.
+    raises. `seats` is how many ordinary requests one of these counts for: those that read much of a stream count
+    for several. `is_ask`: the answer takes as long as a job.
     """
 
     name: str
@@ -233,10 +243,13 @@ class Endpoint(NamedTuple):
     metadata: Mapping[str, str] = {}
     is_broadcast: bool = False
     quick: Callable[[Query], Reply | None] | None = None
+    seats: int = 1
+    is_ask: bool = False
 
 
 class Endpoints(Protocol):
-    """The micro service `llm-sidecar` (ADR-32).
+    """The micro service `llm-sidecar` (ADR-32). Tenants are answered in turn; what is too much of one is refused
+    with code `rate_limited`.
 
     A `SidecarError` that a handler raises becomes an error reply; any other exception is logged and answered
     with code `internal`, without its text.

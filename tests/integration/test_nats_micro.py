@@ -13,6 +13,7 @@ from nats.aio.msg import Msg
 from sidecar.adapters.nats.client.connection import Connection
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.micro import NatsEndpoints
+from sidecar.config.settings import EndpointsSettings
 from sidecar.errors import BusUnavailable, Conflict, InvalidRequest
 from sidecar.models.subjects import Subjects
 from sidecar.ports.bus import Endpoint, Query, Reply
@@ -238,7 +239,8 @@ async def test_stop_finishes_answers_under_way_and_takes_no_more(
 async def test_too_many_at_once_are_refused_and_a_stop_tells_those_it_gives_up(
     nats_mux: Mux, caller: Client
 ) -> None:
-    service = NatsEndpoints(nats_mux, subjects=Subjects(), max_in_flight=1, drain_s=0)
+    few = EndpointsSettings(tenant_in_flight=1, tenant_waiting=1)
+    service = NatsEndpoints(nats_mux, subjects=Subjects(), settings=few, drain_s=0)
     begun = asyncio.Event()
 
     async def answer(query: Query) -> Reply:
@@ -249,10 +251,15 @@ async def test_too_many_at_once_are_refused_and_a_stop_tells_those_it_gives_up(
     await service.serve([Endpoint("get", "get.*.*", answer)])
     first = asyncio.create_task(ask(caller, "llm.v1.get.acme.j"))
     await asyncio.wait_for(begun.wait(), 20)
+    second = asyncio.create_task(ask(caller, "llm.v1.get.acme.j"))
+    await asyncio.sleep(0)
     refused = await ask(caller, "llm.v1.get.acme.j")
     assert (refused.headers or {})["Nats-Service-Error-Code"] == "429"
+    error = json.loads(refused.data)["error"]
+    assert (error["code"], error["details"]) == ("rate_limited", {"retry_after_s": 1.0})
     await service.stop()
-    assert ((await first).headers or {})["Nats-Service-Error-Code"] == "503"
+    for given_up in (first, second):
+        assert ((await given_up).headers or {})["Nats-Service-Error-Code"] == "503"
 
 
 async def test_an_answer_too_large_becomes_an_error_reply(service: NatsEndpoints, caller: Client) -> None:

@@ -1,14 +1,14 @@
 """The request/reply endpoints as one NATS micro service (ADR-32), on the mux.
 
 Not `nats.micro`: its handlers run one after another for each subscription, and it sends the text of any
-exception to the caller. Here each request is a task, and what goes out is an answer or an error we wrote.
+exception to the caller. Here each request is a task, and what goes out is an answer or an error we wrote;
+`fair_server` sees to it that no tenant's requests are in the way of another's.
 """
 
-import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -16,16 +16,12 @@ import msgspec
 from sidecar import __version__
 from sidecar.adapters.nats.client.connection import Subscription
 from sidecar.adapters.nats.client.mux import BusMessage, Mux
-from sidecar.adapters.nats.service import (
-    QUEUE_GROUP,
-    EndpointInfo,
-    EndpointStats,
-    Identity,
-    Info,
-    ServiceStats,
-    error_reply,
-)
-from sidecar.errors import BusUnavailable, SidecarError, Temporary
+from sidecar.adapters.nats.fair.counts import CONTROL, EndpointCounts
+from sidecar.adapters.nats.fair.server import EndpointRequest, FairServer, Served
+from sidecar.adapters.nats.fair.turnstile import EndpointLoad, Ration
+from sidecar.adapters.nats.service import QUEUE_GROUP, EndpointInfo, EndpointStats, Identity, Info, ServiceStats
+from sidecar.config.settings import EndpointsSettings
+from sidecar.errors import SidecarError
 from sidecar.models.base import rfc3339
 from sidecar.models.shown import shown
 from sidecar.models.subjects import Subjects
@@ -35,6 +31,7 @@ log = logging.getLogger(__name__)
 
 SERVICE_NAME = "llm-sidecar"
 SHARED_SCOPE = "shared"
+MOST_CONTROL_PER_S = 100.0
 
 MayReply = Callable[[Sequence[str], str], bool]
 
@@ -58,9 +55,8 @@ def is_inbox(prefix: str, tokens: Sequence[str], reply: str) -> bool:
 class NatsEndpoints:
     """Implements port `Endpoints`.
 
-    At most `max_in_flight` requests are answered at once; more are refused with code `throttled`. `stop` waits
-    up to `drain_s` for answers under way. `may_reply(tokens, reply)` decides to which reply subjects answers
-    may go, `is_inbox` unless given.
+    `stop` waits up to `drain_s` for answers under way. `may_reply(tokens, reply)` decides to which reply subjects
+    answers may go, `is_inbox` unless given.
     """
 
     def __init__(
@@ -68,14 +64,14 @@ class NatsEndpoints:
         mux: Mux,
         *,
         subjects: Subjects,
-        max_in_flight: int = 4096,
+        settings: EndpointsSettings | None = None,
+        counts: EndpointCounts | None = None,
         drain_s: float = 30.0,
         metadata: Mapping[str, str] | None = None,
         may_reply: MayReply | None = None,
     ) -> None:
         self._mux = mux
         self._subjects = subjects
-        self._max_in_flight = max_in_flight
         self._drain_s = drain_s
         self._metadata = dict(metadata or {})
         self._may_reply = may_reply or partial(is_inbox, subjects.prefix)
@@ -84,12 +80,19 @@ class NatsEndpoints:
         self._endpoints: list[tuple[Endpoint, EndpointStats]] = []
         self._subscriptions: list[Subscription] = []
         self._control: list[Subscription] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._server = FairServer(mux, settings or EndpointsSettings(), counts or EndpointCounts())
+        self._control_ration = Ration(MOST_CONTROL_PER_S)
+        self._encoded_info: bytes | None = None
 
     @property
     def id(self) -> str:
         """This instance's id, as PING tells it."""
         return self._id
+
+    @property
+    def load(self) -> Mapping[Hashable, EndpointLoad]:
+        """What each party holds now, by its name and whether it is its streams."""
+        return self._server.load
 
     async def serve(self, endpoints: Sequence[Endpoint]) -> None:
         """Answer from now on, until `stop`; may be called again with further endpoints."""
@@ -100,20 +103,16 @@ class NatsEndpoints:
             subject = f"{self._subjects.root}.{endpoint.subject}"
             stats = EndpointStats(name=endpoint.name, subject=subject, queue_group=queue)
             self._endpoints.append((endpoint, stats))
-            subscription = await self._mux.subscribe(subject, self._receiver(endpoint, stats), queue=queue)
-            self._subscriptions.append(subscription)
+            self._encoded_info = None
+            receive = self._receiver(Served(endpoint, stats))
+            self._subscriptions.append(await self._mux.subscribe(subject, receive, queue=queue))
 
     async def stop(self) -> None:
         """Take no more requests, finish those under way, and leave the list of services."""
         for subscription in self._subscriptions:
             await subscription.unsubscribe()
         self._subscriptions.clear()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=self._drain_s)
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._server.finish(self._drain_s)
         for subscription in self._control:
             await subscription.unsubscribe()
         self._control.clear()
@@ -121,113 +120,82 @@ class NatsEndpoints:
 
     async def _serve_control(self) -> None:
         for verb, describe in (("PING", self._ping), ("INFO", self._info), ("STATS", self._stats)):
+            served = Served(Endpoint(f"$SRV.{verb}", "", _never, quick=partial(_described, describe)))
             for suffix in ("", f".{SERVICE_NAME}", f".{SERVICE_NAME}.{self._id}"):
+                receive = partial(self._receive_control, served)
+                self._control.append(await self._mux.subscribe(f"$SRV.{verb}{suffix}", receive))
 
-                def answer(message: BusMessage, describe: Callable[[], Identity] = describe) -> None:
-                    if message.reply and self._may_reply((), message.reply):
-                        self._mux.publish(message.reply, msgspec.json.encode(describe()))
-
-                self._control.append(await self._mux.subscribe(f"$SRV.{verb}{suffix}", answer))
-
-    def _ping(self) -> Identity:
-        return Identity(name=SERVICE_NAME, id=self._id, version=__version__, metadata=self._metadata)
-
-    def _info(self) -> Info:
-        return Info(
-            name=SERVICE_NAME,
-            id=self._id,
-            version=__version__,
-            metadata=self._metadata,
-            description=_DESCRIPTION,
-            endpoints=[
-                EndpointInfo(
-                    name=stats.name,
-                    subject=stats.subject,
-                    queue_group=stats.queue_group,
-                    metadata=dict(endpoint.metadata),
-                )
-                for endpoint, stats in self._endpoints
-            ],
+    def _ping(self) -> bytes:
+        return msgspec.json.encode(
+            Identity(name=SERVICE_NAME, id=self._id, version=__version__, metadata=self._metadata)
         )
 
-    def _stats(self) -> ServiceStats:
-        return ServiceStats(
-            name=SERVICE_NAME,
-            id=self._id,
-            version=__version__,
-            metadata=self._metadata,
-            started=self._started,
-            endpoints=[stats for _, stats in self._endpoints],
+    def _info(self) -> bytes:
+        """Encoded once: schemas make it some 60 KB."""
+        if self._encoded_info is None:
+            info = Info(
+                name=SERVICE_NAME,
+                id=self._id,
+                version=__version__,
+                metadata=self._metadata,
+                description=_DESCRIPTION,
+                endpoints=[
+                    EndpointInfo(
+                        name=stats.name,
+                        subject=stats.subject,
+                        queue_group=stats.queue_group,
+                        metadata=dict(endpoint.metadata),
+                    )
+                    for endpoint, stats in self._endpoints
+                ],
+            )
+            self._encoded_info = msgspec.json.encode(info)
+        return self._encoded_info
+
+    def _stats(self) -> bytes:
+        return msgspec.json.encode(
+            ServiceStats(
+                name=SERVICE_NAME,
+                id=self._id,
+                version=__version__,
+                metadata=self._metadata,
+                started=self._started,
+                endpoints=[stats for _, stats in self._endpoints],
+            )
         )
 
-    def _receiver(self, endpoint: Endpoint, stats: EndpointStats) -> Callable[[BusMessage], None]:
+    # Both are called by the reading loop: what comes in costs next to nothing until its turn.
+
+    def _receiver(self, served: Served) -> Callable[[BusMessage], None]:
         skip = self._subjects.root.count(".") + 1
 
         def receive(message: BusMessage) -> None:
             reply = message.reply
             verb, *tokens = message.subject.split(".")[skip:]
             if reply and not self._may_reply(tokens, reply):
-                stats.count(0, "reply subject refused")
+                if served.stats is not None:
+                    served.stats.count(0, "reply subject refused")
                 asked, wanted = shown(message.subject), shown(reply)
-                log.warning("a request to %s asks for its answer at %s: not answered", asked, wanted)
+                self._server.warn("a request to %s asks for its answer at %s: not answered", asked, wanted)
                 return
-            query = Query(verb, tuple(tokens), message.payload, message.headers)
-            if endpoint.quick is not None and (answer := endpoint.quick(query)) is not None:
-                stats.count(0, None)
-                self._send(reply, answer)
-                return
-            if len(self._tasks) >= self._max_in_flight:
-                error = Temporary("too many requests are being answered: try again", code="throttled")
-                stats.count(0, error.message)
-                self._send(reply, error_reply(error))
-                return
-            task = asyncio.create_task(self._handle(endpoint, stats, query, reply))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            party = tokens[0] if tokens else ""
+            request = EndpointRequest(served, message, party=party, reply=reply, verb=verb, tokens=tuple(tokens))
+            if not self._server.offer(request):
+                self._server.refuse(request)
 
         return receive
 
-    async def _handle(self, endpoint: Endpoint, stats: EndpointStats, query: Query, reply: str) -> None:
-        """Answer one request, whatever happens, and count it."""
-        begun = time.perf_counter_ns()
-        error: SidecarError | None = None
-        try:
-            await self._answer(endpoint, query, reply)
-        except SidecarError as e:
-            error = e
-        except asyncio.CancelledError:
-            error = BusUnavailable("the sidecar is stopping: try again")
-            raise
-        except Exception:
-            log.exception("endpoint %s failed", endpoint.name)
-            error = SidecarError("the sidecar failed to answer; its log says more")
-        finally:
-            stats.count(time.perf_counter_ns() - begun, error.message if error is not None else None)
-            if error is not None:
-                self._send(reply, error_reply(error))
-
-    async def _answer(self, endpoint: Endpoint, query: Query, reply: str) -> None:
-        """Run the handler and send what it gives. Raises what it raises, and BusRefused for a reply too large."""
-        result = endpoint.answer(query)
-        if not isinstance(result, AsyncIterator):
-            self._publish(reply, await result)
+    def _receive_control(self, served: Served, message: BusMessage) -> None:
+        """The protocol of services has no refusals: who asks too often is not heard."""
+        reply = message.reply
+        if not reply or not self._may_reply((), reply) or not self._control_ration.take(time.monotonic()):
             return
-        try:
-            async for answer in result:
-                self._publish(reply, answer)
-                if self._mux.connection.is_congested:
-                    await self._mux.connection.drained()
-        finally:
-            if isinstance(result, AsyncGenerator):
-                await result.aclose()
+        self._server.offer(EndpointRequest(served, message, party=CONTROL, reply=reply))
 
-    def _publish(self, reply: str, answer: Reply) -> None:
-        if reply:
-            self._mux.publish(reply, answer.payload, headers=answer.headers)
 
-    def _send(self, reply: str, answer: Reply) -> None:
-        """Send a reply that cannot be replaced; when NATS is away the caller's own timeout has to tell."""
-        try:
-            self._publish(reply, answer)
-        except SidecarError as e:
-            log.warning("a reply could not be sent: %s", e)
+def _described(describe: Callable[[], bytes], query: Query) -> Reply:
+    return Reply(describe())
+
+
+async def _never(query: Query) -> Reply:
+    raise SidecarError(f"{query.verb} is answered at once")

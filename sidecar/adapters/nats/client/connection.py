@@ -153,6 +153,11 @@ class Connection:
         wire.send(data)
 
     @property
+    def backlog(self) -> int:
+        """Bytes that were sent and that the socket has not taken yet."""
+        return self._wire.backlog if self._wire is not None else 0
+
+    @property
     def is_congested(self) -> bool:
         """Whether so much waits to be sent that a sender should await `drained` first."""
         return self._wire is not None and self._wire.is_congested

@@ -120,6 +120,7 @@ class WireClient(Client):
         self._on_refused = on_refused
         self._on_lame = on_lame
         self._out: list[bytes] = []
+        self._out_bytes = 0
         self._writer: asyncio.StreamWriter | None = None
         self._loop = asyncio.get_running_loop()
         self._next_sid = 0
@@ -158,12 +159,20 @@ class WireClient(Client):
         if not self._out:
             self._loop.call_soon(self._write)
         self._out.append(data)
+        self._out_bytes += len(data)
 
     def _write(self) -> None:
         # A closing transport takes no more, and uvloop's raises; the reading side reports the loss.
         if self._out and self._writer is not None and not self._writer.transport.is_closing():
             self._writer.write(b"".join(self._out) if len(self._out) > 1 else self._out[0])
         self._out.clear()
+        self._out_bytes = 0
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that were sent and that the socket has not taken yet."""
+        writer = self._writer
+        return self._out_bytes + writer.transport.get_write_buffer_size() if writer is not None else 0
 
     @property
     def is_congested(self) -> bool:
