@@ -291,6 +291,7 @@ class App:
                 is_degraded=self.lifecycle.health.is_degraded,
                 is_policy_current=self._reloader is None or self._reloader.is_ok,
                 live_tools=self.replica.tools.live_count,
+                misdelivered=self._mux.connection.misdelivered.count if self._mux else 0,
             )
             page = Page(metrics.render(scrape), content_type=metrics.CONTENT_TYPE)
             self._scraped = (began + _SCRAPE_PART * (time.monotonic() - began), page)

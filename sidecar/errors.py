@@ -190,6 +190,10 @@ class BusUnavailable(Temporary):
     default_code: ClassVar[ErrorCode] = "internal"
 
 
+class ProtocolViolation(BusUnavailable):
+    """NATS sent what its protocol does not allow: the connection was ended, and another one is made."""
+
+
 class BusRefused(Permanent):
     """NATS answered with an error that repeating does not mend (permissions, limits, missing stream)."""
 

@@ -11,11 +11,11 @@ import re
 from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from typing import Any
 
-import nats.aio.client
 from nats import errors as nats_errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from sidecar.client.connection import StrictClient
 from sidecar.client.errors import SERVICE_ERROR_CODE, from_reply
 from sidecar.client.faults import FOREIGN, translate
 from sidecar.client.feed import Feed, Listener
@@ -41,7 +41,7 @@ class Bus:
         self._servers = list(servers)
         self._connect_timeout_s = connect_timeout_s
         self._options = dict(options)
-        self._nc = nats.aio.client.Client()
+        self._nc = StrictClient()
         self._feeds: dict[Listener, Subscription | None] = {}
         self._denied: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -214,7 +214,7 @@ class Bus:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _new_connection(self) -> nats.aio.client.Client:
+    async def _new_connection(self) -> StrictClient:
         """Tries each server once. Raises the last one's error."""
         failure: SidecarError = BusUnavailable("no NATS server is named")
         for server in self._servers:
@@ -228,8 +228,8 @@ class Bus:
                 failure.__cause__ = e
         raise failure
 
-    async def _dial(self, server: str) -> nats.aio.client.Client:
-        connection = nats.aio.client.Client()
+    async def _dial(self, server: str) -> StrictClient:
+        connection = StrictClient()
 
         async def on_reconnected() -> None:
             self._denied.clear()

@@ -23,6 +23,7 @@ class Scrape(NamedTuple):
     is_degraded: bool
     is_policy_current: bool
     live_tools: int = 0
+    misdelivered: int = 0
 
 
 def render(scrape: Scrape) -> bytes:
@@ -56,6 +57,11 @@ def _process(scrape: Scrape) -> Iterator[Metric]:
     yield GaugeMetricFamily("sidecar_is_scheduler", "1 where the lease is.", value=stats.is_scheduler)
     yield GaugeMetricFamily(
         "sidecar_tools_live", "Versions of tools that live, over all scopes.", value=scrape.live_tools
+    )
+    yield CounterMetricFamily(
+        "sidecar_misdelivered_messages",
+        "Messages dropped because their subject did not fit the subscription they came for.",
+        value=scrape.misdelivered,
     )
     yield GaugeMetricFamily("sidecar_degraded", "1 while something is away.", value=scrape.is_degraded)
     yield GaugeMetricFamily(

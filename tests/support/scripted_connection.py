@@ -78,7 +78,7 @@ class ScriptedConnection(Connection):
             if subject == pattern or (pattern.endswith("*") and subject.startswith(pattern[:-1])):
                 subscription.handler(subject.encode(), b"", headers, payload)
 
-    async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
+    async def subscribe(self, subject: str, handler: Handler, *, queue: str = "", **_: Any) -> Subscription:
         subscription = Subscription(self, subject, queue, handler)
         self.open.add(subscription)
         try:

@@ -50,6 +50,11 @@ def test_models_and_ports_need_msgspec_alone() -> None:
     assert loaded_by("import sidecar.models.codec, sidecar.ports.bus") <= WIRE
 
 
+def test_the_bytes_of_nats_need_msgspec_alone() -> None:
+    modules = ("headers", "matching", "parser", "tokens")
+    assert loaded_by(f"import {', '.join(f'sidecar.wire.{name}' for name in modules)}") <= WIRE
+
+
 def test_the_schemas_need_msgspec_alone() -> None:
     assert loaded_by("import sidecar.schema; sidecar.schema.render()") <= WIRE
 
@@ -67,9 +72,9 @@ def test_no_module_lies_loose_but_those_that_tell_the_story() -> None:
     assert loose == {"__init__.py", "__main__.py", "app.py", "errors.py", "pipeline.py", "replica.py"}
 
 
-@pytest.mark.parametrize("package", ["client", "emulator"])
-def test_the_client_and_the_emulator_know_only_models_and_errors(package: str) -> None:
-    allowed = {"sidecar", "sidecar.models", "sidecar.errors", f"sidecar.{package}"}
+@pytest.mark.parametrize(("package", "more"), [("client", {"sidecar.wire"}), ("emulator", set())])
+def test_the_client_and_the_emulator_know_only_models_and_errors(package: str, more: set[str]) -> None:
+    allowed = {"sidecar", "sidecar.models", "sidecar.errors", f"sidecar.{package}"} | more
     for file in files_under(package):
         met = {".".join(name.split(".")[:2]) for name in imports_of(file) if name.split(".")[0] == "sidecar"}
         assert met <= allowed, file

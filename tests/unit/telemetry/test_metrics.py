@@ -142,3 +142,8 @@ def test_tenants_past_the_bound_share_a_label() -> None:
 def test_live_tools_are_told_by_every_replica() -> None:
     scrape = Scrape(stats(is_scheduler=False), Counters(), 0.0, False, True, live_tools=12)
     assert b"sidecar_tools_live 12.0" in render(scrape)
+
+
+def test_dropped_messages_are_counted() -> None:
+    scrape = Scrape(stats(is_scheduler=False), Counters(), 0.0, False, True, misdelivered=3)
+    assert b"sidecar_misdelivered_messages_total 3.0" in render(scrape)

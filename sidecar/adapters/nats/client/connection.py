@@ -7,7 +7,7 @@ after a bounded, jittered wait. Nothing is buffered while the connection is away
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from sidecar.adapters.nats.client.context import ConnectTarget, resolve
@@ -18,6 +18,7 @@ from sidecar.adapters.nats.client.subscription import Subscription as Subscripti
 from sidecar.adapters.nats.client.watchdog import Backoff, jitter_s, watch
 from sidecar.config.settings import NatsEnvironment, NatsSettings, nats_environment
 from sidecar.errors import BusRefused, BusUnavailable, SidecarError
+from sidecar.wire.matching import Misdelivered
 
 if TYPE_CHECKING:
     from sidecar.adapters.nats.client.wire import WireClient
@@ -61,6 +62,7 @@ class Connection:
         self._at = 0
         self._reported_at = float("-inf")
         self.last_error: SidecarError | None = None
+        self.misdelivered = Misdelivered()
 
     @property
     def state(self) -> State:
@@ -176,14 +178,18 @@ class Connection:
         except TimeoutError as e:
             raise BusUnavailable(f"NATS did not answer a ping within {limit:g} s") from e
 
-    async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
+    async def subscribe(
+        self, subject: str, handler: Handler, *, queue: str = "", expected: Container[bytes] = ()
+    ) -> Subscription:
         """Give each message to `handler`, from the reading loop, now and after each reconnect.
 
-        What `handler` raises is logged. When this returns while connected, the server knows of it.
+        Messages that do not fit `subject` are dropped, counted in `misdelivered`, and logged now and then;
+        `expected` are subjects that do, where some are so frequent that they are worth a look-up first. What
+        `handler` raises is logged. When this returns while connected, the server knows of it.
         """
         if not subject or subject.split() != [subject] or len(queue.split()) > 1:
             raise BusRefused(f"{subject!r} is not a subject to subscribe to", code="invalid_request")
-        subscription = Subscription(self, subject, queue, handler)
+        subscription = Subscription(self, subject, queue, handler, expected=expected)
         self._subscriptions[subscription] = None
         if self._wire is not None:
             try:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from sidecar.errors import BusRefused
+from sidecar.wire.headers import decode_headers as decode_headers
+from sidecar.wire.headers import description_of, status_of
 
-_VERSION = b"NATS/1.0"
-_STATUS_AT = len(_VERSION)
 _NONE: Mapping[str, str] = {}
 
 
@@ -49,29 +49,14 @@ class BusMessage:
 
     @property
     def status(self) -> int | None:
-        raw = self._raw_headers
-        if not raw or raw[_STATUS_AT : _STATUS_AT + 1] != b" ":
-            return None
-        digits = raw[_STATUS_AT + 1 : _STATUS_AT + 4]
-        return int(digits) if digits.isdigit() else None
+        return status_of(self._raw_headers) if self._raw_headers else None
 
     @property
     def description(self) -> str:
-        line, _, _ = self._raw_headers.partition(b"\r\n")
-        return line[_STATUS_AT + 5 :].decode("utf-8", "replace").strip()
+        return description_of(self._raw_headers)
 
     def __repr__(self) -> str:
         return f"Message(subject={self.subject!r}, status={self.status}, {len(self.payload)} bytes)"
-
-
-def decode_headers(raw: bytes) -> dict[str, str]:
-    """The headers of a block `NATS/1.0[ status text]\\r\\nName: value\\r\\n…\\r\\n\\r\\n`."""
-    headers: dict[str, str] = {}
-    for line in raw.decode("utf-8", "replace").split("\r\n")[1:]:
-        name, colon, value = line.partition(":")
-        if colon and name not in headers:
-            headers[name] = value.strip()
-    return headers
 
 
 def encode_headers(headers: Mapping[str, str]) -> bytes:
@@ -84,15 +69,22 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
 
 def encode_publish(subject: str, reply: str, headers: Mapping[str, str] | None, payload: bytes) -> bytes:
     """The protocol's PUB or HPUB command. Raises BusRefused for a subject with blanks, or bad headers."""
-    if not subject or subject.split() != [subject] or (reply and reply.split() != [reply]):
+    if reply and reply.split() != [reply]:
+        raise BusRefused(f"{reply!r} is not a subject to reply to", code="invalid_request")
+    return encode_request(subject, reply.encode(), headers, payload)
+
+
+def encode_request(subject: str, inbox: bytes, headers: Mapping[str, str] | None, payload: bytes) -> bytes:
+    """The same with a reply subject that was made here, and needs no look."""
+    if not subject or subject.split() != [subject]:
         raise BusRefused(f"{subject!r} is not a subject to publish to", code="invalid_request")
     if not headers:
-        return b"PUB %b %b %d\r\n%b\r\n" % (subject.encode(), reply.encode(), len(payload), payload)
+        return b"PUB %b %b %d\r\n%b\r\n" % (subject.encode(), inbox, len(payload), payload)
     block = encode_headers(headers)
     size = len(block)
     return b"HPUB %b %b %d %d\r\n%b%b\r\n" % (
         subject.encode(),
-        reply.encode(),
+        inbox,
         size,
         size + len(payload),
         block,

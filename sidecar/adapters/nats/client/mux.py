@@ -1,15 +1,15 @@
 """Requests and their replies over one inbox subscription: the hottest code of the product.
 
-A request is a token, a future and one write; its reply is one dictionary look-up. Timeouts are found by one
-sweep over what waits instead of a timer each. When the connection drops, all that waits fails at once with
-BusUnavailable, and while it is away requests fail before they are sent: nothing is buffered and sent later.
+A request is a token, a future and one write; its reply is one dictionary look-up, under the whole reply subject,
+whose last token cannot be guessed. Timeouts are found by one sweep over what waits instead of a timer each. When
+the connection drops, all that waits fails at once with BusUnavailable, and while it is away requests fail before
+they are sent: nothing is buffered and sent later.
 What was sent may have happened all the same: carry an id or an expected sequence.
 """
 
 import asyncio
 import logging
 import re
-import secrets
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, NamedTuple
@@ -19,9 +19,10 @@ import msgspec
 from sidecar.adapters.nats.client.connection import Connection, Subscription
 from sidecar.adapters.nats.client.errors import ApiError, api_error, store_error
 from sidecar.adapters.nats.client.message import BusMessage as BusMessage
-from sidecar.adapters.nats.client.message import encode_publish
+from sidecar.adapters.nats.client.message import encode_publish, encode_request
 from sidecar.errors import BusRefused, BusUnavailable, SidecarError
 from sidecar.models.plain import UNREADABLE
+from sidecar.wire.tokens import Tokens
 
 log = logging.getLogger(__name__)
 
@@ -82,9 +83,8 @@ class Mux:
         self._timeout_s = timeout_s
         self._waiting: dict[bytes, _Waiting] = {}
         self._many: dict[bytes, _Many] = {}
-        self._next = 0
-        self._inbox = ""
-        self._token_at = 0
+        self._tokens = Tokens()
+        self._inbox = b""
         self._subscription: Subscription | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]
@@ -101,11 +101,11 @@ class Mux:
     async def start(self) -> None:
         """Open the inbox; the connection has been started before."""
         self._loop = asyncio.get_running_loop()
-        self._inbox = f"{self._connection.inbox_prefix}.{secrets.token_hex(11)}."
-        self._token_at = len(self._inbox)
+        prefix = f"{self._connection.inbox_prefix}.{self._tokens.take().decode()}."
+        self._inbox = prefix.encode()
         self._connection.on_lost(self._on_lost)
         self._connection.on_refused(self._on_refused)
-        self._subscription = await self._connection.subscribe(f"{self._inbox}*", self._on_reply)
+        self._subscription = await self._connection.subscribe(f"{prefix}*", self._on_reply, expected=self._waiting)
 
     async def close(self) -> None:
         """Close the inbox; whatever still waits fails with BusUnavailable."""
@@ -127,19 +127,18 @@ class Mux:
         """
         if self._connection.is_congested:
             await self._uncongested(subject)
-        self._next += 1
-        token = b"%d" % self._next
-        data = encode_publish(subject, f"{self._inbox}{self._next}", headers, payload)
+        inbox = self._inbox + self._tokens.take()
+        data = encode_request(subject, inbox, headers, payload)
         self._connection.send(data)
         future: asyncio.Future[BusMessage] = self._loop.create_future()
         limit = self._timeout_s if timeout_s is None else timeout_s
-        self._waiting[token] = _Waiting(future, self._loop.time() + limit, subject)
+        self._waiting[inbox] = _Waiting(future, self._loop.time() + limit, subject)
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
         try:
             message = await future
         finally:
-            self._waiting.pop(token, None)
+            self._waiting.pop(inbox, None)
         if message.status == _NO_RESPONDERS and not message.payload:
             raise BusUnavailable(
                 f"nobody answers {subject}", details={"subject": subject, "status": _NO_RESPONDERS}
@@ -158,11 +157,10 @@ class Mux:
         `contextlib.aclosing`. Raises like `request`, the timeout being the longest pause between two replies.
         """
         limit = self._timeout_s if idle_timeout_s is None else idle_timeout_s
-        self._next += 1
-        token = b"%d" % self._next
-        many = self._many[token] = _Many(subject)
+        inbox = self._inbox + self._tokens.take()
+        many = self._many[inbox] = _Many(subject)
         try:
-            self._connection.send(encode_publish(subject, f"{self._inbox}{self._next}", headers, payload))
+            self._connection.send(encode_request(subject, inbox, headers, payload))
             while True:
                 while many.messages:
                     message = many.messages.popleft()
@@ -178,7 +176,7 @@ class Mux:
                 except TimeoutError as e:
                     raise _silent(subject) from e
         finally:
-            del self._many[token]
+            del self._many[inbox]
 
     async def store(
         self,
@@ -243,13 +241,12 @@ class Mux:
         return await self._connection.subscribe(subject, deliver, queue=queue)
 
     def _on_reply(self, subject: bytes, reply: bytes, header: bytes, payload: bytes) -> None:
-        token = subject[self._token_at :]
-        waiting = self._waiting.pop(token, None)
+        waiting = self._waiting.pop(subject, None)
         if waiting is not None:
             if not waiting.future.done():
                 waiting.future.set_result(BusMessage(payload, header, subject=subject, reply=reply))
             return
-        many = self._many.get(token)
+        many = self._many.get(subject)
         if many is not None:
             many.messages.append(BusMessage(payload, header, subject=subject, reply=reply))
             many.wake()

@@ -1,27 +1,41 @@
 """Subscriptions that outlive connections, and callbacks whose errors end nothing."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Protocol
+
+from sidecar.wire.matching import Misdelivered, matcher
+from sidecar.wire.parser import Handler as Handler
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[bytes, bytes, bytes, bytes], None]
-"""Takes subject, reply subject, header block and payload, as they came."""
-
 
 class SubscriptionRegistry(Protocol):
+    misdelivered: Misdelivered
+
     def forget(self, subscription: "Subscription") -> None: ...
 
 
 class Subscription:
-    """Interest in a subject. `sid` is its id on the connection of this moment, None while that is away."""
+    """Interest in a subject. `sid` is its id on the connection of this moment, None while that is away.
 
-    def __init__(self, registry: SubscriptionRegistry, subject: str, queue: str, handler: Handler) -> None:
+    `handler` is what the wire calls: it drops, and counts, what does not fit the subject. `expected` are subjects
+    that do, looked at first.
+    """
+
+    def __init__(
+        self,
+        registry: SubscriptionRegistry,
+        subject: str,
+        queue: str,
+        handler: Handler,
+        *,
+        expected: Container[bytes] = (),
+    ) -> None:
         self._registry = registry
         self.subject = subject
         self.queue = queue
-        self.handler = guarded(subject, handler)
+        self.handler = guarded(subject, handler, registry.misdelivered, expected)
         self.sid: bytes | None = None
 
     async def unsubscribe(self) -> None:
@@ -29,10 +43,18 @@ class Subscription:
         self._registry.forget(self)
 
 
-def guarded(subject: str, handler: Handler) -> Handler:
-    """`handler`, but what it raises is logged: the reading loop that calls it must live on."""
+def guarded(
+    subject: str, handler: Handler, misdelivered: Misdelivered, expected: Container[bytes] = ()
+) -> Handler:
+    """`handler`, but only for messages that fit `subject`, and what it raises is logged: the reading loop that
+    calls it must live on.
+    """
+    fits = matcher(subject)
 
     def call(name: bytes, reply: bytes, header: bytes, payload: bytes) -> None:
+        if name not in expected and not fits(name):
+            misdelivered.note(subject, name)
+            return
         try:
             handler(name, reply, header, payload)
         except Exception:

@@ -7,7 +7,6 @@ instead of failing at night.
 """
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,87 +15,14 @@ from nats.aio.client import Client
 from nats.errors import ProtocolError
 
 from sidecar.adapters.nats.client.subscription import Handler
-from sidecar.errors import BusUnavailable, StartupError
+from sidecar.errors import BusUnavailable, ProtocolViolation, StartupError
+from sidecar.wire.parser import Parser
 
 log = logging.getLogger(__name__)
 
-_NEEDED = ("_process_msg", "_process_ping", "_process_info", "_process_err", "_close")
-_MAX_CONTROL_LINE = 1 << 20
+_NEEDED = ("_process_info", "_process_err", "_close")
 _CONGESTED_BYTES = 4 << 20
 _HANG_UP_S = 1.0
-_M, _H, _P = b"MHP"
-
-
-class Parser:
-    """nats-py's parser, replaced: messages for our own subscriptions go straight to their handler."""
-
-    def __init__(self, client: "WireClient") -> None:
-        self._client = client
-        self.handlers: dict[bytes, Handler] = {}
-        self._parts: list[bytes] = []
-        self._have = 0
-        self._need = 0
-
-    def reset(self) -> None:
-        self._parts.clear()
-        self._have = self._need = 0
-
-    async def parse(self, data: bytes = b"") -> None:
-        """Take what the socket gave. Raises nats-py's ProtocolError, which ends the connection."""
-        if self._parts:
-            self._parts.append(data)
-            self._have += len(data)
-            if self._have < self._need:
-                return
-            data = b"".join(self._parts)
-            self.reset()
-        try:
-            rest = await self._consume(data)
-        except (ValueError, IndexError) as e:
-            raise ProtocolError(f"malformed protocol line: {e}") from e
-        if rest < len(data):
-            self._parts.append(data[rest:] if rest else data)
-            self._have = len(data) - rest
-
-    async def _consume(self, data: bytes) -> int:
-        """Handle all whole commands. Returns where the first incomplete one begins."""
-        at, size, handlers = 0, len(data), self.handlers
-        while at < size:
-            eol = data.find(b"\r\n", at)
-            if eol < 0:
-                if size - at > _MAX_CONTROL_LINE:
-                    raise ProtocolError("endless protocol line")
-                return at
-            kind = data[at]
-            if kind != _M and kind != _H:
-                await self._control(data[at:eol])
-                at = eol + 2
-                continue
-            args = data[at:eol].split()
-            body = eol + 2
-            end = body + int(args[-1])
-            if end + 2 > size:
-                self._need = end + 2 - at
-                return at
-            if kind == _H:
-                split = body + int(args[-2])
-                reply = args[3] if len(args) == 6 else b""
-            else:
-                split = body
-                reply = args[3] if len(args) == 5 else b""
-            at = end + 2
-            handler = handlers.get(args[2])
-            if handler is not None:
-                handler(args[1], reply, data[body:split], data[split:end])
-            else:
-                await self._client.foreign(args[1], args[2], reply, data[body:split], data[split:end])
-        return at
-
-    async def _control(self, line: bytes) -> None:
-        if line[0] == _P and line.startswith(b"PONG"):
-            self._client.pong()
-        else:
-            await self._client.control(line)
 
 
 class WireClient(Client):
@@ -206,7 +132,7 @@ class WireClient(Client):
         self._pongs.append(future)
         await future
 
-    def pong(self) -> None:
+    def heard_pong(self) -> None:
         # nats-py's own handler breaks the read loop when the waiter has given up.
         self._pings_outstanding = 0
         if self._pongs:
@@ -214,27 +140,27 @@ class WireClient(Client):
             if not future.done():
                 future.set_result(True)
 
-    async def foreign(self, subject: bytes, sid: bytes, reply: bytes, header: bytes, payload: bytes) -> None:
-        """A message for a subscription made through nats-py's own interface, or for one that has gone."""
-        if sid.isdigit():
-            await self._process_msg(int(sid), subject, reply, payload, header)
+    async def heard_message(self, subject: bytes, sid: bytes, reply: bytes, header: bytes, payload: bytes) -> None:
+        """One that was under way when its subscription was given up; nothing subscribes past `add`."""
 
-    async def control(self, line: bytes) -> None:
-        if line.startswith(b"PING"):
-            self.send(b"PONG\r\n")
-        elif line.startswith(b"INFO "):
-            info = json.loads(line[5:])
-            await self._process_info(info)
-            if info.get("ldm"):
-                self._on_lame()
-        elif line.startswith(b"-ERR"):
-            text = line[4:].decode("utf-8", "replace").strip()
-            if "permissions violation" in text.lower():
-                self._on_refused(text.strip("'"))
-            else:
-                await self._process_err(text.lower())
-        elif not line.startswith(b"+OK"):
-            raise ProtocolError(f"unknown protocol line {line[:64]!r}")
+    async def heard_ping(self) -> None:
+        self.send(b"PONG\r\n")
+
+    async def heard_info(self, info: dict[str, Any]) -> None:
+        await self._process_info(info)
+        if info.get("ldm"):
+            self._on_lame()
+
+    async def heard_error(self, text: str) -> None:
+        if "permissions violation" in text.lower():
+            self._on_refused(text.strip("'"))
+        else:
+            await self._process_err(text.lower())
+
+    def violation(self, error: ProtocolViolation) -> Exception:
+        """nats-py's read loop ends the connection on its own error, and says nothing of why."""
+        log.error("NATS does not keep to its protocol, ending the connection: %s", error.message)
+        return ProtocolError(error.message)
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
         if self._writer is not None:
