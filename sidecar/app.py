@@ -291,6 +291,7 @@ class App:
                 is_degraded=self.lifecycle.health.is_degraded,
                 is_policy_current=self._reloader is None or self._reloader.is_ok,
                 live_tools=self.replica.tools.live_count,
+                foreign_writes=self._mux.foreign_writes.counts if self._mux is not None else {},
                 misdelivered=self._mux.connection.misdelivered.count if self._mux else 0,
             )
             page = Page(metrics.render(scrape), content_type=metrics.CONTENT_TYPE)

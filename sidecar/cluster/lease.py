@@ -10,6 +10,8 @@ from typing import Literal
 TTL_S = 5
 RENEW_S = 1.0
 GUARD_S = 0.5
+# From the last sign of a holder until it certainly believes in its lease no longer.
+BELIEF_S = TTL_S + RENEW_S
 # How often a rival tries: while the holder is heard, and once it is silent.
 CALM_TRY_S = 1.0
 EAGER_TRY_S = 0.25

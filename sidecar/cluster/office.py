@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from sidecar.cluster.lease import TTL_S, Lease
+from sidecar.cluster.lease import BELIEF_S, TTL_S, Lease
 from sidecar.errors import Conflict, SidecarError
 from sidecar.ports.bus import Cancellable, Clock
 from sidecar.ports.cluster import LeaseStore
@@ -104,7 +104,10 @@ class LeaseKeeper:
     async def _ask(self, is_renewal: bool) -> int | None:
         if is_renewal:
             return await self._leases.renew(LEASE, self._own, revision=self._lease.revision or 0, ttl_s=TTL_S)
-        return await self._leases.acquire(LEASE, self._own, ttl_s=TTL_S)
+        # A holder who is heard mends a lease that a stranger wrote over. One who is not may believe in it for a
+        # while: taken before, there would be two schedulers.
+        foreign_s = float("inf") if self._is_leader_heard() else BELIEF_S
+        return await self._leases.acquire(LEASE, self._own, ttl_s=TTL_S, foreign_s=foreign_s)
 
     def _answered(self, revision: int | None) -> None:
         if revision is None:

@@ -10,18 +10,23 @@ class LeaseStore(Protocol):
     A lease lives `ttl_s` whole seconds, and up to a second longer, from the moment that the server stored it. A
     holder counts from the moment it sent what was confirmed, so that it stops before a rival can begin. `holder`
     names one process, not one host: the same name is never used by two.
+
+    What somebody else than a holder wrote in a lease's place is no lease, and nobody waits for its end.
     """
 
-    async def acquire(self, name: str, holder: str, *, ttl_s: int) -> int | None:
+    async def acquire(self, name: str, holder: str, *, ttl_s: int, foreign_s: float = 0.0) -> int | None:
         """Take a free lease. Returns its revision, or None when another holds it.
 
-        A lease that `holder` holds already (its answer had been lost) is renewed.
+        A lease that `holder` holds already (its answer had been lost) is renewed. What is no lease is written over
+        once it has lain there for `foreign_s` seconds of the server's time, or no lease was seen for as long: he
+        whose lease it was written over may go on believing in it meanwhile.
         """
         ...
 
     async def renew(self, name: str, holder: str, *, revision: int, ttl_s: int) -> int:
         """Hold on. Returns the new revision. Raises Conflict when the lease has ended or changed hands.
 
+        What a stranger wrote over the lease is written over in turn: with that it has not changed hands.
         After BusUnavailable the renewal may have happened: go on with `acquire`, which finds that out.
         """
         ...

@@ -1,6 +1,6 @@
 """Prometheus metrics, made when they are asked for from what the replica knows: nothing is counted twice."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -23,6 +23,7 @@ class Scrape(NamedTuple):
     is_degraded: bool
     is_policy_current: bool
     live_tools: int = 0
+    foreign_writes: Mapping[str, int] = {}
     misdelivered: int = 0
 
 
@@ -67,6 +68,14 @@ def _process(scrape: Scrape) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "sidecar_event_loop_lag_seconds", "The event loop's worst delay since the last scrape.", value=scrape.lag_s
     )
+    foreign = CounterMetricFamily(
+        "sidecar_foreign_writes",
+        "Messages that neither a replica nor an operator stored.",
+        labels=["bucket"],
+    )
+    for bucket, count in scrape.foreign_writes.items():
+        foreign.add_metric([bucket], count)
+    yield foreign
     yield GaugeMetricFamily(
         "sidecar_config_reload_success",
         "0 while a policy that could not be used is left aside.",

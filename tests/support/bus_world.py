@@ -26,6 +26,7 @@ from sidecar.adapters.nats.checkpoints import NatsCheckpoints
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.cluster_bus import NatsClusterBus
 from sidecar.adapters.nats.dead_letters import NatsDeadLetters
+from sidecar.adapters.nats.direct import StreamReader
 from sidecar.adapters.nats.intake import NatsIntake
 from sidecar.adapters.nats.job_store import NatsJobStore
 from sidecar.adapters.nats.journal import NatsJournal
@@ -104,6 +105,19 @@ class World(Protocol):
         """Put anything in the place of a job's state document."""
         ...
 
+    async def write(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> int:
+        """Store anything under any subject, as a stranger can. Returns its sequence."""
+        ...
+
+    async def stored(self, subject: str) -> list[bytes]:
+        """What lies under a subject, oldest first, whoever wrote it."""
+        ...
+
+    @property
+    def foreign_writes(self) -> Mapping[str, int]:
+        """What `first` has met of strangers', by bucket."""
+        ...
+
 
 class MemoryWorld:
     def __init__(self) -> None:
@@ -145,6 +159,18 @@ class MemoryWorld:
 
     async def overwrite_state(self, tenant: str, job: str, payload: bytes) -> None:
         self.bus.jobs.store(f"$KV.{JOB_BUCKET}.{tenant}.{job}", payload, {})
+
+    async def write(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> int:
+        ack = self.bus.stream_of(subject).store(subject, payload, headers or {})
+        self.bus.tell(Hint(subject, payload, headers or {}, ack.seq))
+        return ack.seq
+
+    async def stored(self, subject: str) -> list[bytes]:
+        return [entry.payload for entry in self.bus.stream_of(subject).find(subject)]
+
+    @property
+    def foreign_writes(self) -> Mapping[str, int]:
+        return self.bus.foreign_writes
 
 
 def nats_storage(mux: Mux, *, is_replicated: bool) -> Storage:
@@ -199,6 +225,18 @@ class NatsWorld:
 
     async def overwrite_state(self, tenant: str, job: str, payload: bytes) -> None:
         await self.mux.store(f"$KV.{JOB_BUCKET}.{tenant}.{job}", payload)
+
+    async def write(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> int:
+        return (await self.mux.store(subject, payload, headers=headers)).seq
+
+    async def stored(self, subject: str) -> list[bytes]:
+        (name,) = (await self.mux.api("STREAM.NAMES", {"subject": subject}))["streams"]
+        reader = StreamReader(self.mux, name, is_replicated=True)
+        return [item.payload async for item in reader.scan(subject, seq=1)]
+
+    @property
+    def foreign_writes(self) -> Mapping[str, int]:
+        return self.mux.foreign_writes.counts
 
 
 def bus_settings() -> Settings:

@@ -81,7 +81,7 @@ def exported() -> dict[str, set[str]]:
         other_tenants=OtherTenants(tenants=1, queued=1),
         pools=(pool,),
     )
-    text = render(Scrape(stats, tally, 0.02, False, True)).decode()
+    text = render(Scrape(stats, tally, 0.02, False, True, foreign_writes={"LLM_CTL": 1})).decode()
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:

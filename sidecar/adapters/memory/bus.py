@@ -1,6 +1,7 @@
 """A bus in memory, shared by the twins of any number of replicas: streams, hints, requests, faults on demand."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from itertools import count
 from typing import Any, NamedTuple, NoReturn, TypeVar
@@ -8,7 +9,15 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 from sidecar.adapters.memory.faults import Delivery, DeliveryPlan, FaultPlan, Operation, deliver_once, no_faults
 from sidecar.adapters.memory.stream import REFUSED_HEADERS, Limits, MemoryStream, matches
 from sidecar.errors import BusUnavailable
-from sidecar.models.subjects import Subjects
+from sidecar.models.subjects import (
+    CANCEL_BUCKET,
+    CONFIG_BUCKET,
+    CONTROL_BUCKET,
+    JOB_BUCKET,
+    PROMPT_BUCKET,
+    TOOL_BUCKET,
+    Subjects,
+)
 from sidecar.ports.bus import Clock, Reply
 
 T = TypeVar("T")
@@ -77,7 +86,6 @@ class MemoryBus:
         self.operations: list[Operation] = []
         common = Limits(max_bytes=max_payload)
         self.prompts = MemoryStream(clock.now, common._replace(per_subject=10))
-        self.prompts = MemoryStream(clock.now, common._replace(per_subject=10))
         self.requests = MemoryStream(
             clock.now, common._replace(per_subject=max_queue, discard_new=True, refuse=REFUSED_HEADERS)
         )
@@ -85,7 +93,9 @@ class MemoryBus:
         self.marks = MemoryStream(clock.now, common._replace(per_subject=1, max_age_s=state_s))
         self.dead = MemoryStream(clock.now, common)
         self.control = MemoryStream(clock.now, common._replace(per_subject=1))
+        self.config = MemoryStream(clock.now, common._replace(per_subject=10))
         self.tools = MemoryStream(clock.now, common._replace(per_subject=1))
+        self.foreign_writes: Counter[str] = Counter()
         self.providers: dict[str, Provider] = {}
         self.services: list[bytes] = []
         self._listeners: dict[int, _Listener] = {}
@@ -94,6 +104,22 @@ class MemoryBus:
         self._ids = count()
         self._away: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def stream_of(self, subject: str) -> MemoryStream:
+        """The stream that a subject belongs to."""
+        root = self.subjects.root
+        by_prefix = {
+            f"$KV.{CONTROL_BUCKET}.": self.control,
+            f"$KV.{CONFIG_BUCKET}.": self.config,
+            f"$KV.{PROMPT_BUCKET}.": self.prompts,
+            f"$KV.{TOOL_BUCKET}.": self.tools,
+            f"$KV.{CANCEL_BUCKET}.": self.marks,
+            f"$KV.{JOB_BUCKET}.": self.jobs,
+            f"{root}.log.": self.jobs,
+            f"{root}.dead.": self.dead,
+            f"{root}.request.": self.requests,
+        }
+        return next(stream for prefix, stream in by_prefix.items() if subject.startswith(prefix))
 
     def partition(self, replica: str) -> None:
         """Cut a replica off: what it asks stays unanswered, what it should hear is lost."""

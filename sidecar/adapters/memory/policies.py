@@ -18,14 +18,14 @@ class MemoryPolicyStore:
 
     async def load(self) -> bytes | None:
         operation = Operation(self._replica, "policies.load", _SUBJECT)
-        entry = await self._bus.perform(operation, lambda: self._bus.control.last(_SUBJECT))
+        entry = await self._bus.perform(operation, lambda: self._bus.config.last(_SUBJECT))
         return None if entry is None or "KV-Operation" in entry.headers else entry.payload
 
     async def save(self, document: bytes | None) -> None:
         headers = {"KV-Operation": "DEL"} if document is None else {}
 
         def store() -> None:
-            ack = self._bus.control.store(_SUBJECT, document or b"", headers)
+            ack = self._bus.config.store(_SUBJECT, document or b"", headers)
             self._bus.tell(Hint(_SUBJECT, document or b"", headers, ack.seq))
 
         await self._bus.perform(Operation(self._replica, "policies.save", _SUBJECT), store)

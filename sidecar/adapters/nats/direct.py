@@ -164,6 +164,11 @@ class StreamReader:
             page = await self._mux.api(f"STREAM.INFO.{self._stream}", body)
         return Contents(counts, first["state"]["first_seq"], first["state"]["last_seq"])
 
+    async def server_time(self) -> float:
+        """The time of the server that leads the stream, in seconds since 1970."""
+        answer = await self._mux.api(f"STREAM.INFO.{self._stream}")
+        return epoch(answer["ts"])
+
     async def delete(self, seq: int) -> None:
         """Remove a message for good. No error when it is gone already."""
         if seq < 1:

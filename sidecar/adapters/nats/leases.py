@@ -1,56 +1,91 @@
 """Leases in the KV bucket `LLM_CTL`: compare-and-set, and a time to live that the server keeps."""
 
+import time
+
 from sidecar.adapters.nats.client.mux import Mux
-from sidecar.adapters.nats.direct import StreamReader
+from sidecar.adapters.nats.direct import StoredMessage, StreamReader
 from sidecar.adapters.nats.job_store import EXPECTED
 from sidecar.errors import Conflict, InvalidRequest
+from sidecar.models.authors import TTL, is_lease
 from sidecar.models.subjects import CONTROL_BUCKET, is_name
 
 _ROOT = f"$KV.{CONTROL_BUCKET}.lease."
-_TTL = "Nats-TTL"
+_MOST_TRIES = 3
 
 
 class NatsLeaseStore:
     """`LeaseStore` over a KV bucket: `lease.<name>` holds the holder's name, its sequence is the revision.
 
     Each call is one request, `acquire` two where the lease is taken. Releasing deletes the holder's own message
-    by its sequence, so it can never hit a rival's.
+    by its sequence, so it can never hit a rival's. What is no lease (`is_lease`) is written over by its sequence.
     """
 
     def __init__(self, mux: Mux, *, is_replicated: bool = False) -> None:
         self._mux = mux
+        self._seen_at: dict[str, float] = {}
         self._reader = StreamReader(mux, f"KV_{CONTROL_BUCKET}", is_replicated=is_replicated)
 
-    async def acquire(self, name: str, holder: str, *, ttl_s: int) -> int | None:
-        try:
-            return await self._store(name, holder, 0, ttl_s)
-        except Conflict:
-            found = await self._reader.last(_subject(name))
-        try:
+    async def acquire(self, name: str, holder: str, *, ttl_s: int, foreign_s: float = 0.0) -> int | None:
+        expected = 0
+        for _ in range(_MOST_TRIES):
+            try:
+                return await self._store(name, holder, expected, ttl_s)
+            except Conflict:
+                found = await self._reader.last(_subject(name))
             if found is None:
-                return await self._store(name, holder, 0, ttl_s)
-            # A tombstone is nobody's: somebody deleted the key by hand.
-            if found.is_tombstone or found.payload == holder.encode():
-                return await self._store(name, holder, found.seq, ttl_s)
-        except Conflict:
-            return None
+                expected = 0
+            elif found.is_tombstone or (_is_lease(found) and found.payload == holder.encode()):
+                # A tombstone is nobody's: somebody deleted the key by hand.
+                expected = found.seq
+            elif _is_lease(found):
+                self._seen_at[name] = time.monotonic()
+                return None
+            elif await self._is_left(name, found, foreign_s):
+                return None
+            else:
+                expected = self._foreign(found)
         return None
 
     async def renew(self, name: str, holder: str, *, revision: int, ttl_s: int) -> int:
         if revision < 1:
             raise Conflict("a lease that was never held cannot be renewed")
-        return await self._store(name, holder, revision, ttl_s)
+        for _ in range(_MOST_TRIES):
+            try:
+                return await self._store(name, holder, revision, ttl_s)
+            except Conflict:
+                found = await self._reader.last(_subject(name))
+                if found is None or found.is_tombstone or _is_lease(found):
+                    raise
+                # Nobody took the lease: a stranger wrote over it, and replaced exactly this holder's.
+                revision = self._foreign(found)
+        raise Conflict("strangers write over the lease faster than it can be renewed")
 
     async def release(self, name: str, *, revision: int) -> None:
         await self._reader.delete(revision)
 
     async def holder(self, name: str) -> str | None:
         found = await self._reader.last(_subject(name))
-        return None if found is None or found.is_tombstone else found.payload.decode("utf-8", "replace")
+        return found.payload.decode() if found is not None and _is_lease(found) else None
+
+    async def _is_left(self, name: str, found: StoredMessage, foreign_s: float) -> bool:
+        """Whether a foreign value is left to the holder that it may have been written over, for now."""
+        now = time.monotonic()
+        if now - self._seen_at.setdefault(name, now) >= foreign_s:
+            return False
+        # By the server's own clock: this process's may go wrong.
+        return await self._reader.server_time() - found.stored_at < foreign_s
+
+    def _foreign(self, found: StoredMessage) -> int:
+        self._mux.foreign_writes.met(CONTROL_BUCKET, subject=found.subject, seq=found.seq, payload=found.payload)
+        return found.seq
 
     async def _store(self, name: str, holder: str, expected: int, ttl_s: int) -> int:
-        headers = {EXPECTED: str(expected), _TTL: str(ttl_s)}
+        headers = {EXPECTED: str(expected), TTL: str(ttl_s)}
         return (await self._mux.store(_subject(name), holder.encode(), headers=headers)).seq
+
+
+def _is_lease(found: StoredMessage) -> bool:
+    return is_lease(found.payload, found.headers)
 
 
 def _subject(name: str) -> str:

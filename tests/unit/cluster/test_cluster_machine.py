@@ -21,6 +21,7 @@ from sidecar.models.call import ModelCall
 from sidecar.models.event import Event
 from sidecar.models.result import Result
 from sidecar.replica import Replica
+from tests.support.garbage import ACKNOWLEDGEMENTS
 from tests.support.replica import MODEL, PLENTY, Bench
 
 T = TypeVar("T")
@@ -213,6 +214,10 @@ class Replicas(RuleBasedStateMachine):
         job = self.world.jobs[at % len(self.world.jobs)]
         mark: Any = self.reachable[0]._ports.store.mark_cancelled(job.partition("-")[0], job)
         self.do(self.world.bench.clock.run(_ignoring(mark)))
+
+    @rule(payload=st.sampled_from(sorted(ACKNOWLEDGEMENTS.values())))
+    def a_stranger_writes_over_the_lease(self, payload: bytes) -> None:
+        self.world.bench.bus.control.store("$KV.LLM_CTL.lease.scheduler", payload, {})
 
     @invariant()
     def never_do_two_schedule(self) -> None:

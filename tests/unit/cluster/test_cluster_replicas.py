@@ -14,7 +14,8 @@ from sidecar.models.call import ModelCall
 from sidecar.models.event import Status
 from sidecar.replica import Replica
 from tests.support.fleet import check_all_ended, slow, submit
-from tests.support.replica import MODEL, PLENTY, bench
+from tests.support.garbage import ACKNOWLEDGEMENTS, GARBAGE
+from tests.support.replica import MODEL, PLENTY, Bench, bench
 
 
 async def test_jobs_are_spread_over_all_replicas() -> None:
@@ -304,3 +305,42 @@ async def test_long_calls_of_other_classes_leave_a_slot_to_interactive(names: tu
         assert (await b.result(job, tenant="other")).state == "succeeded"
         assert b.clock.monotonic() - began < 2.0
         assert {(await b.result(job)).state for job in long} == {"succeeded"}
+
+
+def write_over_the_lease(b: Bench, payload: bytes = ACKNOWLEDGEMENTS["acknowledgement"]) -> None:
+    b.bus.control.store("$KV.LLM_CTL.lease.scheduler", payload, {})
+
+
+async def test_whoever_writes_over_the_lease_the_same_replica_goes_on_scheduling() -> None:
+    async with bench() as b:
+        await b.fleet("one", "two", "three")
+        leader, term = b.leader, b.leader.cluster.term
+        for payload in ACKNOWLEDGEMENTS.values():
+            for _ in range(5):
+                write_over_the_lease(b, payload)
+                await b.clock.advance(0.3)
+                assert (b.leader, leader.cluster.term) == (leader, term)
+            began = b.clock.monotonic()
+            assert (await b.result(await b.submit())).state == "succeeded"
+            assert b.clock.monotonic() - began < 3.0
+        assert b.bus.foreign_writes["LLM_CTL"]
+
+
+async def test_a_scheduler_that_dies_is_followed_though_strangers_go_on_writing_over_its_lease() -> None:
+    async with bench() as b:
+        await b.fleet("one", "two")
+        b.kill(b.leader)
+        (heir,) = b.replicas
+        for _ in range(40):
+            write_over_the_lease(b)
+            await b.clock.advance(0.3)
+        assert heir.cluster.term
+
+
+@pytest.mark.parametrize("payload", GARBAGE.values(), ids=GARBAGE)
+async def test_who_starts_with_a_foreign_value_in_the_leases_place_waits_for_nobody(payload: bytes) -> None:
+    async with bench() as b:
+        write_over_the_lease(b, payload)
+        await b.clock.advance(10)
+        replica = await b.replica("one", models=PLENTY)
+        await b.until(lambda: replica.cluster.term > 0, limit_s=1)

@@ -144,6 +144,11 @@ def test_live_tools_are_told_by_every_replica() -> None:
     assert b"sidecar_tools_live 12.0" in render(scrape)
 
 
+def test_foreign_writes_are_told_by_bucket() -> None:
+    scrape = Scrape(stats(is_scheduler=False), Counters(), 0.0, False, True, foreign_writes={"LLM_CTL": 3})
+    assert b'sidecar_foreign_writes_total{bucket="LLM_CTL"} 3.0' in render(scrape)
+
+
 def test_dropped_messages_are_counted() -> None:
     scrape = Scrape(stats(is_scheduler=False), Counters(), 0.0, False, True, misdelivered=3)
     assert b"sidecar_misdelivered_messages_total 3.0" in render(scrape)

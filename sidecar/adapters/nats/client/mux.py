@@ -18,6 +18,7 @@ import msgspec
 
 from sidecar.adapters.nats.client.connection import Connection, Subscription
 from sidecar.adapters.nats.client.errors import ApiError, api_error, store_error
+from sidecar.adapters.nats.client.foreign_writes import ForeignWrites
 from sidecar.adapters.nats.client.message import BusMessage as BusMessage
 from sidecar.adapters.nats.client.message import encode_publish, encode_request
 from sidecar.errors import BusRefused, BusUnavailable, SidecarError
@@ -80,6 +81,8 @@ class Mux:
 
     def __init__(self, connection: Connection, *, timeout_s: float = 5.0) -> None:
         self._connection = connection
+        self.foreign_writes = ForeignWrites()
+        """What was met of strangers' in the streams that are read and heard through this mux."""
         self._timeout_s = timeout_s
         self._waiting: dict[bytes, _Waiting] = {}
         self._many: dict[bytes, _Many] = {}
