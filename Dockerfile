@@ -12,10 +12,10 @@ RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ig
 WORKDIR /src
 # uv.lock holds the hash of every package: what differs is refused. The dependencies are a layer of their own.
 COPY pyproject.toml uv.lock ./
-RUN uv sync --frozen --no-default-groups --no-install-project
+RUN uv sync --frozen --no-default-groups --extra server --no-install-project
 COPY README.md LICENSE ./
 COPY sidecar ./sidecar
-RUN uv sync --frozen --no-default-groups --no-editable
+RUN uv sync --frozen --no-default-groups --extra server --no-editable
 
 FROM ${PYTHON_IMAGE}
 ARG VERSION=0.0.0

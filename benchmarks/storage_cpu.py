@@ -18,7 +18,8 @@ from sidecar.adapters.nats.intake import NatsIntake
 from sidecar.adapters.nats.job_store import NatsJobStore
 from sidecar.adapters.nats.publisher import NatsPublisher
 from sidecar.adapters.nats.streams.provision import ensure
-from sidecar.config.settings import NatsEnvironment, NatsSettings, Settings, TenantPolicy
+from sidecar.config.connection import NatsEnvironment
+from sidecar.config.settings import NatsSettings, Settings, TenantPolicy
 from sidecar.models.event import Delta, Event, EventData, EventType, Status
 from sidecar.models.job import JobState, State
 from sidecar.models.result import Output, Result

@@ -26,7 +26,8 @@ from sidecar.adapters.nats.client.connection import Connection
 from sidecar.adapters.nats.client.message import BusMessage
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.tool_bus import NatsToolBus
-from sidecar.config.settings import NatsEnvironment, NatsSettings
+from sidecar.config.connection import NatsEnvironment
+from sidecar.config.settings import NatsSettings
 from sidecar.models.base import epoch
 from sidecar.models.subjects import Subjects
 from sidecar.ports.tools import ToolCall

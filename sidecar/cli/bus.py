@@ -7,14 +7,14 @@ from contextlib import asynccontextmanager
 from sidecar.adapters.nats.client.connection import Connection
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.cli.invocation import Invocation
-from sidecar.config.settings import NatsSettings
+from sidecar.config.connection import ConnectionSettings
 from sidecar.errors import BusUnavailable
 
 
 @asynccontextmanager
 async def connected(invocation: Invocation, *, name: str) -> AsyncIterator[Mux]:
     """A started mux. Raises BusUnavailable when no server answers within the connect timeout."""
-    settings = NatsSettings(
+    settings = ConnectionSettings(
         url=invocation.server,
         context=invocation.context,
         creds=invocation.creds,

@@ -12,7 +12,7 @@ from sidecar.adapters.nats.intake import NatsIntake
 from sidecar.cli import exits
 from sidecar.cli.invocation import Invocation
 from sidecar.cli.tables import table
-from sidecar.config.settings import NatsSettings
+from sidecar.config.connection import ConnectionSettings
 from sidecar.errors import BusUnavailable, Permanent
 from sidecar.models.base import rfc3339
 from sidecar.models.subjects import HEADER_JOB_ID, Subjects
@@ -104,7 +104,7 @@ def _as_json(letter: DeadLetter) -> dict[str, object]:
 
 @asynccontextmanager
 async def _streams(invocation: Invocation) -> AsyncIterator[_Streams]:
-    settings = NatsSettings(url=invocation.server, context=invocation.context, creds=invocation.creds)
+    settings = ConnectionSettings(url=invocation.server, context=invocation.context, creds=invocation.creds)
     connection = Connection(settings, name="sidecar jobs")
     try:
         try:

@@ -33,9 +33,9 @@ class Invocation:
         from sidecar.adapters.nats.client.context import resolve
         from sidecar.adapters.nats.client.dial import connect_options
         from sidecar.client import SidecarClient
-        from sidecar.config.settings import NatsSettings, nats_environment
+        from sidecar.config.connection import ConnectionSettings, nats_environment
 
-        settings = NatsSettings(url=self.server, context=self.context, creds=self.creds)
+        settings = ConnectionSettings(url=self.server, context=self.context, creds=self.creds)
         target = resolve(settings, nats_environment())
         options = connect_options(target, target.servers[0])
         del options["servers"]

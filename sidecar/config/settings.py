@@ -4,10 +4,9 @@ The only reader of the environment. Every field's name or description carries it
 (`classes`, `tenants`, `models`, `filters`, `job_tools`) can be loaded again while the process runs: `load_policy`.
 """
 
-import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -55,47 +54,6 @@ class NatsSettings(Section):
     connect_timeout_s: float = Field(5.0, gt=0)
     request_timeout_s: float = Field(5.0, gt=0)
     watchdog_s: float = Field(5.0, gt=0, description="how often the connection is proved to be alive")
-
-
-class NatsEnvironment(NamedTuple):
-    """What the environment says to every NATS tool, under the names of the nats CLI."""
-
-    url: str | None = None
-    creds: str | None = None
-    nkey: str | None = None
-    user: str | None = None
-    password: str | None = None
-    token: str | None = None
-    cert: str | None = None
-    key: str | None = None
-    ca: str | None = None
-    context: str | None = None
-    config_dir: Path = Path()
-
-    def __repr__(self) -> str:
-        return f"NatsEnvironment(url={self.url!r}, context={self.context!r}, creds={self.creds!r})"
-
-
-def nats_environment() -> NatsEnvironment:
-    """The values of `NATS_URL`, `NATS_CREDS` and so on at this moment; empty counts as not set."""
-
-    def read(name: str) -> str | None:
-        return os.environ.get(name) or None
-
-    home = read("XDG_CONFIG_HOME")
-    return NatsEnvironment(
-        url=read("NATS_URL"),
-        creds=read("NATS_CREDS"),
-        nkey=read("NATS_NKEY"),
-        user=read("NATS_USER"),
-        password=read("NATS_PASSWORD"),
-        token=read("NATS_TOKEN"),
-        cert=read("NATS_CERT"),
-        key=read("NATS_KEY"),
-        ca=read("NATS_CA"),
-        context=read("NATS_CONTEXT"),
-        config_dir=Path(home) if home else Path.home() / ".config",
-    )
 
 
 class BedrockSettings(Section):

@@ -16,7 +16,8 @@ import pytest
 from sidecar.adapters.nats.client.connection import Connection, State
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.embedded import NatsServer, free_port
-from sidecar.config.settings import NatsEnvironment, NatsSettings
+from sidecar.config.connection import NatsEnvironment
+from sidecar.config.settings import NatsSettings
 from sidecar.errors import BusUnavailable, StartupError
 from tests.support.nats_jwt import Operator
 from tests.support.nats_server import Access, Server, make_cluster, no_environment, running

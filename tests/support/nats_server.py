@@ -19,7 +19,8 @@ from sidecar.adapters.nats import embedded
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.embedded import HOST, NatsCluster, NatsServer, free_port
 from sidecar.adapters.nats.streams.levels import LEVEL_THAT_COUNTS, OLDEST_SERVER
-from sidecar.config.settings import NatsEnvironment, NatsSettings
+from sidecar.config.connection import NatsEnvironment
+from sidecar.config.settings import NatsSettings
 
 ACCOUNTS = 200
 BINARIES = [Path(path) for path in os.environ.get("SIDECAR_TEST_NATS_BINARIES", "").split(os.pathsep) if path]

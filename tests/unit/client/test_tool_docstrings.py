@@ -21,8 +21,6 @@ GOOGLE = """Search the handbook.
 
     Raises:
         ToolError: Never.
-
-    More about it.
     """
 NUMPY = """Search the handbook.
 
@@ -51,7 +49,7 @@ FIELDS = """Search the handbook.
 
 def test_google_style() -> None:
     found = parse(GOOGLE)
-    assert found.text == "Search the handbook.\n\nOnly what is published is found.\n\nMore about it."
+    assert found.text == "Search the handbook.\n\nOnly what is published is found."
     assert found.arguments == {
         "query": "Words to look for, in any order.",
         "limit": "How many: at most.",

@@ -16,7 +16,7 @@ from sidecar.adapters.nats.client.message import check_size
 from sidecar.adapters.nats.client.subscription import Handler, call_all
 from sidecar.adapters.nats.client.subscription import Subscription as Subscription
 from sidecar.adapters.nats.client.watchdog import Backoff, jitter_s, watch
-from sidecar.config.settings import NatsEnvironment, NatsSettings, nats_environment
+from sidecar.config.connection import ConnectionOptions, NatsEnvironment, nats_environment
 from sidecar.errors import BusRefused, BusUnavailable, SidecarError
 from sidecar.wire.matching import Misdelivered
 
@@ -37,7 +37,7 @@ class Connection:
 
     def __init__(
         self,
-        settings: NatsSettings,
+        settings: ConnectionOptions,
         *,
         name: str = "sidecar",
         environment: Callable[[], NatsEnvironment] = nats_environment,

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from sidecar.config.settings import NatsEnvironment, NatsSettings
+from sidecar.config.connection import ConnectionOptions, NatsEnvironment
 from sidecar.errors import StartupError
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
@@ -55,7 +55,7 @@ class ConnectTarget:
         return f"Target(servers={self.servers!r}, source={self.source!r})"
 
 
-def resolve(settings: NatsSettings, environment: NatsEnvironment) -> ConnectTarget:
+def resolve(settings: ConnectionOptions, environment: NatsEnvironment) -> ConnectTarget:
     """The target that `settings` and `environment` name together.
 
     Raises StartupError when a named context or file does not exist or cannot be read.
@@ -82,7 +82,7 @@ def resolve(settings: NatsSettings, environment: NatsEnvironment) -> ConnectTarg
     )
 
 
-def _auth(settings: NatsSettings, environment: NatsEnvironment, context: CliContext) -> dict[str, Any]:
+def _auth(settings: ConnectionOptions, environment: NatsEnvironment, context: CliContext) -> dict[str, Any]:
     """One way to say who we are: of the first source that has any. Ways of two sources are never mixed."""
     ways = (
         (settings.creds, settings.nkey_seed, settings.user, settings.password, settings.token),
@@ -101,7 +101,7 @@ def _auth(settings: NatsSettings, environment: NatsEnvironment, context: CliCont
     return {}
 
 
-def _context(settings: NatsSettings, environment: NatsEnvironment) -> tuple[CliContext, str]:
+def _context(settings: ConnectionOptions, environment: NatsEnvironment) -> tuple[CliContext, str]:
     """The context named, or the selected one unless an address is given elsewhere."""
     folder = environment.config_dir / "nats"
     name = settings.context or environment.context

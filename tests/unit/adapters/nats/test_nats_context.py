@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from sidecar.adapters.nats.client.context import ConnectTarget, resolve
-from sidecar.config.settings import NatsEnvironment, NatsSettings, nats_environment
+from sidecar.config.connection import NatsEnvironment, nats_environment
+from sidecar.config.settings import NatsSettings
 from sidecar.errors import StartupError
 
 
