@@ -8,13 +8,15 @@ import pytest
 from sidecar.adapters.nats.client.connection import Connection
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.streams.provision import ensure
-from tests.support.bus_world import MemoryWorld, NatsWorld, World, bus_settings
+from tests.support.bus_world import MemoryWorld, NatsWorld, World, bus_settings, fake_world
 from tests.support.nats_server import AccountPool, no_environment
 
 
 @pytest.fixture(
     params=[
         "memory",
+        "fake",
+        "fake-leader",
         pytest.param("nats", marks=[pytest.mark.nats, pytest.mark.servers]),
         pytest.param("nats-leader", marks=[pytest.mark.nats, pytest.mark.servers]),
     ]
@@ -24,6 +26,10 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
         memory = MemoryWorld()
         yield memory
         await memory.bus.close()
+        return
+    if request.param.startswith("fake"):
+        async with fake_world(is_replicated=request.param == "fake-leader") as fake:
+            yield fake
         return
     pool: AccountPool = request.getfixturevalue("nats_server")
     access = pool.take()

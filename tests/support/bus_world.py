@@ -1,8 +1,11 @@
 """One world with storage in it, real or in memory: what the contract tests are run in."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 from sidecar.adapters.memory.blobs import MemoryBlobs
@@ -44,6 +47,7 @@ from sidecar.models.result import Output, Result
 from sidecar.models.subjects import JOB_BUCKET, Subjects
 from sidecar.ports.bus import (
     Blobs,
+    Clock,
     DeadLetters,
     Intake,
     JobStore,
@@ -56,6 +60,9 @@ from sidecar.ports.bus import (
 from sidecar.ports.cluster import Checkpoints, ClusterBus, LeaseStore
 from sidecar.ports.tools import ToolBus, ToolStore
 from sidecar.runtime.lifecycle import SystemClock
+from tests.support.jetstream.link import connect, disconnect
+from tests.support.jetstream.server import FakeJetStream
+from tests.support.virtual_time import VirtualClock
 
 MAX_QUEUE = 40
 EVENTS_S = 600
@@ -96,6 +103,10 @@ class World(Protocol):
         ...
 
     async def elapse(self, seconds: float) -> None: ...
+
+    def now(self) -> float:
+        """Seconds since 1970, as the server counts them."""
+        ...
 
     async def store_request(self, subject: bytes, payload: bytes, headers: Mapping[str, str]) -> int:
         """Store a request as a client could, on whatever subject the server takes."""
@@ -151,6 +162,9 @@ class MemoryWorld:
     async def elapse(self, seconds: float) -> None:
         await self.clock.advance(seconds)
 
+    def now(self) -> float:
+        return self.clock.now()
+
     async def store_request(self, subject: bytes, payload: bytes, headers: Mapping[str, str]) -> int:
         name = subject.decode("utf-8", "replace")
         ack = self.bus.requests.store(name, payload, headers)
@@ -173,22 +187,22 @@ class MemoryWorld:
         return self.bus.foreign_writes
 
 
-def nats_storage(mux: Mux, *, is_replicated: bool) -> Storage:
-    subjects = Subjects()
+def nats_storage(mux: Mux, *, is_replicated: bool, clock: Clock | None = None) -> Storage:
+    subjects, clock = Subjects(), clock or SystemClock()
     return Storage(
         NatsIntake(mux, subjects, is_replicated=is_replicated),
         NatsJobStore(mux, is_replicated=is_replicated),
         NatsPublisher(mux, subjects, events_s=EVENTS_S, is_replicated=is_replicated),
-        NatsLeaseStore(mux, is_replicated=is_replicated),
+        NatsLeaseStore(mux, is_replicated=is_replicated, monotonic=clock.monotonic),
         NatsDeadLetters(mux, subjects, is_replicated=is_replicated),
         NatsCheckpoints(mux, is_replicated=is_replicated),
         NatsClusterBus(mux, subjects),
         NatsSpendLedger(mux, subjects, is_replicated=is_replicated),
         NatsPolicyStore(mux, is_replicated=is_replicated),
-        NatsBlobs(mux, bus_settings(), clock=SystemClock()),
+        NatsBlobs(mux, bus_settings(), clock=clock),
         NatsPromptStore(mux, is_replicated=is_replicated),
         NatsToolStore(mux, subjects, is_replicated=is_replicated),
-        NatsToolBus(mux),
+        NatsToolBus(mux, now=clock.now),
         NatsJournal(mux, is_replicated=is_replicated),
     )
 
@@ -196,9 +210,11 @@ def nats_storage(mux: Mux, *, is_replicated: bool) -> Storage:
 class NatsWorld:
     """`is_replicated` makes the adapters ask the leader, as with three replicas; one is enough to try it."""
 
-    def __init__(self, first: Mux, second: Mux, *, is_replicated: bool) -> None:
+    def __init__(self, first: Mux, second: Mux, *, is_replicated: bool, clock: Clock | None = None) -> None:
         self.mux, self.other = first, second
-        self.first, self.second = (nats_storage(mux, is_replicated=is_replicated) for mux in (first, second))
+        self.first, self.second = (
+            nats_storage(mux, is_replicated=is_replicated, clock=clock) for mux in (first, second)
+        )
         self.brief = NatsPublisher(first, Subjects(), events_s=BRIEF_S, is_replicated=is_replicated)
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -208,6 +224,9 @@ class NatsWorld:
 
     async def elapse(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+    def now(self) -> float:
+        return time.time()
 
     async def store_request(self, subject: bytes, payload: bytes, headers: Mapping[str, str]) -> int:
         # Sent by hand: the mux takes no subject that is not text.
@@ -239,6 +258,40 @@ class NatsWorld:
         return self.mux.foreign_writes.counts
 
 
+class FakeWorld(NatsWorld):
+    """The real adapters over a server in memory, in virtual time."""
+
+    def __init__(
+        self, first: Mux, second: Mux, *, is_replicated: bool, clock: VirtualClock, bus: FakeJetStream
+    ) -> None:
+        super().__init__(first, second, is_replicated=is_replicated, clock=clock)
+        self.clock = clock
+        self.bus = bus
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        await self.clock.settle()
+        assert condition()
+
+    async def elapse(self, seconds: float) -> None:
+        await self.clock.advance(seconds)
+
+    def now(self) -> float:
+        return self.clock.now()
+
+
+@asynccontextmanager
+async def fake_world(*, is_replicated: bool = False) -> AsyncIterator[FakeWorld]:
+    clock = VirtualClock()
+    bus = FakeJetStream(clock, settings=bus_settings())
+    muxes = [await connect(bus, name) for name in ("first", "second")]
+    try:
+        yield FakeWorld(*muxes, is_replicated=is_replicated, clock=clock, bus=bus)
+    finally:
+        for mux in muxes:
+            await disconnect(mux)
+
+
+@cache
 def bus_settings() -> Settings:
     """Settings under which the streams are made for contract tests: small and short-lived."""
     return Settings.model_construct(

@@ -1,6 +1,7 @@
 """Leases in the KV bucket `LLM_CTL`: compare-and-set, and a time to live that the server keeps."""
 
 import time
+from collections.abc import Callable
 
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StoredMessage, StreamReader
@@ -18,10 +19,14 @@ class NatsLeaseStore:
 
     Each call is one request, `acquire` two where the lease is taken. Releasing deletes the holder's own message
     by its sequence, so it can never hit a rival's. What is no lease (`is_lease`) is written over by its sequence.
+    `monotonic` is the clock by which foreign values are left alone.
     """
 
-    def __init__(self, mux: Mux, *, is_replicated: bool = False) -> None:
+    def __init__(
+        self, mux: Mux, *, is_replicated: bool = False, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._mux = mux
+        self._monotonic = monotonic
         self._seen_at: dict[str, float] = {}
         self._reader = StreamReader(mux, f"KV_{CONTROL_BUCKET}", is_replicated=is_replicated)
 
@@ -38,7 +43,7 @@ class NatsLeaseStore:
                 # A tombstone is nobody's: somebody deleted the key by hand.
                 expected = found.seq
             elif _is_lease(found):
-                self._seen_at[name] = time.monotonic()
+                self._seen_at[name] = self._monotonic()
                 return None
             elif await self._is_left(name, found, foreign_s):
                 return None
@@ -69,7 +74,7 @@ class NatsLeaseStore:
 
     async def _is_left(self, name: str, found: StoredMessage, foreign_s: float) -> bool:
         """Whether a foreign value is left to the holder that it may have been written over, for now."""
-        now = time.monotonic()
+        now = self._monotonic()
         if now - self._seen_at.setdefault(name, now) >= foreign_s:
             return False
         # By the server's own clock: this process's may go wrong.

@@ -56,7 +56,7 @@ class NatsEndpoints:
     """Implements port `Endpoints`.
 
     `stop` waits up to `drain_s` for answers under way. `may_reply(tokens, reply)` decides to which reply subjects
-    answers may go, `is_inbox` unless given.
+    answers may go, `is_inbox` unless given. `monotonic` is the clock of what waits and of rates.
     """
 
     def __init__(
@@ -69,8 +69,10 @@ class NatsEndpoints:
         drain_s: float = 30.0,
         metadata: Mapping[str, str] | None = None,
         may_reply: MayReply | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._mux = mux
+        self._monotonic = monotonic
         self._subjects = subjects
         self._drain_s = drain_s
         self._metadata = dict(metadata or {})
@@ -80,7 +82,9 @@ class NatsEndpoints:
         self._endpoints: list[tuple[Endpoint, EndpointStats]] = []
         self._subscriptions: list[Subscription] = []
         self._control: list[Subscription] = []
-        self._server = FairServer(mux, settings or EndpointsSettings(), counts or EndpointCounts())
+        self._server = FairServer(
+            mux, settings or EndpointsSettings(), counts or EndpointCounts(), monotonic=monotonic
+        )
         self._control_ration = Ration(MOST_CONTROL_PER_S)
         self._encoded_info: bytes | None = None
 
@@ -188,7 +192,7 @@ class NatsEndpoints:
     def _receive_control(self, served: Served, message: BusMessage) -> None:
         """The protocol of services has no refusals: who asks too often is not heard."""
         reply = message.reply
-        if not reply or not self._may_reply((), reply) or not self._control_ration.take(time.monotonic()):
+        if not reply or not self._may_reply((), reply) or not self._control_ration.take(self._monotonic()):
             return
         self._server.offer(EndpointRequest(served, message, party=CONTROL, reply=reply))
 

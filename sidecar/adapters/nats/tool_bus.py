@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
 from sidecar.adapters.nats.client.message import BusMessage
@@ -33,17 +33,20 @@ _NOBODY = 503
 
 
 class NatsToolBus:
-    """`ToolBus` over core NATS."""
+    """`ToolBus` over core NATS. `now` gives seconds since 1970, by which deadlines are counted."""
 
-    def __init__(self, mux: Mux, *, most_reply_bytes: int = MOST_REPLY_BYTES) -> None:
+    def __init__(
+        self, mux: Mux, *, most_reply_bytes: int = MOST_REPLY_BYTES, now: Callable[[], float] = time.time
+    ) -> None:
         self._mux = mux
+        self._now = now
         self._most_reply_bytes = most_reply_bytes
 
     async def call(self, call: ToolCall) -> bytes:
         if not self._mux.connection.is_connected:
             raise not_sent(BusUnavailable("not connected to NATS"))
         try:
-            async with asyncio.timeout(left_s(call, time.time())):
+            async with asyncio.timeout(left_s(call, self._now())):
                 reply = await self._reply(call)
         except BusUnavailable as e:
             raise self._unanswered(call, e) from e

@@ -247,17 +247,12 @@ class Connection:
 
     async def _dial(self) -> None:
         """One attempt at the next server. Raises SidecarError."""
-        from sidecar.adapters.nats.client.dial import dial
-
-        self._target = target = resolve(self._settings, self._environment())
+        self._target = resolve(self._settings, self._environment())
         server = self._servers[self._at % len(self._servers)]
         self._at += 1
         lost = self._lost = asyncio.Event()
-        wire = await dial(
-            target,
+        wire = await self._open(
             server,
-            name=self._name,
-            timeout_s=self._settings.connect_timeout_s,
             on_lost=lambda: self._wire_lost(lost),
             on_refused=self._wire_refused,
             on_lame=lambda: self._wire_lame(lost),
@@ -273,6 +268,13 @@ class Connection:
         log.info("connected to NATS %s at %s", self.server_version, wire.address)
         self._connected.set()
         self._set_state("connected")
+
+    async def _open(self, server: str, **callbacks: Callable[..., None]) -> "WireClient":
+        """A connected client of one server. Raises SidecarError."""
+        from sidecar.adapters.nats.client.dial import dial
+
+        timeout_s = self._settings.connect_timeout_s
+        return await dial(self.target, server, name=self._name, timeout_s=timeout_s, **callbacks)
 
     def _wire_lost(self, lost: asyncio.Event) -> None:
         lost.set()

@@ -8,7 +8,7 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Hashable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Hashable, Mapping
 from typing import Any
 
 from sidecar.adapters.nats.client.message import encode_publish
@@ -93,8 +93,16 @@ class EndpointRequest:
 class FairServer:
     """`counts` counts what becomes of requests."""
 
-    def __init__(self, mux: Mux, settings: EndpointsSettings, counts: EndpointCounts) -> None:
+    def __init__(
+        self,
+        mux: Mux,
+        settings: EndpointsSettings,
+        counts: EndpointCounts,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._mux = mux
+        self._monotonic = monotonic
         self._settings = settings
         self._counts = counts
         self._tasks: set[asyncio.Task[None]] = set()
@@ -118,7 +126,7 @@ class FairServer:
         is_taken = self._turnstile.offer(
             (request.party, served.is_stream),
             request,
-            now=time.monotonic(),
+            now=self._monotonic(),
             size=len(message.payload) if message is not None else 0,
             kind=endpoint.name,
             seats=endpoint.seats,
@@ -134,7 +142,7 @@ class FairServer:
             "too many requests of this tenant wait for an answer: ask again later", retry_after=RETRY_AFTER_S
         )
         request.served.count(0, error)
-        now = time.monotonic()
+        now = self._monotonic()
         ration = self._refusals.get(request.party)
         if ration is None:
             if len(self._refusals) >= self._settings.max_waiting:
@@ -148,7 +156,7 @@ class FairServer:
 
     def warn(self, text: str, *args: object) -> None:
         """Log what strangers bring about, but not as often as they do."""
-        if self._warnings.take(time.monotonic()):
+        if self._warnings.take(self._monotonic()):
             log.warning(f"{text} (others of this second are not logged)", *args)  # noqa: G004  # text is constant
 
     async def finish(self, timeout_s: float) -> None:
@@ -183,11 +191,11 @@ class FairServer:
         self._begin_some()
 
     def _begin_some(self) -> None:
-        now = time.monotonic()
+        now = self._monotonic()
         until = now + SLICE_S
         while (admitted := self._turnstile.next(now)) is not None:
             self._begin(admitted)
-            now = time.monotonic()
+            now = self._monotonic()
             if now >= until:
                 self._wake()
                 break
