@@ -31,6 +31,7 @@ from sidecar.adapters.nats.micro import NatsEndpoints
 from sidecar.adapters.nats.policies import NatsPolicyStore
 from sidecar.adapters.nats.prompts import NatsPromptStore
 from sidecar.adapters.nats.publisher import NatsPublisher
+from sidecar.adapters.nats.server_time import ServerTime
 from sidecar.adapters.nats.spend import NatsSpendLedger
 from sidecar.adapters.nats.streams.provision import ensure
 from sidecar.adapters.nats.streams.topology import largest_queue
@@ -43,6 +44,7 @@ from sidecar.models.stats import ReplicaState
 from sidecar.models.subjects import Subjects
 from sidecar.replica import Ports, Replica
 from sidecar.runtime.lifecycle import Lifecycle, LoopLag, Phase, SystemClock, Tasks
+from sidecar.runtime.server_clock import NEAR_S, ServerClock, shown_offset
 from sidecar.telemetry.tracing import open_tracer
 
 log = logging.getLogger(__name__)
@@ -75,6 +77,7 @@ class App:
         self._lingering: asyncio.TimerHandle | None = None
         self._grace_s = settings.jobs.drain_s
         self._lag = LoopLag()
+        self._clock = ServerClock(SystemClock())
         self._scraped: tuple[float, Page] | None = None
 
     async def start(self, *, before_joining: Callable[[], None] = lambda: None) -> None:
@@ -90,6 +93,7 @@ class App:
             await self._start_admin()
         mux = self._mux = await self._connect()
         await ensure(mux, self.settings)
+        await self._start_clock(mux)
         models = BedrockManager(self.settings.bedrock)
         await models.start()
         self._closing.push_async_callback(models.close)
@@ -100,6 +104,7 @@ class App:
             on_crash=self.lifecycle.fail,
             state=self._replica_state,
             tracer=open_tracer(version=__version__, **self.settings.telemetry.model_dump()),
+            clock_offset_s=lambda: self._clock.offset_s,
         )
         for warning in self.replica.coordinator.warnings:
             log.warning("model configuration", extra={"warning": warning})
@@ -109,6 +114,22 @@ class App:
         await self.replica.start()
         self.lifecycle.enter(Phase.RUNNING)
         models.warm()
+
+    async def _start_clock(self, mux: Mux) -> None:
+        """Ask for the server's time before anything is decided by it, and go on asking."""
+        server_time = ServerTime(mux, self._clock, on_sample=self._look_at_clock)
+        await server_time.try_sample()
+        tasks = Tasks(self.lifecycle.fail)
+        tasks.spawn(server_time.run(), name="server-time")
+        self._closing.push_async_callback(tasks.cancel)
+
+    def _look_at_clock(self) -> None:
+        """Say once, and again when it changes, that this machine's clock is wrong. Jobs go by the server's."""
+        offset_s = self._clock.offset_s
+        if offset_s is not None:
+            is_near = abs(offset_s) <= NEAR_S
+            reason = None if is_near else f"this machine's clock is {shown_offset(offset_s)}: set it right (NTP)"
+            self.lifecycle.health.set("clock", reason)
 
     async def _start_reloading(self, mux: Mux, replica: Replica) -> None:
         async def apply(policy: Policy) -> None:
@@ -126,7 +147,7 @@ class App:
             current=self.settings.policy,
             apply=apply,
             health=self.lifecycle.health,
-            clock=SystemClock(),
+            clock=self._clock,
             on_crash=self.lifecycle.fail,
         )
         await self._reloader.start()
@@ -142,7 +163,7 @@ class App:
         upkeep = Upkeep(
             mux,
             settings=lambda: self.settings,
-            clock=SystemClock(),
+            clock=self._clock,
             on_trouble=lambda reason: self.lifecycle.health.set("streams", reason),
             on_fatal=self.lifecycle.fail,
         )
@@ -184,7 +205,9 @@ class App:
                 mux, subjects, events_s=self.settings.retention.events_s, is_replicated=is_replicated
             ),
             journal=NatsJournal(mux, is_replicated=is_replicated),
-            endpoints=NatsEndpoints(mux, subjects=subjects, settings=self.settings.endpoints),
+            endpoints=NatsEndpoints(
+                mux, subjects=subjects, settings=self.settings.endpoints, now=self._clock.now
+            ),
             models=models,
             bus=NatsClusterBus(mux, subjects),
             leases=NatsLeaseStore(mux, is_replicated=is_replicated),
@@ -193,10 +216,10 @@ class App:
             spend=NatsSpendLedger(mux, subjects, is_replicated=is_replicated),
             policies=NatsPolicyStore(mux, is_replicated=is_replicated),
             prompts=NatsPromptStore(mux, is_replicated=is_replicated),
-            blobs=NatsBlobs(mux, self.settings, clock=SystemClock()),
+            blobs=NatsBlobs(mux, self.settings, clock=self._clock),
             tools=NatsToolStore(mux, subjects, is_replicated=is_replicated),
-            tool_bus=NatsToolBus(mux),
-            clock=SystemClock(),
+            tool_bus=NatsToolBus(mux, now=self._clock.now),
+            clock=self._clock,
         )
 
     async def wait(self) -> None:
@@ -293,6 +316,7 @@ class App:
                 live_tools=self.replica.tools.live_count,
                 foreign_writes=self._mux.foreign_writes.counts if self._mux is not None else {},
                 misdelivered=self._mux.connection.misdelivered.count if self._mux else 0,
+                clock_offset_s=self._clock.offset_s,
             )
             page = Page(metrics.render(scrape), content_type=metrics.CONTENT_TYPE)
             self._scraped = (began + _SCRAPE_PART * (time.monotonic() - began), page)

@@ -104,8 +104,12 @@ class Replica:
         on_crash: Callable[[BaseException], None],
         state: Callable[[], ReplicaState] = lambda: "running",
         tracer: Tracer | None = None,
+        clock_offset_s: Callable[[], float | None] = lambda: None,
     ) -> None:
-        """`state` is what statistics say of this replica; `tracer` makes the spans of its jobs."""
+        """`state` is what statistics say of this replica; `tracer` makes the spans of its jobs; `clock_offset_s`
+        says how far this machine's clock is ahead of the NATS server's, where that is known.
+        """
+        self._clock_offset_s = clock_offset_s
         self._settings = settings
         self._ports = ports
         self._policy = settings.policy
@@ -147,6 +151,7 @@ class Replica:
             version=__version__,
             on_crash=on_crash,
             on_disowned=self._on_disowned,
+            clock_offset_s=self._clock_offset_s,
         )
         self.spending = self._spending(on_crash)
         self.requests = self._request_handler(on_crash)

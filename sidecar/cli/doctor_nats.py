@@ -10,6 +10,7 @@ import msgspec
 from sidecar.adapters.nats.client.connection import Connection
 from sidecar.adapters.nats.client.errors import NotFound
 from sidecar.adapters.nats.client.mux import Mux
+from sidecar.adapters.nats.server_time import ServerTime
 from sidecar.adapters.nats.streams.drift import compare
 from sidecar.adapters.nats.streams.levels import check_version, fitting, level_of
 from sidecar.adapters.nats.streams.topology import StreamSpec, streams
@@ -17,6 +18,8 @@ from sidecar.cli.findings import NATS, Finding
 from sidecar.config.settings import Settings
 from sidecar.errors import BusUnavailable, SidecarError, StartupError
 from sidecar.models.plain import UNREADABLE
+from sidecar.runtime.lifecycle import SystemClock
+from sidecar.runtime.server_clock import NEAR_S, ServerClock, shown_offset
 
 _SERVICE = "llm-sidecar"
 _PING_S = 1.0
@@ -93,6 +96,7 @@ async def _jetstream(mux: Mux, settings: Settings) -> AsyncIterator[Finding]:
         return
     for spec in wanted:
         yield await _stream(mux, spec)
+    yield await _clock(mux)
 
 
 def _room(account: dict[str, Any]) -> str:
@@ -121,6 +125,20 @@ async def _stream(mux: Mux, spec: StreamSpec) -> Finding:
         text = "; ".join(map(str, drift.changes))
         return Finding(name, "warn", text, "`sidecar run` changes that when it starts")
     return Finding(name, "ok", messages)
+
+
+async def _clock(mux: Mux) -> Finding:
+    """This machine's clock against the server's, which is the one that counts for jobs."""
+    clock = ServerClock(SystemClock())
+    with suppress(SidecarError):
+        await ServerTime(mux, clock).sample()
+    offset_s = clock.offset_s
+    if offset_s is None:
+        return Finding("clock", "ok", "not compared yet: there is no stream to ask")
+    if abs(offset_s) <= NEAR_S:
+        return Finding("clock", "ok", f"within {NEAR_S:g} s of the NATS server's")
+    text = f"{shown_offset(offset_s)}; jobs go by the server's, signatures for AWS and logs by this one"
+    return Finding("clock", "warn", text, "set this machine's clock, or the server's, right (NTP)")
 
 
 async def _sidecars(mux: Mux) -> Finding:

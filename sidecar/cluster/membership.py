@@ -74,6 +74,11 @@ class Members:
         leaders = [m for m in self._members.values() if m.beat.term and now - m.heard_at < 2.5 * BEAT_S]
         return max(leaders, key=lambda member: member.beat.term, default=None)
 
+    def clock_offsets(self, now: float) -> list[float | None]:
+        """How far the clocks of those are off that were heard within the last beats and could schedule."""
+        heard = (m for m in self._members.values() if m.takes_jobs and now - m.heard_at < 2.5 * BEAT_S)
+        return [member.beat.clock_offset_s for member in heard]
+
     def hear(self, beat: Heartbeat, now: float) -> Heard:
         """Take a heartbeat in. One older than what was heard, or of a process that left, is passed over."""
         member = self._members.get(beat.member)

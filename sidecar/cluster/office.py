@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from sidecar.cluster.deference import Deference
 from sidecar.cluster.lease import BELIEF_S, TTL_S, Lease
 from sidecar.errors import Conflict, SidecarError
 from sidecar.ports.bus import Cancellable, Clock
@@ -20,8 +21,9 @@ FAREWELL_S = 2.0
 class LeaseKeeper:
     """Performs what `Lease` decides. `on_term` is called with each new term, `on_end` whenever one may be over.
 
-    `is_leader_heard` says whether another holder gives signs of life. `is_cut_off` while the bus does not answer;
-    `on_back` is called when it does again.
+    `is_leader_heard` says whether another holder gives signs of life, `is_better_there` whether another replica
+    has a better clock: then the lease is left to that one, or given up for it, for a bounded time; `on_left` is
+    called when it was given up. `is_cut_off` while the bus does not answer; `on_back` is called when it does.
     """
 
     def __init__(
@@ -34,6 +36,8 @@ class LeaseKeeper:
         on_end: Callable[[], None],
         on_back: Callable[[], None],
         is_leader_heard: Callable[[], bool],
+        is_better_there: Callable[[], bool],
+        on_left: Callable[[], None],
         on_crash: Callable[[BaseException], None],
     ) -> None:
         self._leases = leases
@@ -43,7 +47,10 @@ class LeaseKeeper:
         self._on_end = on_end
         self._on_back = on_back
         self._is_leader_heard = is_leader_heard
+        self._is_better_there = is_better_there
+        self._on_left = on_left
         self._lease = Lease()
+        self._deference = Deference()
         self._waker = Waker(clock)
         self._tasks = Tasks(on_crash)
         self._duty: asyncio.Task[None] | None = None
@@ -81,14 +88,16 @@ class LeaseKeeper:
     async def _run(self) -> None:
         while not self._is_leaving:
             await self._try()
+            if self._gives_up():
+                await self._leave_to_better()
             wait_s = self._lease.wait_s(self._clock.monotonic(), is_leader_heard=self._is_leader_heard())
             await self._waker.wait(wait_s)
 
     async def _try(self) -> None:
-        step = self._lease.step()
-        self._lease.sent(self._clock.monotonic())
+        now = self._clock.monotonic()
+        self._lease.sent(now)
         try:
-            found = await within(self._clock, REQUEST_S, self._ask(step == "renew"), what="asking for the lease")
+            found = await within(self._clock, REQUEST_S, self._ask(now), what="asking for the lease")
         except Conflict:
             found = None
         except SidecarError as e:
@@ -101,13 +110,35 @@ class LeaseKeeper:
             self._on_back()
         self._answered(found)
 
-    async def _ask(self, is_renewal: bool) -> int | None:
-        if is_renewal:
+    async def _ask(self, now: float) -> int | None:
+        if self._lease.step() == "renew":
             return await self._leases.renew(LEASE, self._own, revision=self._lease.revision or 0, ttl_s=TTL_S)
+        is_better_there = self._is_better_there()
+        if not self._lease.term and self._deference.holds_back(now, is_better_there=is_better_there):
+            # To look still tells whether the bus answers, and how long the lease has been free.
+            self._deference.looked(now, is_free=await self._leases.holder(LEASE) is None)
+            return None
         # A holder who is heard mends a lease that a stranger wrote over. One who is not may believe in it for a
         # while: taken before, there would be two schedulers.
         foreign_s = float("inf") if self._is_leader_heard() else BELIEF_S
         return await self._leases.acquire(LEASE, self._own, ttl_s=TTL_S, foreign_s=foreign_s)
+
+    def _gives_up(self) -> bool:
+        if not self.term or self._is_leaving:
+            return False
+        return self._deference.gives_up(self._clock.monotonic(), is_better_there=self._is_better_there())
+
+    async def _leave_to_better(self) -> None:
+        """End the term, for a replica whose clock is better. If none takes the lease, this one does so again."""
+        log.warning("the scheduling is left to a replica whose clock is nearer to the NATS server's")
+        revision = self._lease.revision
+        self._lease.refused()
+        self._on_end()
+        if revision is not None:
+            with logged("giving the lease up"):
+                release = self._leases.release(LEASE, revision=revision)
+                await within(self._clock, FAREWELL_S, release, what="giving the lease up")
+        self._on_left()
 
     def _answered(self, revision: int | None) -> None:
         if revision is None:

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Callable, Mapping
 
 from sidecar.cluster import messages
+from sidecar.cluster.deference import is_any_better
 from sidecar.cluster.grants import Workers
 from sidecar.cluster.host import Host
 from sidecar.cluster.membership import BEAT_S, JOBS_A_BEAT, RETURN_S, Members
@@ -61,7 +62,9 @@ class Cluster:
         version: str,
         on_crash: Callable[[BaseException], None],
         on_disowned: Callable[[str, str], None],
+        clock_offset_s: Callable[[], float | None] = lambda: None,
     ) -> None:
+        """`clock_offset_s` says how far this machine's clock is ahead of the NATS server's, where known."""
         self.name = name
         self.own = f"{name[:48]}-{secrets.token_hex(4)}"
         self.version = version
@@ -69,6 +72,7 @@ class Cluster:
         self._clock = clock
         self._own_slots = slots
         self._on_disowned = on_disowned
+        self._clock_offset_s = clock_offset_s
         self._census = RestartLog(checkpoints=checkpoints, clock=clock, own=self.own)
         self._tasks = Tasks(on_crash)
         self._takeovers = Tasks(on_crash)
@@ -80,6 +84,8 @@ class Cluster:
             on_end=self._step_down,
             on_back=self._on_back,
             is_leader_heard=lambda: self._members.leader(clock.monotonic()) is not None,
+            is_better_there=self._is_better_there,
+            on_left=lambda: self._publish(messages.RELEASED, b""),
             on_crash=on_crash,
         )
         self._leading = 0
@@ -201,7 +207,7 @@ class Cluster:
         if not self._is_started:
             return
         self._beats += 1
-        jobs = tuple(self._host.report())
+        jobs, offset_s = tuple(self._host.report()), self._rounded_offset()
         parts = max(1, -(-len(jobs) // JOBS_A_BEAT))
         for part in range(parts):
             self._tell(
@@ -215,6 +221,7 @@ class Cluster:
                     is_draining=self._is_draining,
                     is_leaving=self._is_leaving,
                     term=self._leading,
+                    clock_offset_s=offset_s,
                     part=part + 1,
                     parts=parts,
                     jobs=jobs[part * JOBS_A_BEAT : (part + 1) * JOBS_A_BEAT],
@@ -307,6 +314,15 @@ class Cluster:
             log.debug("a message to the other replicas was not sent", extra={"topic": topic, "error": e.message})
 
     # The lease.
+
+    def _rounded_offset(self) -> float | None:
+        offset_s = self._clock_offset_s()
+        return None if offset_s is None else round(offset_s, 3)
+
+    def _is_better_there(self) -> bool:
+        """Whether a replica that could schedule has a clock that is clearly nearer to the server's."""
+        others = self._members.clock_offsets(self._clock.monotonic())
+        return is_any_better(others, than=self._clock_offset_s())
 
     async def _nobody_else(self) -> bool:
         """Whether no other replica is connected. Then nobody's jobs need to be waited for."""

@@ -73,6 +73,8 @@ class Heartbeat(Wire, frozen=True):
     """A replica's sign of life, once a second. `n` counts them; one too large for a message comes in `parts`.
 
     `member` names the process (`name` may be used again by its successor). `term` is above 0 for the scheduler.
+    `clock_offset_s`: how far its machine's clock is ahead of the NATS server's; None where that is not known, as
+    with replicas that do not tell.
     """
 
     member: str
@@ -85,6 +87,7 @@ class Heartbeat(Wire, frozen=True):
     is_draining: bool = False
     is_leaving: bool = False
     term: int = 0
+    clock_offset_s: float | None = None
     part: int = 1
     parts: int = 1
     jobs: tuple[HeldJob, ...] = ()

@@ -26,7 +26,9 @@ class Clock(Protocol):
     """Time, so that tests can own it."""
 
     def now(self) -> float:
-        """Seconds since 1970."""
+        """Seconds since 1970, by the NATS server's clock as far as that is known: what is decided about a job is
+        decided by one clock, whatever a replica's own says.
+        """
         ...
 
     def monotonic(self) -> float:

@@ -40,11 +40,19 @@ _NEXT: Mapping[Phase, frozenset[Phase]] = {
 }
 
 
+_STEADY: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+
+
 class SystemClock:
-    """The machine's time."""
+    """This machine's time, as whoever sets its clock has it. What is decided about jobs goes by `ServerClock`."""
 
     now = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)
+
+    @staticmethod
+    def steady() -> float:
+        """Seconds that nobody sets, and that go on while the machine sleeps, where the system counts those."""
+        return time.clock_gettime(_STEADY) if _STEADY is not None else time.monotonic()
 
     @staticmethod
     async def sleep(seconds: float) -> None:

@@ -34,7 +34,11 @@ _HEADERS: dict[str, dict[str, Any]] = {
         "Llm-Tenant": {"type": "string"},
         "Llm-Tool-Use-Id": {"type": "string"},
         "Idempotency-Key": {"type": "string", "description": "The same when a call is repeated."},
-        "Llm-Deadline": {"type": "string", "format": "date-time"},
+        "Llm-Deadline": {"type": "string", "format": "date-time", "description": "By the NATS server's clock."},
+        "Llm-Time-Left": {
+            "type": "string",
+            "description": "Seconds from the call's sending to its deadline.",
+        },
         **_TRACE,
     },
 }

@@ -15,7 +15,10 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Scrape(NamedTuple):
-    """All that one answer is made of. `lag_s`: how late the event loop was, at its worst since the last scrape."""
+    """All that one answer is made of. `lag_s`: how late the event loop was, at its worst since the last scrape.
+
+    `clock_offset_s`: how far this machine's clock is ahead of the NATS server's; None where that is not known.
+    """
 
     stats: Stats
     tally: Counters
@@ -25,6 +28,7 @@ class Scrape(NamedTuple):
     live_tools: int = 0
     foreign_writes: Mapping[str, int] = {}
     misdelivered: int = 0
+    clock_offset_s: float | None = None
 
 
 def render(scrape: Scrape) -> bytes:
@@ -76,6 +80,12 @@ def _process(scrape: Scrape) -> Iterator[Metric]:
     for bucket, count in scrape.foreign_writes.items():
         foreign.add_metric([bucket], count)
     yield foreign
+    if scrape.clock_offset_s is not None:
+        yield GaugeMetricFamily(
+            "sidecar_clock_offset_seconds",
+            "How far this machine's clock is ahead of the NATS server's.",
+            value=scrape.clock_offset_s,
+        )
     yield GaugeMetricFamily(
         "sidecar_config_reload_success",
         "0 while a policy that could not be used is left aside.",

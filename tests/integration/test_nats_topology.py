@@ -190,7 +190,7 @@ async def test_no_room_names_the_setting(nats_mux: Mux, name: str) -> None:
     huge = Settings.model_validate({"retention": {name: 1 << 55}})
 
     async def make_all() -> None:
-        for spec in (*streams(huge), object_store(huge, "acme")):
+        for spec in (*await wanted_streams(nats_mux, huge), object_store(huge, "acme")):
             await ensure_stream(nats_mux, spec, adopt=False)
 
     with pytest.raises(StartupError, match=rf"retention\.{name} \(this stream asks for {1 << 55} bytes\)"):

@@ -78,12 +78,7 @@ async def test_a_strict_servers_refusals_are_understood(strict_url: str, monkeyp
     """As where the leader of a cluster is older than what was asked: nothing is left out beforehand."""
     monkeypatch.setattr(levels, "_LEVEL_OF", {})
     async with mux_to(strict_url) as mux:
-        level = await api_level(mux)
-        if level < levels.LEVEL_THAT_COUNTS:
-            with pytest.raises(StartupError, match="allow_msg_counter, which the NATS server"):
-                await ensure(mux, settings(strict_url))
-        else:
-            await ensure(mux, settings(strict_url))
+        await ensure(mux, settings(strict_url))
         assert "LLM_REQ" in (await mux.api("STREAM.NAMES"))["streams"]
 
 

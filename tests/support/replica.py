@@ -30,10 +30,25 @@ from sidecar.models.event import Event
 from sidecar.models.result import Result
 from sidecar.ports.bus import Lane, Reply, StoredState
 from sidecar.replica import Ports, Replica
+from sidecar.runtime.server_clock import ServerClock
 from sidecar.telemetry.tracing import Tracer
 
+EVERY_S = 2.0
 MODEL = "claude-sonnet-4-5"
 PLENTY = {MODEL: {"tokens_per_minute": 1_000_000_000, "requests_per_minute": 100_000_000}}
+
+
+class WrongClock:
+    """A machine's clock that is `ahead_s` ahead of the one that all share; who sets that, sets the clock."""
+
+    def __init__(self, right: MemoryClock, ahead_s: float = 0.0) -> None:
+        self._right = right
+        self.ahead_s = ahead_s
+        self.monotonic = self.steady = right.monotonic
+        self.sleep, self.call_later = right.sleep, right.call_later
+
+    def now(self) -> float:
+        return self._right.now() + self.ahead_s
 
 
 class Bench:
@@ -92,7 +107,19 @@ class Bench:
         """How many requests still stand."""
         return len(list(self.bus.requests.find(f"{self.bus.subjects.root}.request.>")))
 
-    async def replica(self, name: str = "one", **settings: Any) -> Replica:
+    def wrong_clock(self, ahead_s: float) -> ServerClock:
+        """The clock of a replica whose machine's is wrong by that much; the bus's is the server's."""
+        clock = ServerClock(WrongClock(self.clock, ahead_s))
+
+        def sample() -> None:
+            at = self.clock.monotonic()
+            clock.observe(self.clock.now(), sent=at, received=at)
+            self.clock.call_later(EVERY_S, sample)
+
+        sample()
+        return clock
+
+    async def replica(self, name: str = "one", *, clock: ServerClock | None = None, **settings: Any) -> Replica:
         intake = MemoryIntake(self.bus, replica=name)
         ports = Ports(
             intake=intake,
@@ -111,9 +138,16 @@ class Bench:
             prompts=MemoryPromptStore(self.bus, replica=name),
             tools=MemoryToolStore(self.bus, replica=name),
             tool_bus=MemoryToolBus(self.bus, replica=name),
-            clock=self.clock,
+            clock=clock or self.clock,
         )
-        replica = Replica(Settings(**settings), ports, name=name, on_crash=self.crashes.append, tracer=self.tracer)
+        replica = Replica(
+            Settings(**settings),
+            ports,
+            name=name,
+            on_crash=self.crashes.append,
+            tracer=self.tracer,
+            clock_offset_s=lambda: clock.offset_s if clock else None,
+        )
         self.replicas.append(replica)
         await self.clock.run(replica.start())
         await self.clock.settle()

@@ -30,6 +30,8 @@ class MemoryClock:
     def monotonic(self) -> float:
         return self._elapsed_s
 
+    steady = monotonic
+
     async def sleep(self, seconds: float) -> None:
         if seconds <= 0:
             await asyncio.sleep(0)

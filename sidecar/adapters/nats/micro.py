@@ -70,6 +70,7 @@ class NatsEndpoints:
         metadata: Mapping[str, str] | None = None,
         may_reply: MayReply | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._mux = mux
         self._monotonic = monotonic
@@ -78,7 +79,7 @@ class NatsEndpoints:
         self._metadata = dict(metadata or {})
         self._may_reply = may_reply or partial(is_inbox, subjects.prefix)
         self._id = secrets.token_hex(11)
-        self._started = rfc3339(time.time())
+        self._started = rfc3339(now())
         self._endpoints: list[tuple[Endpoint, EndpointStats]] = []
         self._subscriptions: list[Subscription] = []
         self._control: list[Subscription] = []

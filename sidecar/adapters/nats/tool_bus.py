@@ -20,7 +20,7 @@ from sidecar.adapters.nats.tool_outcome import (
     silent,
 )
 from sidecar.errors import BusRefused, BusUnavailable, Permanent, SidecarError, Temporary
-from sidecar.models.subjects import call_cancelled
+from sidecar.models.subjects import HEADER_TIME_LEFT, call_cancelled
 from sidecar.ports.tools import ToolCall
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ _NOBODY = 503
 
 
 class NatsToolBus:
-    """`ToolBus` over core NATS. `now` gives seconds since 1970, by which deadlines are counted."""
+    """`ToolBus` over core NATS. `now` is the clock by which deadlines are meant, in seconds since 1970."""
 
     def __init__(
         self, mux: Mux, *, most_reply_bytes: int = MOST_REPLY_BYTES, now: Callable[[], float] = time.time
@@ -46,8 +46,9 @@ class NatsToolBus:
         if not self._mux.connection.is_connected:
             raise not_sent(BusUnavailable("not connected to NATS"))
         try:
-            async with asyncio.timeout(left_s(call, self._now())):
-                reply = await self._reply(call)
+            now = self._now()
+            async with asyncio.timeout(left_s(call, now)):
+                reply = await self._reply(call, now)
         except BusUnavailable as e:
             raise self._unanswered(call, e) from e
         except BusRefused as e:
@@ -79,10 +80,14 @@ class NatsToolBus:
                 raise
         return found
 
-    async def _reply(self, call: ToolCall) -> BusMessage:
+    async def _reply(self, call: ToolCall, now: float) -> BusMessage:
         """The first reply that is no heartbeat."""
+        headers = call.headers
+        if call.deadline is not None:
+            # Also as a duration: whatever the provider's clock says, it then knows how long it has.
+            headers = {**headers, HEADER_TIME_LEFT: f"{max(0.0, call.deadline - now):.3f}"}
         replies = self._mux.request_many(
-            call.subject, call.payload, headers=call.headers, idle_timeout_s=call.timeout_s
+            call.subject, call.payload, headers=headers, idle_timeout_s=call.timeout_s
         )
         async with aclosing(replies):
             async for reply in replies:

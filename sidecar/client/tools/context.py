@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import isfinite
 
 from sidecar.client.tools.errors import ToolCancelled
 from sidecar.models.base import epoch
@@ -14,6 +15,7 @@ from sidecar.models.subjects import (
     HEADER_IDEMPOTENCY_KEY,
     HEADER_JOB_ID,
     HEADER_TENANT,
+    HEADER_TIME_LEFT,
     HEADER_TOOL_USE_ID,
 )
 
@@ -43,8 +45,9 @@ class ToolContext:
 
     A function gets it by a parameter annotated `ToolContext` (which the model does not see), or by
     `ToolContext.current()`. `idempotency_key` is the same when a call is repeated after a crash. `deadline` is
-    when nobody waits any longer. `traceparent` continues the caller's trace. A plain `ToolContext()` serves
-    in tests of the function.
+    when nobody waits any longer, by the NATS server's clock; `clock_ahead_s` is how far this machine's is ahead
+    of that, as the caller's header tells. `traceparent` continues the caller's trace. A plain `ToolContext()`
+    serves in tests of the function.
     """
 
     job_id: str | None = None
@@ -52,6 +55,7 @@ class ToolContext:
     tool_use_id: str | None = None
     idempotency_key: str | None = None
     deadline: datetime | None = None
+    clock_ahead_s: float = 0.0
     traceparent: str | None = None
     tracestate: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -80,10 +84,14 @@ class ToolContext:
         return self.token.wait(timeout_s)
 
     def remaining_s(self, clock: Callable[[], float] = time.time) -> float | None:
-        """Seconds until the deadline by this machine's clock, never negative; None where there is none."""
+        """Seconds until the deadline, never negative; None where there is none. `clock` is this machine's."""
+        return None if self.deadline is None else max(-self.late_s(clock), 0.0)
+
+    def late_s(self, clock: Callable[[], float] = time.time) -> float:
+        """How long ago the deadline was; negative before it, and where there is none."""
         if self.deadline is None:
-            return None
-        return max(self.deadline.timestamp() - clock(), 0.0)
+            return float("-inf")
+        return clock() - self.clock_ahead_s - self.deadline.timestamp()
 
 
 def enter(context: ToolContext) -> None:
@@ -91,18 +99,31 @@ def enter(context: ToolContext) -> None:
     _current.set(context)
 
 
-def context_of(headers: Mapping[str, str]) -> ToolContext:
-    """The context that a call's headers tell. A deadline that is no time counts as none."""
+def context_of(headers: Mapping[str, str], *, clock: Callable[[], float] = time.time) -> ToolContext:
+    """The context that a call's headers tell, as it comes. A deadline that is no time counts as none."""
+    deadline = _deadline(headers.get(HEADER_DEADLINE))
     return ToolContext(
         job_id=headers.get(HEADER_JOB_ID),
         tenant=headers.get(HEADER_TENANT),
         tool_use_id=headers.get(HEADER_TOOL_USE_ID),
         idempotency_key=headers.get(HEADER_IDEMPOTENCY_KEY),
-        deadline=_deadline(headers.get(HEADER_DEADLINE)),
+        deadline=deadline,
+        clock_ahead_s=_ahead_s(deadline, headers.get(HEADER_TIME_LEFT), clock()),
         traceparent=headers.get("traceparent"),
         tracestate=headers.get("tracestate"),
         headers=dict(headers),
     )
+
+
+def _ahead_s(deadline: datetime | None, time_left: str | None, now: float) -> float:
+    """How far `now` is ahead of the caller's clock, who said when the deadline is and how long that was away."""
+    if deadline is None or time_left is None:
+        return 0.0
+    try:
+        left_s = float(time_left)
+    except ValueError:
+        return 0.0
+    return now - (deadline.timestamp() - left_s) if isfinite(left_s) else 0.0
 
 
 def _deadline(text: str | None) -> datetime | None:

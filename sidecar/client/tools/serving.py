@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Coroutine
 from typing import Any
 
@@ -29,7 +28,8 @@ from sidecar.errors import InvalidRequest, SidecarError
 log = logging.getLogger(__name__)
 
 CLOCK_TOLERANCE_S = 5.0
-"""How much later than its deadline a call may run: the clock that wrote the deadline is another machine's."""
+"""How much later than its deadline a call may run: its way takes time, and a caller that does not say how much
+time is left wrote the deadline by another machine's clock."""
 
 
 class ToolServer:
@@ -140,10 +140,10 @@ class ToolServer:
             return
         await self._slots.acquire()
         call.is_started = True
-        late_s = _late_s(call)
+        late_s = call.context.late_s()
         if late_s > CLOCK_TOLERANCE_S:
             self._slots.release()
-            call.settle(error_reply(TOO_LATE, f"the call's deadline passed {late_s:.0f} s ago by this clock"))
+            call.settle(error_reply(TOO_LATE, f"the call's deadline passed {late_s:.0f} s ago"))
             return
         limit_s = min(self.tool.max_run_s, CLOCK_TOLERANCE_S - late_s)
         too_late = error_reply(TOO_LATE, f"{self.tool.name} took longer than {limit_s:.0f} s")
@@ -190,9 +190,3 @@ class ToolServer:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _late_s(call: Call) -> float:
-    """How long ago the call's deadline was; negative before it."""
-    deadline = call.context.deadline
-    return float("-inf") if deadline is None else time.time() - deadline.timestamp()

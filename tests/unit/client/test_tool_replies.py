@@ -72,6 +72,7 @@ def test_a_context_is_what_the_headers_say() -> None:
     assert context.remaining_s(clock=lambda: context.deadline.timestamp() - 4) == pytest.approx(4)  # type: ignore[union-attr]
     assert context.remaining_s(clock=lambda: context.deadline.timestamp() + 4) == 0  # type: ignore[union-attr]
     assert ToolContext().remaining_s() is None
+    assert ToolContext().late_s() == float("-inf")
     with pytest.raises(LookupError):
         ToolContext.current()
     context.token.set()
@@ -79,3 +80,18 @@ def test_a_context_is_what_the_headers_say() -> None:
     with pytest.raises(ToolCancelled):
         context.raise_if_cancelled()
     assert error_reply(404, "x").is_error
+
+
+@pytest.mark.parametrize("ahead_s", [-3600.0, -7.0, 0.0, 7.0, 3600.0])
+def test_a_provider_with_a_wrong_clock_knows_how_long_it_has(ahead_s: float) -> None:
+    sent = 1_767_225_600.0
+    headers = {"Llm-Deadline": "2026-01-01T00:00:10.000Z", "Llm-Time-Left": "10.000"}
+    context = context_of(headers, clock=lambda: sent + ahead_s)
+    assert context.remaining_s(clock=lambda: sent + ahead_s + 4) == pytest.approx(6)
+    assert context.late_s(clock=lambda: sent + ahead_s + 12) == pytest.approx(2)
+
+
+@pytest.mark.parametrize("time_left", ["soon", "nan", "inf", ""])
+def test_a_time_left_that_is_none_leaves_the_deadline_to_this_clock(time_left: str) -> None:
+    headers = {"Llm-Deadline": "2026-01-01T00:00:10.000Z", "Llm-Time-Left": time_left}
+    assert context_of(headers, clock=lambda: 5.0).clock_ahead_s == 0.0

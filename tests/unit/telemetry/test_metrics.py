@@ -152,3 +152,10 @@ def test_foreign_writes_are_told_by_bucket() -> None:
 def test_dropped_messages_are_counted() -> None:
     scrape = Scrape(stats(is_scheduler=False), Counters(), 0.0, False, True, misdelivered=3)
     assert b"sidecar_misdelivered_messages_total 3.0" in render(scrape)
+
+
+@pytest.mark.parametrize(("offset_s", "line"), [(3600.5, "sidecar_clock_offset_seconds 3600.5"), (None, None)])
+def test_the_clocks_offset_is_told_where_it_is_known(offset_s: float | None, line: str | None) -> None:
+    scrape = Scrape(stats(is_scheduler=False), Counters(), 0.0, False, True, clock_offset_s=offset_s)
+    found = [text for text in render(scrape).decode().splitlines() if text.startswith("sidecar_clock")]
+    assert found == ([line] if line else [])
