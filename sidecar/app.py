@@ -205,9 +205,7 @@ class App:
                 mux, subjects, events_s=self.settings.retention.events_s, is_replicated=is_replicated
             ),
             journal=NatsJournal(mux, is_replicated=is_replicated),
-            endpoints=NatsEndpoints(
-                mux, subjects=subjects, settings=self.settings.endpoints, now=self._clock.now
-            ),
+            endpoints=NatsEndpoints(mux, subjects=subjects, settings=self.settings.endpoints, now=self._clock.now),
             models=models,
             bus=NatsClusterBus(mux, subjects),
             leases=NatsLeaseStore(mux, is_replicated=is_replicated),

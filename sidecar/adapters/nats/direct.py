@@ -167,7 +167,10 @@ class StreamReader:
     async def server_time(self) -> float:
         """The time of the server that leads the stream, in seconds since 1970."""
         answer = await self._mux.api(f"STREAM.INFO.{self._stream}")
-        return epoch(answer["ts"])
+        try:
+            return epoch(answer["ts"])
+        except (KeyError, TypeError, ValueError) as e:
+            raise BusRefused(f"what answers for stream {self._stream} does not tell the time") from e
 
     async def delete(self, seq: int) -> None:
         """Remove a message for good. No error when it is gone already."""

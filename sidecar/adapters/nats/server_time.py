@@ -4,8 +4,8 @@ import logging
 from collections.abc import Callable
 
 from sidecar.adapters.nats.client.mux import Mux
+from sidecar.adapters.nats.direct import StreamReader
 from sidecar.errors import SidecarError
-from sidecar.models.base import epoch
 from sidecar.models.subjects import REQUEST_STREAM
 from sidecar.runtime.server_clock import ServerClock
 
@@ -24,25 +24,16 @@ class ServerTime:
     """
 
     def __init__(self, mux: Mux, clock: ServerClock, *, on_sample: Callable[[], None] = lambda: None) -> None:
-        self._mux = mux
+        self._reader = StreamReader(mux, REQUEST_STREAM, is_replicated=False)
         self._clock = clock
         self._on_sample = on_sample
 
-    async def sample(self) -> bool:
-        """Take one sample. False where the answer has no time; raises BusUnavailable, BusRefused, NotFound."""
+    async def sample(self) -> None:
+        """Take one sample. Raises BusUnavailable, BusRefused, NotFound."""
         sent = self._clock.steady()
-        info = await self._mux.api(f"STREAM.INFO.{REQUEST_STREAM}")
-        received = self._clock.steady()
-        stamp = info.get("ts")
-        if not isinstance(stamp, str):
-            return False
-        try:
-            server_time = epoch(stamp)
-        except ValueError:
-            return False
-        self._clock.observe(server_time, sent=sent, received=received)
+        server_time = await self._reader.server_time()
+        self._clock.observe(server_time, sent=sent, received=self._clock.steady())
         self._on_sample()
-        return True
 
     async def try_sample(self) -> None:
         """The same; where it fails nothing is known that was not known before."""
