@@ -10,7 +10,8 @@ from nats.errors import ProtocolError
 from sidecar.adapters.nats.client.connection import Connection
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.client.wire import WireClient
-from sidecar.config.settings import NatsEnvironment, NatsSettings
+from sidecar.config.connection import NatsEnvironment
+from sidecar.config.settings import NatsSettings
 from sidecar.errors import BusUnavailable
 from tests.support.jetstream.peer import Peer
 from tests.support.jetstream.server import FakeJetStream
