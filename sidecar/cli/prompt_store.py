@@ -19,7 +19,7 @@ async def put_template(invocation: Invocation, scope: str, name: str, version: s
     async with connected(invocation, name="prompts") as mux:
         store = NatsPromptStore(mux, is_replicated=True)
         if version is None:
-            known = _of(await store.load(), scope, name)
+            known = _of((await store.load()).prompts, scope, name)
             version = str(max((version_order(found)[0] for found in known), default=0) + 1)
         try:
             await store.create(_key(scope, name, version), document)
@@ -34,7 +34,7 @@ async def put_template(invocation: Invocation, scope: str, name: str, version: s
 
 async def list_templates(invocation: Invocation, scopes: Sequence[str] | None) -> int:
     async with connected(invocation, name="prompts") as mux:
-        stored = await NatsPromptStore(mux, is_replicated=True).load()
+        stored = (await NatsPromptStore(mux, is_replicated=True).load()).prompts
     rows = []
     for prompt in stored:
         found = parts_of(prompt.key)
@@ -53,7 +53,8 @@ async def list_templates(invocation: Invocation, scopes: Sequence[str] | None) -
 
 async def show_template(invocation: Invocation, scope: str, name: str, version: str | None) -> int:
     async with connected(invocation, name="prompts") as mux:
-        known = _of(await NatsPromptStore(mux, is_replicated=True).load(), scope, name)
+        store = NatsPromptStore(mux, is_replicated=True)
+        known = _of((await store.load()).prompts, scope, name)
     wanted = version or max(known, key=version_order, default="")
     prompt = known.get(wanted)
     if prompt is None:
@@ -65,7 +66,7 @@ async def show_template(invocation: Invocation, scope: str, name: str, version: 
 async def remove_template(invocation: Invocation, scope: str, name: str, version: str | None) -> int:
     async with connected(invocation, name="prompts") as mux:
         store = NatsPromptStore(mux, is_replicated=True)
-        known = _of(await store.load(), scope, name)
+        known = _of((await store.load()).prompts, scope, name)
         wanted = list(known) if version is None else [found for found in known if found == version]
         if not wanted:
             raise _unknown(scope, name, version)

@@ -44,22 +44,32 @@ class RestartLog:
     def __init__(self, *, checkpoints: Checkpoints, clock: Clock, own: str) -> None:
         self._checkpoints = checkpoints
         self._clock = clock
-        self._own = own
+        self._own = Start(clock.now(), own)
 
     async def enter(self) -> None:
         """Add this start. Best effort: one that is missing makes the judgement of a crash stricter, no more."""
-        own = Start(self._clock.now(), self._own)
         for _ in range(TRIES):
             with logged("adding to the list of starts"):
-                starts = await self._read()
-                if any(start.member == self._own for start in starts):
+                if not await self._add(await self._read()):
                     return
-                await self._checkpoints.save(NAME, _encode(with_start(starts, own)))
             await self._clock.sleep(SETTLE_S)
 
     async def since(self, epoch_s: float) -> int:
         """How many replicas have started since then. Raises BusUnavailable."""
-        return sum(1 for start in await self._read() if start.at >= epoch_s)
+        starts = await self._read()
+        with logged("adding to the list of starts"):
+            # Whoever wrote over the list took it from everybody: each adds itself again when it next looks.
+            await self._add(starts)
+        others = sum(1 for start in starts if start.at >= epoch_s and start.member != self._own.member)
+        return others + (self._own.at >= epoch_s)
+
+    async def _add(self, starts: Sequence[Start]) -> bool:
+        """Add this start to the list, if it lacks it and it is not too old. Whether it was."""
+        is_there = any(start.member == self._own.member for start in starts)
+        if is_there or self._clock.now() - self._own.at > KEPT_S:
+            return False
+        await self._checkpoints.save(NAME, _encode(with_start(starts, self._own)))
+        return True
 
     async def _read(self) -> tuple[Start, ...]:
         payload = await self._checkpoints.load(NAME)

@@ -419,6 +419,13 @@ class StoredPrompt(NamedTuple):
     document: bytes
 
 
+class StoredPrompts(NamedTuple):
+    """`overrun` are keys at which nothing is left but what strangers wrote, whatever was there before."""
+
+    prompts: Sequence[StoredPrompt]
+    overrun: Sequence[str] = ()
+
+
 class PromptStore(Protocol):
     """Prompt templates: the KV bucket `LLM_PROMPT`, keys `<scope>.<name>.<version, dots as _>`."""
 
@@ -426,8 +433,8 @@ class PromptStore(Protocol):
         """A number that changes whenever the bucket does."""
         ...
 
-    async def load(self) -> Sequence[StoredPrompt]:
-        """Every document that stands."""
+    async def load(self) -> StoredPrompts:
+        """Every document that stands. What strangers wrote is left out and taken away."""
         ...
 
     async def get(self, key: str, *, revision: int) -> bytes | None:

@@ -57,27 +57,35 @@ class StoredTool(NamedTuple):
 
 
 class ToolChange(NamedTuple):
-    """A write to the bucket: `stored` is None for a version forgotten, `key` None for what names no tool."""
+    """A write to the bucket: `stored` is None for a version forgotten, `key` None for what names no tool.
+
+    `is_foreign`: no replica wrote this, and nothing is known of the version but that it was written over.
+    """
 
     revision: int
     key: ToolKey | None
     stored: StoredTool | None
+    is_foreign: bool = False
 
 
 class ToolSnapshot(NamedTuple):
-    """All that was stored when the bucket's last write was `revision`; newer writes may be among it."""
+    """All that was stored when the bucket's last write was `revision`; newer writes may be among it. `foreign` is
+    what no replica wrote.
+    """
 
     tools: Sequence[StoredTool]
     revision: int
+    foreign: Sequence[ToolChange] = ()
 
 
 class ToolStore(Protocol):
     """Published versions of tools: KV bucket `LLM_TOOL`, key `<scope>.<name>.<version, dots as _>`."""
 
     async def put(self, key: ToolKey, document: bytes, *, expires: float, revision: int, keep_s: int) -> int:
-        """Write over exactly `revision` (0: a new version); forgotten by itself after `keep_s`.
+        """Write over exactly `revision` (0: a new version), or what a stranger wrote over it; forgotten by itself
+        after `keep_s`.
 
-        Returns the new revision. Raises Conflict when somebody else wrote.
+        Returns the new revision. Raises Conflict when another replica wrote.
         """
         ...
 
@@ -87,6 +95,10 @@ class ToolStore(Protocol):
 
     async def delete(self, key: ToolKey, *, revision: int) -> None:
         """Forget a version. Raises Conflict when somebody else wrote."""
+        ...
+
+    async def discard(self, revision: int) -> None:
+        """Take away what was written at this revision. No error when it is gone."""
         ...
 
     async def snapshot(self) -> ToolSnapshot: ...

@@ -5,11 +5,12 @@ whoever runs it takes exactly that document, whatever has been stored since.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import msgspec
 
-from sidecar.errors import InvalidRequest, SidecarError
+from sidecar.errors import Conflict, InvalidRequest, SidecarError
 from sidecar.models.base import FieldError
 from sidecar.models.codec import decode
 from sidecar.models.prompt import (
@@ -93,7 +94,8 @@ class Prompts:
         if entry is None or (pinned.revision and entry.revision != pinned.revision):
             key = key_of(pinned.scope, pinned.name, pinned.version)
             document = await self._store.get(key, revision=pinned.revision) if pinned.revision else None
-            entry = _Entry(document, pinned.revision) if document is not None else None
+            # Without that revision the words decide whether what is stored now is the same.
+            entry = _Entry(document, pinned.revision) if document is not None else entry
         if entry is not None:
             made, use = _made(
                 request, ref, entry.read(), scope=pinned.scope, version=pinned.version, revision=pinned.revision
@@ -152,7 +154,9 @@ class Prompts:
             mark = await self._store.mark()
             if mark == self._mark:
                 return
-            stored = await self._store.load()
+            stored, overrun = await self._store.load()
+            if await self._put_back(overrun):
+                stored, _ = await self._store.load()
         except SidecarError as e:
             log.warning("prompt templates could not be read", extra={"error": e.message})
             return
@@ -170,6 +174,19 @@ class Prompts:
             entry.revision = prompt.revision
             self._entries.setdefault((scope, name), {})[version] = entry
         self._mark = mark
+
+    async def _put_back(self, keys: Sequence[str]) -> bool:
+        """Store anew what strangers wrote over as often as the bucket keeps revisions. Whether there was any."""
+        is_any = False
+        for key in keys:
+            found = parts_of(key)
+            entry = self._entries.get(found[:2], {}).get(found[2]) if found is not None else None
+            if entry is not None:
+                log.warning("a prompt template was written over: stored again", extra={"key": shown(key)})
+                is_any = True
+                with suppress(Conflict):
+                    await self._store.create(key, entry.document)
+        return is_any
 
 
 def _ref_of(request: JobRequest) -> PromptRef:

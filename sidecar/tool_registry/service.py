@@ -28,7 +28,7 @@ from sidecar.runtime.lifecycle import Beat, Tasks, logged
 from sidecar.tool_registry.catalogue import ToolCatalogue, ToolEntry
 from sidecar.tool_registry.discovery import Discovery
 from sidecar.tool_registry.documents import document_of, key_of, registration_of
-from sidecar.tool_registry.follower import Follower
+from sidecar.tool_registry.follower import REMEMBER_S, Follower
 from sidecar.tool_registry.listing import page_of
 from sidecar.tool_registry.publishing import (
     RegistryLimits,
@@ -39,7 +39,6 @@ from sidecar.tool_registry.publishing import (
     room_for,
 )
 
-REMEMBER_S = 30 * 86_400
 MOST_KNOWN = 4_096
 MOST_TRIES = 4
 PROLONG_S = 1.0

@@ -9,12 +9,12 @@ KEY = "shared.greet.1"
 
 
 async def test_what_was_created_is_loaded_by_every_replica(world: World) -> None:
-    assert list(await world.first.prompts.load()) == []
+    assert list((await world.first.prompts.load()).prompts) == []
     mark = await world.second.prompts.mark()
     revision = await world.first.prompts.create(KEY, b"one")
     await world.first.prompts.create("acme.greet.2_0", b"two")
     assert await world.second.prompts.mark() != mark
-    found = {prompt.key: prompt for prompt in await world.second.prompts.load()}
+    found = {prompt.key: prompt for prompt in (await world.second.prompts.load()).prompts}
     assert {key: prompt.document for key, prompt in found.items()} == {KEY: b"one", "acme.greet.2_0": b"two"}
     assert found[KEY].revision == revision
 
@@ -28,7 +28,7 @@ async def test_a_key_is_created_once(world: World) -> None:
 async def test_one_taken_away_may_be_created_again_and_its_past_is_kept(world: World) -> None:
     first = await world.first.prompts.create(KEY, b"one")
     await world.second.prompts.delete(KEY)
-    assert list(await world.first.prompts.load()) == []
+    assert list((await world.first.prompts.load()).prompts) == []
     second = await world.first.prompts.create(KEY, b"two")
     assert second > first
     assert await world.second.prompts.get(KEY, revision=first) == b"one"

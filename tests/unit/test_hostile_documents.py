@@ -139,12 +139,14 @@ def test_a_configuration_file_is_read_or_refused(
 
 
 @garbage
-async def test_the_list_of_starts_is_read_or_empty(payload: bytes) -> None:
+async def test_the_list_of_starts_is_read_or_begun_anew(payload: bytes) -> None:
     clock = MemoryClock()
     bus = MemoryBus(clock)
     bus.control.store(f"$KV.LLM_CTL.checkpoint.{NAME}", payload, {})
     census = RestartLog(checkpoints=MemoryCheckpoints(bus), clock=clock, own="me")
-    assert await clock.run(census.since(0.0)) == 0
+    assert await clock.run(census.since(0.0)) == 1
+    other = RestartLog(checkpoints=MemoryCheckpoints(bus), clock=clock, own="other")
+    assert await clock.run(other.since(0.0)) == 2
 
 
 @garbage

@@ -2,6 +2,7 @@
 
 from sidecar.adapters.memory.bus import MemoryBus
 from sidecar.adapters.memory.faults import Operation
+from sidecar.adapters.memory.genuine import genuine
 from sidecar.errors import InvalidRequest
 from sidecar.models.subjects import is_name
 
@@ -21,7 +22,7 @@ class MemoryCheckpoints:
     async def load(self, name: str) -> bytes | None:
         subject = _subject(name)
         operation = Operation(self._replica, "checkpoints.load", subject)
-        entry = await self._bus.perform(operation, lambda: self._bus.control.last(subject))
+        entry = await self._bus.perform(operation, lambda: genuine(self._bus, self._bus.control, subject))
         return entry.payload if entry else None
 
 

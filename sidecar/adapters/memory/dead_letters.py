@@ -8,6 +8,7 @@ import msgspec
 
 from sidecar.adapters.memory.bus import MemoryBus
 from sidecar.adapters.memory.faults import Operation
+from sidecar.adapters.memory.genuine import genuine
 from sidecar.adapters.memory.stream import Entry
 from sidecar.errors import BusRefused, InvalidRequest
 from sidecar.models.base import epoch, rfc3339
@@ -40,7 +41,7 @@ class MemoryDeadLetters:
         )
 
         def store() -> int:
-            there = self._bus.dead.last(subject)
+            there = genuine(self._bus, self._bus.dead, subject, _is_letter)
             if there is not None and _letter(there).request.seq == request.seq:
                 return there.seq
             try:
@@ -58,7 +59,8 @@ class MemoryDeadLetters:
         pattern = self._bus.subjects.dead("*", "*") if tenant is None else self._subject(tenant, None)
 
         def find() -> builtins.list[DeadLetter]:
-            return [_letter(entry) for entry in self._bus.dead.find(pattern) if entry.seq > after_seq][:limit]
+            found = (entry for entry in self._bus.dead.find(pattern) if entry.seq > after_seq)
+            return [_letter(entry) for entry in found if _is_letter(entry)][:limit]
 
         return await self._perform("list", pattern, find)
 
@@ -66,7 +68,7 @@ class MemoryDeadLetters:
         subject = self._subject(tenant, job)
 
         def find() -> DeadLetter | None:
-            entry = self._bus.dead.last(subject)
+            entry = genuine(self._bus, self._bus.dead, subject, _is_letter)
             return _letter(entry) if entry else None
 
         return await self._perform("get", subject, find)
@@ -91,6 +93,10 @@ class MemoryDeadLetters:
 
     async def _perform(self, name: str, subject: str, effect: Callable[[], T]) -> T:
         return await self._bus.perform(Operation(self._replica, f"dead.{name}", subject), effect)
+
+
+def _is_letter(entry: Entry) -> bool:
+    return _NOTE in entry.headers
 
 
 def _letter(entry: Entry) -> DeadLetter:

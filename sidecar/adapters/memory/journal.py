@@ -7,6 +7,8 @@ from sidecar.adapters.memory.faults import Operation
 from sidecar.errors import InvalidRequest
 from sidecar.models.subjects import is_name, journal_key
 
+_FENCE_OF = "Nats-Expected-Last-Subject-Sequence-Subject"
+
 
 class MemoryJournal:
     """`Journal` twin over a shared bus."""
@@ -22,7 +24,7 @@ class MemoryJournal:
             self._bus.jobs.store(
                 subject,
                 step,
-                {},
+                {_FENCE_OF: f"$KV.LLM_JOB.{tenant}.{job}"},
                 expected=fence,
                 expected_subject=f"$KV.LLM_JOB.{tenant}.{job}",
                 ttl_s=keep_s,
@@ -34,7 +36,7 @@ class MemoryJournal:
         subject = _key(tenant, job)
         return await self._bus.perform(
             Operation(self._replica, "journal.read", f"{tenant}.{job}"),
-            lambda: [entry.payload for entry in self._bus.jobs.find(subject)],
+            lambda: [entry.payload for entry in self._bus.jobs.find(subject) if _FENCE_OF in entry.headers],
         )
 
     async def purge(self, tenant: str, job: str) -> None:

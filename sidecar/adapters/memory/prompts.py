@@ -1,13 +1,15 @@
 """Prompt templates in memory: twin of `adapters.nats.prompts`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from sidecar.adapters.memory.bus import Hint, MemoryBus
 from sidecar.adapters.memory.faults import Operation
+from sidecar.adapters.memory.genuine import genuine
 from sidecar.errors import Conflict
+from sidecar.models.authors import is_aimed
 from sidecar.models.subjects import PROMPT_BUCKET
-from sidecar.ports.bus import StoredPrompt
+from sidecar.ports.bus import StoredPrompt, StoredPrompts
 
 T = TypeVar("T")
 
@@ -25,15 +27,18 @@ class MemoryPromptStore:
     async def mark(self) -> int:
         return await self._perform("mark", "", lambda: self._bus.prompts.last_seq)
 
-    async def load(self) -> Sequence[StoredPrompt]:
-        def find() -> list[StoredPrompt]:
+    async def load(self) -> StoredPrompts:
+        def find() -> StoredPrompts:
             found: dict[str, StoredPrompt] = {}
-            for entry in self._bus.prompts.find(f"{_ROOT}>"):
-                key = entry.subject.removeprefix(_ROOT)
-                found.pop(key, None)
-                if "KV-Operation" not in entry.headers:
+            overrun: list[str] = []
+            for subject in self._bus.prompts.counts(f"{_ROOT}>"):
+                key = subject.removeprefix(_ROOT)
+                entry = genuine(self._bus, self._bus.prompts, subject)
+                if entry is None:
+                    overrun.append(key)
+                elif "KV-Operation" not in entry.headers:
                     found[key] = StoredPrompt(key, entry.seq, entry.payload)
-            return list(found.values())
+            return StoredPrompts(list(found.values()), overrun)
 
         return await self._perform("load", "", find)
 
@@ -45,7 +50,7 @@ class MemoryPromptStore:
 
     async def create(self, key: str, document: bytes) -> int:
         def store() -> int:
-            last = self._bus.prompts.last(_ROOT + key)
+            last = genuine(self._bus, self._bus.prompts, _ROOT + key)
             if last is not None and "KV-Operation" not in last.headers:
                 raise Conflict(f"{key} is stored already")
             return self._store(key, document, {})
@@ -57,7 +62,7 @@ class MemoryPromptStore:
 
     async def listen(self, on_change: Callable[[str, bytes | None], None]) -> None:
         def hear(hint: Hint) -> None:
-            is_gone = "KV-Operation" in hint.headers
+            is_gone = "KV-Operation" in hint.headers or is_aimed(hint.payload, hint.headers)
             on_change(hint.subject.removeprefix(_ROOT), None if is_gone else hint.payload)
 
         self._bus.listen(self._replica, f"{_ROOT}>", hear)

@@ -1,6 +1,6 @@
 """Published versions of tools in memory: twin of `adapters.nats.tool_store`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from sidecar.adapters.memory.bus import Hint, MemoryBus
@@ -29,14 +29,11 @@ class MemoryToolStore:
 
         def store() -> int:
             last = self._bus.tools.last(subject)
-            is_forgotten = revision == 0 and last is not None and not last.payload
-            return self._write(
-                subject,
-                document,
-                {_EXPIRES: rfc3339(expires)},
-                last.seq if is_forgotten and last else revision,
-                keep_s,
+            is_free = last is not None and (
+                (revision == 0 and not last.payload) or _is_foreign(last.payload, last.headers)
             )
+            expected = last.seq if is_free and last is not None else revision
+            return self._write(subject, document, {_EXPIRES: rfc3339(expires)}, expected, keep_s)
 
         return await self._perform("put", subject, store)
 
@@ -48,10 +45,20 @@ class MemoryToolStore:
         subject = _subject(key)
         await self._perform("delete", subject, lambda: self._write(subject, b"", {}, revision, _TOMBSTONE_S))
 
+    async def discard(self, revision: int) -> None:
+        await self._perform("discard", _ROOT, lambda: self._bus.tools.delete(revision))
+
     async def snapshot(self) -> ToolSnapshot:
         def read() -> ToolSnapshot:
-            found = [_stored(entry) for entry in self._bus.tools.find(f"{_ROOT}>")]
-            return ToolSnapshot([tool for tool in found if tool is not None], self._bus.tools.last_seq)
+            entries = list(self._bus.tools.find(f"{_ROOT}>"))
+            found = [_stored(entry) for entry in entries]
+            foreign = [
+                ToolChange(entry.seq, _key(entry.subject), None, is_foreign=True)
+                for entry in entries
+                if _is_foreign(entry.payload, entry.headers)
+            ]
+            self._bus.foreign_writes[TOOL_BUCKET] += len(foreign)
+            return ToolSnapshot([tool for tool in found if tool is not None], self._bus.tools.last_seq, foreign)
 
         return await self._perform("snapshot", _ROOT, read)
 
@@ -61,6 +68,10 @@ class MemoryToolStore:
     async def listen(self, on_change: Callable[[ToolChange], None]) -> None:
         def hear(hint: Hint) -> None:
             key = _key(hint.subject)
+            if _is_foreign(hint.payload, hint.headers):
+                self._bus.foreign_writes[TOOL_BUCKET] += 1
+                on_change(ToolChange(hint.seq, key, None, is_foreign=True))
+                return
             expires = epoch(hint.headers[_EXPIRES]) if hint.payload else 0.0
             stored = StoredTool(key, hint.payload, expires, hint.seq) if hint.payload else None
             on_change(ToolChange(hint.seq, key, stored))
@@ -85,8 +96,12 @@ def _key(subject: str) -> ToolKey:
     return ToolKey(scope, name, token_version(token))
 
 
+def _is_foreign(payload: bytes, headers: Mapping[str, str]) -> bool:
+    return bool(payload) and _EXPIRES not in headers
+
+
 def _stored(entry: Entry | None) -> StoredTool | None:
     """An empty value stands for a version forgotten."""
-    if entry is None or not entry.payload:
+    if entry is None or not entry.payload or _is_foreign(entry.payload, entry.headers):
         return None
     return StoredTool(_key(entry.subject), entry.payload, epoch(entry.headers[_EXPIRES]), entry.seq)

@@ -12,6 +12,7 @@ from hashlib import sha256
 from sidecar.adapters.nats.client.errors import NotFound
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StreamReader
+from sidecar.adapters.nats.genuine import GenuineReader, is_no_acknowledgement
 from sidecar.adapters.nats.streams.provision import ensure_stream
 from sidecar.adapters.nats.streams.topology import object_store, object_stream
 from sidecar.config.settings import Settings
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 _NOBODY = 503
 _STORE_FAILED = 10077
 _HEADROOM = 1024
+# Of all tenants together: labels stay few.
+_METRIC = "LLM_BLOB"
 
 
 class NatsBlobs:
@@ -152,7 +155,10 @@ class NatsBlobs:
             raise BusRefused(problem.message, code="payload_too_large") from e
 
     async def _meta(self, tenant: str, name: str) -> ObjectMeta | None:
-        found = await self._reader(tenant).newest(meta_subject(_named(tenant), name))
+        reader = GenuineReader(
+            self._reader(tenant), bucket=_METRIC, writes=self._mux.foreign_writes, is_genuine=is_no_acknowledgement
+        )
+        found = await reader.last(meta_subject(_named(tenant), name))
         if found is None:
             return None
         try:

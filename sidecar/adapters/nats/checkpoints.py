@@ -2,6 +2,7 @@
 
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StreamReader
+from sidecar.adapters.nats.genuine import GenuineReader, is_no_acknowledgement
 from sidecar.errors import InvalidRequest
 from sidecar.models.subjects import CONTROL_BUCKET, is_name
 
@@ -13,7 +14,10 @@ class NatsCheckpoints:
 
     def __init__(self, mux: Mux, *, is_replicated: bool = False) -> None:
         self._mux = mux
-        self._reader = StreamReader(mux, f"KV_{CONTROL_BUCKET}", is_replicated=is_replicated)
+        reader = StreamReader(mux, f"KV_{CONTROL_BUCKET}", is_replicated=is_replicated)
+        self._reader = GenuineReader(
+            reader, bucket=CONTROL_BUCKET, writes=mux.foreign_writes, is_genuine=is_no_acknowledgement
+        )
 
     async def save(self, name: str, payload: bytes) -> None:
         await self._mux.store(_subject(name), payload)

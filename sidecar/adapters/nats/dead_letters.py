@@ -7,10 +7,12 @@ from typing import Any
 
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StoredMessage, StreamReader
+from sidecar.adapters.nats.genuine import GenuineReader
 from sidecar.errors import BusRefused, InvalidRequest
 from sidecar.models import codec
 from sidecar.models.base import epoch, rfc3339
 from sidecar.models.dead_letter import DeadNote
+from sidecar.models.shown import shown
 from sidecar.models.subjects import DEAD_STREAM, Subjects, is_name
 from sidecar.ports.bus import DeadLetter, Lane, StoredRequest
 
@@ -30,12 +32,18 @@ class NatsDeadLetters:
         self._mux = mux
         self._subjects = subjects
         self._reader = StreamReader(mux, DEAD_STREAM, is_replicated=is_replicated)
+        self._genuine = GenuineReader(
+            self._reader,
+            bucket=DEAD_STREAM,
+            writes=mux.foreign_writes,
+            is_genuine=lambda found: _NOTE in found.headers,
+        )
 
     async def put(
         self, job: str, request: StoredRequest, *, reason: str, history: Sequence[Mapping[str, Any]] = ()
     ) -> int:
         subject = self._subject(request.lane.tenant, job)
-        there = await self._reader.last(subject)
+        there = await self._genuine.last(subject)
         if there is not None and self._is_of(there, request):
             return there.seq
         note = DeadNote(
@@ -62,10 +70,11 @@ class NatsDeadLetters:
             part, has_more = await self._reader.batch(pattern, seq=after_seq + 1, limit=limit - len(found))
             found += part
             after_seq = found[-1].seq if found else after_seq
-        return [letter for item in found if (letter := self._readable(item)) is not None]
+        await self._genuine.remove([item for item in found if _NOTE not in item.headers])
+        return [letter for item in found if _NOTE in item.headers and (letter := self._readable(item)) is not None]
 
     async def get(self, tenant: str, job: str) -> DeadLetter | None:
-        found = await self._reader.last(self._subject(tenant, job))
+        found = await self._genuine.last(self._subject(tenant, job))
         return self._letter(found) if found else None
 
     async def purge(self, tenant: str, job: str) -> None:
@@ -103,6 +112,8 @@ class NatsDeadLetters:
 
 def _note(found: StoredMessage) -> DeadNote:
     try:
-        return codec.decode(found.headers.get(_NOTE, "").encode(), DeadNote)
-    except InvalidRequest as e:
-        raise BusRefused(f"{found.subject} at {found.seq} is no dead letter: {e.message}") from e
+        note = codec.decode(found.headers.get(_NOTE, "").encode(), DeadNote)
+        epoch(note.stored)
+    except (InvalidRequest, ValueError) as e:
+        raise BusRefused(f"{shown(found.subject)} at {found.seq} is no dead letter: {shown(e, 200)}") from e
+    return note

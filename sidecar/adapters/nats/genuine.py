@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from sidecar.adapters.nats.client.foreign_writes import ForeignWrites
 from sidecar.adapters.nats.direct import StoredMessage, StreamReader
-from sidecar.errors import SidecarError
+from sidecar.errors import BusUnavailable, SidecarError
 from sidecar.models.authors import is_aimed
 
 log = logging.getLogger(__name__)
@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 _MOST_ROUNDS = 4
 _MOST_REMOVED = 1_000
 _AT_ONCE = 64
+_NOBODY = 503
 
 IsGenuine = Callable[[StoredMessage], bool]
 
@@ -60,11 +61,20 @@ class GenuineReader:
 
     async def _uncover(self, subject: str, top: StoredMessage) -> StoredMessage | None:
         """Take away what lies over the last genuine message of a subject, and return that one."""
-        found = [item async for item in self._reader.scan(subject, seq=1) if item.seq < top.seq]
+        found = await self._below(subject, top)
         found.append(top)
         at = next((i for i in range(len(found), 0, -1) if self._is_genuine(found[i - 1])), 0)
         await self.remove(found[at:])
         return found[at - 1] if at else None
+
+    async def _below(self, subject: str, top: StoredMessage) -> list[StoredMessage]:
+        try:
+            return [item async for item in self._reader.scan(subject, seq=1) if item.seq < top.seq]
+        except BusUnavailable as e:
+            if e.details.get("status") != _NOBODY:
+                raise
+            # A bucket that somebody else made may have no direct get: then one is uncovered after the other.
+            return []
 
     async def _delete(self, found: StoredMessage) -> None:
         try:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StoredMessage, StreamReader
+from sidecar.adapters.nats.genuine import GenuineReader, is_no_acknowledgement
 from sidecar.adapters.nats.job_store import EXPECTED
 from sidecar.errors import InvalidRequest
 from sidecar.models.subjects import JOB_BUCKET, JOB_STREAM, is_name, journal_key
@@ -25,6 +26,9 @@ class NatsJournal:
         self._mux = mux
         self._reader = StreamReader(mux, JOB_STREAM, is_replicated=is_replicated)
         self._is_replicated = is_replicated
+        self._genuine = GenuineReader(
+            self._reader, bucket=JOB_BUCKET, writes=mux.foreign_writes, is_genuine=is_no_acknowledgement
+        )
 
     async def append(self, tenant: str, job: str, step: bytes, *, fence: int, keep_s: int) -> None:
         headers = {
@@ -44,7 +48,10 @@ class NatsJournal:
             if item is None:
                 break
             found.append(item)
-        return [item.payload for item in found if not item.is_tombstone]
+        strangers = [item for item in found if not (item.is_tombstone or _EXPECTED_OF in item.headers)]
+        if strangers:
+            await self._genuine.remove(strangers)
+        return [item.payload for item in found if _EXPECTED_OF in item.headers]
 
     async def purge(self, tenant: str, job: str) -> None:
         await self._mux.store(_subject(tenant, job), b"", headers=_PURGE)

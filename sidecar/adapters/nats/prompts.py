@@ -1,14 +1,16 @@
 """Prompt templates in the KV bucket `LLM_PROMPT`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from sidecar.adapters.nats.client.message import BusMessage
 from sidecar.adapters.nats.client.mux import Mux
-from sidecar.adapters.nats.direct import TOMBSTONE, StreamReader
+from sidecar.adapters.nats.direct import TOMBSTONE, StoredMessage, StreamReader
+from sidecar.adapters.nats.genuine import GenuineReader, is_no_acknowledgement
 from sidecar.adapters.nats.job_store import EXPECTED
 from sidecar.errors import Conflict
+from sidecar.models.authors import is_aimed
 from sidecar.models.subjects import PROMPT_BUCKET
-from sidecar.ports.bus import StoredPrompt
+from sidecar.ports.bus import StoredPrompt, StoredPrompts
 
 _ROOT = f"$KV.{PROMPT_BUCKET}."
 
@@ -19,16 +21,25 @@ class NatsPromptStore:
     def __init__(self, mux: Mux, *, is_replicated: bool = False) -> None:
         self._mux = mux
         self._reader = StreamReader(mux, f"KV_{PROMPT_BUCKET}", is_replicated=is_replicated)
+        self._genuine = GenuineReader(
+            self._reader, bucket=PROMPT_BUCKET, writes=mux.foreign_writes, is_genuine=is_no_acknowledgement
+        )
 
     async def mark(self) -> int:
         return (await self._reader.contents()).last_seq
 
-    async def load(self) -> Sequence[StoredPrompt]:
+    async def load(self) -> StoredPrompts:
         found: dict[str, StoredPrompt | None] = {}
+        foreign: list[StoredMessage] = []
         async for item in self._reader.scan(f"{_ROOT}>", seq=1):
+            if not is_no_acknowledgement(item):
+                foreign.append(item)
+                continue
             key = item.subject.removeprefix(_ROOT)
             found[key] = None if item.is_tombstone else StoredPrompt(key, item.seq, item.payload)
-        return [prompt for prompt in found.values() if prompt is not None]
+        await self._genuine.remove(foreign)
+        overrun = {item.subject.removeprefix(_ROOT) for item in foreign} - found.keys()
+        return StoredPrompts([prompt for prompt in found.values() if prompt is not None], sorted(overrun))
 
     async def get(self, key: str, *, revision: int) -> bytes | None:
         found = await self._reader.get(revision)
@@ -37,7 +48,7 @@ class NatsPromptStore:
         return found.payload
 
     async def create(self, key: str, document: bytes) -> int:
-        last = await self._reader.newest(_ROOT + key)
+        last = await self._genuine.last(_ROOT + key)
         if last is not None and not last.is_tombstone:
             raise Conflict(f"{key} is stored already")
         headers = {EXPECTED: str(last.seq if last is not None else 0)}
@@ -48,7 +59,8 @@ class NatsPromptStore:
 
     async def listen(self, on_change: Callable[[str, bytes | None], None]) -> None:
         def hear(message: BusMessage) -> None:
-            is_gone = TOMBSTONE in message.raw_headers
-            on_change(message.subject.removeprefix(_ROOT), None if is_gone else message.payload)
+            # A stranger's bytes are a change too: read back, they are met and taken away.
+            is_template = TOMBSTONE not in message.raw_headers and not is_aimed(message.payload, message.headers)
+            on_change(message.subject.removeprefix(_ROOT), message.payload if is_template else None)
 
         await self._mux.subscribe(f"{_ROOT}>", hear)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from sidecar.adapters.nats.client.message import BusMessage, decode_headers
 from sidecar.adapters.nats.client.mux import Mux
-from sidecar.adapters.nats.direct import StreamReader, split_headers
+from sidecar.adapters.nats.direct import StoredMessage, StreamReader, split_headers
 from sidecar.adapters.nats.job_store import EXPECTED
 from sidecar.errors import Conflict
 from sidecar.models.base import epoch, rfc3339
@@ -35,16 +35,14 @@ class NatsToolStore:
         try:
             return await self._write(key, document, headers, revision)
         except Conflict:
-            if revision:
-                raise
             found = await self._reader.last(_subject(key))
-            if found is None or not found.is_tombstone:
+            if found is None or not (_is_foreign(found) or (found.is_tombstone and not revision)):
                 raise
             return await self._write(key, document, headers, found.seq)
 
     async def get(self, key: ToolKey) -> StoredTool | None:
         found = await self._reader.last(_subject(key))
-        if found is None or found.is_tombstone:
+        if found is None or found.is_tombstone or _is_foreign(found):
             return None
         return StoredTool(key, found.payload, _expires(found.headers), found.seq)
 
@@ -53,12 +51,15 @@ class NatsToolStore:
 
     async def snapshot(self) -> ToolSnapshot:
         revision = await self.last_revision()
-        tools = []
+        tools, foreign = [], []
         async for found in self._reader.scan(f"{_ROOT}>", seq=1):
             key = _key(found.subject)
-            if key is not None and not found.is_tombstone:
+            if _is_foreign(found):
+                self._met(found.subject, found.seq, found.payload)
+                foreign.append(ToolChange(found.seq, key, None, is_foreign=True))
+            elif key is not None and not found.is_tombstone:
                 tools.append(StoredTool(key, found.payload, _expires(found.headers), found.seq))
-        return ToolSnapshot(tools, revision)
+        return ToolSnapshot(tools, revision, foreign)
 
     async def last_revision(self) -> int:
         return (await self._reader.contents()).last_seq
@@ -72,10 +73,19 @@ class NatsToolStore:
             if not sequence.isdecimal():
                 return
             own = decode_headers(raw) if raw else {}
-            key = _key(_ROOT + message.subject.removeprefix(root))
-            on_change(_change(int(sequence), key, message.payload, own))
+            subject = _ROOT + message.subject.removeprefix(root)
+            change = _change(int(sequence), _key(subject), message.payload, own)
+            if change.is_foreign:
+                self._met(subject, change.revision, message.payload)
+            on_change(change)
 
         await self._mux.subscribe(f"{root}>", hear)
+
+    async def discard(self, revision: int) -> None:
+        await self._reader.delete(revision)
+
+    def _met(self, subject: str, seq: int, payload: bytes) -> None:
+        self._mux.foreign_writes.met(TOOL_BUCKET, subject=subject, seq=seq, payload=payload)
 
     async def _write(self, key: ToolKey, document: bytes, headers: Mapping[str, str], revision: int) -> int:
         ack = await self._mux.store(_subject(key), document, headers={**headers, EXPECTED: str(revision)})
@@ -83,9 +93,16 @@ class NatsToolStore:
 
 
 def _change(revision: int, key: ToolKey | None, document: bytes, headers: Mapping[str, str]) -> ToolChange:
+    if OPERATION not in headers and HEADER_EXPIRES not in headers:
+        return ToolChange(revision, key, None, is_foreign=True)
     if key is None or OPERATION in headers:
         return ToolChange(revision, key, None)
     return ToolChange(revision, key, StoredTool(key, document, _expires(headers), revision))
+
+
+def _is_foreign(found: StoredMessage) -> bool:
+    """Every replica says when a registration ends, or that it was taken back; nobody else writes here."""
+    return not found.is_tombstone and HEADER_EXPIRES not in found.headers
 
 
 def _subject(key: ToolKey) -> str:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.adapters.memory.bus import Hint
 from sidecar.adapters.memory.clock import MemoryClock
 from sidecar.adapters.memory.model import ScriptedModel, says
 from sidecar.adapters.memory.prompts import MemoryPromptStore
@@ -24,6 +25,7 @@ from sidecar.models.prompt import (
     text_digest,
     version_order,
 )
+from tests.support.garbage import ACKNOWLEDGEMENTS
 from tests.support.replica import MODEL, Bench, bench
 
 GREET = {
@@ -358,3 +360,58 @@ def test_the_hash_is_of_all_texts_in_order() -> None:
     )
     assert text_digest("s", messages) == hashlib.sha256(b"s\na\nb\nc").hexdigest()
     assert text_digest(None, messages[:1]) == hashlib.sha256(b"a").hexdigest()
+
+
+def write_over(b: Bench, key: str, payload: bytes = ACKNOWLEDGEMENTS["acknowledgement"]) -> None:
+    subject = f"$KV.LLM_PROMPT.{key}"
+    ack = b.bus.prompts.store(subject, payload, {})
+    b.bus.tell(Hint(subject, payload, {}, ack.seq))
+
+
+@pytest.mark.parametrize("payload", ACKNOWLEDGEMENTS.values(), ids=ACKNOWLEDGEMENTS)
+async def test_a_planted_template_is_none_and_is_taken_away(payload: bytes) -> None:
+    async with bench() as b:
+        await b.replica("one")
+        await put(b, "shared.greet.1")
+        write_over(b, "shared.greet.999", payload)
+        assert (await b.result(await b.submit(asks()))).state == "succeeded"
+        await b.clock.advance(1)
+        assert list(b.bus.prompts.find("$KV.LLM_PROMPT.shared.greet.999")) == []
+        await b.replica("two")
+        assert (await b.result(await b.submit(asks()))).state == "succeeded"
+
+
+@pytest.mark.parametrize("times", [1, 9, 30])
+async def test_a_template_that_was_written_over_stays_and_is_stored_again(times: int) -> None:
+    async with bench() as b:
+        await b.replica("one")
+        await put(b, "acme.greet.1")
+        for _ in range(times):
+            write_over(b, "acme.greet.1")
+        assert (await b.result(await b.submit(asks()))).state == "succeeded"
+        await b.clock.advance(1)
+        await b.replica("late")
+        entries = list(b.bus.prompts.find("$KV.LLM_PROMPT.acme.greet.1"))
+        assert [msgspec.json.decode(entry.payload) for entry in entries] == [GREET]
+
+
+async def test_a_job_keeps_its_template_though_its_revision_is_gone_and_stored_anew() -> None:
+    async with bench(ScriptedModel(MemoryClock(), lambda _: says("hi", first_s=5.0))) as b:
+        await b.replica("one", scheduler={"slots": 1, "interactive_reserve": 0.0})
+        await put(b, "acme.greet.1")
+        first, second = await b.submit(asks()), await b.submit(asks())
+        await b.clock.advance(1)
+        for _ in range(30):
+            write_over(b, "acme.greet.1")
+        await b.clock.advance(1)
+        assert (await b.result(first)).state == (await b.result(second)).state == "succeeded"
+
+
+async def test_a_template_taken_away_by_an_operator_is_not_stored_again() -> None:
+    async with bench() as b:
+        await b.replica("one")
+        await put(b, "acme.greet.1")
+        await b.clock.run(MemoryPromptStore(b.bus, replica="operator").delete("acme.greet.1"))
+        write_over(b, "acme.greet.1")
+        await b.clock.advance(1)
+        assert (await error_of(b, asks()))[1] == "prompt.name"

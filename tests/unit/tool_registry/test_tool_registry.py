@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from sidecar.adapters.memory.bus import Hint
 from sidecar.adapters.memory.faults import Delivery, Fault, Operation
 from sidecar.adapters.memory.tool_store import MemoryToolStore
 from sidecar.errors import Permanent
@@ -15,6 +16,7 @@ from sidecar.ports.bus import Reply
 from sidecar.ports.tools import ToolKey
 from sidecar.replica import Replica
 from sidecar.tool_registry.publishing import MOST_REGISTRATION_BYTES, RegistryLimits
+from tests.support.garbage import GARBAGE
 from tests.support.replica import Bench, bench
 
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id"]}
@@ -474,3 +476,66 @@ async def test_a_bucket_made_anew_is_an_empty_registry(world: Bench) -> None:
     await register(world, ttl_s=600)
     assert found(one) == "acme.1.2.0"
     assert found(one, "search") is None
+
+
+ORDERS = "$KV.LLM_TOOL.acme.orders.1_2_0"
+
+
+def write_over(world: Bench, subject: str = ORDERS, payload: bytes = b'{"stream":"LLM_REQ","seq":1}') -> None:
+    ack = world.bus.tools.store(subject, payload, {})
+    world.bus.tell(Hint(subject, payload, {}, ack.seq))
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+async def test_what_strangers_write_over_a_tool_is_written_over_by_what_replicas_know(
+    world: Bench, replicas: int
+) -> None:
+    everybody = [await world.replica(f"r{i}") for i in range(replicas)]
+    expires = (await register(world))["expires"]
+    for payload in GARBAGE.values():
+        if payload:
+            write_over(world, payload=payload)
+            await world.clock.advance(0.2)
+            assert {found(replica) for replica in everybody} == {"acme.1.2.0"}
+    late = await world.replica("late")
+    assert late.tools.find("acme", "orders").expires == expires
+    assert len(list(world.bus.tools.find(ORDERS))) == 1
+    await world.clock.advance(31)
+    assert found(late) is None
+
+
+async def test_planted_tools_are_taken_away(world: Bench) -> None:
+    write_over(world, "$KV.LLM_TOOL.shared.planted.1_0_0")
+    one = await world.replica("one")
+    write_over(world, "$KV.LLM_TOOL.shared.orders.9_0_0")
+    await world.clock.advance(2)
+    assert found(one) is None
+    assert list(world.bus.tools.find("$KV.LLM_TOOL.>")) == []
+
+
+async def test_a_tool_that_was_written_over_unheard_is_written_again(world: Bench) -> None:
+    one = await world.replica("one")
+    await register(world)
+    world.bus.tools.store(ORDERS, b"garbage", {})
+    await world.clock.advance(2)
+    assert found(one) == found(await world.replica("late")) == "acme.1.2.0"
+
+
+async def test_a_flood_of_foreign_writes_is_mended_in_the_end(world: Bench) -> None:
+    one = await world.replica("one")
+    await register(world)
+    for i in range(300):
+        write_over(world, f"$KV.LLM_TOOL.shared.t{i}.1_0_0")
+        write_over(world)
+    await world.clock.advance(15)
+    assert found(one) == "acme.1.2.0"
+    assert len(list(world.bus.tools.find("$KV.LLM_TOOL.>"))) == 1
+
+
+async def test_a_renewal_is_taken_whatever_lies_over_the_version(world: Bench) -> None:
+    one = await world.replica("one")
+    await register(world)
+    await world.clock.advance(10)
+    world.bus.tools.store(ORDERS, b"garbage", {})
+    assert (await register(world))["expires"] == "2027-01-15T08:00:40.000Z"
+    assert found(one) == "acme.1.2.0"
