@@ -69,7 +69,8 @@ STATUS_CODES: Mapping[str, int] = {
 class SidecarError(Exception):
     """Root of all errors raised here.
 
-    `code` is a code of the bus protocol, `details` are JSON-able facts for the caller.
+    `code` is a code of the bus protocol, `details` are JSON-able facts for the caller. `inside` is a fuller
+    message, for the operator alone.
     """
 
     default_code: ClassVar[ErrorCode] = "internal"
@@ -82,6 +83,12 @@ class SidecarError(Exception):
         self.message = message
         self.code: ErrorCode = code or self.default_code
         self.details: dict[str, Any] = dict(details or {})
+        self.inside = ""
+
+    @property
+    def for_operator(self) -> str:
+        """The message for a log or a terminal of whoever runs the process; `message` may go to tenants."""
+        return self.inside or self.message
 
 
 class Temporary(SidecarError):

@@ -25,7 +25,7 @@ async def findings(settings: Settings, models: Sequence[str]) -> AsyncIterator[F
     try:
         yield Finding("AWS credentials", "ok", await find_credentials(bedrock))
     except SidecarError as e:
-        yield Finding("AWS credentials", "fail", e.message)
+        yield Finding("AWS credentials", "fail", e.for_operator)
     for region in bedrock.regions if bedrock.endpoint_url is None else bedrock.regions[:1]:
         name = f"Bedrock in {region}" if bedrock.endpoint_url is None else "Bedrock endpoint"
         try:
@@ -33,7 +33,7 @@ async def findings(settings: Settings, models: Sequence[str]) -> AsyncIterator[F
             elapsed_ms = await reach(endpoint, timeout_s=bedrock.connect_timeout_s)
             yield Finding(name, "ok", f"{endpoint.base}, connected in {elapsed_ms:.0f} ms")
         except SidecarError as e:
-            yield Finding(name, "fail", e.message, _EGRESS)
+            yield Finding(name, "fail", e.for_operator, _EGRESS)
     if not models:
         yield Finding("model access", "warn", "not tried", "try it by --call MODEL: one call, a few tokens")
         return
@@ -75,7 +75,7 @@ async def _call(manager: BedrockManager, name: str, profile: ModelProfile, route
         reply = await manager.converse(call)
     except SidecarError as e:
         remedy = _ACCESS if isinstance(e, AccessDenied) else "see the message; try again where it is temporary"
-        return Finding(check, "fail", f"{e.code}: {e.message}", remedy)
+        return Finding(check, "fail", f"{e.code}: {e.for_operator}", remedy)
     elapsed_ms = (time.monotonic() - started) * 1000
     tokens = reply.usage.input_tokens + reply.usage.output_tokens
     return Finding(check, "ok", f"{route.invoke_id} answered in {elapsed_ms:.0f} ms for {tokens} tokens")

@@ -21,6 +21,7 @@ from sidecar.models.result import ErrorInfo
 from sidecar.ports.bus import Cancellable, Clock, Doorbell, Intake, Lane
 from sidecar.request_handler.reader import Reader, fetch
 from sidecar.runtime.lifecycle import Tasks, logged
+from sidecar.runtime.redaction import told
 from sidecar.scheduler.schedule import Scheduler
 from sidecar.scheduler.tickets import Grant, Ticket
 
@@ -345,7 +346,7 @@ class Leader:
             elif error is not None:
                 share.denied(number, error)
             return
-        info = ErrorInfo(code=error.code, message=error.message, details=error.details) if error else None
+        info = ErrorInfo(code=error.code, message=told(error), details=error.details) if error else None
         self._crew.answer(reservation.worker, NextCallGrant(seq=seq, number=number, pool=pool, error=info))
 
     def _again(self, ticket: Ticket, *, attempt: int, delay_s: float = 0.0) -> None:

@@ -73,7 +73,7 @@ def _affordable(
         service_tier=tier,
     )
     if affordable is None or facts.cost_usd is None:
-        facts.warn(f"no price is known for {candidate.profile.model_id}: max_cost_usd could not be held")
+        facts.warn(f"no price is known for {candidate.profile.public_id}: max_cost_usd could not be held")
         return params
     if affordable < 1:
         raise Permanent(

@@ -21,6 +21,7 @@ from sidecar.models.subjects import HEADER_DEPTH, HEADER_JOB_ID, is_name
 from sidecar.models.trace import TRACE, trace_of
 from sidecar.ports.bus import Clock, Intake, JobStore, Lane, Publisher
 from sidecar.runtime.lifecycle import logged, within
+from sidecar.runtime.redaction import told
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,9 @@ class ChildJobs:
         began = self._clock.monotonic()
         try:
             child, result = await self._result(job, wanted, left_usd, deadline)
-        except (Permanent, FieldError) as e:
+        except Permanent as e:
+            return failed(wanted, told(e))
+        except FieldError as e:
             return failed(wanted, e.message)
         made = self._made(wanted, result, round(1000 * (self._clock.monotonic() - began)))
         model = result.model
@@ -119,7 +122,7 @@ class ChildJobs:
                 "submitting a child", lambda: self._intake.submit(lane, payload, headers), clock=self._clock
             )
         except BusRefused as e:
-            raise Permanent(f"the job was not taken: {e.message}", code="tool_failed") from e
+            raise Permanent(f"the job was not taken: {told(e)}", code="tool_failed") from e
 
     async def _heard(self, payload: Any, tenant: str, child: str) -> Result:
         while True:

@@ -154,7 +154,7 @@ class ModelCaller:
         if isinstance(decision, Final):
             raise decision.error
         run.job.progress.status(
-            Status(state="retrying", error=error_info(failure.error), next=decision.candidate.route.invoke_id)
+            Status(state="retrying", error=error_info(failure.error), next=decision.candidate.public_id)
         )
         if isinstance(decision, Wait):
             await self._wait(run, decision)
@@ -208,7 +208,7 @@ class ModelCaller:
             run.job.gate.reset()
         facts.has_streamed = False
         facts.stop_reason = None
-        facts.model, facts.model_id = candidate.profile.alias, candidate.route.invoke_id
+        facts.model, facts.model_id = candidate.profile.alias, candidate.public_id
         await run.job.run_with(_running(candidate, run))
 
     async def _made(self, run: _Run, call: ModelCall) -> ModelReply | SidecarError:
@@ -323,15 +323,15 @@ def _running(candidate: Candidate, run: _Run) -> Status:
     rejected = None if run.failures or run.turn > 1 else selection.rejected
     if run.failures:
         last = run.failures[-1]
-        reason = f"after {last.error.code} of {last.candidate.route.pool}"
+        reason = f"after {last.error.code} of {last.candidate.public_pool}"
     elif run.turn > 1:
         reason = f"turn {run.turn}"
     elif candidate.route.pool != selection.candidates[0].route.pool:
-        reason = f"{reason}; {selection.candidates[0].route.pool} was not free"
+        reason = f"{reason}; {selection.candidates[0].public_pool} was not free"
     return Status(
         state="running",
         model=candidate.profile.alias,
-        model_id=candidate.route.invoke_id,
+        model_id=candidate.public_id,
         region=candidate.route.region,
         reason=reason,
         candidates=rejected,

@@ -12,6 +12,7 @@ from sidecar.models.content import TextBlock
 from sidecar.models.facts import RunFacts
 from sidecar.ports.bus import Clock
 from sidecar.response_formatter import structured
+from sidecar.runtime.redaction import told
 
 LONGEST_REPAIRED = 200_000
 _WORTH_ASKING = ("end_turn", "stop_sequence", "malformed_output", "other")
@@ -64,7 +65,7 @@ class Repairing:
         except (Conflict, JobCancelled):
             raise
         except SidecarError as e:
-            facts.warn(f"asking once more failed: {e.message}")
+            facts.warn(f"asking once more failed: {told(e)}")
             if job.state.attempt != attempt:
                 await _say_again(job, shown, facts)
             facts.text[:] = shown

@@ -24,6 +24,7 @@ from sidecar.models.tool import ToolInfo
 from sidecar.models.trace import TRACE, trace_of
 from sidecar.ports.bus import Clock
 from sidecar.ports.tools import ToolBus, ToolCall
+from sidecar.runtime.redaction import told
 
 # A provider that restarts: so often is a call made again that nobody took, after so long.
 _TRIES = 2
@@ -68,7 +69,7 @@ class ToolClient:
         try:
             value = await self._value(job, wanted, deadline)
         except SidecarError as e:
-            return failed(wanted, e.message, elapsed_ms=self._ms_since(began), details=e.details)
+            return failed(wanted, told(e), elapsed_ms=self._ms_since(began), details=e.details)
         return returned(wanted, value, most_bytes=self._most_bytes, elapsed_ms=self._ms_since(began))
 
     async def _value(self, job: OwnedJob, wanted: PlannedCall, deadline: float) -> Any:
@@ -95,7 +96,7 @@ class ToolClient:
                 if not self._may_repeat(e, wanted) or (tries > _TRIES and not e.details.get("is_bus_away")):
                     if e.details.get("outcome") == "none":
                         raise
-                    raise Permanent(e.message + _MAYBE, code="tool_failed", details=e.details) from e
+                    raise Permanent(told(e) + _MAYBE, code="tool_failed", details=e.details) from e
             await self._clock.sleep(delay_s)
             delay_s = min(4 * delay_s, _LONGEST_DELAY_S)
 

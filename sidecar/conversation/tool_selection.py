@@ -10,6 +10,7 @@ from sidecar.job_manager.journal import Pin
 from sidecar.models.call import ToolSpec
 from sidecar.models.request import InlineTool, JobRequest
 from sidecar.models.tool import ToolInfo
+from sidecar.runtime.redaction import told
 
 _GONE = "No longer available; listed because the conversation holds calls of it."
 
@@ -41,7 +42,7 @@ class ToolSelection:
                     found.append(self._find(tenant, ref))
                 except Permanent as e:
                     path = f"tools[{place}]"
-                    raise Permanent(e.message, code=e.code, details={**e.details, "path": path}) from e
+                    raise Permanent(told(e), code=e.code, details={**e.details, "path": path}) from e
         return tuple(found)
 
     def pinned(self, tenant: str, pins: Sequence[Pin]) -> tuple[OfferedTool, ...]:

@@ -32,6 +32,7 @@ from sidecar.models.profile import Candidate
 from sidecar.models.request import ToolChoice
 from sidecar.models.result import Usage
 from sidecar.ports.bus import Clock
+from sidecar.runtime.redaction import told
 
 # A job that waits longer than this for room for its next turn says so.
 SAY_WAITING_S = 0.1
@@ -232,7 +233,7 @@ class Conversation:
                     raise
                 if talk.share.is_open:
                     talk.share.release()
-                    await talk.job.wait_for(Status(state="waiting", waiting_for="tool", reason=e.message))
+                    await talk.job.wait_for(Status(state="waiting", waiting_for="tool", reason=told(e)))
             await self._clock.sleep(LOOK_S)
 
 

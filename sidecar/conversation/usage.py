@@ -31,7 +31,7 @@ def note(
     """Enter a call that was made, whichever way it ended."""
     facts.attempts.append(
         Attempt(
-            model_id=call.candidate.route.invoke_id,
+            model_id=call.candidate.public_id,
             region=call.candidate.route.region,
             outcome=outcome,
             error=error,
@@ -72,7 +72,7 @@ def _charge(call: ModelCall, usage: Usage, facts: RunFacts, coordinator: Coordin
     price = coordinator.price(call.candidate, usage, cache_ttl=ttl, service_tier=tier)
     if price is None:
         facts.cost_usd = None
-        facts.warn(f"no price is known for {call.candidate.profile.model_id}: cost_usd is not given")
+        facts.warn(f"no price is known for {call.candidate.profile.public_id}: cost_usd is not given")
     elif facts.cost_usd is not None:
         facts.cost_usd += price
 

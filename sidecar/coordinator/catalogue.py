@@ -25,6 +25,7 @@ from sidecar.models.profile import (
     QuotaLimits,
     Route,
     Traits,
+    public_id,
 )
 
 DATA_FILE = Path(__file__).with_name("data") / "catalogue.json"
@@ -152,7 +153,8 @@ class Catalogue:
         if not usable:
             usable = [r for r in regions if profile_serves(ref.profile, r)]
             if usable:
-                warnings = (f"{ref.invoke_id} is not listed for {', '.join(usable)}: called as you named it",)
+                shown = public_id(ref.invoke_id, base.alias)
+                warnings = (f"{shown} is not listed for {', '.join(usable)}: called as you named it",)
         limits = base.routes[0].limits if base.routes else QuotaLimits()
         factor = _price_factor(row, ref.profile)
         routes = tuple(

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 from sidecar.coordinator.health import Phase
 from sidecar.models.api import ModelInfo
-from sidecar.models.profile import ModelProfile
+from sidecar.models.profile import ModelProfile, public_id
 
 _BEST_FIRST: tuple[Phase, ...] = ("closed", "half_open", "denied", "open")
 
@@ -16,7 +16,7 @@ def model_info(profile: ModelProfile, *, phases: Sequence[Phase], unusable: str 
     factor = first.price_factor if first else 1.0
     return ModelInfo(
         alias=profile.alias,
-        model_id=first.invoke_id if first else profile.model_id,
+        model_id=public_id(first.invoke_id if first else profile.model_id, profile.alias),
         family=profile.family,
         name=profile.name,
         quality=profile.quality,

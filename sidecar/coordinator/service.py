@@ -280,12 +280,14 @@ class Coordinator:
         return self.estimate_cost(candidate, input_tokens=input_tokens, max_tokens=max_tokens)
 
     def price_on(self, pool: str, usage: Usage) -> float | None:
-        """US dollars of a call on a pool, at plain prices: for figures. None where no price is known."""
+        """US dollars of a call on a pool, at plain prices: for figures. None where no price is known.
+
+        `pool` may be the one that tenants see (`Candidate.public_pool`): a job's events know no other.
+        """
         profile = self.profile(pool.rpartition("@")[0])
-        route = next((route for route in profile.routes if route.pool == pool), None) if profile else None
-        if profile is None or route is None:
-            return None
-        return self.price(Candidate(profile=profile, route=route), usage)
+        ways = (Candidate(profile=profile, route=route) for route in profile.routes) if profile else ()
+        way = next((way for way in ways if pool in (way.route.pool, way.public_pool)), None)
+        return None if way is None else self.price(way, usage)
 
     def profile(self, name: str) -> ModelProfile | None:
         """The model of an alias, Bedrock id, profile or ARN; None when unknown."""
@@ -346,7 +348,10 @@ class Coordinator:
         if not usable:
             usable, reserve = sorted(reserve, key=lambda e: self._pools.retry_at(e.pool, now)), []
             wait_s = self._pools.retry_at(usable[0].pool, now) - now
-        rejected += [Rejected(model=e.pool, reason=f"unhealthy: {self._pools.reason(e.pool)}") for e in reserve]
+        rejected += [
+            Rejected(model=e.candidate.public_pool, reason=f"unhealthy: {self._pools.reason(e.pool)}")
+            for e in reserve
+        ]
         if usable[0].pool == search.warm_pool:
             reason += "; its prompt cache is warm"
         return Selection(

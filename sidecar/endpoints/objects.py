@@ -14,6 +14,7 @@ from sidecar.models.objects import ObjectChunk, ObjectGet, ObjectInfo, ObjectPut
 from sidecar.models.subjects import HEADER_END, is_name
 from sidecar.ports.bus import Blobs, Endpoint, Query, Reply
 from sidecar.request_handler.admission import check_tenant
+from sidecar.runtime.redaction import told
 
 # What stands around the bytes of a chunk in JSON.
 _CHUNK_FIELDS = 64
@@ -56,7 +57,7 @@ class Objects:
         try:
             content = await self._blobs.get(tenant, name, max_bytes=most)
         except Permanent as e:
-            raise InvalidRequest(e.message, path=path, code=e.code) from e
+            raise InvalidRequest(told(e), path=path, code=e.code) from e
         if content is None:
             raise InvalidRequest(
                 f"{bucket_of(tenant)} holds no object {name!r}: put it there first, it may also have expired",

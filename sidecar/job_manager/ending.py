@@ -18,6 +18,7 @@ from sidecar.models.event import Event
 from sidecar.models.job import JobState
 from sidecar.models.result import ErrorInfo, Output, Result
 from sidecar.ports.bus import Blobs, Clock, DeadLetters, Intake, JobStore, Publisher, StoredRequest, StoredState
+from sidecar.runtime.redaction import told
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +180,7 @@ def without_output(result: Result, refusal: SidecarError) -> Result:
         text_sha256=None,
         error=ErrorInfo(
             code="payload_too_large",
-            message=f"the answer does not fit the bus: {refusal.message}; lower max_tokens or raise max_payload",
+            message=f"the answer does not fit the bus: {told(refusal)}; lower max_tokens or raise max_payload",
             details={"output_tokens": result.usage.output_tokens},
         ),
     )

@@ -54,6 +54,18 @@ class Traits(Open, frozen=True, kw_only=True):
     tool_streaming: bool = True
 
 
+def public_id(invoke_id: str, alias: str) -> str:
+    """A model's id as tenants see it.
+
+    An ARN says whose account it is: of one that tells the model it is the id in it, of any other (an application
+    inference profile's, say) the alias.
+    """
+    if not invoke_id.startswith("arn:"):
+        return invoke_id
+    kind, _, resource = invoke_id.split(":", 5)[-1].partition("/")
+    return resource if resource and kind in ("foundation-model", "inference-profile") else alias
+
+
 class Route(Open, frozen=True, kw_only=True):
     """One way to call a model: `invoke_id` (model id, inference profile or ARN) in `region`. One quota pool."""
 
@@ -87,6 +99,10 @@ class ModelProfile(Open, frozen=True, kw_only=True):
     fallback: tuple[str, ...] | None = None
     sources: dict[str, str] = {}
 
+    @property
+    def public_id(self) -> str:
+        return public_id(self.model_id, self.alias)
+
 
 class Candidate(Open, frozen=True, kw_only=True):
     """A profile by one of its routes: what the coordinator proposes, quota reserves and the client calls."""
@@ -94,3 +110,12 @@ class Candidate(Open, frozen=True, kw_only=True):
     profile: ModelProfile
     route: Route
     reason: str = ""
+
+    @property
+    def public_id(self) -> str:
+        """`route.invoke_id` as tenants see it."""
+        return public_id(self.route.invoke_id, self.profile.alias)
+
+    @property
+    def public_pool(self) -> str:
+        return f"{self.public_id}@{self.route.region}"

@@ -12,6 +12,7 @@ from sidecar.models.content import AnswerBlock, TextBlock
 from sidecar.models.facts import RunFacts
 from sidecar.models.result import ErrorInfo, Output, Result, StopReason, TerminalState
 from sidecar.response_formatter.trace import guardrail_reports
+from sidecar.runtime.redaction import told
 
 
 def text_of(content: tuple[AnswerBlock, ...]) -> str:
@@ -29,7 +30,8 @@ def digest(text: str) -> str:
 
 
 def error_info(error: SidecarError) -> ErrorInfo:
-    return ErrorInfo(code=error.code, message=error.message, retryable=error.is_retryable, details=error.details)
+    """What a tenant reads of an error, in events and results."""
+    return ErrorInfo(code=error.code, message=told(error), retryable=error.is_retryable, details=error.details)
 
 
 def answered(reply: ModelReply, facts: RunFacts) -> Result:

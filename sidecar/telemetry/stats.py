@@ -4,14 +4,18 @@ Queues are the stream's (as of the last reconcile and what was heard since), sha
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain, islice
 from operator import itemgetter
 from typing import NamedTuple, cast, get_args
 
+import msgspec
+
 from sidecar.config.settings import Policy
 from sidecar.coordinator.health import Phase
 from sidecar.models.base import JobClass, rfc3339
+from sidecar.models.profile import public_id
 from sidecar.models.stats import (
     MAX_POOLS,
     MAX_TENANTS,
@@ -91,7 +95,8 @@ def _with_books(stats: Stats, books: SchedulerView, epoch: float) -> Stats:
     books.meter.roll(epoch)
     queues = _queues(books)
     tenants, more, others = _tenants(books, queues, epoch)
-    pools = _pools(books)
+    keys = sorted(books.scheduler.ledger.pools)
+    pools = _pools(keys, books)
     return Stats(
         **{
             **{name: getattr(stats, name) for name in stats.__struct_fields__},
@@ -104,7 +109,7 @@ def _with_books(stats: Stats, books: SchedulerView, epoch: float) -> Stats:
             "more_tenants": more,
             "pools": pools[:MAX_POOLS],
             "other_pools": max(0, len(pools) - MAX_POOLS),
-            "models": _models(pools, books),
+            "models": _models(keys, pools, books),
         }
     )
 
@@ -241,8 +246,19 @@ def _spent(books: SchedulerView) -> dict[str, float]:
     return spent
 
 
-def _pools(books: SchedulerView) -> list[PoolStats]:
-    return [_pool(key, books) for key in sorted(books.scheduler.ledger.pools)]
+def _pools(keys: Sequence[str], books: SchedulerView) -> list[PoolStats]:
+    """One for each of `keys`, in order, each with a name of its own."""
+    seen: Counter[tuple[str, str]] = Counter()
+    pools = []
+    for key in keys:
+        pool = _pool(key, books)
+        place = (pool.invoke_id, pool.region)
+        seen[place] += 1
+        if seen[place] > 1:
+            # By ARNs of several accounts, say: what tells them apart is not shown.
+            pool = msgspec.structs.replace(pool, invoke_id=f"{pool.invoke_id}#{seen[place]}")
+        pools.append(pool)
+    return pools
 
 
 def _pool(key: str, books: SchedulerView) -> PoolStats:
@@ -250,9 +266,10 @@ def _pool(key: str, books: SchedulerView) -> PoolStats:
     pool.refill(books.now)
     invoke_id, _, region = key.rpartition("@")
     quota = pool.tokens_per_minute
+    alias = books.alias_of(invoke_id) or public_id(invoke_id, "unknown")
     return PoolStats(
-        model=books.alias_of(invoke_id) or invoke_id,
-        invoke_id=invoke_id,
+        model=alias,
+        invoke_id=public_id(invoke_id, alias),
         region=region,
         in_flight=pool.in_flight,
         used_share=_part(pool.used_per_minute(books.now), quota),
@@ -263,17 +280,17 @@ def _pool(key: str, books: SchedulerView) -> PoolStats:
     )
 
 
-def _models(pools: list[PoolStats], books: SchedulerView) -> tuple[ModelStats, ...]:
+def _models(keys: Sequence[str], pools: Sequence[PoolStats], books: SchedulerView) -> tuple[ModelStats, ...]:
     """By model: the health of its best pool, calls settled and refused within the last minute."""
-    by_model: dict[str, list[PoolStats]] = {}
-    for pool in pools:
-        by_model.setdefault(pool.model, []).append(pool)
+    by_model: dict[str, list[tuple[str, PoolStats]]] = {}
+    for key, pool in zip(keys, pools, strict=True):
+        by_model.setdefault(pool.model, []).append((key, pool))
     return tuple(
         ModelStats(
             model=model,
-            health=min((pool.health for pool in own), key=_BEST.index),
-            calls=round(sum(books.meter.calls_of(f"{p.invoke_id}@{p.region}", now=books.now) for p in own)),
-            errors=sum(pool.throttles_last_minute for pool in own),
+            health=min((pool.health for _, pool in own), key=_BEST.index),
+            calls=round(sum(books.meter.calls_of(key, now=books.now) for key, _ in own)),
+            errors=sum(pool.throttles_last_minute for _, pool in own),
         )
         for model, own in sorted(by_model.items())[:MAX_POOLS]
     )

@@ -59,7 +59,8 @@ JOBS: dict[str, Any] = {
     "schema-that-is-none": prompt(output={"schema": {"type": CANARY}}),
     "refused": prompt(f'[[fault=validation message="{ERROR}"]]'),
     "overflow": prompt(f'[[fault=overflow message="{ERROR}"]]'),
-    "denied": prompt(f'[[fault=access_denied message="{ERROR}"]]', timeout_s=5),
+    # What is said about access is logged, for it speaks of the sidecar and of no request.
+    "denied": prompt("[[fault=access_denied]]", timeout_s=5),
     "broken-stream": prompt("[[tokens=60 tps=200]] [[fault=cut at=3]]", stream=True, timeout_s=5),
     "bad-frame": prompt("[[tokens=60 tps=200]] [[fault=bad_crc at=3]]", stream=True, timeout_s=5),
     "page": prompt("[[fault=html]]", timeout_s=5),

@@ -132,8 +132,8 @@ async def test_a_bearer_token_never_goes_over_an_open_connection(
         for is_stream in (False, True):
             ended = await outcome(client, call(), is_stream=is_stream)
             assert isinstance(ended, AccessDenied)
-            assert "https" in ended.message
-            assert "the-token" not in ended.message
+            assert "https" in ended.for_operator
+            assert "the-token" not in ended.for_operator
 
 
 async def test_a_local_endpoint_needs_no_keys(bedrock: RawBedrock, transport: Any) -> None:
@@ -147,8 +147,8 @@ async def test_missing_credentials_say_what_to_do(transport: Any) -> None:
         for is_stream in (False, True):
             ended = await outcome(client, call(), is_stream=is_stream)
             assert isinstance(ended, AccessDenied)
-            assert "AWS_ACCESS_KEY_ID" in ended.message
-            assert ended.details == {"provider_code": "NoCredentials"}
+            assert "AWS_ACCESS_KEY_ID" in ended.for_operator
+            assert ended.details["provider_code"] == "NoCredentials"
 
 
 async def test_a_profile_that_is_not_there(bedrock: RawBedrock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +156,7 @@ async def test_a_profile_that_is_not_there(bedrock: RawBedrock, monkeypatch: pyt
     async with manager(bedrock.url, "aiohttp") as client:
         ended = await outcome(client, call(), is_stream=False)
     assert isinstance(ended, AccessDenied)
-    assert ended.details == {"provider_code": "ProfileNotFound"}
+    assert ended.details["provider_code"] == "ProfileNotFound"
 
 
 async def test_many_calls_ask_a_slow_source_once(

@@ -27,10 +27,11 @@ from botocore.parsers import ResponseParserError
 
 from sidecar.adapters.bedrock.credentials import LOCAL_KEYS, Bearer, CredentialSource, credential_error
 from sidecar.adapters.bedrock.endpoints import SERVICE, parse_endpoint, require_tls
-from sidecar.adapters.bedrock.errors import http_error_from
+from sidecar.adapters.bedrock.errors import http_error, http_error_from, is_object, unreachable
+from sidecar.adapters.bedrock.foreign import closed, heard, withholding
 from sidecar.adapters.bedrock.guardrail import GuardrailRequest
 from sidecar.adapters.bedrock.sockets import CallSlot, report_sockets
-from sidecar.adapters.bedrock.thread_reader import ThreadReader
+from sidecar.adapters.bedrock.thread_reader import UNREADABLE, ThreadReader
 from sidecar.adapters.bedrock.transport import (
     EVENT_STREAM,
     CallTarget,
@@ -45,6 +46,7 @@ T = TypeVar("T")
 
 # Backstop for threads; the limits of a call are kept on the event loop, which closes the socket.
 READ_TIMEOUT_S = 3600
+_NOT_READ = "Bedrock's answer cannot be read"
 _CREDENTIAL_ERRORS = (
     NoCredentialsError,
     PartialCredentialsError,
@@ -96,7 +98,10 @@ class Boto3Transport:
                 def call() -> Mapping[str, Any]:
                     client = make_client()
                     with slot.hold():
-                        return ask(client)
+                        try:
+                            return ask(client)
+                        except UNREADABLE as e:
+                            raise ModelFailed(_NOT_READ) from e
 
                 return await self._in_thread(call, slot)
         except TimeoutError as e:
@@ -165,6 +170,7 @@ class Boto3Transport:
             **keys,
         )
         client.meta.events.register(f"before-parse.{SERVICE}.Converse", _check_length)
+        client.meta.events.register(f"before-parse.{SERVICE}", _check_refusal)
         report_sockets(client)
         return client
 
@@ -188,13 +194,14 @@ def _translate(error: Exception, slot: CallSlot) -> SidecarError:
     if isinstance(error, _CREDENTIAL_ERRORS):
         return credential_error(error)
     if isinstance(error, InvalidEndpointConfigurationError):
-        return AccessDenied(f"botocore refuses the endpoint: {error}")
+        return closed(AccessDenied("the sidecar's endpoint for Bedrock cannot be used"), str(error))
     if isinstance(error, ParamValidationError):
-        return InvalidRequest(f"botocore refuses the call: {error}")
+        sense, withheld = heard(str(error))
+        return withholding(InvalidRequest(f"botocore refuses the call: {sense}"), withheld)
     if isinstance(error, ResponseParserError):
-        return ModelFailed(f"Bedrock's answer cannot be read ({error})")
-    name = type(error).__name__
-    return ModelUnavailable(f"Bedrock could not be reached ({name}: {error})", details={"provider_code": name})
+        # It quotes the answer, so that neither tenant nor log gets it.
+        return ModelFailed(_NOT_READ)
+    return unreachable(error)
 
 
 def _check_length(response_dict: Mapping[str, Any], **_: Any) -> None:
@@ -205,6 +212,13 @@ def _check_length(response_dict: Mapping[str, Any], **_: Any) -> None:
         raise ModelUnavailable(
             f"Bedrock's answer was cut after {len(body)} of {length} bytes", details={"provider_code": "cut_body"}
         )
+
+
+def _check_refusal(response_dict: Mapping[str, Any], **_: Any) -> None:
+    """botocore takes the body of a refusal for a JSON object, and fails by whatever it meets where it is none."""
+    status, body = response_dict["status_code"], response_dict["body"]
+    if status >= 300 and not (isinstance(body, bytes) and is_object(body)):
+        raise http_error(status, response_dict["headers"], body if isinstance(body, bytes) else b"")
 
 
 def _forget(future: "asyncio.Future[Any]") -> None:

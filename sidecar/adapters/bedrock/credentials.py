@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sidecar.adapters.bedrock.foreign import closed
 from sidecar.adapters.bedrock.sigv4 import Keys
 from sidecar.errors import AccessDenied, ModelUnavailable, SidecarError
+from sidecar.runtime.redaction import without_credentials
 
 if TYPE_CHECKING:
     from botocore.session import Session
@@ -140,7 +142,8 @@ class CredentialSource:
     def _none_found(self) -> Auth:
         if self._is_local:
             return LOCAL_KEYS
-        raise AccessDenied(f"no AWS credentials were found: {_REMEDY}", details={"provider_code": "NoCredentials"})
+        found = AccessDenied("the sidecar has no AWS credentials", details={"provider_code": "NoCredentials"})
+        raise closed(found, f"none were found: {_REMEDY}")
 
 
 def plain_auth(environment: Mapping[str, str], *, has_profile: bool) -> Auth | None:
@@ -159,7 +162,8 @@ def plain_auth(environment: Mapping[str, str], *, has_profile: bool) -> Auth | N
 
 def _report(task: "asyncio.Task[Auth]") -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.warning("AWS credentials could not be refreshed: %s", error)
+        said = error.for_operator if isinstance(error, SidecarError) else str(error)
+        log.warning("AWS credentials could not be refreshed", extra={"error": without_credentials(said)})
 
 
 _LASTING = frozenset(
@@ -189,5 +193,8 @@ def credential_error(error: Exception) -> SidecarError:
     response = getattr(error, "response", None)
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) if isinstance(response, dict) else 0
     if name in _LASTING or (400 <= status < 500 and status != 429):
-        return AccessDenied(f"AWS credentials cannot be had ({error}): {_REMEDY}", details=details)
-    return ModelUnavailable(f"the source of the AWS credentials did not answer ({error})", details=details)
+        return closed(
+            AccessDenied("the sidecar's AWS credentials cannot be had", details=details), f"{error}: {_REMEDY}"
+        )
+    found = ModelUnavailable("the source of the sidecar's AWS credentials did not answer", details=details)
+    return closed(found, str(error))

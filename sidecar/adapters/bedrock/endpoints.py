@@ -5,6 +5,7 @@ import ssl
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, urlsplit
 
+from sidecar.adapters.bedrock.foreign import closed
 from sidecar.errors import AccessDenied, ModelUnavailable
 
 if TYPE_CHECKING:
@@ -65,9 +66,9 @@ def resolve_blocking(session: "Session", region: str) -> BedrockEndpoint:
         url = client.meta.endpoint_url
         client.close()
     except (BotoCoreError, ValueError) as e:
-        raise ModelUnavailable(
-            f"region {region!r} has no endpoint for Bedrock ({e})", details={"provider_code": type(e).__name__}
-        ) from e
+        details = {"provider_code": type(e).__name__}
+        found = ModelUnavailable(f"region {region!r} has no endpoint for Bedrock", details=details)
+        raise closed(found, str(e)) from e
     return parse_endpoint(url)
 
 
@@ -96,7 +97,8 @@ def guardrail_path(guardrail: str, version: str) -> str:
 def require_tls(endpoint: BedrockEndpoint) -> None:
     """Raises AccessDenied where a bearer token would go over an open connection."""
     if not endpoint.is_https and not endpoint.is_local:
-        raise AccessDenied(
-            f"AWS_BEARER_TOKEN_BEDROCK is not sent over plain HTTP to {endpoint.host}: use an https endpoint",
-            details={"provider_code": "InsecureTransport"},
+        found = AccessDenied(
+            "the sidecar's endpoint for Bedrock is not secure", details={"provider_code": "InsecureTransport"}
         )
+        said = f"AWS_BEARER_TOKEN_BEDROCK is not sent over plain HTTP to {endpoint.host}: use an https endpoint"
+        raise closed(found, said)

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from sidecar.adapters.bedrock.foreign import closed, detail, heard, token, withholding
 from sidecar.errors import (
     AccessDenied,
     ContextOverflow,
@@ -126,9 +127,14 @@ def stream_error(error_type: str, payload: bytes | Mapping[str, Any], request_id
     fields = _fields(payload) if isinstance(payload, bytes) else payload
     message = _text(fields, "message") or _text(fields, "Message") or ""
     error = provider_error(error_type, message, status=None, request_id=request_id)
+    return with_original(error, fields)
+
+
+def with_original(error: SidecarError, fields: Mapping[str, Any]) -> SidecarError:
+    """`error` with what an exception frame says about the error behind it."""
     for key in ("originalStatusCode", "originalMessage"):
         if key in fields:
-            error.details[key] = fields[key]
+            error.details[key] = detail(fields[key])
     return error
 
 
@@ -142,15 +148,27 @@ def provider_error(
 ) -> SidecarError:
     kind = kind_of(error_type)
     found = _BY_TYPE.get(kind) or _by_status(status)
-    name = error_type.split(":", 1)[0].rsplit("#", 1)[-1] or (f"HTTP {status}" if status else "unknown error")
-    said = f"Bedrock: {message or 'no message'} ({name})"
-    error = _build(found, said, message, retry_after)
+    name = token(error_type.split(":", 1)[0].rsplit("#", 1)[-1])
+    name = name or (f"HTTP {status}" if status else "unknown error")
+    sense, withheld = heard(message)
+    error = _build(found, f"Bedrock: {sense or 'no message'} ({name})", message, retry_after)
     error.details["provider_code"] = name
     if status is not None:
         error.details["http_status"] = status
-    if request_id:
-        error.details["request_id"] = request_id
-    return error
+    if shown_id := token(request_id, longest=128):
+        error.details["request_id"] = shown_id
+    if isinstance(error, AccessDenied):
+        # Who was refused what, and why, is between the operator and AWS.
+        error.message = f"Bedrock refuses the sidecar this call ({name})"
+        return closed(error, f"{message or 'no message'}; {_ACCESS}")
+    return withholding(error, withheld)
+
+
+def unreachable(error: Exception) -> SidecarError:
+    """Trouble on the way, before there was any answer: it names hosts, proxies, addresses."""
+    name = type(error).__name__
+    found = ModelUnavailable(f"Bedrock could not be reached ({name})", details={"provider_code": name})
+    return closed(found, str(error))
 
 
 def _by_status(status: int | None) -> type[SidecarError]:
@@ -170,7 +188,7 @@ def _build(found: type[SidecarError], said: str, message: str, retry_after: floa
     if issubclass(found, Temporary):
         return found(said, retry_after=retry_after)
     if found is AccessDenied:
-        return AccessDenied(f"{said}; {_ACCESS}")
+        return AccessDenied(said)
     if found is InvalidRequest and _CONTEXT_OVERFLOW.search(message):
         return ContextOverflow(said)
     if found is Permanent or _UNKNOWN_MODEL.search(message):
@@ -178,10 +196,20 @@ def _build(found: type[SidecarError], said: str, message: str, retry_after: floa
     return InvalidRequest(said)
 
 
+def is_object(body: bytes) -> bool:
+    """Whether the body of a refusal is what botocore reads: a JSON object, its text fields texts."""
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    texts = ("message", "Message", "code", "__type")
+    return isinstance(found, dict) and all(isinstance(found.get(name, ""), str | None) for name in texts)
+
+
 def _fields(body: bytes) -> Mapping[str, Any]:
     try:
         found = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

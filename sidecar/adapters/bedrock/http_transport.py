@@ -1,7 +1,6 @@
 """Calls over aiohttp: no threads, and a cancelled call closes its socket at once."""
 
 import asyncio
-import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
@@ -14,7 +13,7 @@ from yarl import URL
 
 from sidecar.adapters.bedrock.credentials import Bearer, CredentialSource
 from sidecar.adapters.bedrock.endpoints import BedrockEndpoint, guardrail_path, model_path, require_tls
-from sidecar.adapters.bedrock.errors import EXPIRED_TYPES, http_error, kind_of, stream_error
+from sidecar.adapters.bedrock.errors import EXPIRED_TYPES, http_error, kind_of, stream_error, unreachable
 from sidecar.adapters.bedrock.frames import FrameDecoder, FrameError
 from sidecar.adapters.bedrock.guardrail import GuardrailRequest
 from sidecar.adapters.bedrock.sigv4 import Signer
@@ -29,7 +28,7 @@ from sidecar.adapters.bedrock.transport import (
 )
 from sidecar.adapters.bedrock.watchdog import call_timeout
 from sidecar.adapters.bedrock.wire import StreamEvent, event_decoder
-from sidecar.errors import CallTimeout, ModelFailed, ModelUnavailable, SidecarError
+from sidecar.errors import CallTimeout, ModelFailed, SidecarError
 from sidecar.models.call import CallLimits
 
 KEEP_ALIVE_S = 60.0
@@ -168,7 +167,7 @@ class _HttpReader:
             try:
                 data = await self._content.readany()
             except (aiohttp.ClientError, OSError) as e:
-                raise BrokenStream(f"{type(e).__name__}: {e}", request_id=self._request_id) from e
+                raise BrokenStream(type(e).__name__, said=str(e), request_id=self._request_id) from e
             if not data:
                 if not self._decoder.is_between_frames:
                     raise BrokenStream("it ended inside a frame", is_garbled=True, request_id=self._request_id)
@@ -242,6 +241,4 @@ def _connection_error(error: Exception, limits: CallLimits) -> SidecarError:
     """Trouble before there was any answer."""
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return call_timeout("connect", limits.connect_s)
-    name = type(error).__name__
-    reason = "its certificate is not trusted" if isinstance(error, ssl.SSLCertVerificationError) else str(error)
-    return ModelUnavailable(f"Bedrock could not be reached ({name}: {reason})", details={"provider_code": name})
+    return unreachable(error)

@@ -84,7 +84,7 @@ class BedrockManager:
             for region in self._settings.regions:
                 await self._endpoint(region)
         except SidecarError as e:
-            log.warning("Bedrock cannot be called yet", extra={"error": e.message})
+            log.warning("Bedrock cannot be called yet", extra={"error": e.for_operator})
 
     async def close(self) -> None:
         """Close connections and threads. Calls under way fail."""

@@ -4,7 +4,7 @@ import asyncio
 import http.client
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,13 +13,15 @@ from botocore import eventstream
 from botocore.exceptions import EventStreamError
 from urllib3.exceptions import HTTPError
 
-from sidecar.adapters.bedrock.errors import provider_error
+from sidecar.adapters.bedrock.errors import provider_error, with_original
 from sidecar.adapters.bedrock.sockets import CallAborted, CallSlot
 from sidecar.adapters.bedrock.transport import BrokenStream
 from sidecar.adapters.bedrock.wire import StreamEvent, convert_event
 from sidecar.errors import CallTimeout, SidecarError
 
 MAX_EVENTS_AHEAD = 256
+# By what botocore's parsers fail where JSON is not of the shape that they take for granted.
+UNREADABLE = (AttributeError, TypeError, ValueError, LookupError, RecursionError)
 _STREAM_ERRORS = (HTTPError, http.client.HTTPException, OSError, eventstream.ParserError)
 
 
@@ -89,7 +91,7 @@ class ThreadReader:
         if isinstance(error, _STREAM_ERRORS):
             is_garbled = isinstance(error, eventstream.ParserError)
             raise BrokenStream(
-                f"{type(error).__name__}: {error}", is_garbled=is_garbled, request_id=self._request_id
+                type(error).__name__, said=str(error), is_garbled=is_garbled, request_id=self._request_id
             ) from error
         if error is not None:
             raise error
@@ -107,7 +109,7 @@ class ThreadReader:
             stream = response["stream"]
             try:
                 self._tell(self._opened, response["ResponseMetadata"])
-                for event in stream:
+                for event in _events(stream):
                     self._room.acquire()
                     if self._slot.is_aborted:
                         return
@@ -131,13 +133,23 @@ class ThreadReader:
         self._has_news.set()
 
 
+def _events(stream: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """What botocore reads. Raises its errors, and BrokenStream for what it cannot read."""
+    events = iter(stream)
+    while True:
+        try:
+            event = next(events)
+        except StopIteration:
+            return
+        except UNREADABLE as e:
+            raise BrokenStream("an event is not what its type says", is_garbled=True) from e
+        yield event
+
+
 def stream_error_from(error: EventStreamError, request_id: str | None) -> SidecarError:
     """An exception frame as botocore raised it."""
     said = error.response.get("Error", {})
     found = provider_error(
         str(said.get("Code", "")), str(said.get("Message", "")), status=None, request_id=request_id
     )
-    for key in ("originalStatusCode", "originalMessage"):
-        if key in error.response:
-            found.details[key] = error.response[key]
-    return found
+    return with_original(found, error.response)

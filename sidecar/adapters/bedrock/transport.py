@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from sidecar.adapters.bedrock.foreign import closed, token
 from sidecar.adapters.bedrock.guardrail import GuardrailRequest
 from sidecar.adapters.bedrock.wire import StreamEvent
 from sidecar.errors import CallTimeout, ModelFailed, ModelUnavailable, StreamInterrupted, Temporary
@@ -24,17 +25,21 @@ class BrokenStream(Exception):
     `is_garbled`: what came is not an event stream, as against one that was cut.
     """
 
-    def __init__(self, message: str, *, is_garbled: bool = False, request_id: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, said: str = "", is_garbled: bool = False, request_id: str | None = None
+    ) -> None:
+        """`said`: what a library says of it, which is for the operator alone."""
         super().__init__(message)
+        self.said = said
         self.is_garbled = is_garbled
-        self.request_id = request_id
+        self.request_id = token(request_id, longest=128)
 
     def to_error(self, *, has_content: bool) -> Temporary:
         details = {"request_id": self.request_id} if self.request_id else None
         if has_content:
-            return StreamInterrupted(f"Bedrock's answer broke off: {self}", details=details)
+            return closed(StreamInterrupted(f"Bedrock's answer broke off: {self}", details=details), self.said)
         kind = ModelFailed if self.is_garbled else ModelUnavailable
-        return kind(f"Bedrock's answer broke off before it began: {self}", details=details)
+        return closed(kind(f"Bedrock's answer broke off before it began: {self}", details=details), self.said)
 
 
 class EventReader(Protocol):
@@ -77,8 +82,9 @@ class Transport(Protocol):
 
 
 def not_a_stream(content_type: str, request_id: str | None) -> ModelFailed:
-    details = {"provider_code": "not_a_stream", "request_id": request_id}
+    details = {"provider_code": "not_a_stream", "request_id": token(request_id, longest=128)}
+    kind = token(content_type.split(";", 1)[0].strip(), also="/+._-") or "no content type"
     return ModelFailed(
-        f"Bedrock answered with HTTP 200 and {content_type or 'no content type'} in place of an event stream",
+        f"Bedrock answered with HTTP 200 and {kind} in place of an event stream",
         details={key: value for key, value in details.items() if value},
     )

@@ -5,6 +5,7 @@ import msgspec
 from sidecar.errors import STATUS_CODES, BusUnavailable, Conflict, SidecarError
 from sidecar.models.api import ErrorBody, ErrorReply
 from sidecar.ports.bus import Reply
+from sidecar.runtime.redaction import told
 
 QUEUE_GROUP = "q"
 ERROR_HEADER = "Nats-Service-Error"
@@ -65,10 +66,11 @@ class ServiceStats(Identity, kw_only=True):
 
 def error_reply(error: SidecarError) -> Reply:
     """`error` as ADR-32 headers and as the protocol's body."""
-    body = ErrorReply(error=ErrorBody(code=error.code, message=error.message, details=error.details))
+    message = told(error)
+    body = ErrorReply(error=ErrorBody(code=error.code, message=message, details=error.details))
     return Reply(
         msgspec.json.encode(body, enc_hook=str),
-        {ERROR_CODE_HEADER: str(status_of(error)), ERROR_HEADER: _one_line(error.message) or error.code},
+        {ERROR_CODE_HEADER: str(status_of(error)), ERROR_HEADER: _one_line(message) or error.code},
     )
 
 

@@ -22,6 +22,7 @@ from sidecar.adapters.nats.tool_outcome import (
 from sidecar.errors import BusRefused, BusUnavailable, Permanent, SidecarError, Temporary
 from sidecar.models.subjects import HEADER_TIME_LEFT, call_cancelled
 from sidecar.ports.tools import ToolCall
+from sidecar.runtime.redaction import told
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class NatsToolBus:
         except BusUnavailable as e:
             raise self._unanswered(call, e) from e
         except BusRefused as e:
-            raise Permanent(f"the call of the tool cannot be sent: {e.message}", code="tool_failed") from e
+            raise Permanent(f"the call of the tool cannot be sent: {told(e)}", code="tool_failed") from e
         except TimeoutError as e:
             self._tell_cancelled(call)
             raise overdue(call) from e

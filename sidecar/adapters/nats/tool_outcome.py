@@ -6,6 +6,7 @@ from sidecar.adapters.nats.service import ERROR_CODE_HEADER, ERROR_HEADER
 from sidecar.errors import Permanent, SidecarError, Temporary
 from sidecar.models.subjects import HEADER_TOOL_PROGRESS
 from sidecar.ports.tools import ToolCall
+from sidecar.runtime.redaction import told
 
 MOST_REPLY_BYTES = 1024 * 1024
 LONGEST_CALL_S = 3600.0
@@ -52,7 +53,7 @@ def nobody(call: ToolCall) -> Temporary:
 
 def not_sent(error: SidecarError) -> Temporary:
     return Temporary(
-        f"the tool was not called: {error.message}",
+        f"the tool was not called: {told(error)}",
         code="tool_failed",
         details={"outcome": "none", "is_bus_away": True},
     )
@@ -76,7 +77,7 @@ def overdue(call: ToolCall) -> Temporary:
 
 def lost(error: SidecarError) -> Temporary:
     return Temporary(
-        f"whether the tool ran is not known: {error.message}",
+        f"whether the tool ran is not known: {told(error)}",
         code="tool_failed",
         details={"outcome": "unknown", "is_bus_away": True},
     )

@@ -15,6 +15,7 @@ from sidecar.models.filtering import Filter, FilterContext, Filtered
 from sidecar.models.result import FilterReport
 from sidecar.response_formatter.filters.sanitise import Sanitiser
 from sidecar.response_formatter.filters.scanner import Action, BlockMatch, FilterRule, Piece, Scanner
+from sidecar.runtime.redaction import redact
 
 Part = tuple[int, str]
 Counts = MutableMapping[str, int]
@@ -215,7 +216,7 @@ async def _asked(judge: Judge, text: str, context: FilterContext) -> Filtered:
     except SidecarError:
         raise
     except Exception as e:
-        raise SidecarError(f"filter {judge.name!r} failed: {type(e).__name__}: {e}") from e
+        raise SidecarError(f"filter {judge.name!r} failed: {type(e).__name__}: {redact(str(e)).text}") from e
 
 
 class StreamFilter:

@@ -145,7 +145,8 @@ async def test_an_inference_profile_arn_keeps_price_and_tools() -> None:
             assert (result.state, result.stop_reason) == ("succeeded", "tool_use")
             assert result.cost_usd is not None
             assert result.cost_usd > 0
-            assert result.model_id == (arn if name == arn else team)
+            # Neither ARN is shown: it has the account in it.
+            assert result.model_id == (FIRST_ID if name == arn else "team-sonnet")
 
 
 async def test_cache_points_are_placed_only_where_the_model_takes_them() -> None:

@@ -1,14 +1,18 @@
 """Error replies, and where answers may go."""
 
 import json
+from collections.abc import Callable
 from typing import get_args
 
 import pytest
 
+from sidecar.adapters.nats.client.errors import NotFound
 from sidecar.adapters.nats.micro import is_inbox
 from sidecar.adapters.nats.service import error_reply
+from sidecar.adapters.nats.tool_outcome import lost, not_sent
 from sidecar.errors import (
     STATUS_CODES,
+    BusRefused,
     BusUnavailable,
     Conflict,
     ErrorCode,
@@ -16,6 +20,9 @@ from sidecar.errors import (
     Permanent,
     SidecarError,
 )
+from sidecar.job_manager.ending import without_output
+from sidecar.models.result import Result
+from sidecar.response_formatter.formatter import error_info
 
 
 def test_every_code_of_the_protocol_has_a_number() -> None:
@@ -39,6 +46,23 @@ def test_an_error_as_adr_32_has_it(error: SidecarError, status: str) -> None:
     assert json.loads(reply.payload) == {
         "error": {"code": error.code, "message": "x", "details": error.details},
     }
+
+
+INTERNAL = "NATS refused to store $KV.LLM_JOB.acme.j1 of KV_LLM_JOB: nats-0.internal:4222, answer at _INBOX.abc.1"
+EXITS: dict[str, Callable[[SidecarError], str]] = {
+    "a reply": lambda error: f"{error_reply(error)}",
+    "an event or result": lambda error: f"{error_info(error)}",
+    "a tool that was not called": lambda error: f"{not_sent(error)} {error_info(not_sent(error))}",
+    "a tool that was": lambda error: f"{lost(error)} {error_info(lost(error))}",
+    "an answer that is too large": lambda error: f"{without_output(Result(state='succeeded'), error)}",
+}
+
+
+@pytest.mark.parametrize("kind", [BusUnavailable, BusRefused, Conflict, NotFound])
+@pytest.mark.parametrize("exit_", EXITS)
+def test_no_exit_names_the_bus_own_subjects_and_servers(exit_: str, kind: type[SidecarError]) -> None:
+    shown = EXITS[exit_](kind(INTERNAL))
+    assert not [name for name in ("$KV", "LLM_JOB", "internal:4222", "_INBOX", "nats-0") if name in shown], shown
 
 
 def test_a_long_text_with_line_breaks_fits_into_a_header() -> None:
