@@ -1,4 +1,4 @@
-"""`./dev check`: lint, format, types, import contracts, generated files, sizes, names. Runs all, then sums up."""
+"""`./dev check`: lint, format, types, imports, generated files, sizes, names, licences. Runs all, then sums up."""
 
 import subprocess
 import sys
@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts import licences
 from scripts.sizes import measure, namesakes
 from sidecar import schema
 
@@ -60,6 +61,12 @@ def _names() -> Outcome:
     return Outcome("public classes without a namesake", not found, output, "", time.monotonic() - started)
 
 
+def _licences() -> Outcome:
+    started = time.monotonic()
+    found = licences.problems()
+    return Outcome("licences of what is shipped", not found, "\n".join(found), "", time.monotonic() - started)
+
+
 CHECKS: tuple[Callable[[], Outcome], ...] = (
     _tool("ruff check", "-m", "ruff", "check", "--quiet", "."),
     _tool("ruff format", "-m", "ruff", "format", "--check", "--quiet", "."),
@@ -68,6 +75,7 @@ CHECKS: tuple[Callable[[], Outcome], ...] = (
     _drift,
     _sizes,
     _names,
+    _licences,
 )
 
 
