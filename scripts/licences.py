@@ -1,7 +1,7 @@
 """`./dev licences`: the page of licences of what is shipped, from the lock and the packages' own metadata.
 
-`--write` makes the tables of docs/licences.md anew and needs all extras installed; without it they are compared, as
-far as packages are installed. `./dev check` compares, too.
+`--write` makes the tables of docs/licences.md anew and needs all extras installed; without it they are compared,
+as far as packages are installed. `./dev check` compares, too.
 """
 
 import re
