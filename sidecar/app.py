@@ -185,7 +185,7 @@ class App:
             return "starting"
         if self.lifecycle.phase is not Phase.RUNNING:
             return "draining"
-        self._look_at_models()
+        self._look_around()
         return "degraded" if self.lifecycle.health.is_degraded else "running"
 
     def _on_nats_state(self, state: State) -> None:
@@ -265,13 +265,14 @@ class App:
         started = self.lifecycle.phase not in (Phase.CREATED, Phase.STARTING)
         return _page({"phase": self.lifecycle.phase.value}, 200 if started else 503)
 
-    def _look_at_models(self) -> None:
+    def _look_around(self) -> None:
         if self.replica is not None:
             self.lifecycle.health.set("bedrock", self.replica.outage())
+            self.lifecycle.health.set("documents", self.replica.jobs.disturbance)
 
     async def _readyz(self, is_operator: bool) -> Page:
         """Why it is degraded is for operators: reasons name models, settings, servers."""
-        self._look_at_models()
+        self._look_around()
         health = self.lifecycle.health
         status = "degraded" if health.is_degraded else "ready"
         if not self.lifecycle.is_ready:
@@ -315,6 +316,7 @@ class App:
                 foreign_writes=self._mux.foreign_writes.counts if self._mux is not None else {},
                 misdelivered=self._mux.connection.misdelivered.count if self._mux else 0,
                 clock_offset_s=self._clock.offset_s,
+                restored=self.replica.jobs.restored,
             )
             page = Page(metrics.render(scrape), content_type=metrics.CONTENT_TYPE)
             self._scraped = (began + _SCRAPE_PART * (time.monotonic() - began), page)

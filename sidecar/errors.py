@@ -113,6 +113,12 @@ class Permanent(SidecarError):
     """Will fail the same way however often it is tried."""
 
 
+class GivenUp(SidecarError):
+    """The job could not be brought to its end, through no fault of its request: sending it again may help."""
+
+    is_retryable = True
+
+
 class JobCancelled(SidecarError):
     """Somebody cancelled the job: an outcome, not a failure."""
 

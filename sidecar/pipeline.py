@@ -21,7 +21,15 @@ from sidecar.conversation.repair import Repairing
 from sidecar.conversation.tenant_budget import TenantBudgets
 from sidecar.conversation.tool_selection import has_named
 from sidecar.endpoints.objects import Objects
-from sidecar.errors import Conflict, InvalidRequest, JobCancelled, SidecarError
+from sidecar.errors import (
+    BusRefused,
+    BusUnavailable,
+    Conflict,
+    GivenUp,
+    InvalidRequest,
+    JobCancelled,
+    SidecarError,
+)
 from sidecar.job_manager.claiming import ClaimedElsewhere
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.limits import left_to_the_next_reading, time_limits
@@ -33,9 +41,9 @@ from sidecar.models.facts import RunFacts
 from sidecar.models.prompt import PromptUse
 from sidecar.models.replica import ENDED, Outcome
 from sidecar.models.request import JobRequest
-from sidecar.models.result import Result
+from sidecar.models.result import Result, TerminalState
 from sidecar.models.trace import within_trace
-from sidecar.ports.bus import Clock, Lane, StoredState
+from sidecar.ports.bus import Clock, Lane, StoredRequest, StoredState
 from sidecar.request_handler.decode import DecodedRequest
 from sidecar.request_handler.planner import Planner
 from sidecar.request_handler.prompts import Prompts
@@ -94,15 +102,34 @@ class Pipeline:
         self, opened: DecodedRequest, error: SidecarError, *, known: StoredState | None = None
     ) -> None:
         """The end of a job that never runs: refused, expired or cancelled while it was queued."""
-        state = "rejected" if not _is_late(error) else formatter.state_of(error)
+        await self._end_unrun(opened, error, known=known)
+
+    async def bereave(self, ticket: Ticket) -> None:
+        """The request of a granted job is gone from the queue: the job has ended, or else it ends now."""
+        stored = StoredRequest(ticket.seq, ticket.lane, b"", {}, ticket.stored_at)
+        error = GivenUp("its request was removed from the queue before the job had ended")
+        await self._end_unrun(DecodedRequest(stored, ticket.job_id, None), error, known=None, is_bereft=True)
+
+    async def _end_unrun(
+        self, opened: DecodedRequest, error: SidecarError, *, known: StoredState | None, is_bereft: bool = False
+    ) -> None:
+        # What could not run as it was is rejected; what could have, but came too late or to grief, is not.
+        has_own_end = _is_late(error) or isinstance(error, GivenUp)
+        state: TerminalState = formatter.state_of(error) if has_own_end else "rejected"
         facts = RunFacts(queued_ms=self._since(opened.stored.stored_at))
         facts.total_ms = facts.queued_ms
         result = formatter.stopped(error, facts, state=state)
         with left_to_the_next_reading(opened.job), within_trace(opened.stored.headers):
-            await self._jobs.refuse(
-                opened.stored, job=opened.job, result=result, metadata=opened.metadata, known=known
+            is_ended = await self._jobs.refuse(
+                opened.stored,
+                job=opened.job,
+                result=result,
+                metadata=opened.metadata,
+                known=known,
+                is_bereft=is_bereft,
             )
-            self._on_ended(opened, result)
+            if is_ended:
+                self._on_ended(opened, result)
             if opened.request is not None and _is_late(error) and has_named(opened.request.tools):
                 # It may have run before, and have left children.
                 await self._journals.close(opened.stored.lane.tenant, opened.job, None)
@@ -127,8 +154,13 @@ class Pipeline:
         if request is None:
             raise SidecarError(f"job {opened.job} was granted without a request")
         outcome = ENDED
-        with left_to_the_next_reading(opened.job), within_trace(opened.stored.headers):
-            outcome = await self._claimed(opened, request, share, known)
+        try:
+            with left_to_the_next_reading(opened.job), within_trace(opened.stored.headers):
+                outcome = await self._claimed(opened, request, share, known)
+        except Exception:
+            # One job must not end the process: the next one would be granted it, and end too.
+            log.exception("a job could not be run", extra={"job": opened.job})
+            outcome = Outcome(kind="returned", attempt=share.granted_attempt)
         return outcome
 
     async def _claimed(
@@ -146,6 +178,9 @@ class Pipeline:
             )
         except ClaimedElsewhere as e:
             return Outcome(kind="taken", attempt=e.attempt, owner=e.owner)
+        except Conflict as e:
+            log.warning("a job could not be claimed", extra={"job": opened.job, "error": e.message})
+            return Outcome(kind="returned", attempt=share.granted_attempt)
         if job is None:
             return ENDED
         facts = RunFacts(queued_ms=self._since(opened.stored.stored_at))
@@ -173,6 +208,13 @@ class Pipeline:
             self._spending.count(job, facts)
             await self._jobs.leave(job, result, carried=facts.carried)
             raise
+        except (BusRefused, BusUnavailable):
+            raise
+        except Exception:
+            log.exception("a job could not be ended", extra={"job": opened.job})
+            await self._jobs.leave(job, result, carried=facts.carried)
+            if not job.state.is_terminal:
+                return Outcome(kind="returned", attempt=job.state.attempt)
         return ENDED
 
     async def _result(self, job: OwnedJob, opened: DecodedRequest, share: GrantedQuota, facts: RunFacts) -> Result:

@@ -67,6 +67,8 @@ from sidecar.tool_registry.signature import input_problem, output_problem
 log = logging.getLogger(__name__)
 
 STATS_S = 1.0
+# When documents of running jobs are looked after first; then as often as they age.
+FIRST_LOOK_S = 1.0
 STATS_TOPIC = "stats"
 
 
@@ -328,6 +330,7 @@ class Replica:
         await self.cluster.start(self.requests)
         self._background.spawn(self._tell_stats(), name="stats")
         self._background.spawn(self._recheck(), name="cancellations")
+        self._background.spawn(self._keep_alive(), name="documents")
 
     async def step_back(self) -> None:
         """Give the lease back and take no more grants. What runs goes on, questions are answered. Repeatable."""
@@ -410,6 +413,13 @@ class Replica:
             await self._ports.clock.sleep(self._settings.scheduler.reconcile_s)
             with logged("looking for cancellations"):
                 await self.jobs.recheck()
+
+    async def _keep_alive(self) -> None:
+        pause_s = FIRST_LOOK_S
+        while True:
+            await self._ports.clock.sleep(pause_s)
+            with logged("keeping documents of running jobs"):
+                pause_s = await self.jobs.keep_alive()
 
     def _on_ended(self, opened: DecodedRequest, result: Result) -> None:
         stored = opened.stored

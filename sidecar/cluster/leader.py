@@ -10,12 +10,13 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 
+from sidecar.cluster import vain_grants
 from sidecar.cluster.reservation import Reservation
 from sidecar.cluster.roles import Crew, Work
 from sidecar.cluster.share import apply, ticket_of
 from sidecar.cluster.wait_reports import WaitReport, WaitReporter
 from sidecar.cluster.worker import Record, Worker
-from sidecar.errors import Conflict, JobCancelled, Permanent, SidecarError
+from sidecar.errors import Conflict, GivenUp, JobCancelled, Permanent, SidecarError
 from sidecar.models.replica import GrantOffer, HeldJob, NextCallGrant, Outcome, ReservationOp
 from sidecar.models.result import ErrorInfo
 from sidecar.ports.bus import Cancellable, Clock, Doorbell, Intake, Lane
@@ -93,6 +94,7 @@ class Leader:
         self._of_worker: dict[str, dict[int, Reservation]] = {}
         self._reports: dict[str, Mapping[int, HeldJob]] = {}
         self._attempts: dict[int, int] = {}
+        self._vain = vain_grants.VainGrants()
         self._recorded: dict[int, Record] = {}
         self._timer: Cancellable | None = None
         self._is_kicked = False
@@ -199,24 +201,38 @@ class Leader:
         self._release(reservation)
         self.scheduler.finish(reservation.grant, now=self.clock.monotonic())
         if outcome.kind == "ended":
-            self._reader.forget(ticket)
+            self._forget(ticket)
         else:
             self.counts[outcome.kind] += 1
-            self._take_back(ticket, outcome, max(reservation.attempt, outcome.attempt))
+            self._take_back(reservation, outcome, max(reservation.attempt, outcome.attempt))
         self.kick()
 
-    def _take_back(self, ticket: Ticket, outcome: Outcome, attempt: int) -> None:
-        """A job that its worker did not end: whoever has it is its owner, else it is granted again."""
-        owner = outcome.owner
+    def _take_back(self, reservation: Reservation, outcome: Outcome, attempt: int) -> None:
+        """A job that its worker did not end: whoever has it is its owner, else it is granted again, later each
+        time, and given up in the end. A worker that cannot read it waits for one that can.
+        """
+        ticket, owner = reservation.grant.ticket, outcome.owner
         if outcome.kind == "taken":
             for worker, jobs in self._reports.items():
                 held = jobs.get(ticket.seq)
-                if held is not None and held.attempt >= outcome.attempt:
+                # What this worker reported before it gave the job up says nothing any more.
+                if held is not None and held.attempt >= outcome.attempt and worker != reservation.worker:
                     self._adopt(worker, 0, held)
                     return
         is_elsewhere = outcome.kind == "taken" and owner != self._crew.name and self._crew.has_name(owner or "")
         delay_s = REPORT_S if is_elsewhere or outcome.kind == "unreadable" else 0.0
+        if outcome.kind != "unreadable":
+            times = self._vain.count(ticket.seq)
+            if times >= vain_grants.MOST:
+                self.counts["given_up"] += 1
+                error = GivenUp(f"the job was granted {times} times, and each time its replica could not end it")
+                return self._end_unrun(ticket, error)
+            delay_s = max(delay_s, vain_grants.delay_s(times))
         self._again(ticket, attempt=attempt, delay_s=delay_s)
+
+    def _forget(self, ticket: Ticket) -> None:
+        self._vain.forget(ticket.seq)
+        self._reader.forget(ticket)
 
     # Grants.
 
@@ -400,10 +416,15 @@ class Leader:
         if ticket.seq in self._held:
             return
         if stored is None:
-            self._reader.forget(ticket)
+            await self._bereave(ticket)
+            self._forget(ticket)
         else:
             self._again(ticket, attempt=attempt)
         self.kick()
+
+    async def _bereave(self, ticket: Ticket) -> None:
+        with logged("ending a job whose request is gone", job=ticket.job_id):
+            await self._work.bereave(ticket)
 
     # Jobs that never run, and what keeps the windows true.
 
@@ -418,10 +439,12 @@ class Leader:
             if opened is not None:
                 known = await record if record is not None else None
                 await self._work.refuse(opened, error, known=known)
+            else:
+                await self._bereave(ticket)
         except Conflict as e:
             log.info("a job was somebody else's", extra={"job": ticket.job_id, "error": e.message})
         finally:
-            self._reader.forget(ticket)
+            self._forget(ticket)
 
     async def _watch(self) -> None:
         """Hold the doorbells against the stream: everything every 15 s, its last sequence every second."""

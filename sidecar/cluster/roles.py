@@ -27,6 +27,10 @@ class Work(Protocol):
         """End a job that will not run."""
         ...
 
+    async def bereave(self, ticket: Ticket) -> None:
+        """The request of a job is gone: end the job, if it has not ended."""
+        ...
+
     async def run(self, opened: DecodedRequest, share: JobReservation, *, known: StoredState | None) -> Outcome:
         """Run a granted job to its end, or as far as it is ours."""
         ...

@@ -136,11 +136,14 @@ class Worker:
             if record is not None:
                 known = await record
             if opened is None:
+                await self._work.bereave(share.ticket)
                 outcome = ENDED
             elif opened.request is None:
                 outcome = Outcome(kind="unreadable", attempt=share.granted_attempt)
             else:
                 outcome = await self._work.run(opened, share, known=known)
         finally:
-            del self._shares[share.ticket.seq]
+            # Whatever ended it: what it held goes back. Nothing else may stand between here and the scheduler.
+            if self._shares.get(share.ticket.seq) is share:
+                del self._shares[share.ticket.seq]
             share.finish(outcome)

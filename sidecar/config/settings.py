@@ -241,7 +241,7 @@ class JobTool(Section):
 
 
 class RetentionSettings(Section):
-    state_s: int = Field(86_400, ge=60)
+    state_s: int = Field(86_400, ge=60, description="age of state documents; no less than the longest job")
     events_s: int = Field(3_600, ge=10)
     requests_bytes: int = Field(2 * 1024**3, ge=1024**2, description="upper bound of the request stream")
     dead_bytes: int = Field(
@@ -352,6 +352,18 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _names_what_is_there(self) -> "Settings":
         _check_filter_names(self)
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_documents_longer_than_jobs(self) -> "Settings":
+        limits = {"jobs.timeout_s": self.jobs.timeout_s}
+        limits |= {f"job_tools.{name}.timeout_s": tool.timeout_s for name, tool in self.job_tools.items()}
+        longest = max(limits, key=lambda name: limits[name])
+        if self.retention.state_s < limits[longest]:
+            raise ValueError(
+                f"retention.state_s: {self.retention.state_s} s are less than {longest} = {limits[longest]:g}: a"
+                " job's document would be gone before the job may end; raise the one or lower the other"
+            )
         return self
 
     @property

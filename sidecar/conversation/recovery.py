@@ -4,7 +4,7 @@ from sidecar.conversation.child_jobs import ChildJobs
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.journal import StepJournal, read, restore, unseen
 from sidecar.job_manager.record import keep_trying
-from sidecar.models.codec import decode_event
+from sidecar.models.believed import event_of
 from sidecar.models.event import Status
 from sidecar.models.facts import RunFacts
 from sidecar.models.place import EventPosition
@@ -52,7 +52,9 @@ class JournalRecovery:
         async for stored in self._publisher.replay(*key):
             if stored.type != "status":
                 continue
-            event = decode_event(stored.payload)
+            event = event_of(stored.payload, tenant=key[0], job=key[1])
+            if event is None:
+                continue
             is_running = isinstance(event.data, Status) and event.data.state == "running"
             if is_running and event.attempt == place.attempt and event.n > place.n:
                 return True

@@ -38,6 +38,23 @@ def judge(state: JobState, *, request_seq: int, granted_attempt: int) -> Claim:
     return Claim.TAKE
 
 
+def prevails(found: JobState, *, over: JobState) -> bool:
+    """Whether the document `found` takes a job away from the owner whose own is `over`.
+
+    Attempts only grow: a later one is the next owner's, or an end that others decided. Nobody who keeps to that
+    writes an earlier one, or the same. But where a document was lost, two may have begun the same attempt: then an
+    end stands, and of two owners the first by name goes on, so that they do not take the job from each other for
+    ever.
+    """
+    if found.attempt != over.attempt:
+        return found.attempt > over.attempt
+    if found.request_seq != over.request_seq:
+        return False
+    if found.is_terminal:
+        return True
+    return found.owner is not None and found.owner < (over.owner or "")
+
+
 def crash_loop(
     state: JobState,
     *,

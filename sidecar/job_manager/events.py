@@ -4,7 +4,8 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -21,6 +22,10 @@ log = logging.getLogger(__name__)
 # What gathers while the bus is away must still fit a message: 1 MiB is NATS's default, a character up to 6 bytes.
 LARGEST_DELTA = 128 * 1024
 SMALLEST_DELTA = 512
+# So often the document may be lost again before one event is stored.
+MOST_REGAINS = 50
+
+T = TypeVar("T")
 
 
 class _Write(NamedTuple):
@@ -34,8 +39,9 @@ class EventWriter:
 
     Events leave in order, each fenced by the revision of the state document. At most one is on its way (at R3
     the server refuses a second), and what the model says meanwhile, but for at least `gather_s` seconds after
-    the last delta left, goes into the next one. When the job turns out to be somebody else's, or the bus refuses
-    an event for good, `on_lost` is called once with the error, and nothing more is said.
+    the last delta left, goes into the next one. An event that the fence refuses is said again under the revision
+    that `regain` gives. When the job turns out to be somebody else's (then that raises Conflict), or the bus
+    refuses an event for good, `on_lost` is called once with the error, and nothing more is said.
     """
 
     def __init__(
@@ -44,8 +50,10 @@ class EventWriter:
         publisher: Publisher,
         clock: Clock,
         gather_s: float,
+        regain: Callable[[], Awaitable[int]],
         on_lost: Callable[[SidecarError], None],
     ) -> None:
+        self._regain = regain
         self._publisher = publisher
         self._clock = clock
         self._gather_s = gather_s
@@ -137,9 +145,9 @@ class EventWriter:
                     await self._gather()
                 data = self._next()
                 if isinstance(data, _Write):
-                    await self._write(data)
+                    await self._fenced(partial(self._write, data))
                     continue
-                if not await self._send(self._event(data, self._n + 1)):
+                if not await self._fenced(partial(self._send, self._event(data, self._n + 1))):
                     self._shrink(data)
                     continue
                 self._n += 1
@@ -152,6 +160,15 @@ class EventWriter:
             self._on_lost(e)
         finally:
             self._pump = None
+
+    async def _fenced(self, store: Callable[[], Awaitable[T]]) -> T:
+        """Store something under the fence; where the document was only lost, under its new revision."""
+        for _ in range(MOST_REGAINS):
+            try:
+                return await store()
+            except Conflict:
+                self._fence = await self._regain()
+        return await store()
 
     async def _write(self, write: _Write) -> None:
         delay_s = FIRST_DELAY_S

@@ -13,7 +13,7 @@ from sidecar.models.call import ModelDelta
 from sidecar.models.event import Status
 from sidecar.models.job import JobState
 from sidecar.models.request import JobRequest
-from sidecar.ports.bus import Clock
+from sidecar.ports.bus import Clock, JournalStore
 
 
 class DeltaFilter(Protocol):
@@ -67,6 +67,7 @@ class OwnedJob:
         self.clock = clock
         self.started_at = clock.monotonic()
         self.gate: DeltaFilter | None = None
+        self._is_kept_alive = False
         self.progress: EventWriter
 
     @property
@@ -101,6 +102,22 @@ class OwnedJob:
         await self.progress.flush()
         await self.record.write(transitions.restarted(self.state, now=self.clock.now()))
         self.progress.begin(self.state, revision=self.record.fence, metadata=self.metadata)
+
+    def keep_alive(self, journal: JournalStore, *, keep_s: int) -> None:
+        """Write the document and the steps again, in turn with what the job says; `keep_s` is of the steps."""
+        if self._is_kept_alive:
+            return
+        self._is_kept_alive = True
+
+        async def again(fence: int) -> None:
+            steps = await journal.read(*self.key) if self.journal is not None else ()
+            # Each once: those of the last time are among them.
+            for step in dict.fromkeys(steps):
+                await journal.append(*self.key, step, fence=fence, keep_s=keep_s)
+            self.progress.moved(revision=await self.record.refresh())
+            self._is_kept_alive = False
+
+        self.progress.keep(again)
 
     async def _move(self, state: JobState) -> None:
         await self.progress.flush()

@@ -4,6 +4,7 @@ A step is written after each turn of the model, before a call that must not be m
 each result. Steps are only ever appended; a `StepJournal` is what they add up to.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -23,6 +24,8 @@ from sidecar.models.content import (
 from sidecar.models.facts import RunFacts
 from sidecar.models.place import EventPosition
 from sidecar.models.result import Attempt, Child, StopReason, Usage, UsageBasis
+
+log = logging.getLogger(__name__)
 
 Outcome = Literal["returned", "failed", "invalid"]
 
@@ -156,21 +159,43 @@ class StepJournal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read(payloads: Iterable[bytes]) -> StepJournal:
-    """The journal of stored steps, in stored order. Raises SidecarError for what is no step."""
+    """The journal of stored steps, in any order: steps of long jobs are stored again, lest they age.
+
+    What strangers put among them has no number, and is passed over. Raises SidecarError for a step that this
+    version cannot read.
+    """
     journal = StepJournal()
+    for step in sorted(_steps(payloads), key=lambda step: step.number):
+        journal = journal.after(step)
+    return journal
+
+
+def _steps(payloads: Iterable[bytes]) -> Iterable[Step]:
     for payload in payloads:
         try:
-            journal = journal.after(codec.decode(payload, Step))
+            yield codec.decode(payload, Step)
         except InvalidRequest as e:
-            raise SidecarError(f"a step of the job's journal cannot be read: {e.message}") from e
-    return journal
+            if _is_numbered(payload):
+                raise SidecarError(f"a step of the job's journal cannot be read: {e.message}") from e
+            log.warning("a job's journal holds what is no step", extra={"bytes": len(payload)})
+
+
+class _Numbered(JournalStep, frozen=True):
+    number: int
+
+
+def _is_numbered(payload: bytes) -> bool:
+    try:
+        return codec.decode(payload, _Numbered).number >= 1
+    except InvalidRequest:
+        return False
 
 
 def has_come_on(payloads: Iterable[bytes], *, attempt: int) -> bool:
     """Whether the owner of this attempt, which may be its second one, got a step further than it began."""
     try:
-        return any(codec.decode(payload, Step).attempt >= attempt - 1 for payload in payloads)
-    except InvalidRequest:
+        return any(step.attempt >= attempt - 1 for step in _steps(payloads))
+    except SidecarError:
         return False
 
 

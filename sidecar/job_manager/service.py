@@ -4,12 +4,13 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from sidecar.errors import BusUnavailable, Conflict
+from sidecar.errors import BusRefused, BusUnavailable, Conflict, JobCancelled
 from sidecar.job_manager import transitions
-from sidecar.job_manager.claiming import Claim, ClaimedElsewhere, crash_loop, is_last_chance, judge
+from sidecar.job_manager.claiming import ClaimedElsewhere, crash_loop, is_last_chance, prevails
+from sidecar.job_manager.contention import MOST_ROUNDS, Contention
 from sidecar.job_manager.ending import Completion
 from sidecar.job_manager.events import EventWriter
 from sidecar.job_manager.job import OwnedJob
@@ -31,6 +32,7 @@ from sidecar.ports.bus import (
     JobStore,
     JournalStore,
     Publisher,
+    Standing,
     StoredRequest,
     StoredState,
 )
@@ -42,6 +44,12 @@ log = logging.getLogger(__name__)
 LEAVE_S = 5.0
 # How long a job on its last chance waits until no other such job runs beside it.
 ALONE_S = 60.0
+# What is kept of a running job is written again after this share of the time that it is kept for.
+KEEP_SHARE = 1 / 3
+LOOK_SHARE = 1 / 12
+LONGEST_LOOK_S = 60.0
+# How long it is told that documents were found gone or written over.
+DISTURBED_S = 60.0
 
 
 class JobManager:
@@ -72,6 +80,7 @@ class JobManager:
         self._ending = Completion(
             publisher=publisher, intake=intake, store=store, dead=dead, blobs=blobs, clock=clock
         )
+        self._journal = journal
         self._owner = owner
         self._max_attempts = max_attempts
         self._gather_s = gather_s
@@ -81,6 +90,15 @@ class JobManager:
         self._last_chance = asyncio.Lock()
         self._live: dict[tuple[str, str], OwnedJob] = {}
         self.counts: Counter[str] = Counter()
+        self._disturbed_at: float | None = None
+        self._contention = Contention(
+            intake=intake,
+            succession=self._succession,
+            ending=self._ending,
+            clock=clock,
+            count=lambda verdict: self.counts.update((verdict,)),
+            on_restored=self._on_restored,
+        )
 
     @property
     def live(self) -> tuple[OwnedJob, ...]:
@@ -100,6 +118,37 @@ class JobManager:
             if owned.scope.reason is None and await self._store.is_cancelled(*owned.key):
                 owned.cancel()
 
+    async def keep_alive(self) -> float:
+        """Write again what is kept of jobs that run here, before it ages. Returns when to look again (s).
+
+        Raises BusUnavailable, BusRefused.
+        """
+        keeps_s = await self._store.keeps_s()
+        if keeps_s is None:
+            return LONGEST_LOOK_S
+        for owned in self.live:
+            record = owned.record
+            age_s = self._clock.monotonic() - record.written_at
+            if not record.is_held or age_s < keeps_s * KEEP_SHARE:
+                continue
+            owned.keep_alive(self._journal, keep_s=int(keeps_s))
+            if isinstance(owned.scope.reason, JobCancelled):
+                # It is about to end; should its owner go down first, the next one has to know.
+                await self._store.mark_cancelled(*owned.key)
+        return min(keeps_s * LOOK_SHARE, LONGEST_LOOK_S)
+
+    @property
+    def restored(self) -> dict[str, int]:
+        """How many documents of jobs were found `missing`, or `foreign`, since the start."""
+        return {kind: self.counts[f"documents_{kind}"] for kind in ("missing", "foreign")}
+
+    @property
+    def disturbance(self) -> str | None:
+        """What others did to documents of jobs in the last `DISTURBED_S`; None when nothing."""
+        if self._disturbed_at is None or self._clock.monotonic() - self._disturbed_at > DISTURBED_S:
+            return None
+        return "documents of jobs are deleted or written over by somebody else: they are restored"
+
     async def claim(
         self,
         stored: StoredRequest,
@@ -113,7 +162,7 @@ class JobManager:
     ) -> OwnedJob | None:
         """Make the job ours by compare-and-set. None: it is over, and nothing is left to do here.
 
-        Raises Taken when it is another's.
+        Raises ClaimedElsewhere when it is another's.
 
         `known` is the document as the scheduler wrote or read it last, `granted_attempt` the attempt it knew
         of (None: whatever is found may be taken over), `model` the alias of the model that is to run it, `prompt`
@@ -138,9 +187,14 @@ class JobManager:
         if not is_ours:
             self._forget(owned)
             return None
+        record.is_held = True
         owned.speak_through(
             EventWriter(
-                publisher=self._publisher, clock=self._clock, gather_s=self._gather_s, on_lost=owned.scope.stop
+                publisher=self._publisher,
+                clock=self._clock,
+                gather_s=self._gather_s,
+                regain=record.regain,
+                on_lost=owned.scope.stop,
             )
         )
         if (error := crash_loop(owned.state, max_attempts=self._max_attempts)) is not None:
@@ -170,7 +224,22 @@ class JobManager:
 
     def _record(self, stored: StoredRequest, job: str, known: StoredState | None) -> StateRecord:
         base = known.state if known else transitions.queued(stored, job=job, now=self._clock.now())
-        return StateRecord(base, revision=known.revision if known else None, store=self._store, clock=self._clock)
+        return StateRecord(
+            base,
+            revision=known.revision if known else None,
+            store=self._store,
+            clock=self._clock,
+            on_restored=self._on_restored,
+        )
+
+    def _on_restored(self, state: JobState, found: Standing) -> None:
+        kind = "foreign" if found.revision else "missing"
+        self.counts[f"documents_{kind}"] += 1
+        self._disturbed_at = self._clock.monotonic()
+        log.warning(
+            "a job's document was deleted or written over by somebody else: it is restored",
+            extra={"tenant": state.tenant, "job": state.job, "revision": found.revision},
+        )
 
     async def _is_cancelled(self, tenant: str, job: str) -> bool:
         return await keep_trying(
@@ -180,38 +249,21 @@ class JobManager:
     async def _write_claim(
         self, record: StateRecord, stored: StoredRequest, granted_attempt: int | None, model: str | None
     ) -> bool:
-        seq = record.state.request_seq
-        while True:
-            if not record.state.is_terminal:
-                before = await self._succession.settle(record.state, stored)
-                try:
+        for _ in range(MOST_ROUNDS):
+            try:
+                if not record.state.is_terminal:
+                    before = await self._succession.settle(record.state, stored)
                     await record.write(
                         transitions.claimed(before, owner=self._owner, now=self._clock.now(), model=model)
                     )
                     return True
-                except Conflict:
-                    self.counts["claim_conflicts"] += 1
-            found = await record.read()
-            if found is None:
-                record.begin_again(now=self._clock.now())
-                continue
-            attempt = found.state.attempt if granted_attempt is None else granted_attempt
-            verdict = judge(found.state, request_seq=seq, granted_attempt=attempt)
-            if verdict is Claim.LEAVE:
-                self.counts["claim_leave"] += 1
-                raise ClaimedElsewhere(found.state)
-            if verdict is not Claim.TAKE:
-                await self._settle_foreign(verdict, found.state, seq)
+            except Conflict:
+                self.counts["claim_conflicts"] += 1
+            if not await self._contention.settle(record, seq=stored.seq, granted_attempt=granted_attempt):
                 return False
-            record.state, record.revision = found.state, found.revision
-
-    async def _settle_foreign(self, verdict: Claim, state: JobState, seq: int) -> None:
-        self.counts[f"claim_{verdict.value}"] += 1
-        if verdict is Claim.FINISH:
-            await self._ending.repeat(state)
-        elif verdict is Claim.DROP:
-            log.info("a second request with a known job id was dropped", extra={"job": state.job, "seq": seq})
-            await self._ending.delete(seq)
+        raise Conflict(
+            f"job {record.state.job} could not be claimed: its document is written over again and again"
+        )
 
     async def record_queued(
         self, stored: StoredRequest, *, job: str, metadata: dict[str, Any], prompt: PromptUse | None = None
@@ -220,7 +272,7 @@ class JobManager:
         state = bound(transitions.queued(stored, job=job, now=self._clock.now()), prompt)
         try:
             revision = await self._store.create(state)
-        except (Conflict, BusUnavailable):
+        except (Conflict, BusUnavailable, BusRefused):
             return None
         return await self.say_queued(StoredState(state, revision), Status(state="queued"), n=1, metadata=metadata)
 
@@ -241,7 +293,7 @@ class JobManager:
         )
         try:
             await self._publisher.publish(event, fence=known.revision)
-        except (Conflict, BusUnavailable) as e:
+        except (Conflict, BusUnavailable, BusRefused) as e:
             log.debug("an event of a queued job was not stored", extra={"job": state.job, "error": e.message})
         return known
 
@@ -263,31 +315,36 @@ class JobManager:
         result: Result,
         metadata: dict[str, Any],
         known: StoredState | None,
-    ) -> None:
-        """End a job that never ran, with `result`; a second request with a known id is dropped instead."""
+        is_bereft: bool = False,
+    ) -> bool:
+        """End a job that never ran, with `result`; a second request with a known id is dropped instead.
+
+        Returns whether it ended here. `is_bereft`: its request is gone, so most probably the job has ended, and is
+        left as it is then. Raises Conflict when somebody writes over its document again and again.
+        """
         if not is_name(stored.lane.tenant):
-            return await self._ending.turn_away(stored, job=job, result=result)
+            await self._ending.turn_away(stored, job=job, result=result)
+            return True
         record = self._record(stored, job, known)
-        while True:
-            try:
-                if record.state.is_terminal:
-                    raise Conflict("the job is over already")
-                last = record.state.state
-                record.state = await self._succession.settle(record.state, stored)
-                if record.revision is not None:
-                    record.state = transitions.renumbered(record.state)
-                whole = inherited(transitions.refusal(result, last), record.state.carried)
-                await self._ending.commit(record, whole, n=1)
-                return await self._ending.announce(record.state, metadata=metadata)
-            except Conflict:
-                found = await record.read()
-            if found is None:
-                record.begin_again(now=self._clock.now())
-                continue
-            verdict = judge(found.state, request_seq=stored.seq, granted_attempt=found.state.attempt)
-            if verdict is not Claim.TAKE:
-                return await self._settle_foreign(verdict, found.state, stored.seq)
-            record.state, record.revision = found.state, found.revision
+        if is_bereft and not await self._contention.settle(record, seq=stored.seq, granted_attempt=None):
+            return False
+        for _ in range(MOST_ROUNDS):
+            with suppress(Conflict):
+                if not record.state.is_terminal:
+                    await self._commit_refusal(record, stored, result)
+                    await self._ending.announce(record.state, metadata=metadata)
+                    return True
+            if not await self._contention.settle(record, seq=stored.seq, granted_attempt=None):
+                return False
+        raise Conflict(f"job {job} could not be ended: its document is written over again and again")
+
+    async def _commit_refusal(self, record: StateRecord, stored: StoredRequest, result: Result) -> None:
+        last = record.state.state
+        record.state = await self._succession.settle(record.state, stored)
+        if record.revision is not None:
+            record.state = transitions.renumbered(record.state)
+        whole = inherited(transitions.refusal(result, last), record.state.carried)
+        await self._ending.commit(record, whole, n=1)
 
     async def leave(self, owned: OwnedJob, result: Result | None, *, carried: Carried | None = None) -> None:
         """The process stops: end the job if its result is there, else hand it back for anybody to take at once,
@@ -300,34 +357,28 @@ class JobManager:
 
     async def _leave(self, owned: OwnedJob, result: Result | None, carried: Carried | None) -> None:
         record = owned.record
-        while True:
-            try:
-                if result is not None and not record.state.is_terminal:
-                    await owned.progress.flush()
-                    await self._ending.commit(record, result, n=owned.progress.said + 1)
-                if record.state.is_terminal:
-                    return await self._ending.announce(record.state, metadata=owned.metadata)
-                await owned.progress.flush()
-                await record.write(transitions.handed_back(record.state, now=self._clock.now(), carried=carried))
-                self.counts["handed_back"] += 1
-                return
-            except Conflict:
-                # A write of ours that was under way may have happened.
-                found = await record.read()
-            if found is None or (found.state.owner, found.state.attempt) != (self._owner, record.state.attempt):
-                return
-            record.state, record.revision = found.state, found.revision
+        # A write of ours that was under way may have happened: the record goes on from it.
+        with suppress(Conflict):
+            await owned.progress.flush()
+            if result is not None and not record.state.is_terminal:
+                await self._ending.commit(record, result, n=owned.progress.said + 1)
+            if record.state.is_terminal:
+                return await self._ending.announce(record.state, metadata=owned.metadata)
+            await record.write(transitions.handed_back(record.state, now=self._clock.now(), carried=carried))
+            self.counts["handed_back"] += 1
 
     async def check(self, tenant: str, job: str) -> None:
         """Somebody says that a job which runs here is another's: if so, stop it at once."""
         owned = self._live.get((tenant, job))
         if owned is None:
             return
-        found = await owned.record.read()
+        found, _ = await owned.record.look()
         mine = owned.state
-        if found is not None and (found.state.owner, found.state.attempt) != (mine.owner, mine.attempt):
+        if found is None or (found.owner, found.attempt) == (mine.owner, mine.attempt):
+            return
+        if prevails(found, over=mine):
             self.counts["disowned"] += 1
-            owned.scope.stop(ClaimedElsewhere(found.state))
+            owned.scope.stop(ClaimedElsewhere(found))
 
     def attempt_of(self, tenant: str, job: str) -> int | None:
         """The attempt of a job that was claimed here; None for others."""

@@ -10,7 +10,7 @@ from sidecar.job_manager.claiming import counts_against
 from sidecar.job_manager.journal import has_come_on
 from sidecar.job_manager.record import keep_trying
 from sidecar.models.base import epoch
-from sidecar.models.codec import decode_event
+from sidecar.models.believed import event_of
 from sidecar.models.event import Delta, Event, Status
 from sidecar.models.job import Carried, JobState
 from sidecar.models.result import Attempt, Result, Usage
@@ -60,7 +60,7 @@ class Takeover:
         """The document of a job as its next owner finds it, with the account of the one that was lost, if any."""
         if state.state not in ("running", "waiting"):
             return state
-        call = last_call(await self._events(state), attempt=state.attempt)
+        call = last_call(await self.events(state), attempt=state.attempt)
         if call is None:
             return transitions.bereaved(state, counts=False, carried=None)
         return transitions.bereaved(
@@ -84,10 +84,13 @@ class Takeover:
         )
         return has_come_on(steps, attempt=state.attempt)
 
-    async def _events(self, state: JobState) -> list[Event]:
+    async def events(self, state: JobState) -> list[Event]:
+        """What the job has said so far, without what strangers put beside it."""
+
         async def read() -> list[Event]:
             stored = self._publisher.replay(state.tenant, state.job)
-            return [decode_event(event.payload) async for event in stored if event.type in ("status", "delta")]
+            found = [event_of(event.payload, tenant=state.tenant, job=state.job) async for event in stored]
+            return [event for event in found if event is not None]
 
         return await keep_trying("reading the events of a lost owner", read, clock=self._clock)
 
@@ -101,7 +104,7 @@ def last_call(events: Iterable[Event], *, attempt: int) -> LastCall | None:
     said: dict[int, int] = {}
     latest = ""
     for event in events:
-        if event.attempt != attempt:
+        if event.attempt != attempt or event.type not in ("status", "delta"):
             continue
         latest = event.time
         if isinstance(event.data, Status):

@@ -13,6 +13,7 @@ import msgspec
 
 from sidecar.errors import SidecarError
 from sidecar.models.base import rfc3339
+from sidecar.models.event import Event
 from sidecar.models.job import TERMINAL, Carried, JobState, State
 from sidecar.models.prompt import PromptUse
 from sidecar.models.result import Result
@@ -48,19 +49,34 @@ def queued(stored: StoredRequest, *, job: str, now: float) -> JobState:
     )
 
 
-def forgotten(state: JobState, *, now: float) -> JobState:
-    """The first document again, of a job whose request still stands but whose document is gone."""
-    return JobState(
-        job=state.job,
-        tenant=state.tenant,
-        job_class=state.job_class,
-        state="queued",
-        attempt=0,
-        owner=None,
-        model=None,
-        request_seq=state.request_seq,
-        created=state.created,
-        updated=rfc3339(now),
+def forgotten(state: JobState, *, attempt: int, now: float) -> JobState:
+    """The document of a job that nobody owns, after `attempt`, where the one it had is gone.
+
+    What is known of lost owners, and of what they spent, stays.
+    """
+    return msgspec.structs.replace(
+        state, state="queued", attempt=attempt, owner=None, result=None, result_n=None, updated=rfc3339(now)
+    )
+
+
+def refreshed(state: JobState, *, now: float) -> JobState:
+    """The same document, written later."""
+    return msgspec.structs.replace(state, updated=rfc3339(now))
+
+
+def found_ended(state: JobState, event: Event) -> JobState:
+    """The terminal document of a job whose result was said before its document was lost. Raises SidecarError."""
+    if not isinstance(event.data, Result):
+        raise SidecarError(f"job {state.job} has said no result")
+    return msgspec.structs.replace(
+        state,
+        state=event.data.state,
+        attempt=event.attempt,
+        model=event.data.model or state.model,
+        result=event.data,
+        result_n=event.n,
+        carried=None,
+        updated=event.time,
     )
 
 

@@ -113,11 +113,31 @@ class StoredState(NamedTuple):
     revision: int
 
 
+class Standing(NamedTuple):
+    """What stands at a job's key. `state` is None for whatever is no document of the job: nothing, the mark of a
+    deletion, anybody's bytes. `revision` is what a write has to replace; 0 where the key is empty.
+    """
+
+    state: JobState | None
+    revision: int
+
+
 class JobStore(Protocol):
-    """State documents, and the marks of cancellation that lie beside them."""
+    """State documents, and the marks of cancellation that lie beside them.
+
+    Others may write, delete and purge what lies here: what is no document of the job, or no mark, counts as none.
+    """
 
     async def get(self, tenant: str, job: str) -> StoredState | None:
         """Reads what was just written, also at R3."""
+        ...
+
+    async def look(self, tenant: str, job: str) -> Standing:
+        """The same, for whoever is going to write over what stands there."""
+        ...
+
+    async def keeps_s(self) -> float | None:
+        """How long documents, marks and events are kept (s) after they were written; None: for good."""
         ...
 
     async def create(self, state: JobState) -> int:
@@ -164,7 +184,7 @@ class Publisher(Protocol):
         ...
 
     async def publish_result(self, event: Event) -> bool:
-        """Store the one `result` event of a job. False when there is one already."""
+        """Store the one `result` event of a job. False when there is one already; what is none is written over."""
         ...
 
     def replay(self, tenant: str, job: str) -> AsyncIterator[StoredEvent]:
@@ -199,7 +219,7 @@ class JournalStore(Protocol):
 
 class ResultWaiter(Protocol):
     async def payload(self) -> bytes:
-        """The result event, encoded as it was published."""
+        """The result event, encoded as it was published. What is heard and is none is passed over."""
         ...
 
     async def close(self) -> None: ...

@@ -1,6 +1,7 @@
 """Prometheus metrics, made when they are asked for from what the replica knows: nothing is counted twice."""
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -26,9 +27,10 @@ class Scrape(NamedTuple):
     is_degraded: bool
     is_policy_current: bool
     live_tools: int = 0
-    foreign_writes: Mapping[str, int] = {}
+    foreign_writes: Mapping[str, int] = MappingProxyType({})
     misdelivered: int = 0
     clock_offset_s: float | None = None
+    restored: Mapping[str, int] = MappingProxyType({})
 
 
 def render(scrape: Scrape) -> bytes:
@@ -68,6 +70,14 @@ def _process(scrape: Scrape) -> Iterator[Metric]:
         "Messages dropped because their subject did not fit the subscription they came for.",
         value=scrape.misdelivered,
     )
+    restored = CounterMetricFamily(
+        "sidecar_documents_restored",
+        "Documents of jobs that others deleted (missing) or wrote over (foreign).",
+        labels=["kind"],
+    )
+    for kind, count in scrape.restored.items():
+        restored.add_metric([kind], count)
+    yield restored
     yield GaugeMetricFamily("sidecar_degraded", "1 while something is away.", value=scrape.is_degraded)
     yield GaugeMetricFamily(
         "sidecar_event_loop_lag_seconds", "The event loop's worst delay since the last scrape.", value=scrape.lag_s

@@ -73,6 +73,7 @@ class TracedWork:
         self.admit = work.admit
         self.max_queue = work.max_queue
         self.refuse = work.refuse
+        self.bereave = work.bereave
         self.record_blocked = work.record_blocked
         self.record_queued = work.record_queued
 

@@ -6,8 +6,12 @@ import msgspec
 import pytest
 
 from sidecar.errors import Conflict, InvalidRequest
+from sidecar.models import codec
 from sidecar.models.job import JobState
 from tests.support.bus_world import World, job_state, result
+
+STATES, MARKS = "$KV.LLM_JOB.", "$KV.LLM_CANCEL."
+ACKNOWLEDGEMENT = b'{"stream":"LLM_REQ","seq":7,"domain":"hub"}'
 
 
 async def test_a_document_is_read_as_it_was_written(world: World) -> None:
@@ -208,6 +212,7 @@ async def test_the_history_of_a_job_is_its_documents_in_order(world: World) -> N
 async def test_a_document_that_is_none_hides_no_other(world: World) -> None:
     jobs = world.first.jobs
     broken = [
+        codec.encode(job_state(job="another")),
         b"no json",
         b"\xff\xfe\x00",
         b"[]",
@@ -219,8 +224,8 @@ async def test_a_document_that_is_none_hides_no_other(world: World) -> None:
     await jobs.create(job_state(job="first"))
     for i, payload in enumerate(broken):
         await jobs.create(job_state(job=f"b{i}"))
-        await world.overwrite_state("acme", f"b{i}", payload)
-        await world.overwrite_state("acme", f"never-written-{i}", payload)
+        await world.put(f"{STATES}acme.b{i}", payload)
+        await world.put(f"{STATES}acme.never-written-{i}", payload)
     await jobs.create(job_state(job="last"))
     assert [job.job for job in (await jobs.list("acme")).jobs] == ["last", "first"]
     assert [job.job for job in (await jobs.list("acme", state="queued")).jobs] == ["last", "first"]
@@ -229,3 +234,53 @@ async def test_a_document_that_is_none_hides_no_other(world: World) -> None:
     page = await jobs.list("acme", limit=1, cursor=page.cursor)
     assert [job.job for job in page.jobs] == ["first"]
     assert [stored.state.state for stored in await jobs.history("acme", "b0")] == ["queued"]
+
+
+@pytest.mark.parametrize(
+    ("payload", "headers"),
+    [
+        (b"", {"KV-Operation": "DEL"}),
+        (b"", {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}),
+        (b"", None),
+        (b"garbage", None),
+        (ACKNOWLEDGEMENT, None),
+        (codec.encode(job_state(job="another")), None),
+        (codec.encode(job_state(tenant="another")), None),
+        (codec.encode(job_state(state="succeeded")), None),
+    ],
+)
+async def test_what_is_no_document_counts_as_none_and_can_be_written_over(
+    world: World, payload: bytes, headers: dict[str, str] | None
+) -> None:
+    revision = await world.first.jobs.create(job_state())
+    assert await world.first.jobs.look("acme", "j1") == (job_state(), revision)
+    await world.put(f"{STATES}acme.j1", payload, headers)
+    assert await world.second.jobs.get("acme", "j1") is None
+    found = await world.second.jobs.look("acme", "j1")
+    assert found.state is None
+    assert found.revision > revision
+    with pytest.raises(Conflict):
+        await world.first.jobs.update(job_state(owner="r1"), revision=revision)
+    written = await world.first.jobs.update(job_state(owner="r1"), revision=found.revision)
+    assert await world.second.jobs.look("acme", "j1") == (job_state(owner="r1"), written)
+
+
+async def test_an_empty_key_has_revision_0(world: World) -> None:
+    assert await world.first.jobs.look("acme", "nobody") == (None, 0)
+    await world.first.jobs.update(job_state(), revision=0)
+    with pytest.raises(Conflict):
+        await world.first.jobs.update(job_state(), revision=0)
+
+
+async def test_an_acknowledgement_is_no_mark_of_cancellation(world: World) -> None:
+    heard: list[str] = []
+    await world.first.jobs.listen_cancelled(lambda tenant, job: heard.append(job))
+    await world.put(f"{MARKS}acme.j1", ACKNOWLEDGEMENT)
+    await world.first.jobs.mark_cancelled("acme", "j2", reason='{"stream": "of thought"}')
+    await world.until(lambda: heard == ["j2"])
+    assert not await world.first.jobs.is_cancelled("acme", "j1")
+    assert await world.second.jobs.is_cancelled("acme", "j2")
+
+
+async def test_how_long_documents_are_kept_is_known(world: World) -> None:
+    assert await world.first.jobs.keeps_s() == 86_400

@@ -44,7 +44,7 @@ from sidecar.config.settings import RetentionSettings, Settings, TenantPolicy
 from sidecar.models.event import Delta, Event, EventData, EventType, Status
 from sidecar.models.job import JobState
 from sidecar.models.result import Output, Result
-from sidecar.models.subjects import JOB_BUCKET, Subjects
+from sidecar.models.subjects import CANCEL_BUCKET, Subjects
 from sidecar.ports.bus import (
     Blobs,
     Clock,
@@ -112,8 +112,8 @@ class World(Protocol):
         """Store a request as a client could, on whatever subject the server takes."""
         ...
 
-    async def overwrite_state(self, tenant: str, job: str, payload: bytes) -> None:
-        """Put anything in the place of a job's state document."""
+    async def put(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> None:
+        """Store anything at a subject of the stream of jobs, or at a key of the bucket of marks."""
         ...
 
     async def write(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> int:
@@ -171,8 +171,10 @@ class MemoryWorld:
         self.bus.tell(Hint(name.replace(".request.", ".sys.doorbell.", 1), payload, headers, ack.seq))
         return ack.seq
 
-    async def overwrite_state(self, tenant: str, job: str, payload: bytes) -> None:
-        self.bus.jobs.store(f"$KV.{JOB_BUCKET}.{tenant}.{job}", payload, {})
+    async def put(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> None:
+        stream = self.bus.marks if subject.startswith(f"$KV.{CANCEL_BUCKET}.") else self.bus.jobs
+        stored = stream.store(subject, payload, headers or {})
+        self.bus.tell(Hint(subject.replace(".log.", ".job."), payload, headers or {}, stored.seq))
 
     async def write(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> int:
         ack = self.bus.stream_of(subject).store(subject, payload, headers or {})
@@ -242,8 +244,8 @@ class NatsWorld:
         assert await self.first.intake.last_seq() == before + 1
         return before + 1
 
-    async def overwrite_state(self, tenant: str, job: str, payload: bytes) -> None:
-        await self.mux.store(f"$KV.{JOB_BUCKET}.{tenant}.{job}", payload)
+    async def put(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> None:
+        await self.mux.store(subject, payload, headers=headers)
 
     async def write(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> int:
         return (await self.mux.store(subject, payload, headers=headers)).seq

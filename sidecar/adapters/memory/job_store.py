@@ -11,9 +11,11 @@ from sidecar.adapters.memory.faults import Operation
 from sidecar.errors import InvalidRequest
 from sidecar.models import codec
 from sidecar.models.api import JobsPage
+from sidecar.models.authors import is_acknowledgement
+from sidecar.models.believed import document_of
 from sidecar.models.job import JobState, State
 from sidecar.models.subjects import is_name
-from sidecar.ports.bus import StoredState
+from sidecar.ports.bus import Standing, StoredState
 
 T = TypeVar("T")
 
@@ -30,12 +32,21 @@ class MemoryJobStore:
         self._replica = replica
 
     async def get(self, tenant: str, job: str) -> StoredState | None:
-        def find() -> StoredState | None:
+        state, revision = await self.look(tenant, job)
+        return StoredState(state, revision) if state is not None else None
+
+    async def look(self, tenant: str, job: str) -> Standing:
+        def find() -> Standing:
             entry = self._bus.jobs.last(subject)
-            return StoredState(codec.decode_state(entry.payload), entry.seq) if entry else None
+            if entry is None:
+                return Standing(None, 0)
+            return Standing(document_of(entry.payload, tenant=tenant, job=job), entry.seq)
 
         subject = _key(_STATES, tenant, job)
         return await self._perform("get", tenant, job, find)
+
+    async def keeps_s(self) -> float | None:
+        return self._bus.jobs.limits.max_age_s
 
     async def create(self, state: JobState) -> int:
         return await self._write("create", state, 0)
@@ -56,7 +67,7 @@ class MemoryJobStore:
 
         def find() -> builtins.list[StoredState]:
             found = self._bus.jobs.find(subject)
-            states = [(codec.state_or_none(entry.payload), entry.seq) for entry in found]
+            states = [(document_of(entry.payload, tenant=tenant, job=job), entry.seq) for entry in found]
             return [StoredState(state, seq) for state, seq in states if state is not None]
 
         return await self._perform("history", tenant, job, find)
@@ -66,18 +77,24 @@ class MemoryJobStore:
 
         def mark() -> None:
             ack = self._bus.marks.store(subject, (reason or "").encode(), {})
-            self._bus.tell(Hint(subject, b"", {}, ack.seq))
+            self._bus.tell(Hint(subject, (reason or "").encode(), {}, ack.seq))
 
         await self._perform("mark_cancelled", tenant, job, mark)
 
     async def is_cancelled(self, tenant: str, job: str) -> bool:
         subject = _key(_MARKS, tenant, job)
-        return await self._perform("is_cancelled", tenant, job, lambda: self._bus.marks.last(subject) is not None)
+
+        def look() -> bool:
+            mark = self._bus.marks.last(subject)
+            return mark is not None and not is_acknowledgement(mark.payload)
+
+        return await self._perform("is_cancelled", tenant, job, look)
 
     async def listen_cancelled(self, on_mark: Callable[[str, str], None]) -> None:
         def hear(hint: Hint) -> None:
             tenant, _, job = hint.subject.removeprefix(_MARKS).partition(".")
-            on_mark(tenant, job)
+            if not is_acknowledgement(hint.payload):
+                on_mark(tenant, job)
 
         self._bus.listen(self._replica, f"{_MARKS}*.*", hear)
 
@@ -97,7 +114,8 @@ class MemoryJobStore:
             if entry.seq >= before or entry.headers.get(_FIRST) != "0":
                 continue
             last = self._bus.jobs.last(entry.subject)
-            document = codec.state_or_none(last.payload if last else entry.payload)
+            job = entry.subject.rpartition(".")[2]
+            document = document_of((last or entry).payload, tenant=tenant, job=job)
             if document is None or (state is not None and document.state != state):
                 continue
             if len(found) == limit:

@@ -7,6 +7,7 @@ from sidecar.adapters.memory.bus import Hint, MemoryBus
 from sidecar.adapters.memory.faults import Operation
 from sidecar.errors import BusUnavailable, Conflict, InvalidRequest
 from sidecar.models import codec
+from sidecar.models.believed import result_of
 from sidecar.models.event import Event
 from sidecar.models.place import EventPosition, place_of
 from sidecar.models.subjects import is_name
@@ -37,11 +38,16 @@ class MemoryPublisher:
             self._under_way.discard(job)
 
     async def publish_result(self, event: Event) -> bool:
-        try:
-            await self._store(event, 0, None)
-        except Conflict:
-            return False
-        return True
+        subject, expected = self._bus.subjects.log(event.tenant, event.job, event.type), 0
+        while True:
+            try:
+                await self._store(event, expected, None)
+                return True
+            except Conflict:
+                found = self._bus.jobs.last(subject)
+            if found is not None and result_of(found.payload, tenant=event.tenant, job=event.job) is not None:
+                return False
+            expected = found.seq if found is not None else 0
 
     async def replay(self, tenant: str, job: str) -> AsyncIterator[StoredEvent]:
         _check(tenant, job)
@@ -58,7 +64,7 @@ class MemoryPublisher:
 
     async def wait_result(self, tenant: str, job: str) -> "MemoryResultWaiter":
         _check(tenant, job)
-        return MemoryResultWaiter(self._bus, self._replica, self._bus.subjects.event(tenant, job, "result"))
+        return MemoryResultWaiter(self._bus, self._replica, (tenant, job))
 
     async def _store(self, event: Event, expected: int, expected_subject: str | None) -> None:
         subject = self._bus.subjects.log(event.tenant, event.job, event.type)
@@ -84,7 +90,9 @@ class MemoryPublisher:
 class MemoryResultWaiter:
     """`ResultWaiter` twin: hears the republished result."""
 
-    def __init__(self, bus: MemoryBus, replica: str, subject: str) -> None:
+    def __init__(self, bus: MemoryBus, replica: str, of_job: tuple[str, str]) -> None:
+        self._tenant, self._job = of_job
+        subject = bus.subjects.event(self._tenant, self._job, "result")
         self._heard: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._stop: Callable[[], None] = bus.listen(replica, subject, self._hear)
 
@@ -95,7 +103,7 @@ class MemoryResultWaiter:
         self._stop()
 
     def _hear(self, hint: Hint) -> None:
-        if not self._heard.done():
+        if not self._heard.done() and result_of(hint.payload, tenant=self._tenant, job=self._job) is not None:
             self._heard.set_result(hint.payload)
 
 

@@ -28,6 +28,7 @@ _SERVER_HEADERS = b"\r\nNats-Stream: "
 _END_OF_BATCH = 204
 _NOT_FOUND = 404
 _BATCH = 1_000
+_NS = 1_000_000_000
 _BATCH_BYTES = 4 * 1024 * 1024
 _MAX_SUBJECTS = 512
 _DELETE_FAILED = 10057
@@ -171,6 +172,11 @@ class StreamReader:
             return epoch(answer["ts"])
         except (KeyError, TypeError, ValueError) as e:
             raise BusRefused(f"what answers for stream {self._stream} does not tell the time") from e
+
+    async def max_age_s(self) -> float:
+        """How long the stream keeps a message (s); 0 for good."""
+        answer = await self._mux.api(f"STREAM.INFO.{self._stream}")
+        return float(answer["config"].get("max_age", 0)) / _NS
 
     async def delete(self, seq: int) -> None:
         """Remove a message for good. No error when it is gone already."""

@@ -17,8 +17,8 @@ import msgspec
 
 from sidecar.adapters.nats.direct import StoredMessage, StreamReader
 from sidecar.errors import InvalidRequest
-from sidecar.models import codec
 from sidecar.models.api import JobsPage
+from sidecar.models.believed import document_of
 from sidecar.models.job import JobState, State
 from sidecar.models.shown import shown
 
@@ -127,7 +127,8 @@ def _is_first(item: StoredMessage) -> bool:
 def _document(found: StoredMessage | None) -> JobState | None:
     if found is None or found.is_tombstone:
         return None
-    state = codec.state_or_none(found.payload)
+    tenant, job = found.subject.rsplit(".", 2)[1:]
+    state = document_of(found.payload, tenant=tenant, job=job)
     if state is None:
         log.warning("%s holds no state document", shown(found.subject))
     return state

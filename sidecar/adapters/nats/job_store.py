@@ -6,12 +6,14 @@ from sidecar.adapters.nats.client.message import BusMessage
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import TOMBSTONE, StreamReader
 from sidecar.adapters.nats.job_list import list_jobs
-from sidecar.errors import BusRefused, InvalidRequest
+from sidecar.errors import InvalidRequest
 from sidecar.models import codec
 from sidecar.models.api import JobsPage
+from sidecar.models.authors import is_acknowledgement
+from sidecar.models.believed import document_of
 from sidecar.models.job import JobState, State
 from sidecar.models.subjects import CANCEL_BUCKET, JOB_BUCKET, is_name
-from sidecar.ports.bus import StoredState
+from sidecar.ports.bus import Standing, StoredState
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _STATES = f"$KV.{JOB_BUCKET}."
@@ -35,13 +37,19 @@ class NatsJobStore:
         self._marks = StreamReader(mux, f"KV_{CANCEL_BUCKET}", is_replicated=is_replicated)
 
     async def get(self, tenant: str, job: str) -> StoredState | None:
+        state, revision = await self.look(tenant, job)
+        return StoredState(state, revision) if state is not None else None
+
+    async def look(self, tenant: str, job: str) -> Standing:
         found = await self._states.last(_key(_STATES, tenant, job))
-        if found is None or found.is_tombstone:
-            return None
-        try:
-            return StoredState(codec.decode_state(found.payload), found.seq)
-        except InvalidRequest as e:
-            raise BusRefused(f"the state document of {tenant}.{job} is not one: {e.message}") from e
+        if found is None:
+            return Standing(None, 0)
+        state = None if found.is_tombstone else document_of(found.payload, tenant=tenant, job=job)
+        return Standing(state, found.seq)
+
+    async def keeps_s(self) -> float | None:
+        age = await self._states.max_age_s()
+        return age or None
 
     async def create(self, state: JobState) -> int:
         return await self._write(state, 0)
@@ -58,7 +66,7 @@ class NatsJobStore:
 
     async def history(self, tenant: str, job: str) -> Sequence[StoredState]:
         found = [item async for item in self._states.scan(_key(_STATES, tenant, job), seq=1)]
-        states = [(codec.state_or_none(item.payload), item.seq) for item in found if not item.is_tombstone]
+        states = [(document_of(item.payload, tenant=tenant, job=job), item.seq) for item in found]
         return [StoredState(state, seq) for state, seq in states if state is not None]
 
     async def mark_cancelled(self, tenant: str, job: str, *, reason: str | None = None) -> None:
@@ -66,12 +74,12 @@ class NatsJobStore:
 
     async def is_cancelled(self, tenant: str, job: str) -> bool:
         found = await self._marks.last(_key(_MARKS, tenant, job))
-        return found is not None and not found.is_tombstone
+        return found is not None and not found.is_tombstone and not is_acknowledgement(found.payload)
 
     async def listen_cancelled(self, on_mark: Callable[[str, str], None]) -> None:
         def hear(message: BusMessage) -> None:
             tenant, _, job = message.subject.removeprefix(_MARKS).partition(".")
-            if TOMBSTONE not in message.raw_headers:
+            if TOMBSTONE not in message.raw_headers and not is_acknowledgement(message.payload):
                 on_mark(tenant, job)
 
         await self._mux.subscribe(f"{_MARKS}*.*", hear)

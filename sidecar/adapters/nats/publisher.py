@@ -6,8 +6,9 @@ from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StoredMessage, StreamReader
 from sidecar.adapters.nats.job_store import EXPECTED
 from sidecar.adapters.nats.result_waiter import NatsResultWaiter, ResultWatch
-from sidecar.errors import Conflict, InvalidRequest
+from sidecar.errors import BusUnavailable, Conflict, InvalidRequest
 from sidecar.models import codec
+from sidecar.models.believed import result_of
 from sidecar.models.event import Event
 from sidecar.models.place import EventPosition, place_of
 from sidecar.models.subjects import JOB_BUCKET, JOB_STREAM, Subjects, is_name
@@ -16,6 +17,7 @@ from sidecar.ports.bus import StoredEvent
 
 _EXPECTED_OF = f"{EXPECTED}-Subject"
 _TTL = "Nats-TTL"
+_MOST_TRIES = 20
 
 
 class NatsPublisher:
@@ -24,7 +26,8 @@ class NatsPublisher:
     Every event costs one message and one acknowledgement. Nothing is retried here: after BusUnavailable the
     event may or may not be stored, so the owner publishes the same event again, with the same `n`. A repeated
     ordinary event may then stand twice (`replay` gives the first only); a repeated result is refused by the
-    server, so `publish_result` is False both for another's result and for one's own whose answer was lost.
+    server, so `publish_result` is False both for another's result and for one's own whose answer was lost. What
+    stands in a result's place and is none is replaced by compare-and-set.
 
     `replay` reads in batches of 1,000, at more than one replica with a last look at the leader, so that it
     lacks nothing that was stored before it was called.
@@ -50,13 +53,20 @@ class NatsPublisher:
         await self._mux.store(subject, codec.encode(event), headers=headers)
 
     async def publish_result(self, event: Event) -> bool:
-        headers = {EXPECTED: "0", _TTL: self._ttl, **TRACE.get()}
+        headers = {_TTL: self._ttl, **TRACE.get()}
         subject = self._subjects.log(event.tenant, event.job, event.type)
-        try:
-            await self._mux.store(subject, codec.encode(event), headers=headers)
-        except Conflict:
-            return False
-        return True
+        payload, expected = codec.encode(event), 0
+        for _ in range(_MOST_TRIES):
+            try:
+                await self._mux.store(subject, payload, headers={EXPECTED: str(expected), **headers})
+                return True
+            except Conflict:
+                found = await self._reader.last(subject)
+            if found is not None and result_of(found.payload, tenant=event.tenant, job=event.job) is not None:
+                return False
+            # Somebody else's bytes, or the mark of a deletion: the job has said no result yet.
+            expected = found.seq if found is not None else 0
+        raise BusUnavailable(f"the result of job {event.job} is written over again and again")
 
     async def replay(self, tenant: str, job: str) -> AsyncIterator[StoredEvent]:
         seen: set[EventPosition | None] = {None}
@@ -68,7 +78,9 @@ class NatsPublisher:
 
     async def wait_result(self, tenant: str, job: str) -> NatsResultWaiter:
         stored_as = self._log(tenant, job, "result")
-        return await self._watch.open(self._subjects.event(tenant, job, "result"), stored_as=stored_as)
+        return await self._watch.open(
+            self._subjects.event(tenant, job, "result"), stored_as=stored_as, of_job=(tenant, job)
+        )
 
     async def _stored(self, pattern: str) -> AsyncIterator[StoredMessage]:
         newest = await self._reader.newest(pattern) if self._is_replicated else None

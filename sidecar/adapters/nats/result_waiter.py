@@ -9,15 +9,19 @@ from sidecar.adapters.nats.client.message import BusMessage
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StreamReader
 from sidecar.errors import SidecarError
+from sidecar.models.believed import result_of
 
 log = logging.getLogger(__name__)
 
 
 class NatsResultWaiter:
-    """`ResultWaiter` over a core subscription."""
+    """`ResultWaiter` over a core subscription. `of_job` is tenant and job."""
 
-    def __init__(self, stored_as: str, on_close: Callable[["NatsResultWaiter"], None]) -> None:
+    def __init__(
+        self, stored_as: str, on_close: Callable[["NatsResultWaiter"], None], *, of_job: tuple[str, str]
+    ) -> None:
         self.stored_as = stored_as
+        self._tenant, self._job = of_job
         self._on_close = on_close
         self._heard: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._subscription: Subscription | None = None
@@ -39,7 +43,7 @@ class NatsResultWaiter:
             await subscription.unsubscribe()
 
     def hear(self, payload: bytes) -> None:
-        if not self._heard.done():
+        if not self._heard.done() and result_of(payload, tenant=self._tenant, job=self._job) is not None:
             self._heard.set_result(payload)
 
     def _on_message(self, message: BusMessage) -> None:
@@ -56,8 +60,8 @@ class ResultWatch:
         self._task: asyncio.Task[None] | None = None
         mux.connection.on_state(self._on_state)
 
-    async def open(self, subject: str, *, stored_as: str) -> NatsResultWaiter:
-        waiter = NatsResultWaiter(stored_as, self._waiters.discard)
+    async def open(self, subject: str, *, stored_as: str, of_job: tuple[str, str]) -> NatsResultWaiter:
+        waiter = NatsResultWaiter(stored_as, self._waiters.discard, of_job=of_job)
         self._waiters.add(waiter)
         try:
             await waiter.listen(self._mux, subject)

@@ -235,9 +235,18 @@ def test_repeated_steps_change_nothing(order: list[int]) -> None:
 
 def test_what_is_no_journal_is_said_to_be_none() -> None:
     with pytest.raises(SidecarError, match="cannot be read"):
-        journals.read([b"{}"])
+        journals.read([b'{"number": 1, "turn": "of the next version"}'])
     with pytest.raises(SidecarError, match="never began"):
         journals.read([encode(Step(number=1, turn=1, results=(kept(0),)))])
+
+
+def test_what_strangers_put_into_a_journal_is_passed_over() -> None:
+    step = encode(
+        Step(number=1, turn=1, answer=TurnAnswer(content=(), stop_reason="end_turn", raw_stop_reason=""))
+    )
+    strange = (b"", b"garbage", b'{"stream":"LLM_REQ","seq":7}', b'{"number": -1}', b"[1]")
+    assert journals.read([*strange, step, *strange]) == journals.read([step])
+    assert journals.has_come_on([*strange, step], attempt=1)
 
 
 def bill(tokens: int, calls: int) -> Bill:

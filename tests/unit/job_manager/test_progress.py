@@ -55,14 +55,22 @@ class Stage:
     def __init__(self, *, delay_s: float = 0.0) -> None:
         self.clock = MemoryClock()
         self.publisher = ScriptedPublisher(self.clock, delay_s=delay_s)
+        self.regained: list[int] = []
         self.lost: list[SidecarError] = []
         self.progress = EventWriter(
             publisher=self.publisher,  # type: ignore[arg-type]
             clock=self.clock,
             gather_s=GATHER_S,
+            regain=self.regain,
             on_lost=self.lost.append,
         )
         self.progress.begin(STATE, revision=3, metadata={"a": 1})
+
+    async def regain(self) -> int:
+        """The document's new revision; Conflict where the job is another's."""
+        if not self.regained:
+            raise Conflict("the job is another's")
+        return self.regained.pop(0)
 
     async def flush(self) -> None:
         await self.clock.run(self.progress.flush())
@@ -201,3 +209,25 @@ async def test_closing_drops_what_was_not_stored_and_leaves_no_task() -> None:
     await stage.progress.close()
     assert stage.publisher.events == []
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_what_the_fence_refuses_is_said_again_once_the_document_is_regained() -> None:
+    stage = Stage()
+    stage.regained = [5, 9]
+    kept: list[int] = []
+    fences = iter([3, 5])
+
+    def refuse(event: Event) -> SidecarError | None:
+        return Conflict("gone") if next(fences, None) is not None else None
+
+    async def keep(fence: int) -> None:
+        kept.append(fence)
+
+    stage.publisher.fault = refuse
+    stage.progress.status(Status(state="running"))
+    stage.progress.keep(keep)
+    stage.progress.delta(0, text="hello")
+    await stage.flush()
+    assert [(event.n, fence) for _, event, fence in stage.publisher.stored] == [(1, 9), (2, 9)]
+    assert kept == [9]
+    assert stage.lost == []

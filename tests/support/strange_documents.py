@@ -1,0 +1,106 @@
+"""What strangers do to what is kept of a job: its document, its steps, its mark, its request, its events.
+
+A table, so that each test can walk all of it. Every entry changes the bus in memory as an operator's hand, a
+script or an acknowledgement aimed at a key would.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from sidecar.adapters.memory.bus import MemoryBus
+from sidecar.models.codec import decode_state, encode
+from sidecar.models.job import JobState
+from sidecar.models.result import Result
+
+ACKNOWLEDGEMENT = b'{"stream":"LLM_REQ","seq":7}'
+DELETED = {"KV-Operation": "DEL"}
+PURGED = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
+
+Attack = Callable[[MemoryBus, str, str], None]
+
+
+def key_of(tenant: str, job: str) -> str:
+    return f"$KV.LLM_JOB.{tenant}.{job}"
+
+
+def removed(bus: MemoryBus, tenant: str, job: str) -> None:
+    """As aged: nothing is left, not even a mark."""
+    for entry in list(bus.jobs.find(key_of(tenant, job))):
+        bus.jobs.delete(entry.seq)
+
+
+def deleted(bus: MemoryBus, tenant: str, job: str) -> None:
+    bus.jobs.store(key_of(tenant, job), b"", DELETED)
+
+
+def purged(bus: MemoryBus, tenant: str, job: str) -> None:
+    removed(bus, tenant, job)
+    bus.jobs.store(key_of(tenant, job), b"", PURGED)
+
+
+def written(payload: bytes) -> Attack:
+    def attack(bus: MemoryBus, tenant: str, job: str) -> None:
+        bus.jobs.store(key_of(tenant, job), payload, {})
+
+    return attack
+
+
+def changed(**fields: Any) -> Attack:
+    """The document as it is, but for some fields."""
+
+    def attack(bus: MemoryBus, tenant: str, job: str) -> None:
+        bus.jobs.store(
+            key_of(tenant, job), encode(msgspec.structs.replace(_state(bus, tenant, job), **fields)), {}
+        )
+
+    return attack
+
+
+def later(bus: MemoryBus, tenant: str, job: str) -> None:
+    """A document that says that the job is another's by now."""
+    state = _state(bus, tenant, job)
+    ghost = msgspec.structs.replace(state, state="running", owner="ghost", attempt=state.attempt + 3)
+    bus.jobs.store(key_of(tenant, job), encode(ghost), {})
+
+
+def later_of_another_request(bus: MemoryBus, tenant: str, job: str) -> None:
+    state = _state(bus, tenant, job)
+    ghost = msgspec.structs.replace(state, owner="ghost", attempt=state.attempt + 1, request_seq=999_999)
+    bus.jobs.store(key_of(tenant, job), encode(ghost), {})
+
+
+def replayed(bus: MemoryBus, tenant: str, job: str) -> None:
+    """The same bytes once more."""
+    bus.jobs.store(key_of(tenant, job), encode(_state(bus, tenant, job)), {})
+
+
+def _state(bus: MemoryBus, tenant: str, job: str) -> JobState:
+    entry = bus.jobs.last(key_of(tenant, job))
+    assert entry is not None
+    return decode_state(entry.payload)
+
+
+DOCUMENTS: Mapping[str, Attack] = {
+    "removed": removed,
+    "deleted": deleted,
+    "purged": purged,
+    "empty": written(b""),
+    "garbage": written(b"\x00\xff\x0b"),
+    "deep": written(b"[" * 5_000),
+    "acknowledgement": written(ACKNOWLEDGEMENT),
+    "another job's": changed(job="other"),
+    "another tenant's": changed(tenant="globex"),
+    "replayed": replayed,
+    "queued again": changed(state="queued", owner=None),
+    "an earlier attempt's": changed(attempt=0, owner="ghost"),
+    "another owner's": changed(owner="zz-ghost"),
+    "another request's": changed(request_seq=999_999),
+    "over without a result": changed(state="succeeded"),
+    "over before it began": changed(state="failed", attempt=0, result=Result(state="failed"), result_n=9),
+    "with numbers beyond all sense": changed(attempt=1 << 62, crashes=-5),
+    "with a time that is none": changed(started="yesterday", attempt=5),
+    "later": later,
+    "later, of another request": later_of_another_request,
+}
