@@ -275,9 +275,9 @@ class App:
         self._look_around()
         health = self.lifecycle.health
         status = "degraded" if health.is_degraded else "ready"
-        if not self.lifecycle.is_ready:
-            return _page({"status": self.lifecycle.phase.value}, 503)
-        return _page({"status": status, "reasons": health.reasons} if is_operator else {"status": status})
+        is_ready = self.lifecycle.is_ready
+        told = {"status": status if is_ready else self.lifecycle.phase.value}
+        return _page({**told, "reasons": health.reasons} if is_operator else told, 200 if is_ready else 503)
 
     async def _info(self, _: bool) -> Page:
         replica = self.replica

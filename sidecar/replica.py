@@ -40,14 +40,13 @@ from sidecar.ports.bus import (
     JobStore,
     JournalStore,
     ModelClient,
-    PolicyStore,
     PromptStore,
     Publisher,
     Query,
     Reply,
     SpendLedger,
 )
-from sidecar.ports.cluster import Checkpoints, ClusterBus, LeaseStore
+from sidecar.ports.cluster import Checkpoints, ClusterBus, LeaseStore, PolicyStore
 from sidecar.ports.tools import ToolBus, ToolStore
 from sidecar.request_handler.decode import DecodedRequest
 from sidecar.request_handler.planner import Planner

@@ -371,22 +371,6 @@ class SpendLedger(Protocol):
         ...
 
 
-class PolicyStore(Protocol):
-    """The policy that operators put on the bus, over the file's: key `policy` of the KV bucket `LLM_CONFIG`."""
-
-    async def load(self) -> bytes | None:
-        """The document as it is now, TOML or JSON; None when there is none."""
-        ...
-
-    async def save(self, document: bytes | None) -> None:
-        """Replace the document; None takes it away."""
-        ...
-
-    async def listen(self, on_change: Callable[[], None]) -> None:
-        """Call `on_change` when the document may have changed, from now on. A hint: it may be lost."""
-        ...
-
-
 class Blobs(Protocol):
     """Objects too large for a message: one bucket a tenant, `LLM_BLOB_<tenant>`, made when it is first written.
 

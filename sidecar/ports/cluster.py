@@ -1,7 +1,7 @@
-"""What replicas need of the bus to work as one. The rules of `sidecar.ports.bus` hold."""
+"""What replicas need of the bus to work as one, by one policy. The rules of `sidecar.ports.bus` hold."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol
 
 
 class LeaseStore(Protocol):
@@ -76,4 +76,47 @@ class ClusterBus(Protocol):
 
     async def close(self) -> None:
         """Listen and answer no more."""
+        ...
+
+
+class StoredPolicy(NamedTuple):
+    """What operators say on the bus: `document` is None for no policy.
+
+    `word` tells how that is known: `said` by a document or by its removal; `absent`: nothing is there; `overrun`:
+    whatever was said, strangers have written over it as often as the bucket keeps revisions.
+    """
+
+    document: bytes | None
+    word: Literal["said", "absent", "overrun"]
+
+
+class PolicyStore(Protocol):
+    """The policy that operators put on the bus, over the file's: key `policy` of the KV bucket `LLM_CONFIG`.
+
+    Beside it lies the policy that was accepted last, as a replica wrote it: no operator's word, and where no
+    stranger can aim.
+    """
+
+    async def load(self) -> StoredPolicy:
+        """The document as it is now, TOML or JSON. What strangers wrote over it is taken away."""
+        ...
+
+    async def save(self, document: bytes | None) -> None:
+        """Replace the document; None takes it away."""
+        ...
+
+    async def put_back(self, document: bytes | None) -> None:
+        """The same for a place where operators have said nothing since. Raises Conflict when they have."""
+        ...
+
+    async def load_good(self) -> StoredPolicy | None:
+        """What was accepted last; None when nothing is kept."""
+        ...
+
+    async def keep_good(self, document: bytes | None) -> None:
+        """Keep what was accepted now, in place of what was kept."""
+        ...
+
+    async def listen(self, on_change: Callable[[], None]) -> None:
+        """Call `on_change` when the document may have changed, from now on. A hint: it may be lost."""
         ...

@@ -52,12 +52,11 @@ from sidecar.ports.bus import (
     Intake,
     JobStore,
     JournalStore,
-    PolicyStore,
     PromptStore,
     Publisher,
     SpendLedger,
 )
-from sidecar.ports.cluster import Checkpoints, ClusterBus, LeaseStore
+from sidecar.ports.cluster import Checkpoints, ClusterBus, LeaseStore, PolicyStore
 from sidecar.ports.tools import ToolBus, ToolStore
 from sidecar.runtime.lifecycle import SystemClock
 from tests.support.jetstream.link import connect, disconnect

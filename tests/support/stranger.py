@@ -151,12 +151,17 @@ def check_story(events: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def stranger(url: str, tenant: str) -> AsyncIterator[Stranger]:
+async def stranger(url: str, tenant: str, *, inbox: str = "_INBOX") -> AsyncIterator[Stranger]:
     async def quiet(_: Exception) -> None:
         return None
 
     connection = await nats.connect(
-        url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=quiet, pending_size=64 * 1024 * 1024
+        url,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=0.1,
+        error_cb=quiet,
+        pending_size=64 * 1024 * 1024,
+        inbox_prefix=inbox.encode(),
     )
     try:
         yield Stranger(connection, tenant)

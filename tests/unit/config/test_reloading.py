@@ -1,26 +1,30 @@
 """The policy while the process runs: what is taken over, and that the last good one stays."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sidecar.adapters.memory.bus import MemoryBus
+from sidecar.adapters.memory.bus import Hint, MemoryBus
 from sidecar.adapters.memory.clock import MemoryClock
 from sidecar.adapters.memory.policies import MemoryPolicyStore
 from sidecar.config.reloading import Reloader
 from sidecar.config.settings import Policy, TenantPolicy, load, merge_policy
 from sidecar.errors import StartupError
 from sidecar.runtime.lifecycle import Health
+from tests.support.garbage import ACKNOWLEDGEMENTS, GARBAGE
 from tests.support.replica import bench
 
 
 class World:
-    def __init__(self, path: Path, text: str) -> None:
+    def __init__(self, path: Path, text: str, bus: MemoryBus | None = None) -> None:
         self.path = path
         self.write(text)
-        self.clock = MemoryClock()
-        self.bus = MemoryBus(self.clock)
+        self.bus = bus or MemoryBus(MemoryClock())
+        clock = self.bus.clock
+        assert isinstance(clock, MemoryClock)
+        self.clock = clock
         self.store = MemoryPolicyStore(self.bus)
         self.health = Health()
         self.applied: list[Policy] = []
@@ -146,3 +150,143 @@ async def test_new_weights_and_denials_hold_for_the_next_job() -> None:
         assert result.state == "rejected"
         assert result.error is not None
         assert result.error.code == "tenant_denied"
+
+
+ACK = ACKNOWLEDGEMENTS["acknowledgement"]
+BETA = b"[tenants.beta]\nweight = 9\n"
+REFUSED = [
+    b"[tenants",
+    b"\xff",
+    b"[tenants.a]\nweight = inf\n",
+    GARBAGE["nested object"],
+    GARBAGE["TOML brackets"],
+]
+
+
+def write_over(world: World, payload: bytes = ACK, times: int = 1) -> None:
+    for _ in range(times):
+        ack = world.bus.config.store("$KV.LLM_CONFIG.policy", payload, {})
+        world.bus.tell(Hint("$KV.LLM_CONFIG.policy", payload, {}, ack.seq))
+
+
+@pytest.mark.parametrize("times", [1, 9, 10, 40])
+@pytest.mark.parametrize("payload", ACKNOWLEDGEMENTS.values(), ids=ACKNOWLEDGEMENTS)
+async def test_strangers_change_nothing_while_it_runs(world: World, payload: bytes, times: int) -> None:
+    await world.save(BETA)
+    applied = list(world.applied)
+    write_over(world, payload, times)
+    await world.clock.advance(20)
+    assert world.applied == applied
+    assert world.reloader.is_ok
+    assert world.health.reasons == {}
+    assert [entry.payload for entry in world.bus.config.find("$KV.LLM_CONFIG.policy")] == [BETA]
+
+
+@pytest.mark.parametrize("times", [0, 1, 9, 10, 40])
+@pytest.mark.parametrize("is_running", [True, False])
+async def test_who_starts_goes_by_the_policy_that_was_accepted_whatever_lies_over_it(
+    world: World, tmp_path: Path, times: int, is_running: bool
+) -> None:
+    await world.save(BETA)
+    if not is_running:
+        await world.reloader.stop()
+    write_over(world, times=times)
+    late = World(tmp_path / "late.toml", "[tenants.acme]\nweight = 2\n", world.bus)
+    await late.clock.run(late.reloader.start())
+    assert late.applied[-1].tenant("beta").weight == 9
+    assert late.health.reasons == {}
+    await late.reloader.stop()
+
+
+@pytest.mark.parametrize("document", REFUSED)
+async def test_who_starts_with_a_refused_policy_goes_by_the_last_good_one_and_says_so(
+    world: World, tmp_path: Path, document: bytes
+) -> None:
+    await world.save(BETA)
+    await world.save(document)
+    late = World(tmp_path / "late.toml", "[tenants.acme]\nweight = 2\n", world.bus)
+    await late.clock.run(late.reloader.start())
+    assert late.applied[-1].tenant("beta").weight == 9
+    assert not late.reloader.is_ok
+    assert "LLM_CONFIG, key policy" in late.health.reasons["config"]
+    assert "accepted last" in late.health.reasons["config"]
+    await world.save(b"[tenants.beta]\nweight = 11\n")
+    await late.clock.advance(1)
+    assert late.applied[-1].tenant("beta").weight == 11
+    assert late.health.reasons == {}
+    await late.reloader.stop()
+
+
+@pytest.mark.parametrize("document", REFUSED)
+async def test_who_starts_with_a_refused_policy_and_no_good_one_waits_and_says_why(
+    tmp_path: Path, document: bytes
+) -> None:
+    world = World(tmp_path / "sidecar.toml", "[tenants.acme]\nweight = 2\n")
+    await world.save(document)
+    starting = asyncio.ensure_future(world.reloader.start())
+    await world.clock.advance(40)
+    assert not starting.done()
+    assert not world.reloader.is_ok
+    assert "waits for a policy" in world.health.reasons["config"]
+    assert "LLM_CONFIG, key policy" in world.health.reasons["config"]
+    await world.save(BETA)
+    await world.clock.advance(2)
+    await starting
+    assert world.applied[-1].tenant("beta").weight == 9
+    assert world.health.reasons == {}
+    await world.reloader.stop()
+
+
+async def test_who_starts_where_strangers_pushed_all_out_waits_for_an_operator(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path / "sidecar.toml", "[tenants.acme]\nweight = 2\n")
+    write_over(world, times=12)
+    starting = asyncio.ensure_future(world.reloader.start())
+    await world.clock.advance(40)
+    assert not starting.done()
+    assert "strangers" in world.health.reasons["config"]
+    await world.save(None)
+    await world.clock.advance(2)
+    await starting
+    assert world.applied == []
+    await world.reloader.stop()
+
+
+async def test_a_few_strange_words_where_no_policy_ever_was_are_none(tmp_path: Path) -> None:
+    world = World(tmp_path / "sidecar.toml", "[tenants.acme]\nweight = 2\n")
+    write_over(world, times=9)
+    await world.clock.run(world.reloader.start())
+    assert world.applied == []
+    assert world.health.reasons == {}
+    write_over(world, times=40)
+    await world.clock.advance(20)
+    assert (world.applied, world.health.reasons) == ([], {})
+    await world.reloader.stop()
+
+
+async def test_a_policy_that_an_operator_took_away_stays_away(world: World, tmp_path: Path) -> None:
+    await world.save(BETA)
+    await world.save(None)
+    write_over(world, times=40)
+    await world.clock.advance(20)
+    assert "beta" not in world.applied[-1].tenants
+    late = World(tmp_path / "late.toml", "[tenants.acme]\nweight = 2\n", world.bus)
+    await late.clock.run(late.reloader.start())
+    assert late.applied == []
+    await late.reloader.stop()
+
+
+async def test_who_starts_while_the_bus_is_away_waits_for_what_it_says(tmp_path: Path) -> None:
+    world = World(tmp_path / "sidecar.toml", "[tenants.acme]\nweight = 2\n")
+    await world.save(BETA)
+    world.bus.partition("one")
+    starting = asyncio.ensure_future(world.reloader.start())
+    await world.clock.advance(30)
+    assert not starting.done()
+    assert "waits for the policy" in world.health.reasons["config"]
+    world.bus.heal("one")
+    await world.clock.advance(10)
+    await starting
+    assert world.applied[-1].tenant("beta").weight == 9
+    await world.reloader.stop()
