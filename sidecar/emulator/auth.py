@@ -3,7 +3,9 @@
 import hashlib
 import hmac
 import re
+import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import parse_qsl, quote
 
@@ -11,6 +13,8 @@ from sidecar.emulator.exceptions import Refusal
 
 DEFAULT_REGION = "us-east-1"
 
+_STAMP = "%Y%m%dT%H%M%SZ"
+_TOLERATED_S = 300
 _SIGV4 = "AWS4-HMAC-SHA256"
 _FIELD = re.compile(r"(Credential|SignedHeaders|Signature)=([^,\s]+)")
 _SCOPE_REGION = re.compile(r"Credential=[^/]+/\d{8}/([a-z0-9-]+)/")
@@ -61,6 +65,7 @@ def _verify(
     headers: Mapping[str, str],
     body: bytes,
 ) -> None:
+    _check_time(headers.get("x-amz-date", ""), time.time())
     fields = dict(_FIELD.findall(authorization))
     key_id, _, scope = fields.get("Credential", "").partition("/")
     secret = secrets.get(key_id)
@@ -86,6 +91,25 @@ def _verify(
     expected = hmac.digest(key, to_sign.encode(), "sha256").hex()
     if not hmac.compare_digest(expected, fields.get("Signature", "")):
         raise Refusal("invalid_signature")
+
+
+def _check_time(signed: str, now: float) -> None:
+    """Raises Refusal for a signature of another time, in AWS's words."""
+    try:
+        at = datetime.strptime(signed, _STAMP).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        raise Refusal("invalid_signature") from None
+    own, earliest, latest = (_stamp(now + seconds) for seconds in (0, -_TOLERATED_S, _TOLERATED_S))
+    if at < now - _TOLERATED_S:
+        said = f"Signature expired: {signed} is now earlier than {earliest} ({own} - 5 min.)"
+        raise Refusal("invalid_signature", said)
+    if at > now + _TOLERATED_S:
+        said = f"Signature not yet current: {signed} is still later than {latest} ({own} + 5 min.)"
+        raise Refusal("invalid_signature", said)
+
+
+def _stamp(epoch_s: float) -> str:
+    return datetime.fromtimestamp(epoch_s, UTC).strftime(_STAMP)
 
 
 def _canonical_target(target: str) -> tuple[str, str]:

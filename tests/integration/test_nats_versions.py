@@ -3,14 +3,17 @@
 `./dev test-servers` runs this, and all that is marked `servers`, over the first and the last release of each line.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from sidecar.adapters.nats import direct
 from sidecar.adapters.nats.client.connection import Connection
 from sidecar.adapters.nats.client.mux import Mux
+from sidecar.adapters.nats.direct import StreamReader
 from sidecar.adapters.nats.embedded import NatsServer
 from sidecar.adapters.nats.streams import levels
 from sidecar.adapters.nats.streams.provision import ensure
@@ -22,6 +25,9 @@ from sidecar.runtime.lifecycle import SystemClock
 from tests.support.nats_server import BINARIES, Access, api_level, is_too_old, no_environment, running
 
 pytestmark = [pytest.mark.nats, pytest.mark.servers]
+
+ROUNDS = 3000
+DEADLOCKED = direct._DEADLOCKED_BY_BATCHES
 
 too_old = pytest.mark.skipif(not is_too_old(), reason="this server is supported")
 
@@ -126,6 +132,63 @@ async def test_a_running_process_outlives_a_leader_that_is_too_old(nats_access: 
         await upkeep.look()
     assert "older than 9.9" in (told[0] or "")
     assert told[1:] == [None]
+
+
+async def test_reading_while_others_write_stops_no_server(nats_access: Access) -> None:
+    """Two releases of 2.12 are stopped for good by batches."""
+    async with mux_to(nats_access.url) as reading, mux_to(nats_access.url) as writing:
+        await ensure(reading, settings(nats_access.url))
+        reader = StreamReader(reading, "LLM_REQ", is_replicated=False)
+        left = ROUNDS
+
+        async def write(lane: int) -> None:
+            nonlocal left
+            while left > 0:
+                left -= 1
+                ack = await writing.store(f"llm.v1.request.t{lane}.batch", b"{}")
+                if left % 3:
+                    await writing.api("STREAM.MSG.DELETE.LLM_REQ", {"seq": ack.seq, "no_erase": True})
+
+        async def read(lane: int) -> None:
+            while left > 0:
+                await reader.batch(f"llm.v1.request.t{lane}.batch", seq=1, limit=16)
+                beyond = await reader.beyond("llm.v1.request.>", seq=9)
+                await reader.count("llm.v1.request.>", start=1, before=9, most=10, beyond=beyond)
+
+        await asyncio.gather(*(work(lane) for lane in range(4) for work in (write, read)))
+        assert (await reader.contents()).last_seq >= ROUNDS
+
+
+@pytest.mark.parametrize("limit", [1, 7, 50, 1000])
+async def test_one_by_one_is_read_what_a_batch_has(
+    nats_access: Access, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    async with mux_to(nats_access.url) as mux:
+        await ensure(mux, settings(nats_access.url))
+        for i in range(60):
+            await mux.store(f"llm.v1.request.t{i % 3}.batch", b"x" * i)
+        for seq in (5, 11, 12):
+            await mux.api("STREAM.MSG.DELETE.LLM_REQ", {"seq": seq})
+        reader = StreamReader(mux, "LLM_REQ", is_replicated=False)
+
+        async def everything() -> list[object]:
+            found: list[object] = []
+            for pattern in ("llm.v1.request.>", "llm.v1.request.t1.batch", "llm.v1.request.nobody.batch"):
+                found.append([item async for item in reader.scan(pattern, seq=3)])
+                found.append((await reader.batch(pattern, seq=4, limit=limit))[0])
+                for start, before in ((0, 61), (3, 30), (12, 13), (70, 90)):
+                    beyond = await reader.beyond(pattern, seq=before)
+                    count = await reader.count(pattern, start=start, before=before, most=limit, beyond=beyond)
+                    found.append(min(limit + 1, count))
+            return found
+
+        version = mux.connection.server_version
+        monkeypatch.setattr(direct, "_DEADLOCKED_BY_BATCHES", frozenset())
+        in_batches = await everything() if version not in DEADLOCKED else None
+        monkeypatch.setattr(direct, "_DEADLOCKED_BY_BATCHES", frozenset({version}))
+        one_by_one = await everything()
+        assert in_batches in (None, one_by_one)
+        assert len(one_by_one[0]) == 55  # type: ignore[arg-type]
 
 
 @pytest.mark.cluster

@@ -5,13 +5,13 @@ validation errors are known by their message alone. `details` carry `provider_co
 """
 
 import re
+import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
 
+from sidecar.adapters.bedrock.aws_time import date_of
 from sidecar.adapters.bedrock.foreign import closed, detail, heard, token, withholding
 from sidecar.errors import (
     AccessDenied,
@@ -230,12 +230,9 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     try:
         return max(0.0, float(raw))
     except ValueError:
-        return _until(raw)
-
-
-def _until(http_date: str) -> float | None:
-    try:
-        moment = parsedate_to_datetime(http_date)
-    except ValueError:
+        until = date_of(headers, "retry-after")
+    if until is None:
         return None
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    # A date is meant by the clock of who wrote it, and the answer says what that shows.
+    now = date_of(headers)
+    return max(0.0, until - (time.time() if now is None else now))

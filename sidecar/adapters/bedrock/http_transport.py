@@ -1,7 +1,6 @@
 """Calls over aiohttp: no threads, and a cancelled call closes its socket at once."""
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from io import BytesIO
@@ -11,6 +10,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from sidecar.adapters.bedrock.aws_time import AwsTime
 from sidecar.adapters.bedrock.credentials import Bearer, CredentialSource
 from sidecar.adapters.bedrock.endpoints import BedrockEndpoint, guardrail_path, model_path, require_tls
 from sidecar.adapters.bedrock.errors import EXPIRED_TYPES, http_error, kind_of, stream_error, unreachable
@@ -47,12 +47,12 @@ class HttpTransport:
         session: aiohttp.ClientSession,
         credentials: CredentialSource,
         endpoint_for: Callable[[str], Any],
-        now: Callable[[], float] = time.time,
+        time: AwsTime | None = None,
     ) -> None:
         self._session = session
         self._credentials = credentials
         self._endpoint_for = endpoint_for
-        self._now = now
+        self._time = time or AwsTime()
         self._signers: dict[str, tuple[BedrockEndpoint, Signer]] = {}
         self._urls: dict[tuple[str, str], tuple[str, URL]] = {}
 
@@ -100,7 +100,22 @@ class HttpTransport:
         body = _encoder.encode(params)
         endpoint, signer = await self._signer(region)
         path, url = self._url(endpoint, path)
-        headers = await self._headers(endpoint, signer, path, body)
+        while True:
+            headers = await self._headers(endpoint, signer, path, body)
+            response, refusal = await self._attempt(url, body, headers, limits)
+            if refusal is None:
+                return response
+            kind = kind_of(refusal.details["provider_code"])
+            if kind in EXPIRED_TYPES:
+                self._credentials.invalidate()
+            # Once at most: what was learned is not learned again.
+            if not self._time.learns(kind, response.headers):
+                raise refusal
+
+    async def _attempt(
+        self, url: URL, body: bytes, headers: Mapping[str, str], limits: CallLimits
+    ) -> tuple[aiohttp.ClientResponse, SidecarError | None]:
+        """The response, and what it refuses the call with; without a refusal its body has not been read."""
         try:
             response = await self._session.post(
                 url,
@@ -110,15 +125,12 @@ class HttpTransport:
                 timeout=_connect_timeout(limits.connect_s),
             )
             if response.status == 200:
-                return response
+                return response, None
             async with response:
                 said = await response.content.read(MAX_ERROR_BYTES)
         except (aiohttp.ClientError, OSError) as e:
             raise _connection_error(e, limits) from e
-        refusal = http_error(response.status, response.headers, said)
-        if kind_of(refusal.details["provider_code"]) in EXPIRED_TYPES:
-            self._credentials.invalidate()
-        raise refusal
+        return response, http_error(response.status, response.headers, said)
 
     async def _signer(self, region: str) -> tuple[BedrockEndpoint, Signer]:
         known = self._signers.get(region)
@@ -141,7 +153,7 @@ class HttpTransport:
         if isinstance(auth, Bearer):
             require_tls(endpoint)
             return {"Content-Type": "application/json", "Authorization": f"Bearer {auth.token}"}
-        return signer.headers(path, body, auth, now=self._now())
+        return signer.headers(path, body, auth, now=self._time.now())
 
 
 @lru_cache(maxsize=64)

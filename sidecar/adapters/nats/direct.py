@@ -33,6 +33,11 @@ _BATCH_BYTES = 4 * 1024 * 1024
 _MAX_SUBJECTS = 512
 _DELETE_FAILED = 10057
 
+# These releases stop serving JetStream for good when a batch is read from a stream that is being written to: the
+# end of a batch takes the stream's lock for reading a second time, which waits for a writer that waits for the
+# first. 2.12.2 has it mended (tried with all three).
+_DEADLOCKED_BY_BATCHES = frozenset({"2.12.0", "2.12.1"})
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -115,14 +120,59 @@ class StreamReader:
 
         Fewer than `limit` come when they would exceed a few megabytes, but at least one if there is one.
         """
+        if self._must_walk:
+            return await self._walked(pattern, seq, limit)
         body = {"next_by_subj": pattern, "seq": max(seq, 1), "batch": limit, "max_bytes": _BATCH_BYTES}
         found, pending = await self._batch(body)
         return found, bool(found) and pending > 0
 
-    async def count(self, pattern: str, *, seq: int) -> tuple[int, int]:
-        """How many messages fit a pattern from `seq` on, and the sequence of the first (0 when there is none)."""
+    async def beyond(self, pattern: str, *, seq: int) -> int:
+        """How many messages fit a pattern from `seq` on, where `count` needs to know."""
+        return 0 if self._must_walk else await self._count_from(pattern, seq)
+
+    async def count(self, pattern: str, *, start: int, before: int, most: int, beyond: int) -> int:
+        """How many messages fit a pattern in the sequences [start, before); above `most` perhaps not all.
+
+        `beyond` are those from `before` on.
+        """
+        if not self._must_walk:
+            return max(0, await self._count_from(pattern, start) - beyond)
+        count = 0
+        async for item in self._walk(pattern, start):
+            if item.seq >= before or count > most:
+                break
+            count += 1
+        return count
+
+    async def _count_from(self, pattern: str, seq: int) -> int:
         found, pending = await self._batch({"next_by_subj": pattern, "seq": max(seq, 1), "batch": 1})
-        return (1 + pending, found[0].seq) if found else (0, 0)
+        return 1 + pending if found else 0
+
+    @property
+    def _must_walk(self) -> bool:
+        return self._mux.connection.server_version in _DEADLOCKED_BY_BATCHES
+
+    async def _walk(self, pattern: str, seq: int) -> AsyncIterator[StoredMessage]:
+        """All messages that fit a pattern from `seq` on, one request each. Leaving off early needs no closing."""
+        seq = max(seq, 1)
+        while True:
+            body = _encode({"next_by_subj": pattern, "seq": seq})
+            item = self._single(await self._mux.request(self._mux.api_subject(self._get), body))
+            if item is None:
+                return
+            yield item
+            seq = item.seq + 1
+
+    async def _walked(self, pattern: str, seq: int, limit: int) -> tuple[list[StoredMessage], bool]:
+        """What `batch` gives, from one request each."""
+        found: list[StoredMessage] = []
+        size = 0
+        async for item in self._walk(pattern, seq):
+            found.append(item)
+            size += len(item.payload)
+            if len(found) >= limit or size >= _BATCH_BYTES:
+                return found, True
+        return found, False
 
     async def scan(self, pattern: str, *, seq: int) -> AsyncIterator[StoredMessage]:
         """All messages that fit a pattern from `seq` on, in stored order, read in batches of bounded size.

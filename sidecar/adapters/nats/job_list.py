@@ -69,11 +69,10 @@ async def list_jobs(
 
 async def _measure(reader: StreamReader, pattern: str, before: int, width: int, first_seq: int) -> _Window:
     """The widest window up to `before`, of `width` or halves of it, that is worth reading at once."""
-    beyond, _ = await reader.count(pattern, seq=before)
+    beyond = await reader.beyond(pattern, seq=before)
     while True:
         start = max(first_seq, before - width)
-        total, _ = await reader.count(pattern, seq=start)
-        count = max(0, total - beyond)
+        count = await reader.count(pattern, start=start, before=before, most=_AT_ONCE, beyond=beyond)
         if count <= _AT_ONCE or width <= _NARROWEST:
             return _Window(start, before, count, width)
         width //= 2

@@ -1,3 +1,4 @@
+import time
 from typing import Any
 
 import pytest
@@ -71,3 +72,19 @@ def test_bearer_tokens() -> None:
     let_in(AuthPolicy(is_required=True), {"Authorization": "Bearer anything"})
     with pytest.raises(Refusal):
         let_in(AuthPolicy(is_required=True), {})
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "words"), [(3600, "not yet current"), (-3600, "Signature expired"), (200, None)]
+)
+def test_a_signature_of_another_time_is_refused_as_by_aws(
+    monkeypatch: pytest.MonkeyPatch, ahead_s: float, words: str | None
+) -> None:
+    headers = sign()
+    real = time.time()
+    monkeypatch.setattr("sidecar.emulator.auth.time.time", lambda: real - ahead_s)
+    if words is None:
+        let_in(AuthPolicy(secrets=SECRETS), headers)
+        return
+    with pytest.raises(Refusal, match=words):
+        let_in(AuthPolicy(secrets=SECRETS), headers)
