@@ -43,6 +43,7 @@ from sidecar.config.settings import Policy, Settings
 from sidecar.models.stats import ReplicaState
 from sidecar.models.subjects import Subjects
 from sidecar.replica import Ports, Replica
+from sidecar.runtime.bounded_work import BoundedWork, WorkLimits
 from sidecar.runtime.lifecycle import Lifecycle, LoopLag, Phase, SystemClock, Tasks
 from sidecar.runtime.server_clock import NEAR_S, ServerClock, shown_offset
 from sidecar.telemetry.tracing import open_tracer
@@ -79,6 +80,15 @@ class App:
         self._lag = LoopLag()
         self._clock = ServerClock(SystemClock())
         self._scraped: tuple[float, Page] | None = None
+        limits = settings.bounded_work
+        self._work = BoundedWork(
+            WorkLimits(
+                processes=limits.processes,
+                limit_s=limits.time_limit_s,
+                memory_bytes=limits.memory_bytes,
+                idle_s=limits.idle_s,
+            )
+        )
 
     async def start(self, *, before_joining: Callable[[], None] = lambda: None) -> None:
         """Raises StartupError when the process cannot run as configured. Waits while NATS is away.
@@ -89,6 +99,7 @@ class App:
         self.lifecycle.enter(Phase.STARTING)
         self._lag.start()
         self._closing.callback(self._lag.stop)
+        self._closing.push_async_callback(self._work.close)
         if self.settings.admin.enabled:
             await self._start_admin()
         mux = self._mux = await self._connect()
@@ -103,6 +114,7 @@ class App:
             name=self.name,
             on_crash=self.lifecycle.fail,
             state=self._replica_state,
+            work=self._work,
             tracer=open_tracer(version=__version__, **self.settings.telemetry.model_dump()),
             clock_offset_s=lambda: self._clock.offset_s,
         )
@@ -317,6 +329,7 @@ class App:
                 misdelivered=self._mux.connection.misdelivered.count if self._mux else 0,
                 clock_offset_s=self._clock.offset_s,
                 restored=self.replica.jobs.restored,
+                work=self._work.counts,
             )
             page = Page(metrics.render(scrape), content_type=metrics.CONTENT_TYPE)
             self._scraped = (began + _SCRAPE_PART * (time.monotonic() - began), page)

@@ -193,6 +193,26 @@ class AccessDenied(Permanent):
     default_code: ClassVar[ErrorCode] = "access_denied"
 
 
+class TooCostly(Permanent):
+    """What somebody sent costs more than it may: the worker that looked at it was ended, or would have been.
+
+    Whoever asked for the work says of which field, and with which code. `kind` is `time`, `memory`, `depth`, or
+    `died` where the worker's process ended without a word.
+    """
+
+    default_code: ClassVar[ErrorCode] = "invalid_request"
+
+    def __init__(self, kind: Literal["time", "memory", "depth", "died"], *, limit_s: float = 0.0) -> None:
+        said = {
+            "time": f"took longer than {limit_s:g} s of processor time",
+            "memory": "took more memory than it may",
+            "depth": "is nested too deeply",
+            "died": "ended the process that did it",
+        }
+        super().__init__(said[kind])
+        self.kind = kind
+
+
 class Conflict(SidecarError):
     """A compare-and-set lost: somebody else wrote first. Also what an event of a fenced-out owner meets."""
 

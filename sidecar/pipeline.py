@@ -11,6 +11,7 @@ the parts do not know each other, and meet in this file.
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -47,9 +48,11 @@ from sidecar.ports.bus import Clock, Lane, StoredRequest, StoredState
 from sidecar.request_handler.decode import DecodedRequest
 from sidecar.request_handler.planner import Planner
 from sidecar.request_handler.prompts import Prompts
+from sidecar.request_handler.reader import Later
 from sidecar.response_formatter import formatter, structured
 from sidecar.response_formatter.filters.chain import FilterChain
 from sidecar.response_formatter.filters.policy import FilterPolicies
+from sidecar.response_formatter.structured import StructuredAnswers
 from sidecar.scheduler.tickets import Ticket, WaitReason
 
 log = logging.getLogger(__name__)
@@ -69,6 +72,7 @@ class Pipeline:
         prompts: Prompts,
         spending: TenantBudgets,
         screening: FilterPolicies,
+        answers: StructuredAnswers,
         on_ended: Callable[[DecodedRequest, Result], None],
         clock: Clock,
         settings: JobsSettings,
@@ -81,15 +85,34 @@ class Pipeline:
         self._prompts = prompts
         self._spending = spending
         self._screening = screening
+        self._answers = answers
         self._on_ended = on_ended
         self._clock = clock
         self._settings = settings
 
-    def admit(self, opened: DecodedRequest) -> Ticket:
-        """Before the queue: can this job run at all, and where? Raises SidecarError with the refusal."""
+    def admit(self, opened: DecodedRequest) -> Ticket | Later:
+        """Before the queue: can this job run at all, and where? Raises SidecarError with the refusal.
+
+        What takes longer than a moment to find out is told later, and holds up nobody else's job.
+        """
+        request = opened.request
+        if request is None or self._answers.is_checked_at_once(request.output):
+            return self._admit_now(opened)
+        return partial(self._admit_later, opened)
+
+    def _admit_now(self, opened: DecodedRequest) -> Ticket:
         opened, _ = self._prompted(opened)
         if opened.request is not None:
-            structured.check(opened.request.output)
+            structured.check_now(opened.request.output)
+        return self._ticket(opened)
+
+    async def _admit_later(self, opened: DecodedRequest) -> Ticket:
+        opened, _ = self._prompted(opened)
+        if opened.request is not None and opened.request.output is not None:
+            await self._answers.check(opened.stored.lane.tenant, opened.request.output)
+        return self._ticket(opened)
+
+    def _ticket(self, opened: DecodedRequest) -> Ticket:
         ticket = self._asker.ticket(opened)
         self._screening.admit(opened.stored.lane, opened.request)
         return ticket
@@ -227,7 +250,9 @@ class Pipeline:
                     async with self._jobs.apart(job):
                         reply = await self._reply(job, opened, share, facts, deadline, screen)
                     facts.total_ms = self._since(opened.stored.stored_at)
-                    result = structured.checked(formatter.answered(reply, facts), job.request.output)
+                    result = formatter.answered(reply, facts)
+                    if job.request.output is not None:
+                        result = await self._answers.checked(job.state.tenant, result, job.request.output)
                     result = await screen.answered(result)
             if screen.is_withheld and facts.has_streamed:
                 await job.restart()

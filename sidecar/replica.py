@@ -52,7 +52,10 @@ from sidecar.request_handler.decode import DecodedRequest
 from sidecar.request_handler.planner import Planner
 from sidecar.request_handler.prompts import Prompts
 from sidecar.response_formatter.filters.policy import FilterPolicies
+from sidecar.response_formatter.structured import StructuredAnswers
+from sidecar.runtime.bounded_work import BoundedWork
 from sidecar.runtime.lifecycle import Tasks, logged
+from sidecar.runtime.schema_checks import SchemaChecks
 from sidecar.scheduler.meter import Meter
 from sidecar.scheduler.schedule import Scheduler
 from sidecar.scheduler.tickets import TenantCaps
@@ -61,7 +64,7 @@ from sidecar.telemetry.stats import Own, SchedulerView, own_stats
 from sidecar.telemetry.traced_ports import TracedModels, TracedTools, TracedWork, subject_of
 from sidecar.telemetry.tracing import Tracer
 from sidecar.tool_registry.service import ToolRegistry
-from sidecar.tool_registry.signature import input_problem, output_problem
+from sidecar.tool_registry.signature import ToolSignatures
 
 log = logging.getLogger(__name__)
 
@@ -105,12 +108,19 @@ class Replica:
         on_crash: Callable[[BaseException], None],
         state: Callable[[], ReplicaState] = lambda: "running",
         tracer: Tracer | None = None,
+        work: BoundedWork | None = None,
         clock_offset_s: Callable[[], float | None] = lambda: None,
     ) -> None:
         """`state` is what statistics say of this replica; `tracer` makes the spans of its jobs; `clock_offset_s`
         says how far this machine's clock is ahead of the NATS server's, where that is known.
+
+        `work` does what would hold up the event loop, and is closed with the replica.
         """
         self._clock_offset_s = clock_offset_s
+        self.work = work or BoundedWork()
+        self._checks = SchemaChecks(self.work)
+        self._signatures = ToolSignatures(self._checks)
+        self._answers = StructuredAnswers(self._checks, self.work)
         self._settings = settings
         self._ports = ports
         self._policy = settings.policy
@@ -140,6 +150,8 @@ class Replica:
             clock=ports.clock,
             policy=lambda: self._policy,
             subjects=Subjects(settings.nats.prefix),
+            checks=self._checks,
+            work=self.work,
             on_crash=on_crash,
         )
         self.cluster = Cluster(
@@ -243,7 +255,8 @@ class Replica:
         ports, jobs = self._ports, self._settings.jobs
         tools = ToolClient(
             bus=ports.tool_bus,
-            check_output=output_problem,
+            check_output=self._signatures.output_problem,
+            work=self.work,
             clock=ports.clock,
             on_unknown=jobs.unknown_tool_outcome,
             most_bytes=jobs.max_tool_output_bytes,
@@ -261,7 +274,7 @@ class Replica:
                 most_at_once=jobs.max_parallel_tools,
             ),
             journals=journals,
-            check_input=input_problem,
+            check_input=self._signatures.input_problem,
             clock=ports.clock,
             settings=jobs,
         )
@@ -287,12 +300,15 @@ class Replica:
             asker=asker,
             on_ended=self._on_ended,
             jobs=self.jobs,
-            conversation=Repairing(self._conversation(toolbox, children, journals), clock=ports.clock),
+            conversation=Repairing(
+                self._conversation(toolbox, children, journals), answers=self._answers, clock=ports.clock
+            ),
             journals=journals,
             objects=self.objects,
             prompts=self.prompts,
             spending=self.spending,
             screening=self.screening,
+            answers=self._answers,
             clock=ports.clock,
             settings=settings.jobs,
         )
@@ -348,6 +364,7 @@ class Replica:
         await self._ports.endpoints.stop()
         await self.tools.stop()
         await self._background.cancel()
+        await self.work.close()
 
     def apply(self, policy: Policy) -> None:
         """Take a new policy over while running. Raises StartupError, and keeps the old one, if it is of no use."""

@@ -7,14 +7,18 @@ from sidecar.errors import SidecarError
 from sidecar.models.replica import GrantOffer, NextCallGrant, Outcome, ReservationOp
 from sidecar.ports.bus import Lane, StoredState
 from sidecar.request_handler.decode import DecodedRequest
+from sidecar.request_handler.reader import Later
 from sidecar.scheduler.tickets import Ticket, WaitReason
 
 
 class Work(Protocol):
     """What the pipeline does for the request handler."""
 
-    def admit(self, opened: DecodedRequest) -> Ticket:
-        """Decide whether the job may run, and how it is queued. Raises SidecarError with the refusal."""
+    def admit(self, opened: DecodedRequest) -> Ticket | Later:
+        """Decide whether the job may run, and how it is queued; at once, or by what is returned.
+
+        Raises SidecarError with the refusal.
+        """
         ...
 
     def max_queue(self, lane: Lane) -> int:

@@ -106,6 +106,15 @@ Weight = Annotated[float, Field(ge=1e-6, le=1e6)]
 Count = Annotated[int, Field(ge=1, le=10**15)]
 
 
+class BoundedWorkSettings(Section):
+    """`[bounded_work]`: processes that do what would hold everybody up (docs/operating.md)."""
+
+    processes: int = Field(2, ge=1, le=64, description="worker processes; started when first needed")
+    time_limit_s: float = Field(2.0, gt=0, le=60, description="processor time of one check, filter or rendering")
+    memory_bytes: int = Field(1024**3, ge=256 * 1024**2, description="address space of one process")
+    idle_s: float = Field(60.0, gt=0, description="idle processes end after this")
+
+
 class ClassPolicy(Section):
     weight: Weight
     filters: tuple[str, ...] = ()
@@ -337,6 +346,7 @@ class Settings(BaseSettings):
     bedrock: BedrockSettings = BedrockSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
     jobs: JobsSettings = JobsSettings()
+    bounded_work: BoundedWorkSettings = BoundedWorkSettings()
     classes: _Classes = _DEFAULT_CLASSES
     tools: ToolsPolicy = ToolsPolicy()
     tenants: dict[str, TenantPolicy] = Field(default_factory=dict)

@@ -7,7 +7,7 @@ from typing import Any
 
 from sidecar.config.settings import JobTool
 from sidecar.conversation.tool_client import CallOutcome, failed, returned
-from sidecar.conversation.tool_output import clean
+from sidecar.conversation.tool_output import clean, shown
 from sidecar.conversation.tool_turn import PlannedCall
 from sidecar.errors import BusRefused, BusUnavailable, Permanent
 from sidecar.job_manager.job import OwnedJob
@@ -79,7 +79,8 @@ class ChildJobs:
             return failed(wanted, f"the job did not succeed: {why}", elapsed_ms=elapsed_ms)
         if result.output.object is not None:
             return failed(wanted, "the job's answer is too large to be passed on", elapsed_ms=elapsed_ms)
-        return returned(wanted, clean(_value(result)), most_bytes=self._most_bytes, elapsed_ms=elapsed_ms)
+        seen = shown(wanted.block.id, clean(_value(result)), most_bytes=self._most_bytes)
+        return returned(wanted, seen, most_bytes=self._most_bytes, elapsed_ms=elapsed_ms)
 
     async def _result(
         self, job: OwnedJob, wanted: PlannedCall, left_usd: float | None, deadline: float

@@ -12,6 +12,7 @@ from sidecar.models.content import TextBlock
 from sidecar.models.facts import RunFacts
 from sidecar.ports.bus import Clock
 from sidecar.response_formatter import structured
+from sidecar.response_formatter.structured import StructuredAnswers
 from sidecar.runtime.redaction import told
 
 LONGEST_REPAIRED = 200_000
@@ -24,8 +25,9 @@ class Repairing:
     Asks once more, at most, and only where time, turns and money are left for it.
     """
 
-    def __init__(self, conversation: Conversation, *, clock: Clock) -> None:
+    def __init__(self, conversation: Conversation, *, answers: StructuredAnswers, clock: Clock) -> None:
         self._conversation = conversation
+        self._answers = answers
         self._clock = clock
 
     async def answer(
@@ -50,8 +52,8 @@ class Repairing:
         if spec is None or reply.stop_reason not in _WORTH_ASKING:
             return reply
         texts = _texts(reply)
-        unfit = structured.problem(texts, spec)
-        if unfit is None or not self._is_worth_it(job, texts, facts, deadline):
+        unfit = await self._answers.problem(job.state.tenant, texts, spec)
+        if unfit is None or unfit.is_costly or not self._is_worth_it(job, texts, facts, deadline):
             return reply
         facts.warn(f"an answer {unfit.place}: the model was asked once more")
         again = msgspec.structs.replace(

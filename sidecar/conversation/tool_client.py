@@ -1,12 +1,20 @@
 """One call of a registered tool over the bus, and what the model is told of it, however it goes."""
 
 import re
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-from sidecar.conversation.tool_output import clean, error_text, parse, shown
-from sidecar.conversation.tool_turn import PlannedCall, error_block, idempotency_key
-from sidecar.errors import BusUnavailable, Permanent, SidecarError, Temporary
+from sidecar.conversation.tool_output import (
+    MOST_READ_INLINE,
+    Shown,
+    clean,
+    error_text,
+    parse,
+    read_large,
+    refuse,
+    shown,
+)
+from sidecar.conversation.tool_turn import Check, PlannedCall, error_block, idempotency_key
+from sidecar.errors import BusUnavailable, Permanent, SidecarError, Temporary, TooCostly
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.journal import StoredResult
 from sidecar.models.base import rfc3339
@@ -24,6 +32,7 @@ from sidecar.models.tool import ToolInfo
 from sidecar.models.trace import TRACE, trace_of
 from sidecar.ports.bus import Clock
 from sidecar.ports.tools import ToolBus, ToolCall
+from sidecar.runtime.bounded_work import BoundedWork
 from sidecar.runtime.redaction import told
 
 # A provider that restarts: so often is a call made again that nobody took, after so long.
@@ -46,19 +55,21 @@ class CallOutcome(NamedTuple):
 
 
 class ToolClient:
-    """Calls tools. `check_output` holds an output against the tool's schema."""
+    """Calls tools. `check_output` holds an output against the tool's schema; what is large is read by `work`."""
 
     def __init__(
         self,
         *,
         bus: ToolBus,
-        check_output: Callable[[ToolInfo, Any], str | None],
+        check_output: Check,
+        work: BoundedWork,
         clock: Clock,
         on_unknown: Literal["repeat", "tell"],
         most_bytes: int,
     ) -> None:
         self._bus = bus
         self._check_output = check_output
+        self._work = work
         self._clock = clock
         self._on_unknown = on_unknown
         self._most_bytes = most_bytes
@@ -67,20 +78,30 @@ class ToolClient:
         """Make one call. `deadline`: seconds since 1970. Nothing that a provider does raises."""
         began = self._clock.monotonic()
         try:
-            value = await self._value(job, wanted, deadline)
+            seen = await self._seen(job, wanted, deadline)
         except SidecarError as e:
             return failed(wanted, told(e), elapsed_ms=self._ms_since(began), details=e.details)
-        return returned(wanted, value, most_bytes=self._most_bytes, elapsed_ms=self._ms_since(began))
+        return returned(wanted, seen, most_bytes=self._most_bytes, elapsed_ms=self._ms_since(began))
 
-    async def _value(self, job: OwnedJob, wanted: PlannedCall, deadline: float) -> Any:
-        info = wanted.tool.info
+    async def _seen(self, job: OwnedJob, wanted: PlannedCall, deadline: float) -> Shown:
+        """A call's output as the model may have it."""
+        info, tenant = wanted.tool.info, job.state.tenant
         if info is None:
             raise Permanent(_GONE, code="tool_failed")
-        value = clean(parse(await self._reply(self._call_of(job, wanted, info, deadline), wanted)))
-        problem = self._check_output(info, value)
-        if problem is not None:
-            raise Permanent(f"the tool's reply is not what it promised: {problem}", code="tool_failed")
-        return value
+        payload = await self._reply(self._call_of(job, wanted, info, deadline), wanted)
+        if len(payload) > MOST_READ_INLINE:
+            return await self._read_away(tenant, info, wanted.block.id, payload)
+        value = clean(parse(payload))
+        refuse(await self._check_output(tenant, info, value))
+        return shown(wanted.block.id, value, most_bytes=self._most_bytes)
+
+    async def _read_away(self, tenant: str, info: ToolInfo, use_id: str, payload: bytes) -> Shown:
+        schema = None if info.output_schema is None else encode(info.output_schema)
+        try:
+            return await self._work.run(tenant, read_large, use_id, payload, schema, self._most_bytes)
+        except TooCostly as e:
+            why = f"reading the tool's reply {e.message}: send less, or simplify output_schema"
+            raise Permanent(why, code="tool_failed") from e
 
     async def _reply(self, call: ToolCall, wanted: PlannedCall) -> bytes:
         """The provider's reply. A call that cannot have run is made again, for a moment, or while the bus is away.
@@ -132,9 +153,9 @@ def called(wanted: PlannedCall) -> ToolActivity:
     return _activity(wanted, "called", input=wanted.block.input)
 
 
-def returned(wanted: PlannedCall, value: Any, *, most_bytes: int, elapsed_ms: int) -> CallOutcome:
-    """The end of a call that went well. `value` is clean."""
-    block, said, cut_from = shown(wanted.block.id, value, most_bytes=most_bytes)
+def returned(wanted: PlannedCall, seen: Shown, *, most_bytes: int, elapsed_ms: int) -> CallOutcome:
+    """The end of a call that went well."""
+    block, said, cut_from = seen
     warnings: tuple[str, ...] = ()
     if cut_from is not None:
         warnings = (f"the output of {wanted.tool.name} was cut to {most_bytes} of {cut_from} bytes",)

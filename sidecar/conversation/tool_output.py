@@ -10,10 +10,14 @@ from sidecar.models.base import FieldError
 from sidecar.models.codec import encode
 from sidecar.models.content import JsonBlock, ToolResultBlock
 from sidecar.models.rules import check_depth
+from sidecar.runtime.json_schema import misfit
+from sidecar.tool_registry.signature import said
 
 # C0 without tab and line ends, DEL, C1.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 MOST_ERROR_CHARS = 2_000
+# What is larger is read away from the event loop.
+MOST_READ_INLINE = 16 * 1024
 
 _decode = msgspec.json.Decoder().decode
 
@@ -37,6 +41,20 @@ def parse(payload: bytes) -> Any:
         problem = str(e)[:MOST_ERROR_CHARS]
         raise Permanent(f"the tool's reply cannot be read as JSON: {problem}", code="tool_failed") from e
     return value
+
+
+def read_large(use_id: str, payload: bytes, output_schema: bytes | None, most_bytes: int) -> Shown:
+    """For a worker process: a reply read, cleaned, checked and cut. Raises Permanent `tool_failed`."""
+    value = clean(parse(payload))
+    if output_schema is not None:
+        refuse(said(misfit(output_schema, value), "the output", "output_schema"))
+    return shown(use_id, value, most_bytes=most_bytes)
+
+
+def refuse(problem: str | None) -> None:
+    """Raise Permanent `tool_failed` where there is a problem."""
+    if problem is not None:
+        raise Permanent(f"the tool's reply is not what it promised: {problem}", code="tool_failed")
 
 
 def clean(value: Any) -> Any:

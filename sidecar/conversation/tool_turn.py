@@ -1,6 +1,9 @@
-"""What becomes of the tool calls of one turn: which are made, which are answered without a call. Pure."""
+"""What becomes of the tool calls of one turn: which are made, which are answered without a call.
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+Pure, but for the check of inputs that is asked for each call.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -17,7 +20,8 @@ from sidecar.models.tool import ToolInfo
 # How often in a row a tool's input may miss its schema: the model is told so often, then the job fails.
 MOST_STRIKES = 2
 
-Check = Callable[[ToolInfo, Any], str | None]
+Check = Callable[[str, ToolInfo, Any], Awaitable[str | None]]
+"""Where a value is not what a tool of a tenant's job takes or gives; None where it is."""
 
 
 class OfferedTool(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,9 +69,12 @@ def plan(
     calls: Sequence[ToolUseBlock],
     offered: Mapping[str, OfferedTool],
     inline: frozenset[str],
-    check: Check,
+    problems: Mapping[int, str],
 ) -> Plan:
-    """For a turn's calls, in order. Raises Permanent `tool_failed` where a tool's input misses once too often."""
+    """For a turn's calls, in order; `problems` says by their number which cannot be made, and why.
+
+    Raises Permanent `tool_failed` where a tool's input misses once too often.
+    """
     so_far = strikes(journal)
     wanted: list[PlannedCall] = []
     settled: list[StoredResult] = []
@@ -77,7 +84,7 @@ def plan(
             for_client += 1
             continue
         tool = offered.get(block.name)
-        problem = _problem(block, tool, offered, check)
+        problem = problems.get(place)
         if problem is None and tool is not None:
             wanted.append(PlannedCall(turn=turn, call=place, block=block, tool=tool))
             continue
@@ -91,9 +98,29 @@ def plan(
     return Plan(tuple(wanted), tuple(settled), for_client)
 
 
-def _problem(
-    block: ToolUseBlock, tool: OfferedTool | None, offered: Mapping[str, OfferedTool], check: Check
-) -> str | None:
+async def problems_of(
+    tenant: str,
+    calls: Sequence[ToolUseBlock],
+    *,
+    offered: Mapping[str, OfferedTool],
+    inline: frozenset[str],
+    check: Check,
+) -> Mapping[int, str]:
+    """Why calls of a turn cannot be made, by their number; those of inline tools are the client's."""
+    found: dict[int, str] = {}
+    for place, block in enumerate(calls):
+        if block.name in inline:
+            continue
+        tool = offered.get(block.name)
+        problem = _problem(block, tool, offered)
+        if problem is None and tool is not None and tool.info is not None:
+            problem = await check(tenant, tool.info, block.input)
+        if problem is not None:
+            found[place] = problem
+    return found
+
+
+def _problem(block: ToolUseBlock, tool: OfferedTool | None, offered: Mapping[str, OfferedTool]) -> str | None:
     if tool is None:
         names = ", ".join(sorted(offered)) or "none"
         return f"there is no tool named {block.name!r}; there are: {names}"
@@ -101,8 +128,6 @@ def _problem(
         check_depth(block.input, path="the input")
     except FieldError as e:
         return str(e)
-    if tool.info is not None:
-        return check(tool.info, block.input)
     if tool.child is not None:
         return tool.child.problem(block.input)
     return None

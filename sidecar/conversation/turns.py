@@ -156,7 +156,13 @@ class Conversation:
                 calls=calls,
                 offered=talk.offered,
                 inline=talk.inline,
-                check=self._check_input,
+                problems=await tool_turn.problems_of(
+                    job.state.tenant,
+                    calls,
+                    offered=talk.offered,
+                    inline=talk.inline,
+                    check=self._check_input,
+                ),
             )
             if plan.for_client == len(calls):
                 return self._for_client(talk, reply, is_kept=False)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from sidecar.errors import BusUnavailable, JobCancelled, SidecarError
 from sidecar.models.shown import shown
@@ -21,9 +22,11 @@ FILLS_AT_ONCE = 32
 REFUSALS_AT_ONCE = 8
 # Whoever sends when a result has come finds a queue that is about to be one job shorter.
 LENIENCE_S = 0.1
+LARGE_BYTES = 64 * 1024
 MOST_CACHED_BYTES = 64 * 1024 * 1024
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 5.0
+_FAILED = "the sidecar failed to queue this request; its log says how"
 
 
 async def fetch(intake: Intake, seq: int, *, clock: Clock) -> StoredRequest | None:
@@ -37,7 +40,11 @@ async def fetch(intake: Intake, seq: int, *, clock: Clock) -> StoredRequest | No
             delay_s = min(delay_s * 2, LONGEST_DELAY_S)
 
 
-Admit = Callable[[DecodedRequest], Ticket]
+Later = Callable[[], Awaitable[Ticket]]
+"""The decision on a request that takes longer than a moment: made when it is called."""
+Admit = Callable[[DecodedRequest], Ticket | Later]
+Refusal = tuple[DecodedRequest, SidecarError]
+Taking = Callable[[], Awaitable[Refusal | None]]
 Refuse = Callable[[DecodedRequest, SidecarError], Awaitable[None]]
 
 
@@ -103,16 +110,17 @@ class Reader:
                 stored = await fetch(self._intake, seq, clock=self._clock)
                 if stored is None:
                     self._index.forget(seq)
-                elif (refusal := self._judge_excess(lane, stored)) is not None:
+                elif (refusal := await self._judge_excess(lane, stored)) is not None:
                     await self._end_refused(*refusal)
         finally:
             self._turning_away -= 1
 
-    def _judge_excess(self, lane: LaneIndex, stored: StoredRequest) -> tuple[DecodedRequest, SidecarError] | None:
+    async def _judge_excess(self, lane: LaneIndex, stored: StoredRequest) -> Refusal | None:
         most = self._max_queue(lane.lane)
         if lane.stored <= most:
             self._index.let_in(lane, stored.seq)
-            refusal = self._take(lane, stored)
+            taken = self._take(lane, stored)
+            refusal = await taken() if callable(taken) else taken
             self._on_filled()
             return refusal
         opened = open_request(stored)
@@ -188,35 +196,53 @@ class Reader:
     async def _fill_lane(self, lane: LaneIndex) -> None:
         delay_s = FIRST_DELAY_S
         try:
-            async with self._fills:
-                while lane.has_more and (room := self._scheduler.room(lane.lane)) > 0:
-                    try:
-                        await self._fill_once(lane, room)
-                        delay_s = FIRST_DELAY_S
-                    except BusUnavailable as e:
-                        log.warning(
-                            "reading requests failed",
-                            extra={"lane": shown(".".join(lane.lane)), "error": e.message},
-                        )
-                        lane.has_more = True
-                        await self._clock.sleep(delay_s)
-                        delay_s = min(delay_s * 2, LONGEST_DELAY_S)
+            while lane.has_more and (room := self._scheduler.room(lane.lane)) > 0:
+                try:
+                    async with self._fills:
+                        later = await self._fill_once(lane, room)
+                    # Not as one of those who read: what a lane's requests cost to judge is its own delay.
+                    await asyncio.gather(*map(self._settle, later))
+                    delay_s = FIRST_DELAY_S
+                except BusUnavailable as e:
+                    name = shown(".".join(lane.lane))
+                    log.warning("reading requests failed", extra={"lane": name, "error": e.message})
+                    lane.has_more = True
+                    await self._clock.sleep(delay_s)
+                    delay_s = min(delay_s * 2, LONGEST_DELAY_S)
         finally:
             lane.is_filling = False
 
-    async def _fill_once(self, lane: LaneIndex, room: int) -> None:
+    async def _fill_once(self, lane: LaneIndex, room: int) -> list[Taking]:
+        """Read and queue what there is room for. Those that take longer to judge are returned."""
         # Cleared before the read: a doorbell that rings meanwhile sets it again.
         lane.has_more = False
         batch = await self._intake.read(lane.lane, after_seq=lane.read_seq, limit=room)
         if len(batch) >= room:
             lane.has_more = True
-        refused = [refusal for stored in batch if (refusal := self._take(lane, stored)) is not None]
+        refused: list[Refusal] = []
+        later: list[Taking] = []
+        for stored in batch:
+            if len(stored.payload) > LARGE_BYTES:
+                # A batch of large requests would hold the event loop for as long as all of them together take.
+                await asyncio.sleep(0)
+            taken = self._take(lane, stored)
+            if callable(taken):
+                later.append(taken)
+            elif taken is not None:
+                refused.append(taken)
         self._on_filled()
         if refused:
             await asyncio.gather(*(self._end_refused(opened, error) for opened, error in refused))
+        return later
 
-    def _take(self, lane: LaneIndex, stored: StoredRequest) -> tuple[DecodedRequest, SidecarError] | None:
-        """Queue one request. What is refused is handed back with the reason."""
+    async def _settle(self, taking: Taking) -> None:
+        refusal = await taking()
+        self._on_filled()
+        if refusal is not None:
+            await self._end_refused(*refusal)
+
+    def _take(self, lane: LaneIndex, stored: StoredRequest) -> Refusal | Taking | None:
+        """Queue one request. What is refused is handed back with the reason, at once or later."""
         if not self._index.track(lane, stored.seq):
             return None
         opened = open_request(stored)
@@ -224,15 +250,30 @@ class Reader:
             return opened, opened.refusal
         try:
             ticket = self._admit(opened)
-            if self._is_marked(ticket.lane.tenant, ticket.job_id):
-                return opened, JobCancelled("the job was cancelled while it was queued")
-            self._scheduler.push(ticket, now=self._clock.monotonic())
+            if isinstance(ticket, Ticket):
+                return self._queue(opened, ticket)
         except SidecarError as e:
             return opened, e
         except Exception:
             # One request must not end the process: it would be read again by the next one, and end that, too.
-            log.exception("a request could not be queued", extra={"job": opened.job, "seq": stored.seq})
-            return opened, SidecarError("the sidecar failed to queue this request; its log says how")
+            log.exception("a request could not be queued", extra={"job": opened.job, "seq": opened.stored.seq})
+            return opened, SidecarError(_FAILED)
+        return partial(self._take_later, opened, ticket)
+
+    async def _take_later(self, opened: DecodedRequest, admission: Later) -> Refusal | None:
+        try:
+            return self._queue(opened, await admission())
+        except SidecarError as e:
+            return opened, e
+        except Exception:
+            # One request must not end the process: it would be read again by the next one, and end that, too.
+            log.exception("a request could not be queued", extra={"job": opened.job, "seq": opened.stored.seq})
+            return opened, SidecarError(_FAILED)
+
+    def _queue(self, opened: DecodedRequest, ticket: Ticket) -> Refusal | None:
+        if self._is_marked(ticket.lane.tenant, ticket.job_id):
+            return opened, JobCancelled("the job was cancelled while it was queued")
+        self._scheduler.push(ticket, now=self._clock.monotonic())
         self._keep(opened)
         key = (ticket.lane.tenant, ticket.job_id)
         self.waiting.setdefault(key, ticket)

@@ -1,15 +1,23 @@
-"""Values held against JSON Schemas. Pure: a schema that points outside itself is refused, never fetched."""
+"""Values held against JSON Schemas. Pure: a schema that points outside itself is refused, never fetched.
+
+What is done here costs what the schema and the value make of it: `schema_checks` decides where it is done.
+"""
 
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
 
-# A pattern comes from a stranger: how often it may step back bounds what one check costs the event loop.
+from sidecar.models.codec import encode
+from sidecar.runtime.schema_cost import UNTOLD, Profile, profile_of
+
+# A pattern comes from a stranger: how often it may step back bounds what one text costs.
 MOST_BACKTRACKS = 100_000
 LARGEST_CACHED = 16 * 1024
 MOST_CACHED = 512
 LONGEST_PROBLEM = 500
+LONGEST_MISFIT = 2_000
+MOST_LISTED_BYTES = 2_000
 MOST_UNFOLDED = 20_000
 
 
@@ -41,10 +49,30 @@ def schema_problem(schema: bytes) -> str | None:
 
 def misfit(schema: bytes, value: Any) -> SchemaMismatch | None:
     """The first place where `value` breaks the schema. Raises ValueError for a schema that is none."""
-    error = next(validator(schema).iter_errors(value), None)
-    if error is None:
-        return None
-    return SchemaMismatch(dotted(error.instance_path), dotted(error.schema_path), error.message)
+    return None if fits(schema, value) else explained(schema, value)
+
+
+def fits(schema: bytes, value: Any) -> bool:
+    """Whether `value` fits. Raises ValueError for a schema that is none."""
+    return bool(validator(schema).is_valid(value))
+
+
+def explained(schema: bytes, value: Any) -> SchemaMismatch | None:
+    """Where `value` breaks the schema, and how; it may cost far more than the knowledge that it does."""
+    ready = validator(schema)
+    try:
+        ready.validate(value)
+    except ValueError as e:
+        if not hasattr(e, "instance_path"):
+            raise
+        error: Any = e
+        if error.kind.name == "additionalProperties" and len(encode(value)) <= MOST_LISTED_BYTES:
+            # The first error names one property that is too many; of a small value, the list of errors names all.
+            error = next(ready.iter_errors(value), error)
+        return SchemaMismatch(
+            dotted(error.instance_path), dotted(error.schema_path), error.message[:LONGEST_MISFIT]
+        )
+    return None
 
 
 def dotted(path: list[str | int]) -> str:
@@ -60,6 +88,19 @@ def validator(schema: bytes) -> Any:
 @lru_cache(maxsize=MOST_CACHED)
 def _cached(schema: bytes) -> Any:
     return _compile(schema)
+
+
+def profile(schema: bytes) -> Profile:
+    """What checks by a schema cost. A large schema is not looked into: it counts as one that cannot be told."""
+    return _profiled(schema) if len(schema) <= LARGEST_CACHED else UNTOLD
+
+
+@lru_cache(maxsize=MOST_CACHED)
+def _profiled(schema: bytes) -> Profile:
+    try:
+        return profile_of(msgspec.json.decode(schema))
+    except (msgspec.DecodeError, RecursionError):
+        return UNTOLD
 
 
 def _compile(schema: bytes) -> Any:
@@ -79,22 +120,23 @@ def _unfolded(root: Any) -> int:
     Definitions that refer to each other twice double at each step, and so does the work of every check. One that
     contains itself counts once: there the value's own depth is the bound.
     """
-    sizes: dict[str, int] = {}
+    sizes: dict[int, int] = {}
 
     def size(part: Any) -> int:
         if isinstance(part, list):
             return sum(map(size, part)) + 1
         if not isinstance(part, dict):
             return 1
+        known = sizes.get(id(part))
+        if known is not None:
+            return known
+        # Each part is counted once, under whatever name it is referred to.
+        sizes[id(part)] = 1
         ref = part.get("$ref")
-        own = 1 + sum(size(inner) for name, inner in part.items() if name not in ("$defs", "definitions"))
-        return own + (followed(ref) if isinstance(ref, str) else 0)
-
-    def followed(ref: str) -> int:
-        if ref not in sizes:
-            sizes[ref] = 1
-            sizes[ref] = size(pointed(root, ref))
-        return sizes[ref]
+        total = 1 + sum(size(inner) for name, inner in part.items() if name not in ("$defs", "definitions"))
+        total += size(pointed(root, ref)) if isinstance(ref, str) else 0
+        sizes[id(part)] = total
+        return total
 
     try:
         return size(root)

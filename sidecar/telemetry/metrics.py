@@ -10,6 +10,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from sidecar.models.stats import Stats
+from sidecar.runtime.bounded_work import WorkCounts
 from sidecar.telemetry.counters import OTHERS, Counters, Histogram
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -31,6 +32,7 @@ class Scrape(NamedTuple):
     misdelivered: int = 0
     clock_offset_s: float | None = None
     restored: Mapping[str, int] = MappingProxyType({})
+    work: WorkCounts = WorkCounts({}, {}, 0)
 
 
 def render(scrape: Scrape) -> bytes:
@@ -47,6 +49,7 @@ class _Scraped(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from _process(self._scrape)
+        yield from _bounded_work(self._scrape.work)
         yield from _ended(self._scrape.tally)
         if self._scrape.stats.is_scheduler:
             yield from _queues(self._scrape.stats)
@@ -101,6 +104,21 @@ def _process(scrape: Scrape) -> Iterator[Metric]:
         "0 while a policy that could not be used is left aside.",
         value=scrape.is_policy_current,
     )
+
+
+def _bounded_work(counts: WorkCounts) -> Iterator[Metric]:
+    done = CounterMetricFamily("sidecar_bounded_work", "Costly work done in worker processes.", labels=["kind"])
+    for kind, count in counts.done.items():
+        done.add_metric([kind], count)
+    killed = CounterMetricFamily(
+        "sidecar_bounded_work_killed", "Costly work that ended with its process.", labels=["kind", "reason"]
+    )
+    for (kind, reason), count in counts.killed.items():
+        killed.add_metric([kind, reason], count)
+    waiting = GaugeMetricFamily(
+        "sidecar_bounded_work_queued", "Costly work that waits for a worker process.", value=counts.queued
+    )
+    yield from (done, killed, waiting)
 
 
 def _ended(tally: Counters) -> Iterator[Metric]:

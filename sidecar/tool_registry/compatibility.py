@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from sidecar.models.tool import ToolRegistration
 from sidecar.runtime.json_schema import pointed
-from sidecar.tool_registry.constraints import divides, is_same, is_tighter, listed, types_of
+from sidecar.tool_registry.constraints import divides, is_same, is_tighter, keyed, listed, types_of
 
 MOST_STEPS = 3_000
 MOST_DEPTH = 100
@@ -186,8 +186,9 @@ class _Comparison:
         if given is None:
             yield Break(f"{path}.{name}", self._say("is new: before, any value was taken", "is gone"))
             return
+        known = set(map(keyed, taken))
         for value in given:
-            if not any(is_same(value, one) for one in taken):
+            if keyed(value) not in known:
                 text = str(value)[:80]
                 yield Break(f"{path}.{name}", self._say(f"does not take {text!r} any more", f"adds {text!r}"))
 

@@ -1,5 +1,6 @@
 """What single keywords of a JSON Schema let through. Pure."""
 
+from collections.abc import Hashable
 from typing import Any
 
 _ALL_TYPES = frozenset({"null", "boolean", "integer", "number", "string", "array", "object"})
@@ -39,6 +40,17 @@ def is_same(one: Any, other: Any) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(is_same, one, other))
     return bool(one == other)
+
+
+def keyed(value: Any) -> Hashable:
+    """What two values have in common exactly if they are the same, as `is_same` has it."""
+    if isinstance(value, bool):
+        return ("bool", value)
+    if isinstance(value, dict):
+        return ("object", frozenset((name, keyed(inner)) for name, inner in value.items()))
+    if isinstance(value, list):
+        return ("array", *map(keyed, value))
+    return ("number", value) if isinstance(value, int | float) else value
 
 
 def is_tighter(narrow: dict[str, Any], name: str, bound: float, sign: int) -> bool:

@@ -4,6 +4,7 @@ What services say is not to be trusted: an endpoint counts only if its subject i
 tool, so that nobody can aim the sidecar at other subjects, and a scope is the one that the subject names.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
@@ -21,6 +22,7 @@ from sidecar.models.tool import ToolRegistration
 from sidecar.ports.bus import Clock
 from sidecar.ports.tools import ToolBus, ToolKey
 from sidecar.runtime.lifecycle import Tasks, logged
+from sidecar.runtime.schema_checks import SchemaChecks
 from sidecar.tool_registry.catalogue import ToolCatalogue, ToolEntry, entry_of
 from sidecar.tool_registry.documents import document_of, info_of
 from sidecar.tool_registry.publishing import check_registration
@@ -61,7 +63,9 @@ class Discovery:
         clock: Clock,
         policy: Callable[[], Policy],
         subjects: Subjects,
+        checks: SchemaChecks,
     ) -> None:
+        self._checks = checks
         self._bus = bus
         self._catalogue = catalogue
         self._clock = clock
@@ -94,18 +98,18 @@ class Discovery:
         scopes = self._policy().tools.discovery
         if scopes:
             answers = await self._bus.services(wait_s=GATHER_S)
-            self._take(answers, scopes)
+            await self._take(answers, scopes)
         now = self._clock.now()
         self._found = {
             key: entry for key, entry in self._found.items() if entry.is_live(now) and _allows(scopes, key.scope)
         }
         self._catalogue.set_discovered(self._found.values())
 
-    def _take(self, answers: Collection[bytes], scopes: Collection[str]) -> None:
+    async def _take(self, answers: Collection[bytes], scopes: Collection[str]) -> None:
         expires = self._clock.now() + LIVES_S
         for endpoint in endpoints_of(answers):
             try:
-                entry = self._entry(endpoint, expires)
+                entry = await self._entry(endpoint, expires)
             except (InvalidRequest, ValueError) as e:
                 self._refuse(endpoint.subject, str(e))
                 continue
@@ -117,12 +121,14 @@ class Discovery:
                 continue
             self._found[entry.key] = entry
 
-    def _entry(self, endpoint: _Endpoint, expires: float) -> ToolEntry:
+    async def _entry(self, endpoint: _Endpoint, expires: float) -> ToolEntry:
         """What was said before need not be read and checked again."""
         text = (endpoint.metadata or {}).get(METADATA_KEY, "")
         said, known = self._read.get(endpoint.subject, (None, None))
         if known is None or said != text:
-            known = entry_from_service(endpoint.subject, text, self._subjects)
+            # A thousand services that are all new must not hold the event loop together.
+            await asyncio.sleep(0)
+            known = await entry_from_service(endpoint.subject, text, self._subjects, self._checks)
             if len(self._read) >= MOST_FOUND:
                 self._read.clear()
             self._read[endpoint.subject] = text, known
@@ -149,7 +155,7 @@ def endpoints_of(answers: Collection[bytes]) -> Iterator[_Endpoint]:
                 yield endpoint
 
 
-def entry_from_service(subject: str, text: str, subjects: Subjects) -> ToolEntry:
+async def entry_from_service(subject: str, text: str, subjects: Subjects, checks: SchemaChecks) -> ToolEntry:
     """The tool of an endpoint on `subject` whose metadata says `text`; without an end.
 
     Raises InvalidRequest or ValueError for one that is no tool.
@@ -160,7 +166,7 @@ def entry_from_service(subject: str, text: str, subjects: Subjects) -> ToolEntry
         if fields.setdefault(field, value) != value:
             raise InvalidRequest(f"is {fields[field]!r}, but the subject says {value!r}", path=field)
     registration = decode(encode(fields), ToolRegistration)
-    check_registration(registration, len(text))
+    await check_registration(registration, len(text), scope=scope, checks=checks)
     info = info_of(scope, registration, subjects=subjects, discovered=True)
     return entry_of(info, document=document_of(registration), expires=0.0, revision=0)
 

@@ -5,9 +5,9 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from sidecar.errors import InvalidRequest, Permanent
+from sidecar.errors import InvalidRequest, Permanent, TooCostly
 from sidecar.models.tool import ToolRegistration
-from sidecar.runtime.json_schema import schema_problem
+from sidecar.runtime.schema_checks import REMEDY, SchemaChecks
 from sidecar.tool_registry.catalogue import ScopeUsage, ToolEntry
 from sidecar.tool_registry.compatibility import Break, broken
 from sidecar.tool_registry.documents import registration_of
@@ -30,7 +30,9 @@ class RegistryLimits(NamedTuple):
     bytes: int = 128 * 1024 * 1024
 
 
-def check_registration(registration: ToolRegistration, payload_bytes: int) -> None:
+async def check_registration(
+    registration: ToolRegistration, payload_bytes: int, *, scope: str, checks: SchemaChecks
+) -> None:
     """Raises InvalidRequest (`payload_too_large` where it is that) with the path of what is wrong."""
     if payload_bytes > MOST_REGISTRATION_BYTES:
         raise InvalidRequest(
@@ -41,15 +43,18 @@ def check_registration(registration: ToolRegistration, payload_bytes: int) -> No
         parse_version(registration.version)
     except ValueError as e:
         raise InvalidRequest(str(e), path="version") from e
-    _check_schema(registration.input_schema, "input_schema")
+    await _check_schema(registration.input_schema, "input_schema", scope, checks)
     if registration.input_schema.get("type") != "object":
         raise InvalidRequest('must say "type": "object": a tool\'s input is an object', path="input_schema")
     if registration.output_schema is not None:
-        _check_schema(registration.output_schema, "output_schema")
+        await _check_schema(registration.output_schema, "output_schema", scope, checks)
 
 
-def _check_schema(schema: dict[str, Any], path: str) -> None:
-    problem = schema_problem(msgspec.json.encode(schema))
+async def _check_schema(schema: dict[str, Any], path: str, scope: str, checks: SchemaChecks) -> None:
+    try:
+        problem = await checks.problem(scope, msgspec.json.encode(schema))
+    except TooCostly as e:
+        raise InvalidRequest(f"reading the schema {e.message}: {REMEDY}", path=path) from e
     if problem is not None:
         raise InvalidRequest(f"is not a usable JSON Schema: {problem}", path=path)
 
@@ -67,26 +72,33 @@ def check_unchanged(published: bytes, document: bytes) -> None:
     )
 
 
-def check_compatible(registration: ToolRegistration, others: Iterable[ToolEntry]) -> None:
-    """Raises InvalidRequest where the version breaks what its predecessor promised, or its successor what it does.
+def neighbours(version: Version, others: Iterable[ToolEntry]) -> tuple[bytes | None, bytes | None]:
+    """The documents of the versions before and after one, as far as they have to do with it.
 
     Only releases of one line count: pre-releases promise nothing, and neither do versions of another major one.
     """
-    version = parse_version(registration.version)
     if version.is_prerelease:
-        return
+        return None, None
     line = [e for e in others if e.version.line == version.line and not e.version.is_prerelease]
     before = max((e for e in line if e.version < version), key=lambda e: e.version, default=None)
     after = min((e for e in line if e.version > version), key=lambda e: e.version, default=None)
+    return before.document if before else None, after.document if after else None
+
+
+def check_compatible(document: bytes, before: bytes | None, after: bytes | None) -> None:
+    """Raises InvalidRequest where a version breaks what the one before promised, or the one after what it does."""
+    registration = registration_of(document)
     if before is not None:
-        found = broken(registration_of(before.document), registration)
+        older = registration_of(before)
+        found = broken(older, registration)
         if found is not None:
-            raise _incompatible(found, str(before.version), version)
+            raise _incompatible(found, older.version, parse_version(registration.version))
     if after is not None:
-        found = broken(registration, registration_of(after.document))
+        newer = registration_of(after)
+        found = broken(registration, newer)
         if found is not None:
             raise InvalidRequest(
-                f"version {after.version}, published already, would not be compatible with it: "
+                f"version {newer.version}, published already, would not be compatible with it: "
                 f"{found.path} {found.message}",
                 path=found.path,
             )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from sidecar.config.settings import Policy
-from sidecar.errors import BusUnavailable, Conflict, InvalidRequest, Permanent
+from sidecar.errors import BusUnavailable, Conflict, InvalidRequest, Permanent, TooCostly
 from sidecar.models.base import rfc3339
 from sidecar.models.codec import decode, encode
 from sidecar.models.subjects import Subjects, is_name
@@ -24,10 +24,12 @@ from sidecar.models.tool import (
 )
 from sidecar.ports.bus import Clock, Endpoint, Query, Reply
 from sidecar.ports.tools import StoredTool, ToolBus, ToolChange, ToolKey, ToolStore
+from sidecar.runtime.bounded_work import BoundedWork
 from sidecar.runtime.lifecycle import Beat, Tasks, logged
+from sidecar.runtime.schema_checks import SchemaChecks
 from sidecar.tool_registry.catalogue import ToolCatalogue, ToolEntry
 from sidecar.tool_registry.discovery import Discovery
-from sidecar.tool_registry.documents import document_of, key_of, registration_of
+from sidecar.tool_registry.documents import document_of, key_of
 from sidecar.tool_registry.follower import REMEMBER_S, Follower
 from sidecar.tool_registry.listing import page_of
 from sidecar.tool_registry.publishing import (
@@ -35,12 +37,16 @@ from sidecar.tool_registry.publishing import (
     check_compatible,
     check_registration,
     check_unchanged,
+    neighbours,
     renewal,
     room_for,
 )
+from sidecar.tool_registry.versions import parse_version
 
 MOST_KNOWN = 4_096
 MOST_TRIES = 4
+# Larger schemas are compared away from the event loop: each pair of their parts may be looked at.
+MOST_COMPARED_INLINE = 1_024
 PROLONG_S = 1.0
 
 
@@ -66,6 +72,8 @@ class ToolRegistry:
         clock: Clock,
         policy: Callable[[], Policy],
         subjects: Subjects,
+        checks: SchemaChecks,
+        work: BoundedWork,
         on_crash: Callable[[BaseException], None],
         limits: RegistryLimits | None = None,
     ) -> None:
@@ -74,6 +82,8 @@ class ToolRegistry:
         self._clock = clock
         self._policy = policy
         self._subjects = subjects
+        self._checks = checks
+        self._work = work
         self._limits = limits or RegistryLimits()
         self._tasks = Tasks(on_crash)
         self._beat = Beat(clock, every_s=PROLONG_S)
@@ -82,7 +92,7 @@ class ToolRegistry:
         self.catalogue = ToolCatalogue()
         self._follower = Follower(store=store, catalogue=self.catalogue, clock=clock, subjects=subjects)
         self._discovery = Discovery(
-            bus=bus, catalogue=self.catalogue, clock=clock, policy=policy, subjects=subjects
+            bus=bus, catalogue=self.catalogue, clock=clock, policy=policy, subjects=subjects, checks=checks
         )
 
     async def start(self) -> None:
@@ -170,7 +180,7 @@ class ToolRegistry:
         known = self._known.get(digest)
         if known is None:
             registration = decode(query.payload, ToolRegistration)
-            check_registration(registration, len(query.payload))
+            await check_registration(registration, len(query.payload), scope=scope, checks=self._checks)
             known = _Known(key_of(scope, registration), document_of(registration), registration.ttl_s)
         expires = await self._publish(known)
         self._known[digest] = known
@@ -204,7 +214,7 @@ class ToolRegistry:
     async def _admit(self, known: _Known, now: float) -> None:
         """Raises Permanent for a new version that breaks older promises, or has no room."""
         scope = known.key.scope
-        check_compatible(registration_of(known.document), self.catalogue.versions(scope, known.key.name))
+        await self._compare(known)
         forgotten = room_for(
             len(known.document),
             scope=self.catalogue.usage(scope),
@@ -215,6 +225,22 @@ class ToolRegistry:
         )
         for entry in forgotten:
             await self._forget(entry)
+
+    async def _compare(self, known: _Known) -> None:
+        """Raises InvalidRequest where a new version breaks what others promise, or cannot be compared in time."""
+        scope, document = known.key.scope, known.document
+        version, compared = parse_version(known.key.version), None
+        # Others may be published while this one is compared.
+        while (beside := neighbours(version, self.catalogue.versions(scope, known.key.name))) != compared:
+            compared = beside
+            size = len(document) + sum(len(other or b"") for other in beside)
+            if beside == (None, None) or size <= MOST_COMPARED_INLINE:
+                return check_compatible(document, *beside)
+            try:
+                await self._work.run(scope, check_compatible, document, *beside)
+            except TooCostly as e:
+                why = f"comparing it with the versions beside it {e.message}: simplify the schemas"
+                raise InvalidRequest(why, path="version") from e
 
     async def _forget(self, entry: ToolEntry) -> None:
         try:

@@ -24,7 +24,9 @@ from sidecar.config.settings import NatsSettings, Policy, ToolsPolicy
 from sidecar.errors import BusUnavailable, Permanent, Temporary
 from sidecar.models.subjects import Subjects, call_cancelled
 from sidecar.ports.tools import ToolCall
+from sidecar.runtime.bounded_work import BoundedWork
 from sidecar.runtime.lifecycle import SystemClock
+from sidecar.runtime.schema_checks import SchemaChecks
 from sidecar.tool_registry.service import ToolRegistry
 from tests.support.bus_world import bus_settings
 from tests.support.nats_server import Access, Server, make_server, no_environment, running
@@ -72,12 +74,16 @@ async def replicas(url: str, count: int = 2) -> AsyncIterator[list[Replica]]:
         for _ in range(count):
             mux = await stack.enter_async_context(connected(url))
             await ensure(mux, bus_settings())
+            work = BoundedWork()
+            stack.push_async_callback(work.close)
             registry = ToolRegistry(
                 store=NatsToolStore(mux, SUBJECTS),
                 bus=NatsToolBus(mux),
                 clock=SystemClock(),
                 policy=lambda: POLICY,
                 subjects=SUBJECTS,
+                checks=SchemaChecks(work),
+                work=work,
                 on_crash=crashes.append,
             )
             endpoints = NatsEndpoints(mux, subjects=SUBJECTS)

@@ -32,6 +32,7 @@ from sidecar.ports.bus import Lane, Reply, StoredState
 from sidecar.replica import Ports, Replica
 from sidecar.runtime.server_clock import ServerClock
 from sidecar.telemetry.tracing import Tracer
+from tests.support.work import WorkHere
 
 EVERY_S = 2.0
 MODEL = "claude-sonnet-4-5"
@@ -146,6 +147,8 @@ class Bench:
             name=name,
             on_crash=self.crashes.append,
             tracer=self.tracer,
+            # Another process knows nothing of this clock.
+            work=WorkHere(),
             clock_offset_s=lambda: clock.offset_s if clock else None,
         )
         self.replicas.append(replica)

@@ -18,6 +18,7 @@ from sidecar.models.content import Message, TextBlock, ToolResultBlock, ToolUseB
 from sidecar.models.facts import RunFacts
 from sidecar.models.result import Attempt, Usage
 from sidecar.models.tool import ToolInfo
+from tests.support.work import now
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(max_size=20),
@@ -77,7 +78,7 @@ def test_calls_are_split_by_who_makes_them() -> None:
         calls=[use("a"), use("mine"), use("b", bad=1), use("nobody")],
         offered=TOOLS,
         inline=frozenset({"mine"}),
-        check=lambda tool, value: "bad is bad" if "bad" in value else None,
+        problems={2: "bad is bad", 3: "there is no tool"},
     )
     assert [(wanted.call, wanted.tool.name) for wanted in made.calls] == [(0, "a")]
     assert [(one.call, one.outcome) for one in made.settled] == [(2, "invalid"), (3, "invalid")]
@@ -104,7 +105,7 @@ def test_an_unusable_input_is_told_twice_in_a_row(before: tuple[journals.Outcome
             calls=[use("a"), use("a", 1)],
             offered=TOOLS,
             inline=frozenset(),
-            check=lambda tool, value: "no",
+            problems={0: "no", 1: "no"},
         )
 
     if is_over:
@@ -115,17 +116,37 @@ def test_an_unusable_input_is_told_twice_in_a_row(before: tuple[journals.Outcome
         assert len(again().settled) == 2, "both calls of one turn are one strike"
 
 
+async def takes_all(tenant: str, tool: ToolInfo, value: Any) -> str | None:
+    return None
+
+
+def test_problems_are_those_of_calls_that_the_sidecar_makes() -> None:
+    async def check(tenant: str, tool: ToolInfo, value: Any) -> str | None:
+        assert tenant == "acme"
+        return "bad is bad" if "bad" in value else None
+
+    calls = [use("a"), use("mine", bad=1), use("b", bad=1), use("nobody")]
+    problems = now(tool_turn.problems_of("acme", calls, offered=TOOLS, inline=frozenset({"mine"}), check=check))
+    assert problems[2] == "bad is bad"
+    assert "there is no tool named 'nobody'" in problems[3]
+    assert len(problems) == 2
+
+
 def test_input_that_nests_too_deep_is_unusable() -> None:
     deep: Any = {}
     for _ in range(80):
         deep = {"a": deep}
+    problems = now(
+        tool_turn.problems_of("acme", [use("a", **deep)], offered=TOOLS, inline=frozenset(), check=takes_all)
+    )
+    assert "nested deeper" in problems[0]
     made = tool_turn.plan(
         StepJournal(),
         turn=1,
         calls=[use("a", **deep)],
         offered=TOOLS,
         inline=frozenset(),
-        check=lambda tool, value: None,
+        problems=problems,
     )
     assert made.calls == ()
 

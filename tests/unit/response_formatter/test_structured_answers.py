@@ -26,9 +26,11 @@ from sidecar.models.result import Usage
 from sidecar.response_formatter import structured
 from sidecar.response_formatter.formatter import digest, text_of
 from sidecar.runtime.json_schema import misfit
+from sidecar.runtime.schema_checks import SchemaChecks
 from tests.support.bedrock_calls import CLAUDE, NOVA, call, profile
 from tests.support.random_schemas import SchemaMaker
 from tests.support.replica import Bench, bench
+from tests.support.work import WorkHere, now
 
 HOW_MANY = int(os.environ.get("RANDOM_SCHEMAS", "300"))
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
@@ -224,13 +226,19 @@ def test_streamed_and_whole_answers_give_one_text_and_one_value(
     assert whole.content == streamed.content
     assert text_of(whole.content) == said
     assert json.loads(said) == value
-    assert structured.problem([said], OutputSpec(schema=schema)) is None
+    assert problem_of([said], schema) is None
     assert whole.stop_reason == streamed.stop_reason == "end_turn"
+
+
+def problem_of(texts: list[str], schema: dict[str, Any]) -> structured.Unfit | None:
+    work = WorkHere()
+    made = structured.StructuredAnswers(SchemaChecks(work), work)
+    return now(made.problem("acme", texts, OutputSpec(schema=schema)))
 
 
 def is_usable(spec: OutputSpec) -> bool:
     try:
-        structured.check(spec)
+        structured.check_now(spec)
     except InvalidRequest:
         return False
     return True
@@ -254,10 +262,10 @@ def test_random_schemas_never_break_the_way_from_request_to_result() -> None:
                 whole, streamed, said = answers(encoded, candidate if is_object else {"value": candidate})
                 assert whole.content == streamed.content
                 assert text_of(whole.content) == said
-                problem = structured.problem([said], spec)
+                problem = problem_of([said], schema)
                 if problem is not None:
                     assert structured.repair_turn([said], problem)
-        structured.problem([made.text()], spec)
+        problem_of([made.text()], schema)
     assert usable > HOW_MANY / 5
 
 
@@ -279,7 +287,7 @@ def test_random_schemas_never_break_the_way_from_request_to_result() -> None:
     ],
 )
 def test_readings_of_an_answer(texts: list[str], is_valid: bool) -> None:
-    unfit = structured.problem(texts, OutputSpec(schema=SCHEMA))
+    unfit = problem_of(texts, SCHEMA)
     assert (unfit is None) is is_valid
     if unfit is not None:
         assert len(unfit.message) <= 700

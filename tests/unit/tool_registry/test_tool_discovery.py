@@ -12,6 +12,7 @@ from sidecar.errors import InvalidRequest, Permanent
 from sidecar.models.subjects import Subjects
 from sidecar.tool_registry.discovery import endpoints_of, entry_from_service
 from tests.support.replica import Bench, bench
+from tests.support.work import checks_here, now
 
 SUBJECT = "llm.v1.call.shared.orders.1_2_0"
 SAID: dict[str, Any] = {"description": "Looks up.", "input_schema": {"type": "object"}}
@@ -146,7 +147,7 @@ async def test_of_two_services_that_differ_the_first_one_counts() -> None:
 )
 def test_no_service_aims_the_sidecar_at_other_subjects(subject: str) -> None:
     with pytest.raises((InvalidRequest, ValueError)):
-        entry_from_service(subject, json.dumps(SAID), SUBJECTS)
+        now(entry_from_service(subject, json.dumps(SAID), SUBJECTS, checks_here()))
 
 
 @pytest.mark.parametrize(
@@ -168,14 +169,14 @@ def test_no_service_aims_the_sidecar_at_other_subjects(subject: str) -> None:
 def test_what_a_service_says_is_checked_like_a_registration(said: Any) -> None:
     text = said if isinstance(said, str) else json.dumps(said)
     with pytest.raises((InvalidRequest, ValueError)):
-        entry_from_service(SUBJECT, text, SUBJECTS)
+        now(entry_from_service(SUBJECT, text, SUBJECTS, checks_here()))
 
 
 def test_name_and_version_may_be_said_again() -> None:
     text = json.dumps(
         {**SAID, "name": "orders", "version": "1.2.0", "timeout_s": 5, "idempotent": True, "ttl_s": 9}
     )
-    entry = entry_from_service(SUBJECT, text, SUBJECTS)
+    entry = now(entry_from_service(SUBJECT, text, SUBJECTS, checks_here()))
     assert (entry.info.timeout_s, entry.info.idempotent, entry.info.discovered) == (5, True, True)
 
 
@@ -188,4 +189,4 @@ def test_any_answers_are_read(answers: list[bytes]) -> None:
 def test_any_subject_and_metadata_are_refused_or_derived(subject: str, text: str) -> None:
     for name in (subject, f"llm.v1.call.{subject}"):
         with pytest.raises((InvalidRequest, ValueError)):
-            entry_from_service(name, text, SUBJECTS)
+            now(entry_from_service(name, text, SUBJECTS, checks_here()))
