@@ -18,7 +18,7 @@ import msgspec
 from sidecar.errors import InvalidRequest, Permanent, SidecarError, TooCostly
 from sidecar.models.base import FieldError
 from sidecar.runtime.fair_queue import FairQueue
-from sidecar.runtime.worker_main import Answer, Failure, Request
+from sidecar.runtime.worker_main import WorkAnswer, WorkFailure, WorkRequest
 from sidecar.runtime.worker_process import WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -223,7 +223,7 @@ def frame_of(function: Callable[..., Any], limit_s: float, args: Any, named: Any
     encode = msgspec.msgpack.encode
     name = f"{function.__module__}:{function.__qualname__}"
     given, more = msgspec.Raw(encode(list(args))), msgspec.Raw(encode(dict(named)))
-    return encode(Request(name, limit_s, given, more))
+    return encode(WorkRequest(name, limit_s, given, more))
 
 
 @cache
@@ -233,14 +233,14 @@ def _result_type(function: Callable[..., Any]) -> Any:
 
 def result_of(data: bytes, function: Callable[..., T]) -> T:
     """What a worker process answered. Raises what was raised there."""
-    answer = msgspec.msgpack.decode(data, type=Answer)
+    answer = msgspec.msgpack.decode(data, type=WorkAnswer)
     if answer.failure is not None:
         raise _error(answer.failure, function.__name__)
     value: T = msgspec.msgpack.decode(answer.value, type=_result_type(function))
     return value
 
 
-def _error(failure: Failure, kind: str) -> Exception:
+def _error(failure: WorkFailure, kind: str) -> Exception:
     """What was raised there, for here."""
     if failure.kind == "FieldError":
         return FieldError(failure.message, path=failure.path)

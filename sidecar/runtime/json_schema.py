@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from sidecar.models.codec import encode
-from sidecar.runtime.schema_cost import UNTOLD, Profile, profile_of
+from sidecar.runtime.schema_cost import UNTOLD, CheckCosts, profile_of
 
 # A pattern comes from a stranger: how often it may step back bounds what one text costs.
 MOST_BACKTRACKS = 100_000
@@ -90,13 +90,13 @@ def _cached(schema: bytes) -> Any:
     return _compile(schema)
 
 
-def profile(schema: bytes) -> Profile:
+def profile(schema: bytes) -> CheckCosts:
     """What checks by a schema cost. A large schema is not looked into: it counts as one that cannot be told."""
     return _profiled(schema) if len(schema) <= LARGEST_CACHED else UNTOLD
 
 
 @lru_cache(maxsize=MOST_CACHED)
-def _profiled(schema: bytes) -> Profile:
+def _profiled(schema: bytes) -> CheckCosts:
     try:
         return profile_of(msgspec.json.decode(schema))
     except (msgspec.DecodeError, RecursionError):

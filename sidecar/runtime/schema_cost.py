@@ -49,11 +49,11 @@ _FANCY = re.compile(r"\(\?[=!>]|\(\?<[=!]|\(\?\(|\\[1-9]|\\k[<{'0-9]|\\[GKXRZ]|[
 _REPEATED = re.compile(r"\{(\d*),?(\d*)\}")
 
 
-class Untold(Exception):
+class CannotTell(Exception):
     """The shape says nothing that could be relied on."""
 
 
-class Weights(NamedTuple):
+class StepWeights(NamedTuple):
     """Steps for each part of a value, each object, key and byte; `branches` may each have an error."""
 
     part: float = 0.0
@@ -62,8 +62,8 @@ class Weights(NamedTuple):
     byte: float = 0.0
     branches: float = 0.0
 
-    def plus(self, other: "Weights") -> "Weights":
-        return Weights(
+    def plus(self, other: "StepWeights") -> "StepWeights":
+        return StepWeights(
             self.part + other.part,
             self.object + other.object,
             self.key + other.key,
@@ -71,11 +71,11 @@ class Weights(NamedTuple):
             self.branches + other.branches,
         )
 
-    def most(self, other: "Weights") -> "Weights":
-        return Weights(*map(max, zip(self, other, strict=True)))
+    def most(self, other: "StepWeights") -> "StepWeights":
+        return StepWeights(*map(max, zip(self, other, strict=True)))
 
 
-class Size(NamedTuple):
+class ValueSize(NamedTuple):
     """How large a value is as JSON, and how deep."""
 
     parts: int
@@ -85,23 +85,23 @@ class Size(NamedTuple):
     depth: int
 
 
-class Profile(NamedTuple):
+class CheckCosts(NamedTuple):
     """A schema's shape. `entry` is what one look at a part costs at most, `unfolded` all looks at it together."""
 
     growth: float
-    entry: Weights
-    unfolded: Weights
+    entry: StepWeights
+    unfolded: StepWeights
     stack: int
     compile_ns: float
 
-    def check_ns(self, size: Size) -> float:
+    def check_ns(self, size: ValueSize) -> float:
         """Nanoseconds to find out whether a value fits. Infinite where nobody can tell, or it is too deep."""
         if self.stack * (size.depth + 1) > DEEPEST_STACK:
             return inf
         grown = self._looks(size)
         return VISIT_NS * min(grown * _steps(self.entry, size), _steps(self.unfolded, size))
 
-    def explain_ns(self, size: Size) -> float:
+    def explain_ns(self, size: ValueSize) -> float:
         """And to find out where it does not: each branch of `anyOf` has its own error, which quotes the value."""
         check_ns = self.check_ns(size)
         if check_ns == inf:
@@ -111,17 +111,17 @@ class Profile(NamedTuple):
         errors = check_ns / VISIT_NS * size.depth**2 * ERROR_NS if branches else 0.0
         return check_ns + said + errors + min(size.parts, MOST_LISTED) * LISTED_NS
 
-    def _looks(self, size: Size) -> float:
+    def _looks(self, size: ValueSize) -> float:
         try:
             return self.growth**size.depth if self.growth > 1 else 1.0
         except OverflowError:
             return inf
 
 
-UNTOLD = Profile(inf, Weights(inf), Weights(inf), 0, inf)
+UNTOLD = CheckCosts(inf, StepWeights(inf), StepWeights(inf), 0, inf)
 
 
-def _steps(weights: Weights, size: Size) -> float:
+def _steps(weights: StepWeights, size: ValueSize) -> float:
     # An empty value still has its root looked at.
     return (
         weights.part * max(size.parts, 1)
@@ -135,11 +135,11 @@ def _times(weight: float, count: int) -> float:
     return weight * count if count else 0.0
 
 
-def size_of(value: Any, data: bytes) -> Size:
+def size_of(value: Any, data: bytes) -> ValueSize:
     """The size of a value that `data` is the JSON of. Commas and brackets inside its texts count as well."""
     opened = data.count(b"{")
     parts = data.count(b",") + opened + data.count(b"[") + 1
-    return Size(parts, opened, data.count(b":"), len(data), depth_of(value))
+    return ValueSize(parts, opened, data.count(b":"), len(data), depth_of(value))
 
 
 def depth_of(value: Any) -> int:
@@ -156,11 +156,11 @@ def _inside(value: Any) -> Iterable[Any]:
     return value if isinstance(value, list | tuple) else ()
 
 
-def profile_of(schema: Any) -> Profile:
+def profile_of(schema: Any) -> CheckCosts:
     """The profile of a schema. `UNTOLD` for one that is too large, or says what is not worked out here."""
     try:
         return _Graph(schema).profile()
-    except (Untold, RecursionError, TypeError, AttributeError):
+    except (CannotTell, RecursionError, TypeError, AttributeError):
         # Keywords of a wrong type: the compiler says which, and where.
         return UNTOLD
 
@@ -171,7 +171,7 @@ class _Place:
     __slots__ = ("items", "named", "others", "own", "patterned", "same", "targets")
 
     def __init__(self) -> None:
-        self.own = Weights()
+        self.own = StepWeights()
         self.same: list[_Place] = []
         self.named: dict[str, _Place] = {}
         self.patterned = 0
@@ -183,7 +183,7 @@ class _Place:
 class _Closure(NamedTuple):
     """All that looks at one and the same part, because one place does."""
 
-    weights: Weights
+    weights: StepWeights
     named: Mapping[str, float]
     others: float
     items: float
@@ -203,24 +203,24 @@ class _Graph:
         self._references = 0
         self._pattern_ns = 0.0
         self._closures: dict[int, _Closure | None] = {}
-        self._unfolded: dict[int, Weights | None] = {}
+        self._unfolded: dict[int, StepWeights | None] = {}
 
-    def profile(self) -> Profile:
+    def profile(self) -> CheckCosts:
         root = self._place(self._root)
         entries = {id(root): root}
         for place in list(self._places.values()):
             entries |= {id(target): target for target in place.targets}
         closures = [self._closure(place) for place in entries.values()]
-        return Profile(
+        return CheckCosts(
             growth=max(closure.growth for closure in closures),
-            entry=reduce(Weights.most, (closure.weights for closure in closures)),
+            entry=reduce(StepWeights.most, (closure.weights for closure in closures)),
             unfolded=self._all(root),
             stack=max(closure.stack for closure in closures),
             compile_ns=len(self._places) * PLACE_NS + self._references * REFERENCE_NS + self._pattern_ns,
         )
 
     def _place(self, schema: Any) -> _Place:
-        """Raises Untold."""
+        """Raises CannotTell."""
         known = self._places.get(id(schema))
         if known is not None:
             return known
@@ -228,12 +228,12 @@ class _Graph:
         if isinstance(schema, bool):
             return place
         if not isinstance(schema, dict) or len(self._places) >= MOST_PLACES:
-            raise Untold
+            raise CannotTell
         self._places[id(schema)] = place
         if any(name in schema for name in _UNTOLD) or ("$id" in schema and schema is not self._root):
-            raise Untold
+            raise CannotTell
         if schema.get("$schema", _DRAFTS[0]).removesuffix("#") not in _DRAFTS or schema.get("format") == "regex":
-            raise Untold
+            raise CannotTell
         place.own = self._own(schema)
         self._join_same(place, schema)
         self._join_object(place, schema)
@@ -272,7 +272,7 @@ class _Graph:
         place.items = (1 if each or first else 0) + len(contained)
         place.targets += map(self._place, (*each, *first, *contained))
 
-    def _own(self, schema: dict[str, Any]) -> Weights:
+    def _own(self, schema: dict[str, Any]) -> StepWeights:
         """What a place costs by itself. A listed value costs as much as it is large: it is compared."""
         listed = sum(map(_parts_in, _list(schema.get("enum", []))))
         if "const" in schema:
@@ -284,7 +284,7 @@ class _Graph:
         by_name = sum(map(self._pattern_steps, patterns))
         by_text = self._pattern_steps(schema["pattern"]) if "pattern" in schema else 0.0
         branches = sum(len(_list(schema.get(name, []))) for name in ("anyOf", "oneOf"))
-        return Weights(
+        return StepWeights(
             part=1.0 + listed + (2.0 if schema.get("uniqueItems") else 0.0),
             object=len(_dict(schema.get("properties", {}))) + required,
             key=len(patterns) + 1.0,
@@ -293,25 +293,25 @@ class _Graph:
         )
 
     def _pattern_steps(self, pattern: Any) -> float:
-        """Steps for each byte of a text. Raises Untold for what may step back."""
+        """Steps for each byte of a text. Raises CannotTell for what may step back."""
         if not isinstance(pattern, str) or len(pattern) > _LONGEST_PATTERN or _FANCY.search(pattern):
-            raise Untold
+            raise CannotTell
         repeated = [int(number) for found in _REPEATED.findall(pattern) for number in found if number.isdecimal()]
         if len(repeated) > 8 or any(number > _MOST_REPEATED for number in repeated):
-            raise Untold
+            raise CannotTell
         states = len(pattern) * reduce(lambda one, other: one * max(other, 1), repeated, 1)
         if states > 8 * _LONGEST_PATTERN:
-            raise Untold
+            raise CannotTell
         self._pattern_ns += 20_000.0 + 500.0 * states
         return 0.1 + states / 100
 
     def _closure(self, place: _Place) -> _Closure:
-        """Raises Untold where a place leads to itself without going deeper into the value."""
+        """Raises CannotTell where a place leads to itself without going deeper into the value."""
         known = self._closures.get(id(place), self)
         if isinstance(known, _Closure):
             return known
         if known is None:
-            raise Untold
+            raise CannotTell
         self._closures[id(place)] = None
         below = [self._closure(other) for other in place.same]
         named: dict[str, float] = dict.fromkeys(place.named, 1.0)
@@ -319,9 +319,9 @@ class _Graph:
             for name, count in one.named.items():
                 named[name] = named.get(name, 0.0) + count
         if len(named) > 4 * MOST_PLACES:
-            raise Untold
+            raise CannotTell
         made = self._closures[id(place)] = _Closure(
-            weights=reduce(Weights.plus, (one.weights for one in below), place.own),
+            weights=reduce(StepWeights.plus, (one.weights for one in below), place.own),
             named=named,
             others=place.others + sum(one.others for one in below),
             items=place.items + sum(one.items for one in below),
@@ -329,16 +329,16 @@ class _Graph:
         )
         return made
 
-    def _all(self, place: _Place) -> Weights:
+    def _all(self, place: _Place) -> StepWeights:
         """Infinite where the place contains itself."""
         known = self._unfolded.get(id(place), self)
-        if isinstance(known, Weights):
+        if isinstance(known, StepWeights):
             return known
         if known is None:
-            return Weights(*([inf] * len(Weights._fields)))
+            return StepWeights(*([inf] * len(StepWeights._fields)))
         self._unfolded[id(place)] = None
         below = (self._all(other) for other in (*place.same, *place.targets))
-        made = self._unfolded[id(place)] = reduce(Weights.plus, below, place.own)
+        made = self._unfolded[id(place)] = reduce(StepWeights.plus, below, place.own)
         return made
 
 
@@ -348,13 +348,13 @@ def _is_schema(value: Any) -> bool:
 
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise Untold
+        raise CannotTell
     return value
 
 
 def _dict(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise Untold
+        raise CannotTell
     return value
 
 
@@ -371,9 +371,9 @@ def _all_parts(value: Any) -> Iterator[Any]:
 
 
 def _followed(root: Any, reference: Any) -> Any:
-    """What a local pointer leads to. Raises Untold for any other reference."""
+    """What a local pointer leads to. Raises CannotTell for any other reference."""
     if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")) or "%" in reference:
-        raise Untold
+        raise CannotTell
     target = root
     for part in reference.split("/")[1:]:
         name = part.replace("~1", "/").replace("~0", "~")
@@ -382,5 +382,5 @@ def _followed(root: Any, reference: Any) -> Any:
         elif isinstance(target, list) and name.isdecimal() and int(name) < len(target):
             target = target[int(name)]
         else:
-            raise Untold
+            raise CannotTell
     return target

@@ -29,7 +29,7 @@ READY = b"\x01"
 _PR_SET_PDEATHSIG = 1
 
 
-class Request(msgspec.Struct, array_like=True):
+class WorkRequest(msgspec.Struct, array_like=True):
     """`function` is `module:name`; `args` and `named` are what it takes, as its annotations say."""
 
     function: str
@@ -38,7 +38,7 @@ class Request(msgspec.Struct, array_like=True):
     named: msgspec.Raw
 
 
-class Failure(msgspec.Struct, array_like=True):
+class WorkFailure(msgspec.Struct, array_like=True):
     """What was raised. `kind` says by which class it is raised again."""
 
     kind: str
@@ -48,12 +48,12 @@ class Failure(msgspec.Struct, array_like=True):
     details: dict[str, Any] = {}
 
 
-class Answer(msgspec.Struct, array_like=True):
-    failure: Failure | None
+class WorkAnswer(msgspec.Struct, array_like=True):
+    failure: WorkFailure | None
     value: msgspec.Raw
 
 
-class Signature(msgspec.Struct):
+class WorkSignature(msgspec.Struct):
     function: Callable[..., Any]
     named: dict[str, Any]
     positional: tuple[Any, ...]
@@ -61,13 +61,13 @@ class Signature(msgspec.Struct):
 
 
 @cache
-def signature_of(name: str) -> Signature:
+def signature_of(name: str) -> WorkSignature:
     """A function of ours by `module:name`, with the types of what it takes and gives."""
     module, _, attribute = name.partition(":")
     function = getattr(importlib.import_module(module), attribute)
     hints = get_type_hints(function)
     result = hints.pop("return", Any)
-    return Signature(function, hints, tuple(hints.values()), result)
+    return WorkSignature(function, hints, tuple(hints.values()), result)
 
 
 def main(fd: int, parent: int, memory_bytes: int) -> None:
@@ -120,7 +120,7 @@ def _exactly(link: socket.socket, size: int) -> bytes | None:
 
 
 def _answer(frame: bytes) -> bytes:
-    request = msgspec.msgpack.decode(frame, type=Request)
+    request = msgspec.msgpack.decode(frame, type=WorkRequest)
     signal.setitimer(signal.ITIMER_PROF, request.limit_s)
     try:
         return perform(request)
@@ -128,7 +128,7 @@ def _answer(frame: bytes) -> bytes:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def perform(request: Request) -> bytes:
+def perform(request: WorkRequest) -> bytes:
     """The answer to a request, whatever comes of it."""
     try:
         value, failure = msgspec.msgpack.encode(_made(request)), None
@@ -136,10 +136,10 @@ def perform(request: Request) -> bytes:
         # Told to whoever asked for the work; this process writes no log that anybody reads.
         log.exception("work failed")
         value, failure = msgspec.msgpack.encode(None), _failure(e)
-    return msgspec.msgpack.encode(Answer(failure, msgspec.Raw(value)))
+    return msgspec.msgpack.encode(WorkAnswer(failure, msgspec.Raw(value)))
 
 
-def _made(request: Request) -> Any:
+def _made(request: WorkRequest) -> Any:
     known = signature_of(request.function)
     given = msgspec.msgpack.decode(request.args, type=list[msgspec.Raw])
     named = msgspec.msgpack.decode(request.named, type=dict[str, msgspec.Raw])
@@ -148,13 +148,13 @@ def _made(request: Request) -> Any:
     return known.function(*args, **more)
 
 
-def _failure(error: Exception) -> Failure:
+def _failure(error: Exception) -> WorkFailure:
     if isinstance(error, InvalidRequest):
-        return Failure("InvalidRequest", error.message, error.code, error.path, error.details)
+        return WorkFailure("InvalidRequest", error.message, error.code, error.path, error.details)
     if isinstance(error, SidecarError):
-        return Failure("Permanent", error.message, error.code, "", error.details)
+        return WorkFailure("Permanent", error.message, error.code, "", error.details)
     if isinstance(error, FieldError):
-        return Failure("FieldError", error.message, path=error.path)
+        return WorkFailure("FieldError", error.message, path=error.path)
     if isinstance(error, RecursionError | MemoryError):
-        return Failure("depth" if isinstance(error, RecursionError) else "memory", "")
-    return Failure("crash", f"{type(error).__name__}: {error}"[:500])
+        return WorkFailure("depth" if isinstance(error, RecursionError) else "memory", "")
+    return WorkFailure("crash", f"{type(error).__name__}: {error}"[:500])

@@ -8,7 +8,7 @@ import msgspec
 
 from sidecar.runtime.bounded_work import BoundedWork, frame_of, result_of
 from sidecar.runtime.schema_checks import SchemaChecks
-from sidecar.runtime.worker_main import Request, perform
+from sidecar.runtime.worker_main import WorkRequest, perform
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -18,7 +18,7 @@ class WorkHere(BoundedWork):
     """Does all work in this process, on what would have gone to another and come back."""
 
     async def run(self, tenant: str, function: Callable[P, T], /, *args: P.args, **named: P.kwargs) -> T:
-        request = msgspec.msgpack.decode(frame_of(function, self.limits.limit_s, args, named), type=Request)
+        request = msgspec.msgpack.decode(frame_of(function, self.limits.limit_s, args, named), type=WorkRequest)
         self.done[function.__name__] += 1
         return result_of(perform(request), function)
 
