@@ -144,16 +144,7 @@ class Replica:
         self.queries = Queries(
             store=ports.store, publisher=ports.publisher, intake=ports.intake, clock=ports.clock
         )
-        self.tools = ToolRegistry(
-            store=ports.tools,
-            bus=ports.tool_bus,
-            clock=ports.clock,
-            policy=lambda: self._policy,
-            subjects=Subjects(settings.nats.prefix),
-            checks=self._checks,
-            work=self.work,
-            on_crash=on_crash,
-        )
+        self.tools = self._registry(on_crash)
         self.cluster = Cluster(
             bus=ports.bus,
             leases=ports.leases,
@@ -168,6 +159,18 @@ class Replica:
         )
         self.spending = self._spending(on_crash)
         self.requests = self._request_handler(on_crash)
+
+    def _registry(self, on_crash: Callable[[BaseException], None]) -> ToolRegistry:
+        return ToolRegistry(
+            store=self._ports.tools,
+            bus=self._ports.tool_bus,
+            clock=self._ports.clock,
+            policy=lambda: self._policy,
+            subjects=Subjects(self._settings.nats.prefix),
+            checks=self._checks,
+            work=self.work,
+            on_crash=on_crash,
+        )
 
     def _spending(self, on_crash: Callable[[BaseException], None]) -> TenantBudgets:
         return TenantBudgets(
