@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import nats
 import pytest
 
 from sidecar.adapters.nats.client.connection import Connection
@@ -118,14 +119,15 @@ async def test_an_event_is_fenced_by_the_state_and_republished(nats_mux: Mux) ->
     assert (event.subject, event.payload) == ("llm.v1.job.acme.j1.delta", b"e")
 
 
-async def test_the_bucket_works_with_an_ordinary_kv_client(nats_mux: Mux) -> None:
+async def test_the_bucket_works_with_an_ordinary_kv_client(nats_access: Access, nats_mux: Mux) -> None:
     await ensure(nats_mux, settings())
-    js = nats_mux.connection.client.jetstream()
-    kv = await js.key_value("LLM_JOB")
+    client = await nats.connect(nats_access.url)
+    kv = await client.jetstream().key_value("LLM_JOB")
     revision = await kv.create("acme.j1", b"one")
     await kv.update("acme.j1", b"two", revision)
     entry = await kv.get("acme.j1")
     assert entry.value == b"two"
+    await client.close()
 
 
 async def test_limits_that_are_too_small_are_raised_and_larger_ones_kept(nats_mux: Mux) -> None:
