@@ -42,7 +42,7 @@ class Work(Protocol):
     async def record_blocked(
         self, opened: DecodedRequest, known: StoredState, *, blocked: WaitReason, n: int
     ) -> StoredState | None:
-        """Say as the job's event `n` why it waits. Returns `known`, whether that was heard or not."""
+        """Say as the job's event `n` why it waits. None when that may be lost: nothing more is said then."""
         ...
 
     async def record_queued(self, opened: DecodedRequest) -> StoredState | None:

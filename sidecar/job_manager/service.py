@@ -278,8 +278,10 @@ class JobManager:
 
     async def say_queued(
         self, known: StoredState, status: Status, *, n: int, metadata: dict[str, Any]
-    ) -> StoredState:
-        """Publish event `n` of a job that nobody has claimed. One that is lost is not said again."""
+    ) -> StoredState | None:
+        """Publish event `n` of a job that nobody has claimed. None when it may be lost: it is not said again, and
+        nothing after it, for its number would be missing.
+        """
         state = known.state
         event = Event(
             job=state.job,
@@ -295,6 +297,7 @@ class JobManager:
             await self._publisher.publish(event, fence=known.revision)
         except (Conflict, BusUnavailable, BusRefused) as e:
             log.debug("an event of a queued job was not stored", extra={"job": state.job, "error": e.message})
+            return None
         return known
 
     async def end(self, owned: OwnedJob, result: Result) -> None:
