@@ -12,7 +12,13 @@ from sidecar.adapters.nats.client.errors import NotFound
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.server_time import ServerTime
 from sidecar.adapters.nats.streams.drift import compare
-from sidecar.adapters.nats.streams.levels import check_version, fitting, level_of
+from sidecar.adapters.nats.streams.levels import (
+    STOPS_ON_BATCHES,
+    check_version,
+    fitting,
+    level_of,
+    stops_on_batches,
+)
 from sidecar.adapters.nats.streams.topology import StreamSpec, streams
 from sidecar.cli.findings import NATS, Finding
 from sidecar.config.settings import Settings
@@ -71,6 +77,8 @@ def _version(connection: Connection) -> Finding:
         check_version(version)
     except StartupError as e:
         return Finding("server version", "fail", e.message, "update nats-server")
+    if stops_on_batches(version):
+        return Finding("server version", "warn", f"{version}: {STOPS_ON_BATCHES}", "update nats-server to 2.12.2")
     kib = connection.max_payload // 1024
     return Finding("server version", "ok", f"{version}, messages up to {kib} KiB")
 

@@ -18,6 +18,7 @@ import msgspec
 from sidecar.adapters.nats.client.errors import NotFound
 from sidecar.adapters.nats.client.message import BusMessage, decode_headers
 from sidecar.adapters.nats.client.mux import Mux
+from sidecar.adapters.nats.streams.levels import stops_on_batches
 from sidecar.errors import BusRefused, BusUnavailable, SidecarError
 from sidecar.models.base import epoch
 
@@ -32,11 +33,6 @@ _NS = 1_000_000_000
 _BATCH_BYTES = 4 * 1024 * 1024
 _MAX_SUBJECTS = 512
 _DELETE_FAILED = 10057
-
-# These releases stop serving JetStream for good when a batch is read from a stream that is being written to: the
-# end of a batch takes the stream's lock for reading a second time, which waits for a writer that waits for the
-# first. 2.12.2 has it mended (tried with all three).
-_DEADLOCKED_BY_BATCHES = frozenset({"2.12.0", "2.12.1"})
 
 _encode = msgspec.json.Encoder().encode
 
@@ -150,7 +146,7 @@ class StreamReader:
 
     @property
     def _must_walk(self) -> bool:
-        return self._mux.connection.server_version in _DEADLOCKED_BY_BATCHES
+        return stops_on_batches(self._mux.connection.server_version)
 
     async def _walk(self, pattern: str, seq: int) -> AsyncIterator[StoredMessage]:
         """All messages that fit a pattern from `seq` on, one request each. Leaving off early needs no closing."""

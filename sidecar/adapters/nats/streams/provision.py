@@ -9,7 +9,15 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from sidecar.adapters.nats.client.errors import NotFound
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.streams.drift import Difference, Drift, compare, is_covered
-from sidecar.adapters.nats.streams.levels import check_version, fitting, level_of, needed_release, unknown_field
+from sidecar.adapters.nats.streams.levels import (
+    STOPS_ON_BATCHES,
+    check_version,
+    fitting,
+    level_of,
+    needed_release,
+    stops_on_batches,
+    unknown_field,
+)
 from sidecar.adapters.nats.streams.topology import StreamSpec, bytes_setting, streams
 from sidecar.config.settings import Settings
 from sidecar.errors import BusRefused, BusUnavailable, StartupError
@@ -35,6 +43,8 @@ async def ensure(mux: Mux, settings: Settings) -> None:
     `nats.adopt` conflicts are logged instead and streams stay as they are.
     """
     check_version(mux.connection.server_version)
+    if stops_on_batches(mux.connection.server_version):
+        log.warning("nats-server %s: %s", mux.connection.server_version, STOPS_ON_BATCHES)
     wanted: list[StreamSpec] = []
 
     async def look() -> None:

@@ -6,7 +6,14 @@ import pytest
 
 from sidecar.adapters.nats.client.errors import NotFound
 from sidecar.adapters.nats.client.mux import Mux
-from sidecar.adapters.nats.streams.levels import check_version, fitting, known_fields, level_of, unknown_field
+from sidecar.adapters.nats.streams.levels import (
+    check_version,
+    fitting,
+    known_fields,
+    level_of,
+    stops_on_batches,
+    unknown_field,
+)
 from sidecar.adapters.nats.streams.provision import ensure_stream
 from sidecar.adapters.nats.streams.topology import StreamSpec, object_store, streams
 from sidecar.config.settings import Settings, TenantPolicy
@@ -117,3 +124,18 @@ async def test_a_switch_that_is_needed_and_unknown_stops_the_start_naming_the_ve
     (spec,) = [spec for spec in streams(Settings()) if spec.name == SPEND_STREAM]
     with pytest.raises(StartupError, match=r"allow_msg_counter.* NATS server 2\.12 or newer"):
         await Leader("allow_msg_counter").ensure(spec)
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("2.12.0", True),
+        ("2.12.1", True),
+        ("v2.12.0-RC.1", True),
+        ("2.12.2", False),
+        ("2.12.10", False),
+        ("2.11.0", False),
+    ],
+)
+def test_the_releases_that_batches_stop_are_known(version: str, expected: bool) -> None:
+    assert stops_on_batches(version) is expected
