@@ -44,6 +44,7 @@ from sidecar.models.stats import ReplicaState
 from sidecar.models.subjects import Subjects
 from sidecar.replica import Ports, Replica
 from sidecar.runtime.bounded_work import BoundedWork, WorkLimits
+from sidecar.runtime.grace import Grace
 from sidecar.runtime.lifecycle import Lifecycle, LoopLag, Phase, SystemClock, Tasks
 from sidecar.runtime.server_clock import NEAR_S, ServerClock, shown_offset
 from sidecar.telemetry.tracing import open_tracer
@@ -100,6 +101,9 @@ class App:
         self._lag.start()
         self._closing.callback(self._lag.stop)
         self._closing.push_async_callback(self._work.close)
+        tracer = open_tracer(version=__version__, **self.settings.telemetry.model_dump())
+        # Opened first and so closed last: a collector that is away takes no time from what goes over the bus.
+        self._closing.push_async_callback(tracer.close)
         if self.settings.admin.enabled:
             await self._start_admin()
         mux = self._mux = await self._connect()
@@ -115,7 +119,7 @@ class App:
             on_crash=self.lifecycle.fail,
             state=self._replica_state,
             work=self._work,
-            tracer=open_tracer(version=__version__, **self.settings.telemetry.model_dump()),
+            tracer=tracer,
             clock_offset_s=lambda: self._clock.offset_s,
         )
         for warning in self.replica.coordinator.warnings:
@@ -164,6 +168,11 @@ class App:
         )
         await self._reloader.start()
         self._closing.push_async_callback(self._reloader.stop)
+
+    @property
+    def grace_s(self) -> float:
+        """What is under way has so long when the end comes; `stop` takes little more."""
+        return self._grace_s
 
     def reload(self) -> None:
         """Read the policy again (SIGHUP)."""
@@ -237,22 +246,26 @@ class App:
         await self.lifecycle.wait_for_drain()
 
     async def stop(self) -> None:
-        """Drain within the grace period, or at once when hurried, and close everything."""
+        """Drain within the grace period, or at once when hurried, and close everything: one time for all of it."""
         if self._lingering is not None:
             self._lingering.cancel()
         if self.lifecycle.phase in (Phase.RUNNING, Phase.STARTING):
             self.lifecycle.enter(Phase.DRAINING)
-        if self.replica is not None:
-            drain = asyncio.create_task(self.replica.drain(grace_s=self._grace_s))
-            hurry = asyncio.create_task(self.lifecycle.wait_for_hurry())
-            await asyncio.wait({drain, hurry}, return_when=asyncio.FIRST_COMPLETED)
-            hurry.cancel()
-            if not drain.done():
-                await self.replica.drain(grace_s=0)
-            await drain
-        self._is_closing = True
-        await self._closing.aclose()
+        grace = Grace(SystemClock(), self._grace_s)
+        hurrying = asyncio.create_task(self._hurry(grace))
+        try:
+            if self.replica is not None:
+                await self.replica.drain(grace)
+            self._is_closing = True
+            await grace.farewell(self._closing.aclose(), what="closing connections")
+        finally:
+            hurrying.cancel()
+            grace.close()
         self.lifecycle.enter(Phase.STOPPED)
+
+    async def _hurry(self, grace: Grace) -> None:
+        await self.lifecycle.wait_for_hurry()
+        grace.hurry()
 
     async def _start_admin(self) -> None:
         routes = {

@@ -54,6 +54,7 @@ from sidecar.request_handler.prompts import Prompts
 from sidecar.response_formatter.filters.policy import FilterPolicies
 from sidecar.response_formatter.structured import StructuredAnswers
 from sidecar.runtime.bounded_work import BoundedWork
+from sidecar.runtime.grace import Grace
 from sidecar.runtime.lifecycle import Tasks, logged
 from sidecar.runtime.schema_checks import SchemaChecks
 from sidecar.scheduler.meter import Meter
@@ -352,22 +353,28 @@ class Replica:
 
     async def step_back(self) -> None:
         """Give the lease back and take no more grants. What runs goes on, questions are answered. Repeatable."""
-        await self.cluster.leave()
-        await self.requests.drain()
+        try:
+            await self.cluster.leave()
+        finally:
+            self.requests.drain()
 
-    async def drain(self, *, grace_s: float) -> None:
-        """Step back, let what runs finish for `grace_s`, hand the rest back, say the last words."""
-        await self.step_back()
-        if not await self.requests.finish(grace_s):
+    async def drain(self, grace: Grace) -> None:
+        """Step back, let what runs finish within the grace, hand the rest back, say the last words."""
+        endpoints = self._ports.endpoints
+        await grace.farewell(self.step_back(), what="giving the lease back")
+        await endpoints.drain(grace)
+        if self.requests.running and not await grace.finish(self.requests.finish()):
             log.warning("running jobs are handed back", extra={"jobs": self.requests.running})
-        await self.requests.stop()
-        await self.prompts.stop()
-        await self.spending.stop()
-        await self.cluster.stop()
-        await self._ports.endpoints.stop()
-        await self.tools.stop()
-        await self._background.cancel()
-        await self.work.close()
+        await grace.farewell(self.requests.stop(), what="handing jobs back")
+        await grace.farewell(self.spending.stop(), what="counting the last calls")
+        if self.cluster.members > 1:
+            # Their jobs go on elsewhere, and may end in time; where nobody else is they cannot.
+            await grace.finish(self.queries.answered())
+        self.queries.let_go()
+        await grace.farewell(self.cluster.stop(), what="leaving the other replicas")
+        await endpoints.stop(grace)
+        for part in (self.prompts.stop(), self.tools.stop(), self._background.cancel(), self.work.close()):
+            await grace.farewell(part, what="ending what runs in the background")
 
     def apply(self, policy: Policy) -> None:
         """Take a new policy over while running. Raises StartupError, and keeps the old one, if it is of no use."""

@@ -2,9 +2,11 @@
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +16,17 @@ import click
 from sidecar.cli import exits
 from sidecar.cli.invocation import Invocation, connection_options
 from sidecar.cli.settings_options import load_settings, settings_options
+from sidecar.runtime.grace import FAREWELL_S
 
 if TYPE_CHECKING:
     from sidecar.app import App
     from sidecar.config.settings import Settings
 
+log = logging.getLogger(__name__)
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# What an end may take beyond its grace and its farewell before the process is left as it is.
+_LAST_RESORT_S = 0.3
 
 
 @click.command("run")
@@ -83,6 +90,10 @@ async def serve(
         starting.cancel()
         app.lifecycle.request_drain()
 
+    async def hurried() -> None:
+        await app.lifecycle.wait_for_hurry()
+        _end_within(0.0, lambda: _outcome(app))
+
     def drain_from_now_on() -> None:
         for number in _SIGNALS:
             loop.add_signal_handler(number, on_signal)
@@ -91,6 +102,7 @@ async def serve(
     for number in _SIGNALS:
         signal.signal(number, lambda *_: os._exit(exits.OK))
     loop.add_signal_handler(signal.SIGHUP, app.reload)
+    hurrying = loop.create_task(hurried())
     starting = loop.create_task(app.start(before_joining=drain_from_now_on))
     try:
         await asyncio.wait({starting})
@@ -99,10 +111,27 @@ async def serve(
             _spare_the_collector()
             await app.wait()
     finally:
+        _end_within(app.grace_s, lambda: _outcome(app))
         await app.stop()
+        hurrying.cancel()
         for number in (*_SIGNALS, signal.SIGHUP):
             loop.remove_signal_handler(number)
     return _outcome(app)
+
+
+def _end_within(grace_s: float, outcome: Callable[[], int]) -> None:
+    """See to it that the process is gone soon after its grace, also where a thread of a library hangs on its exit.
+
+    All that matters is on the bus by then: what was not handed back is taken over.
+    """
+
+    def leave() -> None:
+        log.error("the process is left as it is: something does not end")
+        os._exit(outcome())
+
+    timer = threading.Timer(grace_s + FAREWELL_S + _LAST_RESORT_S, leave)
+    timer.daemon = True
+    timer.start()
 
 
 def _outcome(app: "App") -> int:

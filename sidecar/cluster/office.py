@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 LEASE = "scheduler"
 REQUEST_S = 1.5
-FAREWELL_S = 2.0
+RELEASE_S = 1.0
 
 
 class LeaseKeeper:
@@ -82,7 +82,7 @@ class LeaseKeeper:
             return False
         with logged("giving the lease back"):
             release = self._leases.release(LEASE, revision=revision)
-            await within(self._clock, FAREWELL_S, release, what="giving the lease back")
+            await within(self._clock, RELEASE_S, release, what="giving the lease back")
         return True
 
     async def _run(self) -> None:

@@ -62,14 +62,14 @@ class RequestHandler:
 
     # This process's life.
 
-    async def drain(self) -> None:
+    def drain(self) -> None:
         """Take no new grants. What runs goes on."""
         self._worker.is_open = False
         self.follow()
 
-    async def finish(self, timeout_s: float) -> bool:
-        """Wait for the running jobs. False when some still run after `timeout_s`."""
-        return await self._worker.finish(timeout_s)
+    async def finish(self) -> None:
+        """Wait for the running jobs."""
+        await self._worker.finish()
 
     async def stop(self) -> None:
         """Break off what runs, and hand it back."""

@@ -6,12 +6,11 @@ from collections.abc import Callable
 
 from sidecar.cluster.roles import Crew, Work
 from sidecar.cluster.share import JobReservation, LocalReservation, RemoteReservation, ticket_of
-from sidecar.errors import BusUnavailable
 from sidecar.models.replica import ENDED, GrantOffer, HeldJob, Outcome
 from sidecar.ports.bus import Clock, Intake, StoredState
 from sidecar.request_handler.decode import DecodedRequest, open_request
 from sidecar.request_handler.reader import fetch
-from sidecar.runtime.lifecycle import Tasks, within
+from sidecar.runtime.lifecycle import Tasks
 from sidecar.scheduler.tickets import Ticket
 
 log = logging.getLogger(__name__)
@@ -107,15 +106,9 @@ class Worker:
         for seq, share in self._shares.items():
             share.sit(RemoteReservation(seq, self._crew.post))
 
-    async def finish(self, timeout_s: float) -> bool:
-        """Wait until all have ended. False when some still run after `timeout_s`."""
-        if not self._tasks or timeout_s <= 0:
-            return not self._tasks
-        try:
-            await within(self._clock, timeout_s, self._tasks.wait(), what="waiting for running jobs")
-        except BusUnavailable:
-            return not self._tasks
-        return True
+    async def finish(self) -> None:
+        """Wait until all have ended."""
+        await self._tasks.wait()
 
     async def stop(self) -> None:
         """Break off what runs; each job is handed back."""

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 TOPIC = "spend"
 # How long a job waits until its call is counted; while the bus is away counting goes on behind it.
 COUNT_S = 2.0
+# At the end of the process: what is not counted by then is counted by nobody.
+LAST_COUNT_S = 1.0
 CHECK_S = 1.0
 REFRESH_EVERY = 5
 READS_A_ROUND = 200
@@ -79,7 +81,7 @@ class TenantBudgets:
         await self._duties.cancel()
         if self._counting:
             with logged("counting what the last calls cost"):
-                await within(self._clock, COUNT_S, self._counting.wait(), what="counting the last calls")
+                await within(self._clock, LAST_COUNT_S, self._counting.wait(), what="counting the last calls")
         await self._counting.cancel()
 
     async def settle(self, job: OwnedJob, facts: RunFacts) -> None:

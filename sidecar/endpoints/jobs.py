@@ -1,5 +1,6 @@
 """The request/reply endpoints about jobs: ask, get, replay, cancel, jobs."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
@@ -7,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from sidecar.errors import BusUnavailable, InvalidRequest, Permanent
+from sidecar.errors import BusUnavailable, InvalidRequest, Permanent, SidecarError
 from sidecar.models.api import CancelReply, CancelRequest, JobsPage, JobsRequest, ReplayRequest
 from sidecar.models.base import JOB_CLASSES, Open
 from sidecar.models.codec import decode, decode_event, decode_plain_or_request, encode
@@ -15,7 +16,18 @@ from sidecar.models.job import TERMINAL, JobState
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
 from sidecar.models.subjects import HEADER_END, HEADER_JOB_ID, TRACE_HEADERS, check_job_id, is_name
-from sidecar.ports.bus import Clock, Endpoint, Intake, JobStore, Lane, Parked, Publisher, Query, Reply
+from sidecar.ports.bus import (
+    Clock,
+    Endpoint,
+    Intake,
+    JobStore,
+    Lane,
+    Parked,
+    Publisher,
+    Query,
+    Reply,
+    ResultWaiter,
+)
 from sidecar.runtime.lifecycle import within
 
 # How long a cancellation waits for the job's end before it is answered.
@@ -37,6 +49,9 @@ class Queries:
         self._publisher = publisher
         self._intake = intake
         self._clock = clock
+        self._asks: dict[ResultWaiter, str] = {}
+        self._no_asks = asyncio.Event()
+        self._no_asks.set()
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         return (
@@ -68,11 +83,43 @@ class Queries:
             parked = query.parked
             # Many may wait for as long as their jobs take: none keeps its request in memory.
             del query, request
-            with parked():
-                payload = await waiter.payload()
-            return Reply(encode(decode_event(payload).data))
+            return Reply(encode(await self._awaited(waiter, tenant, job, parked)))
         finally:
             await waiter.close()
+
+    async def _awaited(self, waiter: ResultWaiter, tenant: str, job: str, parked: Parked) -> Any:
+        """A job's result. Raises BusUnavailable that names the job where this process ends before the job does."""
+        self._asks[waiter] = job
+        self._no_asks.clear()
+        try:
+            with parked():
+                return decode_event(await waiter.payload()).data
+        except BusUnavailable:
+            # It may have ended in the same moment.
+            with suppress(SidecarError):
+                finished = await self._finished(tenant, job)
+                if finished is not None:
+                    return finished
+            raise
+        finally:
+            self._asks.pop(waiter, None)
+            if not self._asks:
+                self._no_asks.set()
+
+    async def answered(self) -> None:
+        """Wait until no ask is open."""
+        await self._no_asks.wait()
+
+    def let_go(self) -> None:
+        """The process ends: tell all that ask how to go on, since their jobs do."""
+        for waiter, job in self._asks.items():
+            waiter.fail(
+                BusUnavailable(
+                    f"the sidecar that was asked is stopping; job {job} goes on: `get` it, or ask again with the "
+                    f"header {HEADER_JOB_ID}: {job}",
+                    details={"job": job},
+                )
+            )
 
     async def _finished(self, tenant: str, job: str) -> Result | None:
         stored = await self._store.get(tenant, job)

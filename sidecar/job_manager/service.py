@@ -40,8 +40,9 @@ from sidecar.runtime.lifecycle import logged, within
 
 log = logging.getLogger(__name__)
 
-# What a job may take to be handed back; a grace period has passed before.
-LEAVE_S = 5.0
+# What a job may take to be handed back: less than a process has for the whole of its farewell. One that is not
+# handed back in time is taken over when this replica has said its last word, or counts as silent.
+LEAVE_S = 1.0
 # How long a job on its last chance waits until no other such job runs beside it.
 ALONE_S = 60.0
 # What is kept of a running job is written again after this share of the time that it is kept for.

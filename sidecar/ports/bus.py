@@ -10,12 +10,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple, Protocol
 
+from sidecar.errors import SidecarError
 from sidecar.models.api import JobsPage
 from sidecar.models.call import ModelCall, ModelDelta, ModelReply
 from sidecar.models.event import Event
 from sidecar.models.filtering import GuardrailVerdict
 from sidecar.models.job import JobState, State
 from sidecar.models.objects import ObjectInfo
+from sidecar.runtime.grace import Grace
 
 
 class Cancellable(Protocol):
@@ -219,7 +221,14 @@ class JournalStore(Protocol):
 
 class ResultWaiter(Protocol):
     async def payload(self) -> bytes:
-        """The result event, encoded as it was published. What is heard and is none is passed over."""
+        """The result event, encoded as it was published. What is heard and is none is passed over.
+
+        Raises what `fail` was given.
+        """
+        ...
+
+    def fail(self, error: SidecarError) -> None:
+        """Wait no longer, where no result was heard yet."""
         ...
 
     async def close(self) -> None: ...
@@ -279,7 +288,13 @@ class Endpoints(Protocol):
 
     async def serve(self, endpoints: Sequence[Endpoint]) -> None: ...
 
-    async def stop(self) -> None: ...
+    async def drain(self, grace: Grace) -> None:
+        """Take no more asks: the jobs that they wait for would not run here any more."""
+        ...
+
+    async def stop(self, grace: Grace) -> None:
+        """Take no more requests, and finish those under way within the grace."""
+        ...
 
 
 class ModelClient(Protocol):

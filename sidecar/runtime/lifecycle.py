@@ -197,9 +197,17 @@ class Tasks:
         return not running
 
     async def cancel(self) -> None:
+        """End them all. Cancelled itself, it has no more time for what they do at their end, and nor have they."""
+        self._cancel()
+        try:
+            await self.wait()
+        except asyncio.CancelledError:
+            self._cancel()
+            raise
+
+    def _cancel(self) -> None:
         for task in self._tasks:
             task.cancel()
-        await self.wait()
 
 
 @contextmanager

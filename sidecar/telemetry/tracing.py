@@ -7,10 +7,12 @@ events, tool calls, jobs below it. Without the extra `otel` and the settings `te
 `conventions`.
 """
 
+import asyncio
 import logging
+import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from sidecar.errors import SidecarError, StartupError
@@ -48,13 +50,32 @@ class CallRecord:
 class Tracer:
     """Makes spans with OpenTelemetry's `tracer` and measures with its `meter`; without them it does nothing."""
 
-    def __init__(self, tracer: Any = None, meter: Any = None) -> None:
+    def __init__(self, tracer: Any = None, meter: Any = None, *, providers: Sequence[Any] = ()) -> None:
+        """`providers` are shut down by `close`."""
         self._tracer = tracer
+        self._providers = providers
         self._instruments = _Instruments(meter) if meter is not None else None
 
     @property
     def is_active(self) -> bool:
         return self._tracer is not None or self._instruments is not None
+
+    async def close(self) -> None:
+        """Send what was not sent yet. Cancelled, it leaves off at once, and the process may end."""
+        if not self._providers:
+            return
+        loop = asyncio.get_running_loop()
+        closed = asyncio.Event()
+
+        def shut_down() -> None:
+            for provider in self._providers:
+                provider.shutdown()
+            with suppress(RuntimeError):  # The loop has gone: nobody waited any more.
+                loop.call_soon_threadsafe(closed.set)
+
+        # An exporter may try for a minute to reach a collector that is away: a thread that no exit waits for.
+        threading.Thread(target=shut_down, name="telemetry-shutdown", daemon=True).start()
+        await closed.wait()
 
     @contextmanager
     def job(self, subject: Subject) -> Iterator[None]:
@@ -246,11 +267,15 @@ def open_tracer(*, version: str, traces: bool, metrics: bool) -> Tracer:
         ) from e
     resource = Resource.create({"service.name": "llm-sidecar", "service.version": version})
     tracer = meter = None
+    providers: list[Any] = []
     if traces:
-        provider = TracerProvider(resource=resource)
+        provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        providers.append(provider)
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         tracer = provider.get_tracer("sidecar", version)
     if metrics:
         reader = PeriodicExportingMetricReader(OTLPMetricExporter())
-        meter = MeterProvider(metric_readers=[reader], resource=resource).get_meter("sidecar", version)
-    return Tracer(tracer, meter)
+        meters = MeterProvider(metric_readers=[reader], resource=resource, shutdown_on_exit=False)
+        providers.append(meters)
+        meter = meters.get_meter("sidecar", version)
+    return Tracer(tracer, meter, providers=providers)

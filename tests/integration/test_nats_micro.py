@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,6 +18,8 @@ from sidecar.config.settings import EndpointsSettings
 from sidecar.errors import BusUnavailable, Conflict, InvalidRequest
 from sidecar.models.subjects import Subjects
 from sidecar.ports.bus import Endpoint, Query, Reply
+from sidecar.runtime.grace import Grace
+from sidecar.runtime.lifecycle import SystemClock
 from tests.support.nats_server import Access, no_environment
 
 pytestmark = pytest.mark.nats
@@ -33,9 +36,9 @@ async def caller(nats_access: Access) -> AsyncIterator[Client]:
 
 @pytest.fixture
 async def service(nats_mux: Mux) -> AsyncIterator[NatsEndpoints]:
-    endpoints = NatsEndpoints(nats_mux, subjects=Subjects(), drain_s=20)
+    endpoints = NatsEndpoints(nats_mux, subjects=Subjects())
     yield endpoints
-    await endpoints.stop()
+    await endpoints.stop(Grace(SystemClock(), 20))
 
 
 async def echo(query: Query) -> Reply:
@@ -78,7 +81,7 @@ async def test_ping_info_and_stats_have_the_shapes_of_adr_32(service: NatsEndpoi
             assert found[verb]["type"] == f"io.nats.micro.v1.{verb.lower()}_response"
             assert (found[verb]["name"], found[verb]["id"]) == (SERVICE, service.id)
             assert found[verb]["metadata"] == {}
-            assert found[verb]["version"].count(".") == 2
+            assert re.fullmatch(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?", found[verb]["version"])
     place = {"name": "get", "subject": "llm.v1.get.*.*", "queue_group": "q"}
     assert found["INFO"]["endpoints"] == [{**place, "metadata": {"schema": '{"type":"object"}'}}]
     stats = found["STATS"]["endpoints"][0]
@@ -188,7 +191,7 @@ async def test_one_replica_answers_a_queue_and_all_answer_a_broadcast(
     assert got.count(["get", "acme", "j"]) == 1
     assert got.count(["all", "acme"]) == 2
     assert {entry["id"] for entry in got if isinstance(entry, dict)} == {service.id, other.id}
-    await other.stop()
+    await other.stop(Grace(SystemClock(), 20))
     await mux.close()
     await connection.close()
 
@@ -224,7 +227,7 @@ async def test_stop_finishes_answers_under_way_and_takes_no_more(
     await service.serve([Endpoint("get", "get.*.*", answer)])
     under_way = asyncio.create_task(ask(caller, "llm.v1.get.acme.j"))
     await asyncio.wait_for(begun.wait(), 20)
-    stopping = asyncio.create_task(service.stop())
+    stopping = asyncio.create_task(service.stop(Grace(SystemClock(), 20)))
     await asyncio.sleep(0)
     await nats_mux.connection.flush()
     with pytest.raises(nats.errors.NoRespondersError):
@@ -240,7 +243,7 @@ async def test_too_many_at_once_are_refused_and_a_stop_tells_those_it_gives_up(
     nats_mux: Mux, caller: Client
 ) -> None:
     few = EndpointsSettings(tenant_in_flight=1, tenant_waiting=1)
-    service = NatsEndpoints(nats_mux, subjects=Subjects(), settings=few, drain_s=0)
+    service = NatsEndpoints(nats_mux, subjects=Subjects(), settings=few)
     begun = asyncio.Event()
 
     async def answer(query: Query) -> Reply:
@@ -257,7 +260,7 @@ async def test_too_many_at_once_are_refused_and_a_stop_tells_those_it_gives_up(
     assert (refused.headers or {})["Nats-Service-Error-Code"] == "429"
     error = json.loads(refused.data)["error"]
     assert (error["code"], error["details"]) == ("rate_limited", {"retry_after_s": 1.0})
-    await service.stop()
+    await service.stop(Grace(SystemClock(), 0))
     for given_up in (first, second):
         assert ((await given_up).headers or {})["Nats-Service-Error-Code"] == "503"
 

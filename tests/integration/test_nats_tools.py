@@ -25,6 +25,7 @@ from sidecar.errors import BusUnavailable, Permanent, Temporary
 from sidecar.models.subjects import Subjects, call_cancelled
 from sidecar.ports.tools import ToolCall
 from sidecar.runtime.bounded_work import BoundedWork
+from sidecar.runtime.grace import Grace
 from sidecar.runtime.lifecycle import SystemClock
 from sidecar.runtime.schema_checks import SchemaChecks
 from sidecar.tool_registry.service import ToolRegistry
@@ -204,7 +205,7 @@ async def test_what_was_missed_while_away_is_caught_up(nats_access: Access) -> N
     async with replicas(nats_access.url) as (one, two), connected(nats_access.url) as client:
         await ask(client, "register", registration("gone"))
         await until(lambda: two.finds("gone") is not None)
-        await one.endpoints.stop()
+        await one.endpoints.stop(Grace(SystemClock(), 20))
         # Its connection is lost, and cannot be made anew while things happen.
         connection, away = one.mux.connection, asyncio.Event()
         dial = connection._dial

@@ -30,6 +30,7 @@ from sidecar.models.event import Event
 from sidecar.models.result import Result
 from sidecar.ports.bus import Lane, Reply, StoredState
 from sidecar.replica import Ports, Replica
+from sidecar.runtime.grace import Grace
 from sidecar.runtime.server_clock import ServerClock
 from sidecar.telemetry.tracing import Tracer
 from tests.support.work import WorkHere
@@ -91,7 +92,7 @@ class Bench:
     async def stop(self, replica: Replica, *, grace_s: float = 0.0) -> None:
         """SIGTERM: returns when the process would exit."""
         self.replicas.remove(replica)
-        await self.clock.run(replica.drain(grace_s=grace_s))
+        await self.clock.run(replica.drain(Grace(self.clock, grace_s)))
 
     async def until(self, condition: Callable[[], bool], *, limit_s: float = 60.0) -> float:
         """Let time pass until `condition` holds. Returns how much has passed."""
@@ -208,5 +209,5 @@ async def bench(model: ScriptedModel | None = None) -> AsyncIterator[Bench]:
         yield made
     finally:
         for replica in (*made.replicas, *made.dead):
-            await clock.run(replica.drain(grace_s=0))
+            await clock.run(replica.drain(Grace(clock, 0)))
         assert not made.crashes

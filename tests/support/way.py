@@ -31,6 +31,7 @@ from sidecar.models.event import Delta, Event, Status
 from sidecar.models.result import Result
 from sidecar.ports.bus import Lane
 from sidecar.replica import Ports, Replica
+from sidecar.runtime.grace import Grace
 from sidecar.runtime.lifecycle import SystemClock
 
 PATIENCE_S = 60.0
@@ -133,7 +134,7 @@ async def way(
         yield Way(bus, replica, client)
         assert not crashes
     finally:
-        await replica.drain(grace_s=0)
+        await replica.drain(Grace(clock, 0))
         if models is None:
             await client.close()
 

@@ -7,6 +7,7 @@ from sidecar.adapters.memory.bus import MemoryBus
 from sidecar.adapters.nats.service import error_reply
 from sidecar.errors import SidecarError
 from sidecar.ports.bus import Endpoint, Query, Reply
+from sidecar.runtime.grace import Grace
 
 log = logging.getLogger(__name__)
 
@@ -17,19 +18,23 @@ class MemoryEndpoints:
     def __init__(self, bus: MemoryBus, *, replica: str = "replica") -> None:
         self._bus = bus
         self._replica = replica
-        self._stops: list[Callable[[], None]] = []
+        self._stops: list[tuple[Endpoint, Callable[[], None]]] = []
 
     async def serve(self, endpoints: Sequence[Endpoint]) -> None:
         for endpoint in endpoints:
             pattern = f"{self._bus.subjects.root}.{endpoint.subject}"
             respond = _Answering(endpoint, self._bus.subjects.root)
-            self._stops.append(
-                self._bus.serve(self._replica, pattern, respond, is_broadcast=endpoint.is_broadcast)
-            )
+            stop = self._bus.serve(self._replica, pattern, respond, is_broadcast=endpoint.is_broadcast)
+            self._stops.append((endpoint, stop))
 
-    async def stop(self) -> None:
+    async def drain(self, grace: Grace) -> None:
+        for endpoint, stop in self._stops:
+            if endpoint.is_ask:
+                stop()
+
+    async def stop(self, grace: Grace) -> None:
         while self._stops:
-            self._stops.pop()()
+            self._stops.pop()[1]()
 
 
 class _Answering:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 from sidecar.adapters.memory.bus import Hint, MemoryBus
 from sidecar.adapters.memory.faults import Operation
-from sidecar.errors import BusUnavailable, Conflict, InvalidRequest
+from sidecar.errors import BusUnavailable, Conflict, InvalidRequest, SidecarError
 from sidecar.models import codec
 from sidecar.models.believed import result_of
 from sidecar.models.event import Event
@@ -101,6 +101,12 @@ class MemoryResultWaiter:
 
     async def close(self) -> None:
         self._stop()
+
+    def fail(self, error: SidecarError) -> None:
+        if not self._heard.done():
+            self._heard.set_exception(error)
+            # Whoever waits hears of it; where nobody does, nothing was missed.
+            self._heard.exception()
 
     def _hear(self, hint: Hint) -> None:
         if not self._heard.done() and result_of(hint.payload, tenant=self._tenant, job=self._job) is not None:

@@ -6,6 +6,7 @@ exception to the caller. Here each request is a task, and what goes out is an an
 """
 
 import logging
+import re
 import secrets
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -26,12 +27,17 @@ from sidecar.models.base import rfc3339
 from sidecar.models.shown import shown
 from sidecar.models.subjects import Subjects
 from sidecar.ports.bus import Endpoint, Query, Reply
+from sidecar.runtime.grace import Grace
 
 log = logging.getLogger(__name__)
 
 SERVICE_NAME = "llm-sidecar"
 SHARED_SCOPE = "shared"
+# ADR-32 wants versions as semver has them: 0.2.0.dev1 is 0.2.0-dev1 there.
+VERSION = re.sub(r"^(\d+\.\d+\.\d+)\.?(?=[a-z])", r"\1-", __version__)
 MOST_CONTROL_PER_S = 100.0
+# How long the server may take to say that it sends no more requests.
+LAST_REQUESTS_S = 0.5
 
 MayReply = Callable[[Sequence[str], str], bool]
 
@@ -55,8 +61,7 @@ def is_inbox(prefix: str, tokens: Sequence[str], reply: str) -> bool:
 class NatsEndpoints:
     """Implements port `Endpoints`.
 
-    `stop` waits up to `drain_s` for answers under way. `may_reply(tokens, reply)` decides to which reply subjects
-    answers may go, `is_inbox` unless given. `monotonic` is the clock of what waits and of rates.
+    `may_reply(tokens, reply)` decides to which reply subjects answers may go, `is_inbox` unless given. `monotonic` is the clock of what waits and of rates.
     """
 
     def __init__(
@@ -66,7 +71,6 @@ class NatsEndpoints:
         subjects: Subjects,
         settings: EndpointsSettings | None = None,
         counts: EndpointCounts | None = None,
-        drain_s: float = 30.0,
         metadata: Mapping[str, str] | None = None,
         may_reply: MayReply | None = None,
         monotonic: Callable[[], float] = time.monotonic,
@@ -75,13 +79,12 @@ class NatsEndpoints:
         self._mux = mux
         self._monotonic = monotonic
         self._subjects = subjects
-        self._drain_s = drain_s
         self._metadata = dict(metadata or {})
         self._may_reply = may_reply or partial(is_inbox, subjects.prefix)
         self._id = secrets.token_hex(11)
         self._started = rfc3339(now())
         self._endpoints: list[tuple[Endpoint, EndpointStats]] = []
-        self._subscriptions: list[Subscription] = []
+        self._subscriptions: list[tuple[Endpoint, Subscription]] = []
         self._control: list[Subscription] = []
         self._server = FairServer(
             mux, settings or EndpointsSettings(), counts or EndpointCounts(), monotonic=monotonic
@@ -110,18 +113,25 @@ class NatsEndpoints:
             self._endpoints.append((endpoint, stats))
             self._encoded_info = None
             receive = self._receiver(Served(endpoint, stats))
-            self._subscriptions.append(await self._mux.subscribe(subject, receive, queue=queue))
+            self._subscriptions.append((endpoint, await self._mux.subscribe(subject, receive, queue=queue)))
 
-    async def stop(self) -> None:
+    async def drain(self, grace: Grace) -> None:
+        """Take no more asks; those that the server has sent already are taken."""
+        await self._leave([one for one in self._subscriptions if one[0].is_ask], grace)
+
+    async def stop(self, grace: Grace) -> None:
         """Take no more requests, finish those under way, and leave the list of services."""
-        for subscription in self._subscriptions:
-            await subscription.unsubscribe()
-        self._subscriptions.clear()
-        await self._server.finish(self._drain_s)
+        await self._leave(self._subscriptions, grace)
+        await self._server.finish(grace)
         for subscription in self._control:
             await subscription.unsubscribe()
         self._control.clear()
         self._endpoints.clear()
+
+    async def _leave(self, left: Sequence[tuple[Endpoint, Subscription]], grace: Grace) -> None:
+        self._subscriptions = [one for one in self._subscriptions if one not in left]
+        limit_s = min(LAST_REQUESTS_S, grace.farewell_left_s)
+        await self._mux.connection.drain([subscription for _, subscription in left], timeout_s=limit_s)
 
     async def _serve_control(self) -> None:
         for verb, describe in (("PING", self._ping), ("INFO", self._info), ("STATS", self._stats)):
@@ -132,7 +142,7 @@ class NatsEndpoints:
 
     def _ping(self) -> bytes:
         return msgspec.json.encode(
-            Identity(name=SERVICE_NAME, id=self._id, version=__version__, metadata=self._metadata)
+            Identity(name=SERVICE_NAME, id=self._id, version=VERSION, metadata=self._metadata)
         )
 
     def _info(self) -> bytes:
@@ -141,7 +151,7 @@ class NatsEndpoints:
             info = Info(
                 name=SERVICE_NAME,
                 id=self._id,
-                version=__version__,
+                version=VERSION,
                 metadata=self._metadata,
                 description=_DESCRIPTION,
                 endpoints=[
@@ -162,7 +172,7 @@ class NatsEndpoints:
             ServiceStats(
                 name=SERVICE_NAME,
                 id=self._id,
-                version=__version__,
+                version=VERSION,
                 metadata=self._metadata,
                 started=self._started,
                 endpoints=[stats for _, stats in self._endpoints],

@@ -42,6 +42,12 @@ class NatsResultWaiter:
         if subscription is not None:
             await subscription.unsubscribe()
 
+    def fail(self, error: SidecarError) -> None:
+        if not self._heard.done():
+            self._heard.set_exception(error)
+            # Whoever waits hears of it; where nobody does, nothing was missed.
+            self._heard.exception()
+
     def hear(self, payload: bytes) -> None:
         if not self._heard.done() and result_of(payload, tenant=self._tenant, job=self._job) is not None:
             self._heard.set_result(payload)

@@ -21,6 +21,7 @@ from sidecar.models.call import ModelCall
 from sidecar.models.event import Event
 from sidecar.models.result import Result
 from sidecar.replica import Replica
+from sidecar.runtime.grace import Grace
 from tests.support.garbage import ACKNOWLEDGEMENTS
 from tests.support.replica import MODEL, PLENTY, Bench
 
@@ -110,7 +111,7 @@ class World:
 
     async def close(self) -> None:
         for replica in (*self.bench.replicas, *self.bench.dead):
-            await self.bench.clock.run(replica.drain(grace_s=0))
+            await self.bench.clock.run(replica.drain(Grace(self.bench.clock, 0)))
         await self.bench.bus.close()
 
 

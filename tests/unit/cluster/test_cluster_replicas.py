@@ -13,6 +13,7 @@ from sidecar.errors import Throttled
 from sidecar.models.call import ModelCall
 from sidecar.models.event import Status
 from sidecar.replica import Replica
+from sidecar.runtime.grace import Grace
 from tests.support.fleet import check_all_ended, slow, submit
 from tests.support.garbage import ACKNOWLEDGEMENTS, GARBAGE
 from tests.support.replica import MODEL, PLENTY, Bench, bench
@@ -116,7 +117,7 @@ async def test_who_is_stopped_before_it_has_started_ends_all_the_same() -> None:
         ports = (await b.replica("one"))._ports
         crashes: list[BaseException] = []
         early = Replica(Settings(), ports, name="early", on_crash=crashes.append)
-        await b.clock.run(early.drain(grace_s=30))
+        await b.clock.run(early.drain(Grace(b.clock, 30)))
         assert not crashes
 
 
@@ -127,7 +128,7 @@ async def test_a_draining_worker_takes_no_grants() -> None:
         await b.clock.advance(0.5)
         follower = b.followers[0]
         await follower.cluster.leave()
-        await follower.requests.drain()
+        follower.requests.drain()
         await b.clock.advance(0.1)
         assert b.leader.scheduler.ledger.slots == 4 + follower.requests.running
         jobs = await submit(b, 6)

@@ -13,6 +13,7 @@ from sidecar.errors import BusRefused, BusUnavailable
 from sidecar.models.event import Delta, Event
 from sidecar.models.result import Result
 from sidecar.ports.bus import Lane
+from sidecar.runtime.grace import Grace
 from tests.support.replica import Bench, bench
 
 MOST_STEPS = 40
@@ -273,7 +274,7 @@ async def test_a_replica_that_stops_hands_its_jobs_back() -> None:
         one = await b.replica("one")
         job = await b.submit(stream=True)
         await clock.advance(15)
-        await clock.run(one.drain(grace_s=0))
+        await clock.run(one.drain(Grace(clock, 0)))
         b.replicas.remove(one)
         stored = await b.stored(job)
         assert stored is not None

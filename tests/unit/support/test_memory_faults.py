@@ -9,6 +9,7 @@ from sidecar.adapters.memory.endpoints import MemoryEndpoints
 from sidecar.adapters.memory.faults import NO_FAULT, Fault, Operation
 from sidecar.errors import BusUnavailable, Conflict, InvalidRequest
 from sidecar.ports.bus import Doorbell, Endpoint, Lane, Query, Reply
+from sidecar.runtime.grace import Grace
 from tests.support.bus_world import MemoryWorld, event, job_state, result
 
 LANE = Lane("acme", "batch")
@@ -155,6 +156,6 @@ async def test_endpoints_answer_once_or_many_times_and_hide_what_broke(world: Me
     broken = await world.bus.request("llm.v1.get.acme.broken")
     assert broken.headers["Nats-Service-Error-Code"] == "500"
     assert b"secret" not in broken.payload
-    await endpoints.stop()
+    await endpoints.stop(Grace(world.clock, 0))
     with pytest.raises(BusUnavailable):
         await world.bus.request("llm.v1.get.acme.j1")

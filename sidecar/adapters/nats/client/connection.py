@@ -7,7 +7,7 @@ after a bounded, jittered wait. Nothing is buffered while the connection is away
 
 import asyncio
 import logging
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from sidecar.adapters.nats.client.context import ConnectTarget, resolve
@@ -212,6 +212,24 @@ class Connection:
         sid, subscription.sid = subscription.sid, None
         if sid is not None and self._wire is not None:
             self._wire.remove(sid)
+
+    async def drain(self, subscriptions: Sequence[Subscription], *, timeout_s: float) -> None:
+        """Hear no more of these, but all that the server has sent already. Raises nothing: then that is lost."""
+        wire, sids = self._wire, [one.sid for one in subscriptions if one.sid is not None]
+        for subscription in subscriptions:
+            self._subscriptions.pop(subscription, None)
+            subscription.sid = None
+        if wire is None or not sids:
+            return
+        for sid in sids:
+            wire.silence(sid)
+        try:
+            await self.flush(timeout_s=timeout_s)
+        except BusUnavailable as e:
+            log.info("NATS did not say that it sends no more: %s", e)
+        finally:
+            for sid in sids:
+                wire.remove(sid)
 
     def reconnect(self) -> None:
         """Give this connection up and dial the next server, as the watchdog does."""

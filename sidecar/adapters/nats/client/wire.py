@@ -119,7 +119,12 @@ class WireClient(Client):
         return sid
 
     def remove(self, sid: bytes) -> None:
-        if self._parser.handlers.pop(sid, None) is not None and self.is_open:
+        self.silence(sid)
+        self._parser.handlers.pop(sid, None)
+
+    def silence(self, sid: bytes) -> None:
+        """Ask for no more messages; those on their way still reach their handler, until `remove`."""
+        if sid in self._parser.handlers and self.is_open:
             self.send(b"UNSUB %b\r\n" % sid)
 
     async def ping(self) -> None:

@@ -20,6 +20,7 @@ from sidecar.adapters.nats.service import EndpointStats, error_reply
 from sidecar.config.settings import EndpointsSettings
 from sidecar.errors import BusUnavailable, RateLimited, SidecarError
 from sidecar.ports.bus import Endpoint, Parked, Query, Reply
+from sidecar.runtime.grace import Grace
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ RETRY_AFTER_S = 1.0
 # All parties together; each has `endpoints.refusals_per_s`.
 MOST_REFUSALS_PER_S = 2000.0
 WARNINGS_PER_S = 1.0
+LEAST_FINISH_S = 0.2
 
 
 def bounds_of(settings: EndpointsSettings) -> Bounds:
@@ -159,17 +161,20 @@ class FairServer:
         if self._warnings.take(self._monotonic()):
             log.warning(f"{text} (others of this second are not logged)", *args)  # noqa: G004  # text is constant
 
-    async def finish(self, timeout_s: float) -> None:
-        """Answer what was taken, for so long; tell the rest that it was given up."""
+    async def finish(self, grace: Grace) -> None:
+        """Answer what was taken, within the grace; tell the rest that it was given up."""
+        # A moment also where there is no grace left: asks that were just let go are answered in it.
         finishing = asyncio.ensure_future(self._finished())
-        await asyncio.wait({finishing}, timeout=timeout_s)
+        done, _ = await asyncio.wait({finishing}, timeout=LEAST_FINISH_S)
+        if not done:
+            await grace.finish(asyncio.wait({finishing}))
         finishing.cancel()
         for request in self._turnstile.clear():
             self._tell(request, _stopping())
         for task in self._tasks:
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(self._tasks, timeout=grace.farewell_left_s)
 
     async def _finished(self) -> None:
         while self._tasks or self._turnstile.load.waiting:
