@@ -137,7 +137,7 @@ class LeaseKeeper:
         if revision is not None:
             with logged("giving the lease up"):
                 release = self._leases.release(LEASE, revision=revision)
-                await within(self._clock, FAREWELL_S, release, what="giving the lease up")
+                await within(self._clock, RELEASE_S, release, what="giving the lease up")
         self._on_left()
 
     def _answered(self, revision: int | None) -> None:

@@ -239,6 +239,21 @@ async def test_stop_finishes_answers_under_way_and_takes_no_more(
         await ask(caller, "$SRV.PING")
 
 
+@pytest.mark.parametrize("verb", ["get", "ask"])
+async def test_no_request_is_lost_between_a_stop_and_the_servers_hearing_of_it(
+    service: NatsEndpoints, caller: Client, verb: str
+) -> None:
+    """Each is answered, or is told that nobody is there: none is left to wait for its timeout."""
+    await service.serve([Endpoint(verb, f"{verb}.*.*", echo, is_ask=verb == "ask")])
+    await ask(caller, f"llm.v1.{verb}.acme.first")
+    asking = [asyncio.create_task(ask(caller, f"llm.v1.{verb}.acme.j{i}")) for i in range(300)]
+    await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+    grace = Grace(SystemClock(), 20)
+    await (service.drain(grace) if verb == "ask" else service.stop(grace))
+    ends = await asyncio.gather(*asking, return_exceptions=True)
+    assert {type(end) for end in ends} <= {Msg, nats.errors.NoRespondersError}
+
+
 async def test_too_many_at_once_are_refused_and_a_stop_tells_those_it_gives_up(
     nats_mux: Mux, caller: Client
 ) -> None:

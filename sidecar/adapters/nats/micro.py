@@ -61,7 +61,8 @@ def is_inbox(prefix: str, tokens: Sequence[str], reply: str) -> bool:
 class NatsEndpoints:
     """Implements port `Endpoints`.
 
-    `may_reply(tokens, reply)` decides to which reply subjects answers may go, `is_inbox` unless given. `monotonic` is the clock of what waits and of rates.
+    `may_reply(tokens, reply)` decides to which reply subjects answers may go, `is_inbox` unless given. `monotonic`
+    is the clock of what waits and of rates.
     """
 
     def __init__(
