@@ -21,6 +21,7 @@ from sidecar.client.faults import FOREIGN, translate
 from sidecar.client.feed import Feed, Listener
 from sidecar.errors import AccessDenied, BusUnavailable, SidecarError
 from sidecar.models.subjects import HEADER_END
+from sidecar.wire.matching import Misdelivered
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,8 @@ class Bus:
         self._servers = list(servers)
         self._connect_timeout_s = connect_timeout_s
         self._options = dict(options)
-        self._nc = StrictClient()
+        self._misdelivered = Misdelivered()
+        self._nc = StrictClient(self._misdelivered)
         self._feeds: dict[Listener, Subscription | None] = {}
         self._denied: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -71,6 +73,11 @@ class Bus:
     def max_payload(self) -> int:
         """The server's limit in bytes, headers included."""
         return self._nc.max_payload
+
+    @property
+    def misdelivered(self) -> int:
+        """How many messages were dropped because they did not fit the subscription that they came for."""
+        return self._misdelivered.count
 
     async def request(
         self, subject: str, payload: bytes, *, timeout_s: float, headers: dict[str, str] | None = None
@@ -229,7 +236,7 @@ class Bus:
         raise failure
 
     async def _dial(self, server: str) -> StrictClient:
-        connection = StrictClient()
+        connection = StrictClient(self._misdelivered)
 
         async def on_reconnected() -> None:
             self._denied.clear()

@@ -32,12 +32,12 @@ _DESCRIPTION = "Description"
 class StrictClient(Client):
     """Behaves like nats-py's client. `misdelivered` counts what came for a subscription and did not fit it."""
 
-    def __init__(self) -> None:
+    def __init__(self, misdelivered: Misdelivered | None = None) -> None:
         super().__init__()
         missing = [name for name in (*_NEEDED, *_KEPT) if not hasattr(self, name)]
         if missing:
             raise StartupError(f"this nats-py release lacks {', '.join(missing)}: install nats-py 2.16")
-        self.misdelivered = Misdelivered()
+        self.misdelivered = misdelivered or Misdelivered()
         self._matchers: dict[int, tuple[str, Matcher]] = {}
         self._ps: Any = Parser(self)
         self._nuid: Any = _Names()

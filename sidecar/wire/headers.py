@@ -2,7 +2,11 @@
 
 VERSION = b"NATS/1.0"
 _STATUS_AT = len(VERSION)
-_STORED = b"\r\nNats-Stream: "
+SERVER_HEADERS = b"Nats-Stream: "
+"""Begins what JetStream appends to a stored message's block. Its last occurrence is the server's: a subject, which is
+all of the publisher's that follows, holds no blank. It need not begin a line, since the server cuts the last two bytes
+off the publisher's block, whatever they are."""
+
 _BLANKS = " \t"
 
 
@@ -26,7 +30,7 @@ def status_of(raw: bytes) -> int | None:
     A publisher may write a status into its own message, and it is stored so: what JetStream says it had stored is
     a message whatever its first line.
     """
-    if raw[_STATUS_AT : _STATUS_AT + 1] != b" " or _STORED in raw:
+    if raw[_STATUS_AT : _STATUS_AT + 1] != b" " or SERVER_HEADERS in raw:
         return None
     digits = raw[_STATUS_AT + 1 : _STATUS_AT + 4]
     return int(digits) if digits.isdigit() else None

@@ -21,11 +21,11 @@ from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.streams.levels import stops_on_batches
 from sidecar.errors import BusRefused, BusUnavailable, SidecarError
 from sidecar.models.base import epoch
+from sidecar.wire.headers import SERVER_HEADERS
 
 TOMBSTONE = b"\r\nKV-Operation: "
 """Begins the header of a message that says a key was deleted or purged."""
 
-_SERVER_HEADERS = b"\r\nNats-Stream: "
 _END_OF_BATCH = 204
 _NOT_FOUND = 404
 _BATCH = 1_000
@@ -69,10 +69,11 @@ class Contents(NamedTuple):
 
 def split_headers(raw: bytes) -> tuple[bytes, dict[str, str]]:
     """The publisher's header block, and the headers that the server appended (empty when it did not)."""
-    at = raw.rfind(_SERVER_HEADERS)
+    at = raw.rfind(SERVER_HEADERS)
     if at < 0:
         return raw, {}
-    return raw[:at], decode_headers(raw[at:])
+    # From the line break before them, where there is one.
+    return raw[:at], decode_headers(raw[max(at - 2, 0) :])
 
 
 class StreamReader:

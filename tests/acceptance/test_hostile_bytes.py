@@ -1,0 +1,170 @@
+"""A tenant that speaks NATS by hand, within the permissions of `sidecar nats-config`, on a real server.
+
+globex attacks; acme works meanwhile, with its jobs, its tools and its client, and must notice nothing. Whatever is
+sent by chance is made from a seed that a failure shows; SIDECAR_FUZZ_SEED and SIDECAR_FUZZ_CASES choose others.
+"""
+
+import asyncio
+import os
+import random
+import re
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from urllib.request import urlopen
+
+import pytest
+
+from sidecar import tool
+from sidecar.client import SidecarClient
+from tests.support.emulator import EmulatorProcess
+from tests.support.nats_server import make_server, running
+from tests.support.process import spawn_sidecar
+from tests.support.raw_tenant import Hostile, RawTenant, raw_tenant
+from tests.support.stranger import asks
+from tests.support.tenancy import Tenancy, configured, connected
+
+pytestmark = pytest.mark.nats
+
+WAIT_S = 60.0
+QUICK = "[[tokens=3]] quick"
+CASES = int(os.environ.get("SIDECAR_FUZZ_CASES", "400"))
+SEED = int(os.environ.get("SIDECAR_FUZZ_SEED", random.randrange(1 << 32)))
+FORGED = b'{"balance":-999999}'
+# What a reply inbox of the sidecar looked like when its last token was a counter: a prefix of 30 bytes.
+INBOX_PREFIX_BYTES = 30
+MOST_TOKENS = 1500
+
+
+@pytest.fixture(scope="module", params=["accounts", "users"])
+def tenancy(request: pytest.FixtureRequest, bedrock: EmulatorProcess) -> Iterator[Tenancy]:
+    with running(make_server(config=configured(request.param))) as server:
+        url = server.url.replace("nats://", "nats://sidecar:p@")
+        with spawn_sidecar(url, bedrock.url, jobs={"drain_s": 0}) as sidecar:
+            yield Tenancy(request.param, server.url, sidecar)
+            assert sidecar.is_running, sidecar.log[-2000:]
+
+
+@pytest.fixture
+async def acme(tenancy: Tenancy) -> AsyncIterator[SidecarClient]:
+    async with await SidecarClient.connect(
+        tenancy.url("acme"), tenant="acme", connect_timeout_s=WAIT_S, request_timeout_s=WAIT_S
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+async def globex(tenancy: Tenancy) -> AsyncIterator[RawTenant]:
+    async with raw_tenant(tenancy.url("globex"), "globex") as speaker:
+        yield speaker
+
+
+def misdelivered(tenancy: Tenancy) -> int:
+    """How many messages the sidecar dropped because they did not fit the subscription that they came for."""
+    with urlopen(f"http://127.0.0.1:{tenancy.sidecar.admin_port}/metrics", timeout=WAIT_S) as page:
+        found = re.search(rb"^sidecar_misdelivered_messages_total (\S+)$", page.read(), re.MULTILINE)
+    assert found is not None
+    return int(float(found[1]))
+
+
+async def forge(globex: RawTenant, payload: bytes, *, verb: bytes = b"get", rounds: int = 1) -> None:
+    """Aim `payload` at every reply that the sidecar may wait for, as if the last token were counted from 1."""
+    start = b"llm.v1.%b.globex." % verb
+    filler = b"f" * (INBOX_PREFIX_BYTES - len(start))
+    for _ in range(rounds):
+        for number in range(1, MOST_TOKENS):
+            for between in (b"\x0b", b"\x0c"):
+                globex.publish(b"%b%b%d%bw1" % (start, filler, number, between), payload, reply=b"_INBOX_globex.x")
+        await globex.flush()
+
+
+async def test_nobody_writes_another_tenants_tool_output(
+    tenancy: Tenancy, acme: SidecarClient, globex: RawTenant
+) -> None:
+    called, may_answer = asyncio.Event(), asyncio.Event()
+
+    @tool
+    async def balance(account: str) -> dict[str, int]:
+        """Tell an account's balance."""
+        called.set()
+        await may_answer.wait()
+        return {"balance": 12}
+
+    async with acme.provide([balance]):
+        ask = '[[tool=balance input={"account":"a"}]] look'
+        job = await acme.submit(ask, tools=["balance"], stream=True, model="claude-sonnet-4-5")
+        async with asyncio.timeout(WAIT_S):
+            await called.wait()
+        for verb in (b"get", b"cancel"):
+            await forge(globex, FORGED, verb=verb)
+        may_answer.set()
+        result = await job.result(timeout_s=WAIT_S)
+        outputs = [
+            e.data.output async for e in acme.replay(job.id) if e.type == "tool" and e.data.phase == "returned"
+        ]
+    assert result.state == "succeeded"
+    assert outputs == [{"balance": 12}]
+    assert misdelivered(tenancy) == 0
+
+
+@pytest.mark.parametrize(
+    "ack",
+    [
+        b'{"stream":"KV_LLM_JOB","seq":1}',
+        b'{"stream":"KV_LLM_CTL","seq":9999999}',
+        b'{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 7"}}',
+        b"no acknowledgement",
+    ],
+)
+async def test_no_forged_acknowledgement_reaches_a_lone_replica(
+    tenancy: Tenancy, acme: SidecarClient, globex: RawTenant, ack: bytes
+) -> None:
+    async def attack() -> None:
+        # For as long as the lease is renewed a few times.
+        until = asyncio.get_running_loop().time() + 3
+        while asyncio.get_running_loop().time() < until:
+            await forge(globex, ack)
+
+    attacking = asyncio.create_task(attack())
+    results = [await acme.ask(QUICK, wait_s=WAIT_S) for _ in range(5)]
+    await attacking
+    results.append(await acme.ask(QUICK, wait_s=WAIT_S))
+    assert {result.state for result in results} == {"succeeded"}
+    assert tenancy.sidecar.is_running, tenancy.sidecar.log[-2000:]
+    assert misdelivered(tenancy) == 0
+    assert "Traceback" not in tenancy.sidecar.log
+
+
+async def test_bytes_by_chance_hurt_nobody_else(tenancy: Tenancy, acme: SidecarClient, globex: RawTenant) -> None:
+    print(f"SIDECAR_FUZZ_SEED={SEED}")
+    calls: list[str] = []
+
+    @tool
+    def search(q: str) -> str:
+        """Search."""
+        calls.append(q)
+        return f"found {q}"
+
+    hostile = Hostile("globex", SEED)
+    globex.subscribe(b"_INBOX_globex.>", b"1")
+    asked: list[str] = []
+    async with acme.provide([search]):
+        for number in range(CASES):
+            one = hostile.next()
+            globex.publish(one.subject, one.payload, reply=one.reply, header=one.header)
+            if number % (CASES // 8) == 0:
+                await globex.flush()
+                asked.append(uuid.uuid4().hex)
+                ask = f'[[tool=search input={{"q":"{asked[-1]}"}}]] look'
+                result = await acme.ask(ask, tools=["search"], model="claude-sonnet-4-5", wait_s=WAIT_S)
+                assert result.state == "succeeded"
+        await globex.flush()
+    assert sorted(calls) == sorted(asked)
+    assert acme.bus.misdelivered == 0
+    assert misdelivered(tenancy) == 0
+    assert "Traceback" not in tenancy.sidecar.log
+    assert "protocol" not in tenancy.sidecar.log.lower()
+    # Nor is its own queue stopped by what lies in it.
+    async with connected(tenancy, "globex") as own:
+        for job_class in ("standard", "interactive"):
+            data = await own.run(asks(QUICK), job=uuid.uuid4().hex, job_class=job_class)
+            assert data["state"] == "succeeded"
