@@ -76,8 +76,12 @@ class Bus:
 
     @property
     def misdelivered(self) -> int:
-        """How many messages were dropped because they did not fit the subscription that they came for."""
+        """How many messages were dropped because they were none of the subscription that they came for."""
         return self._misdelivered.count
+
+    def drop(self, listener: Listener, message: Msg) -> None:
+        """Count a message that fits a listener's subject and is not what comes there."""
+        self._misdelivered.note(listener.subject, message.subject.encode())
 
     async def request(
         self, subject: str, payload: bytes, *, timeout_s: float, headers: dict[str, str] | None = None

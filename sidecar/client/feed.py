@@ -4,9 +4,11 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import msgspec
 from nats.aio.msg import Msg
 
 from sidecar.errors import SidecarError
+from sidecar.models.plain import UNREADABLE
 
 if TYPE_CHECKING:
     from sidecar.client.bus import Bus
@@ -22,6 +24,16 @@ class Message(NamedTuple):
     @property
     def is_result(self) -> bool:
         return self.subject.endswith(".result")
+
+
+class _Head(msgspec.Struct):
+    """What every event says of itself, in this protocol version and the next."""
+
+    job: str
+    type: str
+
+
+_decode_head = msgspec.json.Decoder(_Head).decode
 
 
 class Listener(Protocol):
@@ -94,6 +106,12 @@ class Feed:
         return was_dirty
 
     def receive(self, message: Msg) -> bool:
+        """Take an event. What is none is dropped: users of one NATS account can make JetStream send its
+        acknowledgements here, and a forged result must not end the feed.
+        """
+        if not _is_event(message):
+            self._bus.drop(self, message)
+            return True
         received = Message(message.subject, message.data)
         self.push(received)
         return not received.is_result
@@ -119,3 +137,13 @@ class Feed:
     async def close(self) -> None:
         """Ends the subscription. Never raises for a connection that is away."""
         await self._bus.unsubscribe(self)
+
+
+def _is_event(message: Msg) -> bool:
+    """Whether a message is an event of the job and of the type that its subject names."""
+    tokens = message.subject.split(".")
+    try:
+        head = _decode_head(message.data)
+    except UNREADABLE:
+        return False
+    return [head.job, head.type] == tokens[-2:]

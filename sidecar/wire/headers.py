@@ -3,10 +3,9 @@
 VERSION = b"NATS/1.0"
 _STATUS_AT = len(VERSION)
 SERVER_HEADERS = b"Nats-Stream: "
-"""Begins what JetStream appends to a stored message's block. Its last occurrence is the server's: a subject, which is
-all of the publisher's that follows, holds no blank. It need not begin a line, since the server cuts the last two bytes
-off the publisher's block, whatever they are."""
-
+"""Begins what JetStream appends to a stored message's block. Its last occurrence is the server's: all that follows
+of the publisher's is the subject, which holds no blank. It need not begin a line: the server cuts the last two
+bytes off the publisher's block, whatever they are."""
 _BLANKS = " \t"
 
 

@@ -10,12 +10,14 @@ import random
 import re
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
 
 from sidecar import tool
-from sidecar.client import SidecarClient
+from sidecar.client import JobResult, SidecarClient
+from sidecar.errors import CallTimeout, JobCancelled
 from tests.support.emulator import EmulatorProcess
 from tests.support.nats_server import make_server, running
 from tests.support.process import spawn_sidecar
@@ -66,6 +68,16 @@ def misdelivered(tenancy: Tenancy) -> int:
     return int(float(found[1]))
 
 
+async def ask(tenancy: Tenancy, acme: SidecarClient, prompt: str = QUICK, **more: Any) -> JobResult:
+    """A job of acme's that has succeeded, while whatever is going on goes on."""
+    try:
+        result = await acme.ask(prompt, wait_s=WAIT_S, **more)
+    except CallTimeout as e:
+        raise AssertionError(tenancy.sidecar.log[-4000:]) from e
+    assert result.state == "succeeded"
+    return result
+
+
 async def forge(globex: RawTenant, payload: bytes, *, verb: bytes = b"get", rounds: int = 1) -> None:
     """Aim `payload` at every reply that the sidecar may wait for, as if the last token were counted from 1."""
     start = b"llm.v1.%b.globex." % verb
@@ -90,8 +102,8 @@ async def test_nobody_writes_another_tenants_tool_output(
         return {"balance": 12}
 
     async with acme.provide([balance]):
-        ask = '[[tool=balance input={"account":"a"}]] look'
-        job = await acme.submit(ask, tools=["balance"], stream=True, model="claude-sonnet-4-5")
+        prompt = '[[tool=balance input={"account":"a"}]] look'
+        job = await acme.submit(prompt, tools=["balance"], stream=True, model="claude-sonnet-4-5")
         async with asyncio.timeout(WAIT_S):
             await called.wait()
         for verb in (b"get", b"cancel"):
@@ -125,13 +137,35 @@ async def test_no_forged_acknowledgement_reaches_a_lone_replica(
             await forge(globex, ack)
 
     attacking = asyncio.create_task(attack())
-    results = [await acme.ask(QUICK, wait_s=WAIT_S) for _ in range(5)]
+    for _ in range(5):
+        await ask(tenancy, acme)
     await attacking
-    results.append(await acme.ask(QUICK, wait_s=WAIT_S))
-    assert {result.state for result in results} == {"succeeded"}
+    await ask(tenancy, acme)
     assert tenancy.sidecar.is_running, tenancy.sidecar.log[-2000:]
     assert misdelivered(tenancy) == 0
     assert "Traceback" not in tenancy.sidecar.log
+
+
+async def test_no_acknowledgement_of_a_foreign_request_misleads_a_client(
+    tenancy: Tenancy, acme: SidecarClient, globex: RawTenant
+) -> None:
+    """Users of one account can aim them at each other's events; accounts cannot."""
+    job = await acme.submit("[[tokens=4000 tps=100]] take your time", stream=True)
+    pieces = job.text()
+    await anext(pieces)
+    for last in (b"status", b"delta", b"result", b"x\x0b1", b"\xff", b"\xed\xa0\x80"):
+        aimed = b"llm.v1.job.acme.%b.%b" % (job.id.encode(), last)
+        for _ in range(20):
+            globex.publish(b"llm.v1.request.globex.standard", b"{}", reply=aimed)
+        await globex.flush()
+    await anext(pieces)
+    await job.cancel()
+    with pytest.raises(JobCancelled):
+        async for _ in pieces:
+            pass
+    assert (await job.result(timeout_s=WAIT_S)).state == "cancelled"
+    if tenancy.mode == "users":
+        assert acme.bus.misdelivered > 0
 
 
 async def test_bytes_by_chance_hurt_nobody_else(tenancy: Tenancy, acme: SidecarClient, globex: RawTenant) -> None:
@@ -154,9 +188,8 @@ async def test_bytes_by_chance_hurt_nobody_else(tenancy: Tenancy, acme: SidecarC
             if number % (CASES // 8) == 0:
                 await globex.flush()
                 asked.append(uuid.uuid4().hex)
-                ask = f'[[tool=search input={{"q":"{asked[-1]}"}}]] look'
-                result = await acme.ask(ask, tools=["search"], model="claude-sonnet-4-5", wait_s=WAIT_S)
-                assert result.state == "succeeded"
+                prompt = f'[[tool=search input={{"q":"{asked[-1]}"}}]] look'
+                await ask(tenancy, acme, prompt, tools=["search"], model="claude-sonnet-4-5")
         await globex.flush()
     assert sorted(calls) == sorted(asked)
     assert acme.bus.misdelivered == 0

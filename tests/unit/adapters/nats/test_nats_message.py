@@ -1,10 +1,11 @@
 """Messages and headers as bytes."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sidecar.adapters.nats.client.message import BusMessage, decode_headers, encode_headers, encode_publish
+from sidecar.adapters.nats.direct import split_headers
 from sidecar.errors import BusRefused
 
 NAMES = st.from_regex(r"\A[A-Za-z][A-Za-z0-9-]{0,20}\Z")
@@ -30,6 +31,22 @@ def test_no_header_block_raises(raw: bytes) -> None:
     assert isinstance(message.headers, dict)
     assert message.status is None or 0 <= message.status <= 999
     assert isinstance(message.description, str)
+
+
+SERVER = b"Nats-Stream: LLM_REQ\r\nNats-Subject: a.b\r\nNats-Sequence: 7\r\nNats-Time-Stamp: t\r\n\r\n"
+FOUND = {"Nats-Subject": "a.b", "Nats-Sequence": "7", "Nats-Time-Stamp": "t"}
+
+
+@given(st.binary(max_size=120))
+@example(b"a")
+@example(b"NATS/1.0 404 Not Found\r\n")
+@example(b"NATS/1.0 503\r\n")
+@example(b"NATS/1.0\r\nNats-Stream: X\r\nNats-Sequence: 1\r\nNats-Subject: c.d\r\n")
+def test_what_jetstream_appends_is_found_behind_any_block(block: bytes) -> None:
+    own, server = split_headers(block + SERVER)
+    assert own == block
+    assert {name: server[name] for name in FOUND} == FOUND
+    assert BusMessage(b"", block + SERVER).status is None
 
 
 @pytest.mark.parametrize(
