@@ -12,6 +12,7 @@ BORROWED = {
     "schemas/README.md": "schemas.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "reporting.md",
 }
 """Where pages outside docs/ stand in the site."""
 _LINK = re.compile(r"\[([^\[\]]*)\]\(([^()\s]+)\)")

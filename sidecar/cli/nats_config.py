@@ -179,7 +179,8 @@ def _users(tenants: Sequence[str], subjects: Subjects, watchers: Watchers) -> li
     replies = [f"_INBOX_{tenant}.>" for tenant in tenants]
     lines = [
         "# A tenant's client must use the inbox prefix _INBOX_<tenant>; SidecarClient does.",
-        "# Tenants of one account must not be hostile to each other: see docs/deploy.md.",
+        "# Tenants of one account must not be hostile to each other, and the server must be 2.12 or newer:",
+        "# an older one hands what a tenant aims at JetStream's API on to it. See docs/security.md.",
         "authorization {",
         "  users: [",
         f"    {{ user: sidecar, password: ${password_variable('sidecar')}, permissions: {{",
