@@ -73,6 +73,7 @@ class App:
         self.name = replica_name(settings)
         self.replica: Replica | None = None
         self._mux: Mux | None = None
+        self._endpoints: NatsEndpoints | None = None
         self.admin: AdminServer | None = None
         self._closing = AsyncExitStack()
         self._is_closing = False
@@ -219,6 +220,9 @@ class App:
     def _ports(self, mux: Mux, models: BedrockManager) -> Ports:
         subjects = Subjects(self.settings.nats.prefix)
         is_replicated = self.settings.nats.replicas > 1
+        self._endpoints = NatsEndpoints(
+            mux, subjects=subjects, settings=self.settings.endpoints, now=self._clock.now
+        )
         return Ports(
             intake=NatsIntake(mux, subjects, is_replicated=is_replicated),
             store=NatsJobStore(mux, is_replicated=is_replicated),
@@ -226,7 +230,7 @@ class App:
                 mux, subjects, events_s=self.settings.retention.events_s, is_replicated=is_replicated
             ),
             journal=NatsJournal(mux, is_replicated=is_replicated),
-            endpoints=NatsEndpoints(mux, subjects=subjects, settings=self.settings.endpoints, now=self._clock.now),
+            endpoints=self._endpoints,
             models=models,
             bus=NatsClusterBus(mux, subjects),
             leases=NatsLeaseStore(mux, is_replicated=is_replicated),
@@ -343,6 +347,7 @@ class App:
                 clock_offset_s=self._clock.offset_s,
                 restored=self.replica.jobs.restored,
                 work=self._work.counts,
+                endpoints=self._endpoints.figures if self._endpoints is not None else None,
             )
             page = Page(metrics.render(scrape), content_type=metrics.CONTENT_TYPE)
             self._scraped = (began + _SCRAPE_PART * (time.monotonic() - began), page)

@@ -20,21 +20,19 @@ from sidecar.conversation.turns import Conversation
 from sidecar.conversation.usage import appraise
 from sidecar.coordinator.service import Coordinator
 from sidecar.endpoints.jobs import Queries
+from sidecar.endpoints.models import CatalogueQueries
 from sidecar.endpoints.objects import Objects
-from sidecar.errors import InvalidRequest
 from sidecar.job_manager.service import JobManager
-from sidecar.models.api import ModelsPage
 from sidecar.models.codec import encode
 from sidecar.models.profile import QuotaLimits
 from sidecar.models.result import Result, Usage
 from sidecar.models.stats import ReplicaState, Stats
-from sidecar.models.subjects import Subjects, is_name
+from sidecar.models.subjects import Subjects
 from sidecar.pipeline import Pipeline
 from sidecar.ports.bus import (
     Blobs,
     Clock,
     DeadLetters,
-    Endpoint,
     Endpoints,
     Intake,
     JobStore,
@@ -42,8 +40,6 @@ from sidecar.ports.bus import (
     ModelClient,
     PromptStore,
     Publisher,
-    Query,
-    Reply,
     SpendLedger,
 )
 from sidecar.ports.cluster import Checkpoints, ClusterBus, LeaseStore, PolicyStore
@@ -142,9 +138,8 @@ class Replica:
         self.screening = FilterPolicies(self._policy, models=ports.models, region=settings.bedrock.regions[0])
         self.prompts = Prompts(ports.prompts, clock=ports.clock, on_crash=on_crash)
         self.objects = self._objects()
-        self.queries = Queries(
-            store=ports.store, publisher=ports.publisher, intake=ports.intake, clock=ports.clock
-        )
+        self.queries = Queries(ports.store, ports.publisher, ports.intake, clock=ports.clock)
+        self.catalogue = CatalogueQueries(self.coordinator.models, policy=lambda: self._policy, clock=ports.clock)
         self.tools = self._registry(on_crash)
         self.cluster = Cluster(
             bus=ports.bus,
@@ -341,7 +336,7 @@ class Replica:
                 *self.queries.endpoints(),
                 *self.objects.endpoints(),
                 *self.tools.endpoints(),
-                Endpoint("models", "models.*", self._models),
+                *self.catalogue.endpoints(),
             )
         )
         await self.prompts.start()
@@ -458,10 +453,3 @@ class Replica:
 
     def _on_disowned(self, tenant: str, job: str) -> None:
         self._background.spawn(self.jobs.check(tenant, job))
-
-    async def _models(self, query: Query) -> Reply:
-        """The catalogue as the tenant may use it."""
-        if len(query.tokens) != 1 or not is_name(query.tokens[0]):
-            raise InvalidRequest("use 1 to 64 of A-Z a-z 0-9 _ -", path="subject.tenant")
-        tenant = self._policy.tenant(query.tokens[0])
-        return Reply(encode(ModelsPage(models=self.coordinator.models(tenant, now=self._ports.clock.now()))))

@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 import msgspec
 
 from sidecar.client.bus import Bus
-from sidecar.client.errors import UnknownJob
+from sidecar.client.errors import UnknownJob, pause_after
 from sidecar.client.feed import Feed
 from sidecar.client.job import Job
 from sidecar.client.objects import Objects
@@ -18,7 +19,7 @@ from sidecar.client.order import START, Place
 from sidecar.client.publish import publish_anew, publish_request
 from sidecar.client.requests import Request, RequestFields, build_request
 from sidecar.client.results import JobResult, decode_event
-from sidecar.errors import BusUnavailable, InvalidRequest, Permanent, SidecarError, Temporary
+from sidecar.errors import BusUnavailable, InvalidRequest, Permanent, RateLimited, SidecarError, Temporary
 from sidecar.models.api import CancelReply, CancelRequest, JobsPage, JobsRequest, ModelInfo, ModelsPage
 from sidecar.models.base import JobClass
 from sidecar.models.codec import encode
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 DEFAULT_SERVER = "nats://127.0.0.1:4222"
 _PAGE = 1000
-_RETRY_PAUSE_S = 0.2
 # When to ask whether a job is known that the stream says it has: at once, and when it may have been read.
 _KNOWN_AFTER_S = (0.0, 0.3)
 _MSG_ID = "Nats-Msg-Id"
@@ -295,10 +295,32 @@ class SidecarClient:
                 return msgspec.json.decode(reply.data, type=kind)
             except UNREADABLE as e:
                 raise Permanent(f"the reply on {subject} cannot be read ({e}): update the client") from e
-            except Temporary:
-                if loop.time() + _RETRY_PAUSE_S >= deadline:
+            except Temporary as e:
+                pause_s = pause_after(e)
+                if loop.time() + pause_s >= deadline:
                     raise
-            await asyncio.sleep(_RETRY_PAUSE_S)
+            await asyncio.sleep(pause_s)
+
+    async def ask_for_many(self, subject: str, payload: bytes) -> AsyncGenerator[bytes, None]:
+        """One question with many answers; asked again where it was refused before the first. Not for applications.
+
+        Raises BusUnavailable after a pause of `request_timeout_s`, or what the last refusal was.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.request_timeout_s
+        while True:
+            replies = self.bus.request_many(subject, payload, idle_timeout_s=self.request_timeout_s)
+            try:
+                async with aclosing(replies):
+                    async for reply in replies:
+                        yield reply.data
+                return
+            except RateLimited as e:
+                # Nothing was answered: the refusal came in place of the first part.
+                pause_s = pause_after(e)
+                if loop.time() + pause_s >= deadline:
+                    raise
+            await asyncio.sleep(pause_s)
 
     async def _is_known(self, job_id: str) -> bool:
         """Whether the sidecar has heard of a job, now or in a moment. True where nobody can say."""

@@ -4,6 +4,7 @@ All are `SidecarError`s: `code` is a code of the protocol, `is_retryable` says w
 later, `details` are the sidecar's facts.
 """
 
+import random
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -32,6 +33,8 @@ from sidecar.models.result import ErrorInfo
 
 if TYPE_CHECKING:
     from sidecar.client.results import JobResult
+
+_RETRY_PAUSE_S = 0.2
 
 SERVICE_ERROR_CODE = "Nats-Service-Error-Code"
 SERVICE_ERROR = "Nats-Service-Error"
@@ -142,6 +145,14 @@ def from_reply(headers: Mapping[str, str], payload: bytes) -> SidecarError:
         body = ErrorBody(code="internal", message=headers.get(SERVICE_ERROR) or f"error {status}")
     build = _BY_CODE.get(body.code) or _BY_STATUS.get(status) or _plain(Permanent)
     return build(body)
+
+
+def pause_after(error: Temporary) -> float:
+    """How long to wait, in seconds, before what failed is tried again: as long as was asked for, and some more."""
+    if error.retry_after is None:
+        return _RETRY_PAUSE_S
+    # Those who were refused together must not ask again together.
+    return error.retry_after * (1.0 + random.random() / 2)  # noqa: S311
 
 
 def from_outcome(state: str, error: ErrorInfo | None, *, job: str, result: "JobResult") -> SidecarError:

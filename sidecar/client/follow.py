@@ -14,7 +14,7 @@ from sidecar.client.errors import UnknownJob
 from sidecar.client.feed import Feed
 from sidecar.client.order import Place, Verdict, judge
 from sidecar.client.results import JobResult, decode_event, final_event
-from sidecar.errors import BusUnavailable, Permanent
+from sidecar.errors import Permanent, Temporary
 from sidecar.models.event import Event
 from sidecar.models.job import JobState
 
@@ -30,11 +30,11 @@ class Stored(Protocol):
     """What is stored of one job, as the sidecar serves it."""
 
     def replay(self, after: Place) -> AsyncGenerator[bytes, None]:
-        """Payloads of all events after a place, in order. Raises BusUnavailable, UnknownJob."""
+        """Payloads of all events after a place, in order. Raises Temporary, UnknownJob."""
         ...
 
     async def state(self) -> JobState:
-        """Raises BusUnavailable, UnknownJob."""
+        """Raises Temporary (the bus is away, or too much was asked), UnknownJob."""
         ...
 
 
@@ -96,7 +96,7 @@ class Follower:
                 async with aclosing(self._replay()) as stored:
                     async for event in stored:
                         yield event
-            except BusUnavailable:
+            except Temporary:
                 pause_s = min(max(pause_s, 0.1) * 2, _MAX_PAUSE_S)
                 continue
             following = next(pauses, None)
@@ -148,7 +148,7 @@ class Follower:
             self._unknown_checks += 1
             if not self._is_known and self._unknown_checks >= _UNKNOWN_CHECKS:
                 raise
-        except BusUnavailable:
+        except Temporary:
             if not self._is_known:
                 raise
 
@@ -173,7 +173,7 @@ async def wait_result(stored: Stored, feed: Feed, *, is_accepted: bool) -> JobRe
             unknown_checks += 1
             if not is_known and unknown_checks >= _UNKNOWN_CHECKS:
                 raise
-        except BusUnavailable:
+        except Temporary:
             if not is_known:
                 raise
         else:

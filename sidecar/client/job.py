@@ -111,14 +111,11 @@ class Job:
     async def replay(self, after: Place) -> AsyncGenerator[bytes, None]:
         """The stored events after a place, still encoded; `events` is what applications want."""
         request = msgspec.json.encode(ReplayRequest(attempt=after.attempt, n=after.n))
-        replies = self._client.bus.request_many(
-            self._client.subjects.endpoint("replay", self.tenant, self.id),
-            request,
-            idle_timeout_s=self._client.request_timeout_s,
-        )
+        subject = self._client.subjects.endpoint("replay", self.tenant, self.id)
+        replies = self._client.ask_for_many(subject, request)
         async with aclosing(replies):
-            async for reply in replies:
-                yield reply.data
+            async for payload in replies:
+                yield payload
 
     async def _feed(self, kind: Literal["*", "result"]) -> Feed:
         """The feed that was opened before the job was submitted, for its first reader; else a new one."""

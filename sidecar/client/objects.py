@@ -52,11 +52,11 @@ class Objects:
         asked = msgspec.json.encode(ObjectGet(name=name))
         pieces: list[bytes] = []
         at = 0
-        replies = self._client.bus.request_many(subject, asked, idle_timeout_s=self._client.request_timeout_s)
+        replies = self._client.ask_for_many(subject, asked)
         try:
             async with aclosing(replies):
                 async for reply in replies:
-                    chunk = msgspec.json.decode(reply.data, type=ObjectChunk)
+                    chunk = msgspec.json.decode(reply, type=ObjectChunk)
                     if chunk.at != at:
                         raise Permanent(f"a piece of object {name!r} was lost on its way: fetch it again")
                     pieces.append(chunk.data)

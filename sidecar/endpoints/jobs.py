@@ -44,7 +44,7 @@ class _Place(Open, frozen=True, kw_only=True):
 class Queries:
     """Answers what clients ask about jobs. `SidecarError`s raised here become error replies."""
 
-    def __init__(self, *, store: JobStore, publisher: Publisher, intake: Intake, clock: Clock) -> None:
+    def __init__(self, store: JobStore, publisher: Publisher, intake: Intake, *, clock: Clock) -> None:
         self._store = store
         self._publisher = publisher
         self._intake = intake

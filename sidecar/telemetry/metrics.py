@@ -9,6 +9,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from sidecar.adapters.nats.fair.counts import EndpointFigures
 from sidecar.models.stats import Stats
 from sidecar.runtime.bounded_work import WorkCounts
 from sidecar.telemetry.counters import OTHERS, Counters, Histogram
@@ -33,6 +34,7 @@ class Scrape(NamedTuple):
     clock_offset_s: float | None = None
     restored: Mapping[str, int] = MappingProxyType({})
     work: WorkCounts = WorkCounts({}, {}, 0)
+    endpoints: EndpointFigures | None = None
 
 
 def render(scrape: Scrape) -> bytes:
@@ -51,6 +53,8 @@ class _Scraped(Collector):
         yield from _process(self._scrape)
         yield from _bounded_work(self._scrape.work)
         yield from _ended(self._scrape.tally)
+        if self._scrape.endpoints is not None:
+            yield from _endpoints(self._scrape.endpoints)
         if self._scrape.stats.is_scheduler:
             yield from _queues(self._scrape.stats)
             yield from _tenants(self._scrape.stats)
@@ -119,6 +123,35 @@ def _bounded_work(counts: WorkCounts) -> Iterator[Metric]:
         "sidecar_bounded_work_queued", "Costly work that waits for a worker process.", value=counts.queued
     )
     yield from (done, killed, waiting)
+
+
+def _endpoints(figures: EndpointFigures) -> Iterator[Metric]:
+    """By endpoint, and by tenant: both at once would be too many series."""
+    requests = CounterMetricFamily(
+        "sidecar_endpoint_requests",
+        "Requests to endpoints; outcome is ok, an error's code, or unheard, which got no answer.",
+        labels=["endpoint", "outcome"],
+    )
+    for key, count in figures.requests.items():
+        requests.add_metric([*key], count)
+    tenants = CounterMetricFamily(
+        "sidecar_endpoint_tenant_requests",
+        "Requests by tenant; outcome is answered, rate_limited or unheard.",
+        labels=["tenant", "outcome"],
+    )
+    for key, count in figures.tenants.items():
+        tenants.add_metric([*key], count)
+    yield from (requests, tenants)
+    for name, text, at in (
+        ("waiting", "Requests that wait for their turn.", "waiting"),
+        ("inflight", "Requests being answered.", "seats"),
+        ("reply_bytes", "Bytes of replies made, or expected, and not sent yet.", "reply_bytes"),
+        ("asks", "Open asks.", "asks"),
+    ):
+        gauge = GaugeMetricFamily(f"sidecar_endpoint_{name}", text, labels=["tenant"])
+        for tenant, held in figures.held.items():
+            gauge.add_metric([tenant], getattr(held, at))
+        yield gauge
 
 
 def _ended(tally: Counters) -> Iterator[Metric]:

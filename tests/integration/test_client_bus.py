@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from sidecar.client import JobFailed, QueueFull, SidecarClient, UnknownJob
+from sidecar.client import JobFailed, QueueFull, RateLimited, SidecarClient, UnknownJob
 from sidecar.client import client as client_module
 from sidecar.errors import AccessDenied, BusUnavailable, CallTimeout, InvalidRequest, JobCancelled, Permanent
-from tests.support.fake_sidecar import FakeJob, FakeSidecar
+from tests.support.fake_sidecar import RETRY_AFTER_S, FakeJob, FakeSidecar
 from tests.support.nats_server import Access, Server, make_server, running
 
 pytestmark = pytest.mark.nats
@@ -122,6 +122,43 @@ async def test_ask_returns_failures_as_results(client: SidecarClient, fake: Fake
     assert result.state == "failed"
     with pytest.raises(JobFailed, match="slow down"):
         result.raise_for_state()
+
+
+@pytest.mark.parametrize("question", ["get", "jobs", "replay", "cancel", "events", "result"])
+async def test_what_was_refused_as_too_much_is_asked_again(
+    client: SidecarClient, fake: FakeSidecar, question: str
+) -> None:
+    job = client.job("j")
+    await fake.job("j").result("whole", live=False)
+    fake.refusals = 2
+    if question == "get":
+        assert (await job.state()).state == "succeeded"
+    elif question == "jobs":
+        assert [state.job async for state in client.jobs()] == ["j"]
+    elif question == "replay":
+        assert [event.type async for event in client.replay("j")] == ["result"]
+    elif question == "cancel":
+        assert (await job.cancel()).state == "cancelled"
+    elif question == "events":
+        assert [event.type async for event in job.events()] == ["result"]
+    else:
+        assert (await job.result(timeout_s=WAIT_S)).text == "whole"
+    assert fake.refusals == 0
+
+
+async def test_a_refusal_that_outlasts_the_time_to_answer_is_raised(
+    client: SidecarClient, fake: FakeSidecar
+) -> None:
+    fake.refusals = 10**6
+    client.request_timeout_s = 0.3
+    await fake.job("j").result("whole", live=False)
+    with pytest.raises(RateLimited) as refused:
+        await client.get("j")
+    assert (refused.value.code, refused.value.retry_after, refused.value.is_retryable) == (
+        "rate_limited", RETRY_AFTER_S, True,
+    )  # fmt: skip
+    with pytest.raises(RateLimited):
+        [event async for event in client.replay("j")]
 
 
 async def test_cancel_shows_in_the_result_and_the_text(client: SidecarClient, fake: FakeSidecar) -> None:

@@ -14,6 +14,7 @@ from nats.aio.msg import Msg
 from nats.js.api import DiscardPolicy, StreamConfig
 
 Place = tuple[int, int]
+RETRY_AFTER_S = 0.05
 OnRequest = Callable[["FakeJob", dict[str, Any]], Awaitable[None]]
 
 
@@ -97,6 +98,8 @@ class FakeSidecar:
         self.jobs: dict[tuple[str, str], FakeJob] = {}
         self.requests: list[tuple[str, dict[str, Any], dict[str, str]]] = []
         self.asked: dict[str, list[bytes]] = defaultdict(list)
+        self.refusals = 0
+        """How many of the next questions are refused as too many."""
         self._on_request = on_request
 
     async def start(self, url: str, *, with_stream: bool = True, max_queue: int = 1000) -> None:
@@ -137,6 +140,10 @@ class FakeSidecar:
     async def _endpoint(self, message: Msg) -> None:
         verb, *tokens = message.subject.split(".")[2:]
         self.asked[verb].append(message.data)
+        if self.refusals > 0:
+            self.refusals -= 1
+            await self._error(message, 429, "rate_limited", "too many", {"retry_after_s": RETRY_AFTER_S})
+            return
         await getattr(self, f"_{verb}")(message, *tokens)
 
     async def _get(self, message: Msg, tenant: str, job: str) -> None:

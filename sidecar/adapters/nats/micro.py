@@ -9,7 +9,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -17,9 +17,9 @@ import msgspec
 from sidecar import __version__
 from sidecar.adapters.nats.client.connection import Subscription
 from sidecar.adapters.nats.client.mux import BusMessage, Mux
-from sidecar.adapters.nats.fair.counts import CONTROL, EndpointCounts
+from sidecar.adapters.nats.fair.counts import CONTROL, EndpointCounts, EndpointFigures
 from sidecar.adapters.nats.fair.server import EndpointRequest, FairServer, Served
-from sidecar.adapters.nats.fair.turnstile import EndpointLoad, Ration
+from sidecar.adapters.nats.fair.turnstile import Ration
 from sidecar.adapters.nats.service import QUEUE_GROUP, EndpointInfo, EndpointStats, Identity, Info, ServiceStats
 from sidecar.config.settings import EndpointsSettings
 from sidecar.errors import SidecarError
@@ -71,7 +71,6 @@ class NatsEndpoints:
         *,
         subjects: Subjects,
         settings: EndpointsSettings | None = None,
-        counts: EndpointCounts | None = None,
         metadata: Mapping[str, str] | None = None,
         may_reply: MayReply | None = None,
         monotonic: Callable[[], float] = time.monotonic,
@@ -87,9 +86,8 @@ class NatsEndpoints:
         self._endpoints: list[tuple[Endpoint, EndpointStats]] = []
         self._subscriptions: list[tuple[Endpoint, Subscription]] = []
         self._control: list[Subscription] = []
-        self._server = FairServer(
-            mux, settings or EndpointsSettings(), counts or EndpointCounts(), monotonic=monotonic
-        )
+        self._counts = EndpointCounts()
+        self._server = FairServer(mux, settings or EndpointsSettings(), self._counts, monotonic=monotonic)
         self._control_ration = Ration(MOST_CONTROL_PER_S)
         self._encoded_info: bytes | None = None
 
@@ -99,9 +97,9 @@ class NatsEndpoints:
         return self._id
 
     @property
-    def load(self) -> Mapping[Hashable, EndpointLoad]:
-        """What each party holds now, by its name and whether it is its streams."""
-        return self._server.load
+    def figures(self) -> EndpointFigures:
+        """What has become of requests, and what is held now."""
+        return self._counts.figures(self._server.load)
 
     async def serve(self, endpoints: Sequence[Endpoint]) -> None:
         """Answer from now on, until `stop`; may be called again with further endpoints."""

@@ -11,6 +11,7 @@ from sidecar.client.tools.definition import Tool
 from sidecar.client.tools.errors import InvalidTool
 from sidecar.client.tools.registering import Registrar
 from sidecar.client.tools.serving import ToolServer
+from sidecar.client.tools.stopping import ProviderEnd
 from sidecar.errors import CallTimeout, InvalidRequest, SidecarError
 from sidecar.models.subjects import is_name
 
@@ -115,8 +116,10 @@ class ToolProvider:
     async def stop(self, *, grace_s: float | None = None) -> None:
         """Deregister, take no new calls, let those that run finish within the grace. Idempotent.
 
-        What runs longer is cancelled, and its callers are told. Never raises for a bus that is away.
+        What runs longer is cancelled, and its callers are told. The grace is one for all of it: a second later
+        this returns, whatever the bus does. Never raises for a bus that is away.
         """
+        end = ProviderEnd(self._grace_s if grace_s is None else grace_s)
         tasks, self._tasks = self._tasks, []
         beat = tasks.pop() if tasks else None
         registrars, self._registrars = self._registrars, []
@@ -124,14 +127,15 @@ class ToolProvider:
             registrar.leave()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        grace_s = self._grace_s if grace_s is None else grace_s
-        await asyncio.gather(*(registrar.end(grace_s=grace_s) for registrar in registrars))
+        if tasks:
+            # Not for ever: nats-py's requests may swallow the cancellation, and end by their timeout.
+            await asyncio.wait(tasks, timeout=end.limit_s(self._client.request_timeout_s))
+        await asyncio.gather(*(registrar.end(end) for registrar in registrars))
         if beat is not None:
             beat.cancel()
             await asyncio.gather(beat, return_exceptions=True)
             with contextlib.suppress(SidecarError):
-                await self._client.bus.flush(timeout_s=self._client.request_timeout_s)
+                await self._client.bus.flush(timeout_s=end.limit_s(self._client.request_timeout_s))
         self._is_stopped.set()
 
     async def run_until_signal(self, *signals: signal.Signals) -> None:

@@ -11,7 +11,9 @@ import msgspec
 from nats.aio.msg import Msg
 
 from sidecar.client.bus import Bus
+from sidecar.client.errors import pause_after
 from sidecar.client.tools.serving import ToolServer
+from sidecar.client.tools.stopping import ProviderEnd
 from sidecar.errors import BusUnavailable, Permanent, SidecarError, Temporary
 from sidecar.models.codec import encode
 from sidecar.models.plain import UNREADABLE
@@ -103,7 +105,7 @@ class Registrar:
                 if self._bus.is_closed:
                     return
                 self._missed(e)
-                delay_s, pause_s = pause_s, min(pause_s * 2, _LAST_PAUSE_S, third_s)
+                delay_s, pause_s = max(pause_s, pause_after(e)), min(pause_s * 2, _LAST_PAUSE_S, third_s)
             except SidecarError as e:
                 refusal = e
                 await self._refused(e)
@@ -122,14 +124,14 @@ class Registrar:
         self._is_leaving = True
         self._wake.set()
 
-    async def end(self, *, grace_s: float) -> None:
+    async def end(self, end: ProviderEnd) -> None:
         """Deregister unless other providers serve this version, take no new calls, and let the others finish."""
         if self.accepted.is_set() and self._bus.is_connected:
-            await self._deregister()
+            await self._deregister(end)
         for listener in self._listeners:
             if listener.queue:
-                await self._bus.drain(listener, timeout_s=self._request_timeout_s)
-        await self._server.finish(grace_s=grace_s)
+                await self._bus.drain(listener, timeout_s=end.limit_s(self._request_timeout_s))
+        await self._server.finish(end)
         await self.unlisten()
 
     async def unlisten(self) -> None:
@@ -180,28 +182,28 @@ class Registrar:
             self._server.answer_probe(message.reply)
         self._server.cancel(message)
 
-    async def _deregister(self) -> None:
+    async def _deregister(self, end: ProviderEnd) -> None:
         """Registrations are of versions, not of providers: the last one to leave takes it back."""
         payload = encode(ToolDeregistration(name=self._tool.name, version=self._tool.version))
         try:
-            if not await self._is_last():
+            if not await self._is_last(end):
                 return
             await self._bus.request(
                 self._subjects.endpoint("tools", self._scope, "deregister"),
                 payload,
-                timeout_s=self._request_timeout_s,
+                timeout_s=end.limit_s(self._request_timeout_s),
             )
         except SidecarError as e:
             log.warning("tool %s@%s was not deregistered: %s", self._tool.name, self._tool.version, e)
 
-    async def _is_last(self) -> bool:
+    async def _is_last(self, end: ProviderEnd) -> bool:
         """Whether no other provider of this library listens. One that may not ask counts as the last."""
         for listener in [one for one in self._listeners if not one.queue]:
             self._listeners.remove(listener)
             await self._bus.unsubscribe(listener)
-        await self._bus.flush(timeout_s=self._request_timeout_s)
+        await self._bus.flush(timeout_s=end.limit_s(self._request_timeout_s))
         try:
-            await self._bus.request(call_cancelled(self._subject), b"", timeout_s=_PROBE_S)
+            await self._bus.request(call_cancelled(self._subject), b"", timeout_s=end.limit_s(_PROBE_S))
         except SidecarError:
             return True
         else:

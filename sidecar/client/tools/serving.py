@@ -23,6 +23,7 @@ from sidecar.client.tools.replies import (
     invalid_input,
 )
 from sidecar.client.tools.running import begin
+from sidecar.client.tools.stopping import FAREWELL_S, ProviderEnd
 from sidecar.errors import InvalidRequest, SidecarError
 
 log = logging.getLogger(__name__)
@@ -116,15 +117,15 @@ class ToolServer:
             if now - call.arrived >= older_s:
                 self._send(HEARTBEAT, list(call.replies))
 
-    async def finish(self, *, grace_s: float) -> None:
-        """Wait for what runs and waits; what is left after `grace_s` is told, and its callers too."""
+    async def finish(self, end: ProviderEnd) -> None:
+        """Wait for what runs and waits; what is left when the grace is over is told, and its callers too."""
         waiting = [call.outcome for call in self._calls]
         if waiting:
-            await asyncio.wait(waiting, timeout=grace_s)
+            await asyncio.wait(waiting, timeout=end.calls_left_s)
         for call in list(self._calls):
             call.give_up(error_reply(STOPPING, f"the provider of {self.tool.name} has stopped"))
         while self._tasks:
-            _, pending = await asyncio.wait(self._tasks, timeout=1.0)
+            _, pending = await asyncio.wait(self._tasks, timeout=end.limit_s(FAREWELL_S))
             for task in pending:
                 task.cancel()
             if pending:

@@ -4,6 +4,8 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from sidecar.adapters.nats.fair.counts import EndpointCounts
+from sidecar.adapters.nats.fair.turnstile import EndpointLoad
 from sidecar.models.result import Attempt, ErrorInfo, Result, Timings, Usage
 from sidecar.models.stats import LaneStats, OtherTenants, PoolStats, Stats, TenantStats
 from sidecar.telemetry.counters import MOST_TENANTS, OTHERS, Counters
@@ -159,3 +161,34 @@ def test_the_clocks_offset_is_told_where_it_is_known(offset_s: float | None, lin
     scrape = Scrape(stats(is_scheduler=False), Counters(), 0.0, False, True, clock_offset_s=offset_s)
     found = [text for text in render(scrape).decode().splitlines() if text.startswith("sidecar_clock")]
     assert found == ([line] if line else [])
+
+
+def test_requests_to_endpoints_by_endpoint_and_by_tenant() -> None:
+    counts = EndpointCounts()
+    counts.answered("get", "acme", "ok")
+    counts.answered("get", "acme", "not_found")
+    counts.answered("models", "globex", "rate_limited")
+    counts.unheard("models", "globex")
+    counts.answered("get", "not a\nname", "ok")
+    for i in range(2 * MOST_TENANTS):
+        counts.answered("jobs", f"t{i}", "ok")
+    load = {("acme", False): EndpointLoad(1, 2, 300, 4), ("acme", True): EndpointLoad(4, 1, 50, 0)}
+    scrape = Scrape(
+        stats=stats(is_scheduler=False),
+        tally=Counters(),
+        lag_s=0.0,
+        is_degraded=False,
+        is_policy_current=True,
+        endpoints=counts.figures(load),
+    )
+    text = render(scrape).decode()
+    assert 'sidecar_endpoint_requests_total{endpoint="get",outcome="ok"} 2.0' in text
+    assert 'sidecar_endpoint_requests_total{endpoint="models",outcome="unheard"} 1.0' in text
+    assert 'sidecar_endpoint_tenant_requests_total{outcome="rate_limited",tenant="globex"} 1.0' in text
+    assert 'sidecar_endpoint_tenant_requests_total{outcome="answered",tenant="acme"} 2.0' in text
+    assert 'sidecar_endpoint_waiting{tenant="acme"} 3.0' in text
+    assert 'sidecar_endpoint_reply_bytes{tenant="acme"} 350.0' in text
+    (family,) = [f for f in text_string_to_metric_families(text) if f.name == "sidecar_endpoint_tenant_requests"]
+    names = {sample.labels["tenant"] for sample in family.samples}
+    assert OTHERS in names
+    assert len(names) <= MOST_TENANTS + 1

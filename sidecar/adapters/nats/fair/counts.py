@@ -1,7 +1,10 @@
 """What became of requests to endpoints, counted cheaply, under few labels."""
 
 from collections import Counter
+from collections.abc import Hashable, Mapping
+from typing import NamedTuple
 
+from sidecar.adapters.nats.fair.turnstile import EndpointLoad
 from sidecar.models.subjects import is_name
 
 MOST_TENANTS = 200
@@ -9,6 +12,14 @@ OTHERS = "_other"
 UNHEARD = "unheard"
 # The party of the service's own subjects, which no tenant can be called.
 CONTROL = "$SRV"
+
+
+class EndpointFigures(NamedTuple):
+    """What metrics say. `held` is by tenant, streams and the rest together."""
+
+    requests: Mapping[tuple[str, str], int]
+    tenants: Mapping[tuple[str, str], int]
+    held: Mapping[str, EndpointLoad]
 
 
 class EndpointCounts:
@@ -35,3 +46,12 @@ class EndpointCounts:
             return OTHERS
         self._tenants.add(tenant)
         return tenant
+
+    def figures(self, load: Mapping[Hashable, EndpointLoad]) -> EndpointFigures:
+        """`load` is what each party holds; a party is a tenant and whether it is its streams."""
+        held: dict[str, EndpointLoad] = {}
+        for party, one in load.items():
+            tenant = self.label(party[0] if isinstance(party, tuple) else str(party))
+            before = held.get(tenant, EndpointLoad())
+            held[tenant] = EndpointLoad(*(a + b for a, b in zip(before, one, strict=True)))
+        return EndpointFigures(self.requests, self.tenants, held)
