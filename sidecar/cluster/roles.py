@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from sidecar.cluster.share import JobReservation
+from sidecar.conversation.reservation import JobReservation
 from sidecar.errors import SidecarError
 from sidecar.models.replica import GrantOffer, NextCallGrant, Outcome, ReservationOp
 from sidecar.ports.bus import Lane, StoredState

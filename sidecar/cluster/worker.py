@@ -5,7 +5,8 @@ import logging
 from collections.abc import Callable
 
 from sidecar.cluster.roles import Crew, Work
-from sidecar.cluster.share import JobReservation, LocalReservation, RemoteReservation, ticket_of
+from sidecar.cluster.share import RemoteReservation, ticket_of
+from sidecar.conversation.reservation import JobReservation, SchedulerSide
 from sidecar.models.replica import ENDED, GrantOffer, HeldJob, Outcome
 from sidecar.ports.bus import Clock, Intake, StoredState
 from sidecar.request_handler.decode import DecodedRequest, open_request
@@ -69,7 +70,7 @@ class Worker:
         *,
         pool: str,
         attempt: int,
-        seat: LocalReservation,
+        seat: SchedulerSide,
         opened: DecodedRequest | None,
         record: Record | None,
     ) -> JobReservation:
