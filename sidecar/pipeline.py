@@ -1,26 +1,26 @@
 """The way of a job, in order. Start reading here.
 
-    request ──read──▶ admit ──scheduler──▶ claim ──▶ answer ──▶ format ──▶ end
-                        └──▶ refuse                    ├─ model calls, fallback, deltas
-                                                       └─ tool calls and the next turn, journalled
+    request ──read──▶ admit ──scheduler──▶ claim ──▶ plan ──▶ turns ──▶ repair ──▶ format ──▶ end
+                        └──▶ refuse                             ├─ model calls, fallback, deltas
+                                                                └─ tool calls and the next turn, journalled
 
-`RequestHandler` reads the queue and asks the scheduler; what is granted comes here. Each step is one part's work;
-the parts do not know each other, and meet in this file.
+The cluster reads the queue and asks the scheduler; what is granted comes to `run`. Each step is the work of one
+part, takes the run and returns a value; no step calls the next.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
-import msgspec
-
 from sidecar.config.settings import JobsSettings
-from sidecar.conversation.model_calls import GrantedQuota
 from sidecar.conversation.recovery import JournalRecovery
-from sidecar.conversation.repair import Repairing
+from sidecar.conversation.reservation import JobReservation
+from sidecar.conversation.run import ConversationPlan, JobRun
 from sidecar.conversation.tenant_budget import TenantBudgets
 from sidecar.conversation.tool_selection import has_named
+from sidecar.conversation.turns import Conversation
 from sidecar.endpoints.objects import Objects
 from sidecar.errors import (
     BusRefused,
@@ -50,7 +50,6 @@ from sidecar.request_handler.planner import Planner
 from sidecar.request_handler.prompts import Prompts
 from sidecar.request_handler.reader import Later
 from sidecar.response_formatter import formatter, structured
-from sidecar.response_formatter.filters.chain import FilterChain
 from sidecar.response_formatter.filters.policy import FilterPolicies
 from sidecar.response_formatter.structured import StructuredAnswers
 from sidecar.scheduler.tickets import Ticket, WaitReason
@@ -58,74 +57,93 @@ from sidecar.scheduler.tickets import Ticket, WaitReason
 log = logging.getLogger(__name__)
 
 
+class Leaving:
+    """How a granted job leaves its worker, as the scheduler is told: ended, unless something says otherwise."""
+
+    __slots__ = ("outcome",)
+
+    def __init__(self) -> None:
+        self.outcome = ENDED
+
+
+@contextmanager
+def contained(decoded: DecodedRequest, reservation: JobReservation, leaving: Leaving) -> Iterator[None]:
+    """One job must not end the process: the next one would be granted it, and end too."""
+    try:
+        with left_to_the_next_reading(decoded.job), within_trace(decoded.stored.headers):
+            yield
+    except Exception:
+        log.exception("a job could not be run", extra={"job": decoded.job})
+        leaving.outcome = Outcome(kind="returned", attempt=reservation.granted_attempt)
+
+
 class Pipeline:
-    """Takes jobs through the parts. Knows the order and nothing else."""
+    """Takes jobs through the parts, step by step."""
 
     def __init__(
         self,
         *,
-        asker: Planner,
+        planner: Planner,
         jobs: JobManager,
-        conversation: Repairing,
+        turns: Conversation,
         journals: JournalRecovery,
         objects: Objects,
         prompts: Prompts,
-        spending: TenantBudgets,
-        screening: FilterPolicies,
+        budgets: TenantBudgets,
+        filters: FilterPolicies,
         answers: StructuredAnswers,
         on_ended: Callable[[DecodedRequest, Result], None],
         clock: Clock,
         settings: JobsSettings,
     ) -> None:
-        self._asker = asker
+        self._planner = planner
         self._jobs = jobs
-        self._conversation = conversation
+        self._turns = turns
         self._journals = journals
         self._objects = objects
         self._prompts = prompts
-        self._spending = spending
-        self._screening = screening
+        self._budgets = budgets
+        self._filters = filters
         self._answers = answers
         self._on_ended = on_ended
         self._clock = clock
         self._settings = settings
 
-    def admit(self, opened: DecodedRequest) -> Ticket | Later:
+    def admit(self, decoded: DecodedRequest) -> Ticket | Later:
         """Before the queue: can this job run at all, and where? Raises SidecarError with the refusal.
 
         What takes longer than a moment to find out is told later, and holds up nobody else's job.
         """
-        request = opened.request
-        if request is None or self._answers.is_checked_at_once(request.output):
-            return self._admit_now(opened)
-        return partial(self._admit_later, opened)
+        request = decoded.request
+        if request is None:
+            raise SidecarError(f"job {decoded.job} has no request")
+        if self._answers.is_checked_at_once(request.output):
+            structured.check_now(request.output)
+            return self._ticket(decoded, request)
+        return partial(self._admit_later, decoded, request)
 
-    def _admit_now(self, opened: DecodedRequest) -> Ticket:
-        opened, _ = self._prompted(opened)
-        if opened.request is not None:
-            structured.check_now(opened.request.output)
-        return self._ticket(opened)
+    async def _admit_later(self, decoded: DecodedRequest, request: JobRequest) -> Ticket:
+        if request.output is not None:
+            await self._answers.check(decoded.stored.lane.tenant, request.output)
+        return self._ticket(decoded, request)
 
-    async def _admit_later(self, opened: DecodedRequest) -> Ticket:
-        opened, _ = self._prompted(opened)
-        if opened.request is not None and opened.request.output is not None:
-            await self._answers.check(opened.stored.lane.tenant, opened.request.output)
-        return self._ticket(opened)
-
-    def _ticket(self, opened: DecodedRequest) -> Ticket:
-        ticket = self._asker.ticket(opened)
-        self._screening.admit(opened.stored.lane, opened.request)
+    def _ticket(self, decoded: DecodedRequest, request: JobRequest) -> Ticket:
+        use: PromptUse | None = None
+        if request.prompt is not None:
+            request, use = self._prompts.rendered(decoded.stored.lane.tenant, request)
+        ticket = self._planner.ticket(decoded, request, use)
+        self._filters.admit(decoded.stored.lane, request)
         return ticket
 
     def max_queue(self, lane: Lane) -> int:
         """How many jobs of the lane the tenant may have, queued and running."""
-        return self._asker.max_queue(lane)
+        return self._planner.max_queue(lane)
 
     async def refuse(
-        self, opened: DecodedRequest, error: SidecarError, *, known: StoredState | None = None
+        self, decoded: DecodedRequest, error: SidecarError, *, known: StoredState | None = None
     ) -> None:
         """The end of a job that never runs: refused, expired or cancelled while it was queued."""
-        await self._end_unrun(opened, error, known=known)
+        await self._end_unrun(decoded, error, known=known)
 
     async def bereave(self, ticket: Ticket) -> None:
         """The request of a granted job is gone from the queue: the job has ended, or else it ends now."""
@@ -134,177 +152,190 @@ class Pipeline:
         await self._end_unrun(DecodedRequest(stored, ticket.job_id, None), error, known=None, is_bereft=True)
 
     async def _end_unrun(
-        self, opened: DecodedRequest, error: SidecarError, *, known: StoredState | None, is_bereft: bool = False
+        self, decoded: DecodedRequest, error: SidecarError, *, known: StoredState | None, is_bereft: bool = False
     ) -> None:
         # What could not run as it was is rejected; what could have, but came too late or to grief, is not.
         has_own_end = _is_late(error) or isinstance(error, GivenUp)
         state: TerminalState = formatter.state_of(error) if has_own_end else "rejected"
-        facts = RunFacts(queued_ms=self._since(opened.stored.stored_at))
+        facts = RunFacts(queued_ms=self._since(decoded.stored.stored_at))
         facts.total_ms = facts.queued_ms
         result = formatter.stopped(error, facts, state=state)
-        with left_to_the_next_reading(opened.job), within_trace(opened.stored.headers):
+        with left_to_the_next_reading(decoded.job), within_trace(decoded.stored.headers):
             is_ended = await self._jobs.refuse(
-                opened.stored,
-                job=opened.job,
+                decoded.stored,
+                job=decoded.job,
                 result=result,
-                metadata=opened.metadata,
+                metadata=decoded.metadata,
                 known=known,
                 is_bereft=is_bereft,
             )
             if is_ended:
-                self._on_ended(opened, result)
-            if opened.request is not None and _is_late(error) and has_named(opened.request.tools):
+                self._on_ended(decoded, result)
+            if decoded.request is not None and _is_late(error) and has_named(decoded.request.tools):
                 # It may have run before, and have left children.
-                await self._journals.close(opened.stored.lane.tenant, opened.job, None)
+                await self._journals.close(decoded.stored.lane.tenant, decoded.job, None)
 
-    async def record_queued(self, opened: DecodedRequest) -> StoredState | None:
+    async def record_queued(self, decoded: DecodedRequest) -> StoredState | None:
         """The document of a job that has to wait."""
         return await self._jobs.record_queued(
-            opened.stored, job=opened.job, metadata=opened.metadata, prompt=self._prompt_of(opened)
+            decoded.stored, job=decoded.job, metadata=decoded.metadata, prompt=self._prompt_of(decoded)
         )
 
     async def record_blocked(
-        self, opened: DecodedRequest, known: StoredState, *, blocked: WaitReason, n: int
+        self, decoded: DecodedRequest, known: StoredState, *, blocked: WaitReason, n: int
     ) -> StoredState | None:
         """Why a queued job waits, as its event `n`."""
         estimate_ms = None if blocked.estimate_s is None else round(1000 * blocked.estimate_s)
         status = Status(state="waiting", waiting_for=blocked.reason, estimate_ms=estimate_ms)
-        return await self._jobs.say_queued(known, status, n=n, metadata=opened.metadata)
+        return await self._jobs.say_queued(known, status, n=n, metadata=decoded.metadata)
 
-    async def run(self, opened: DecodedRequest, share: GrantedQuota, *, known: StoredState | None) -> Outcome:
+    async def run(
+        self, decoded: DecodedRequest, reservation: JobReservation, *, known: StoredState | None
+    ) -> Outcome:
         """A granted job, from the claim to its end, or to where it leaves this replica's hands."""
-        request = opened.request
+        request = decoded.request
         if request is None:
-            raise SidecarError(f"job {opened.job} was granted without a request")
-        outcome = ENDED
-        try:
-            with left_to_the_next_reading(opened.job), within_trace(opened.stored.headers):
-                outcome = await self._claimed(opened, request, share, known)
-        except Exception:
-            # One job must not end the process: the next one would be granted it, and end too.
-            log.exception("a job could not be run", extra={"job": opened.job})
-            outcome = Outcome(kind="returned", attempt=share.granted_attempt)
-        return outcome
+            raise SidecarError(f"job {decoded.job} was granted without a request")
+        leaving = Leaving()
+        with contained(decoded, reservation, leaving):
+            job = await self._claimed(decoded, request, reservation, known)
+            if isinstance(job, Outcome):
+                return job
+            run = self._begun(decoded, request, job, reservation)
+            async with self._held(run, leaving):
+                async with self._stoppable(run):
+                    run.plan = await self._planned(run, decoded)
+                    reply = await self._turns.until_answered(run)
+                    reply = await self._turns.repaired(run, reply)
+                    run.result = await self._formatted(run, reply)
+                result = run.ended
+                await self._budgets.settle(job, run.facts)
+                await self._jobs.end(job, result)
+                self._on_ended(decoded, result)
+                if has_named(request.tools):
+                    await self._journals.close(*job.key, job.journal)
+        return leaving.outcome
 
     async def _claimed(
-        self, opened: DecodedRequest, request: JobRequest, share: GrantedQuota, known: StoredState | None
-    ) -> Outcome:
+        self, decoded: DecodedRequest, request: JobRequest, reservation: JobReservation, known: StoredState | None
+    ) -> OwnedJob | Outcome:
+        """The job, made ours; else what became of the grant."""
         try:
             job = await self._jobs.claim(
-                opened.stored,
+                decoded.stored,
                 request,
-                job=opened.job,
-                model=self._asker.model_of(share.pool),
+                job=decoded.job,
+                model=self._planner.model_of(reservation.pool),
                 known=known,
-                granted_attempt=share.granted_attempt,
-                prompt=self._prompt_of(opened),
+                granted_attempt=reservation.granted_attempt,
+                prompt=self._prompt_of(decoded),
             )
         except ClaimedElsewhere as e:
             return Outcome(kind="taken", attempt=e.attempt, owner=e.owner)
         except Conflict as e:
-            log.warning("a job could not be claimed", extra={"job": opened.job, "error": e.message})
-            return Outcome(kind="returned", attempt=share.granted_attempt)
-        if job is None:
-            return ENDED
-        facts = RunFacts(queued_ms=self._since(opened.stored.stored_at))
+            log.warning("a job could not be claimed", extra={"job": decoded.job, "error": e.message})
+            return Outcome(kind="returned", attempt=reservation.granted_attempt)
+        return ENDED if job is None else job
+
+    def _begun(
+        self, decoded: DecodedRequest, request: JobRequest, job: OwnedJob, reservation: JobReservation
+    ) -> JobRun:
+        filters = self._filters.screen(decoded.stored.lane, request, job=decoded.job)
+        job.progress.screen_tool = filters.screen_tool
+        facts = RunFacts(queued_ms=self._since(decoded.stored.stored_at))
         if job.state.carried is not None:
             facts.take_up(job.state.carried)
-        try:
-            return await self._run(job, opened, share, facts)
-        finally:
-            await self._jobs.release(job)
+        return JobRun(
+            job=job, reservation=reservation, filters=filters, facts=facts, stored_at=decoded.stored.stored_at
+        )
 
-    async def _run(self, job: OwnedJob, opened: DecodedRequest, share: GrantedQuota, facts: RunFacts) -> Outcome:
-        result: Result | None = None
+    @asynccontextmanager
+    async def _held(self, run: JobRun, leaving: "Leaving") -> AsyncIterator[None]:
+        """What becomes of a job of ours that does not come to its end here: it is handed on, or was lost."""
+        job, facts = run.job, run.facts
         try:
-            result = await self._result(job, opened, share, facts)
-            await self._spending.settle(job, facts)
-            await self._jobs.end(job, result)
-            self._on_ended(opened, result)
-            if has_named(job.request.tools):
-                await self._journals.close(*job.key, job.journal)
+            yield
         except Conflict as e:
-            log.warning("lost a job to another owner", extra={"job": opened.job, "error": e.message})
-            return Outcome(kind="taken", attempt=job.state.attempt)
+            log.warning("lost a job to another owner", extra={"job": job.state.job, "error": e.message})
+            leaving.outcome = Outcome(kind="taken", attempt=job.state.attempt)
         except asyncio.CancelledError:
             # The process stops: nobody should have to wait until this owner counts as silent.
-            self._spending.count(job, facts)
-            await self._jobs.leave(job, result, carried=facts.carried)
+            self._budgets.count(job, facts)
+            await self._jobs.leave(job, run.result, carried=facts.carried)
             raise
         except (BusRefused, BusUnavailable):
             raise
         except Exception:
-            log.exception("a job could not be ended", extra={"job": opened.job})
-            await self._jobs.leave(job, result, carried=facts.carried)
+            log.exception("a job could not be ended", extra={"job": job.state.job})
+            await self._jobs.leave(job, run.result, carried=facts.carried)
             if not job.state.is_terminal:
-                return Outcome(kind="returned", attempt=job.state.attempt)
-        return ENDED
+                leaving.outcome = Outcome(kind="returned", attempt=job.state.attempt)
+        finally:
+            await self._jobs.release(job)
 
-    async def _result(self, job: OwnedJob, opened: DecodedRequest, share: GrantedQuota, facts: RunFacts) -> Result:
-        """The job's one result, whatever happens on the way to it."""
-        screen = self._screening.screen(opened.stored.lane, job.request, job=opened.job)
-        job.gate, job.progress.screen_tool = screen.gate, screen.screen_tool
+    @asynccontextmanager
+    async def _stoppable(self, run: JobRun) -> AsyncIterator[None]:
+        """Work that cancellation and time limits can stop. Whatever ends it becomes the job's one result."""
+        job, error = run.job, None
         try:
             async with job.scope:
-                with time_limits(job, default_s=self._settings.timeout_s) as deadline:
+                with time_limits(job, default_s=self._settings.timeout_s) as run.deadline:
                     async with self._jobs.apart(job):
-                        reply = await self._reply(job, opened, share, facts, deadline, screen)
-                    facts.total_ms = self._since(opened.stored.stored_at)
-                    result = formatter.answered(reply, facts)
-                    if job.request.output is not None:
-                        result = await self._answers.checked(job.state.tenant, result, job.request.output)
-                    result = await screen.answered(result)
-            if screen.is_withheld and facts.has_streamed:
+                        yield
+            if run.filters.is_withheld and run.facts.has_streamed:
                 await job.restart()
-            return result
+            return
         except Conflict:
             raise
         except SidecarError as e:
-            facts.total_ms = self._since(opened.stored.stored_at)
-            return screen.stopped(formatter.stopped(e, facts))
+            error = e
         except Exception:
-            log.exception("a job met an error of our own", extra={"job": opened.job})
-            facts.total_ms = self._since(opened.stored.stored_at)
-            return screen.stopped(formatter.stopped(SidecarError("the sidecar failed; its log says how"), facts))
+            log.exception("a job met an error of our own", extra={"job": job.state.job})
+            error = SidecarError("the sidecar failed; its log says how")
+        run.facts.total_ms = self._since(run.stored_at)
+        run.result = run.filters.stopped(formatter.stopped(error, run.facts))
 
-    async def _reply(
-        self,
-        job: OwnedJob,
-        opened: DecodedRequest,
-        share: GrantedQuota,
-        facts: RunFacts,
-        deadline: float,
-        screen: FilterChain,
-    ) -> ModelReply:
-        opened = await self._filled_in(job, opened)
-        call, selection = self._asker.call(opened, pool=share.pool, deadline=deadline, facts=facts)
-        call = await screen.input(await self._objects.filled(call, tenant=job.state.tenant))
-        return await self._conversation.answer(
-            job, call, selection=selection, share=share, facts=facts, deadline=deadline
+    async def _planned(self, run: JobRun, decoded: DecodedRequest) -> ConversationPlan:
+        """What the models are asked, as they may see it."""
+        request = await self._filled_in(run.job, decoded)
+        plan = self._planner.plan(
+            decoded, request, pool=run.reservation.pool, deadline=run.deadline, facts=run.facts
         )
+        plan.call = await self._objects.filled(plan.call, tenant=run.job.state.tenant)
+        plan.call = await run.filters.input(plan.call)
+        return plan
 
-    def _prompted(self, opened: DecodedRequest) -> tuple[DecodedRequest, PromptUse | None]:
-        """The request with messages in place of a template's name. Raises InvalidRequest."""
-        if opened.request is None or opened.request.prompt is None:
-            return opened, None
-        request, use = self._prompts.rendered(opened.stored.lane.tenant, opened.request)
-        return msgspec.structs.replace(opened, request=request), use
+    async def _formatted(self, run: JobRun, reply: ModelReply) -> Result:
+        """The whole answer as the client may see it, held against its schema."""
+        run.facts.total_ms = self._since(run.stored_at)
+        result = formatter.answered(reply, run.facts)
+        if run.job.request.output is not None:
+            result = await self._answers.checked(run.job.state.tenant, result, run.job.request.output)
+        return await run.filters.answered(result)
 
-    def _prompt_of(self, opened: DecodedRequest) -> PromptUse | None:
+    def _prompt_of(self, decoded: DecodedRequest) -> PromptUse | None:
         """The template that a job is made of; None where the job says itself, when it runs, what is wrong."""
+        request = decoded.request
+        if request is None or request.prompt is None:
+            return None
+        if decoded.plan is not None:
+            return decoded.plan.prompt
         try:
-            return self._prompted(opened)[1]
+            return self._prompts.rendered(decoded.stored.lane.tenant, request)[1]
         except InvalidRequest:
             return None
 
-    async def _filled_in(self, job: OwnedJob, opened: DecodedRequest) -> DecodedRequest:
+    async def _filled_in(self, job: OwnedJob, decoded: DecodedRequest) -> JobRequest:
         """The request as its model gets it, made of exactly the template that the job was admitted with."""
-        if opened.request is None or opened.request.prompt is None:
-            return opened
-        request, use = await self._prompts.rendered_as(job.state.tenant, opened.request, job.state.prompt)
-        job.request = request
-        job.record.state = bound(job.state, use)
-        return msgspec.structs.replace(opened, request=request)
+        request, plan = job.request, decoded.plan
+        if request.prompt is None:
+            return request
+        if plan is not None and plan.prompt == job.state.prompt:
+            job.request = plan.request
+        else:
+            job.request, use = await self._prompts.rendered_as(job.state.tenant, request, job.state.prompt)
+            job.record.state = bound(job.state, use)
+        return job.request
 
     def _since(self, epoch_s: float) -> int:
         return max(0, round((self._clock.now() - epoch_s) * 1000))

@@ -11,7 +11,6 @@ from sidecar.config.settings import Policy, Settings
 from sidecar.conversation.child_jobs import ChildJobs
 from sidecar.conversation.model_calls import ModelCaller
 from sidecar.conversation.recovery import JournalRecovery
-from sidecar.conversation.repair import Repairing
 from sidecar.conversation.tenant_budget import TenantBudgets
 from sidecar.conversation.tool_client import ToolClient
 from sidecar.conversation.tool_execution import ToolExecutor
@@ -248,9 +247,7 @@ class Replica:
             most_bytes=jobs.max_tool_output_bytes,
         )
 
-    def _conversation(
-        self, toolbox: ToolSelection, children: ChildJobs, journals: JournalRecovery
-    ) -> Conversation:
+    def _turns(self, toolbox: ToolSelection, children: ChildJobs, journals: JournalRecovery) -> Conversation:
         ports, jobs = self._ports, self._settings.jobs
         tools = ToolClient(
             bus=ports.tool_bus,
@@ -262,7 +259,7 @@ class Replica:
         )
         return Conversation(
             caller=ModelCaller(
-                coordinator=self.coordinator, models=ports.models, spending=self.spending, clock=ports.clock
+                coordinator=self.coordinator, models=ports.models, budgets=self.spending, clock=ports.clock
             ),
             toolbox=toolbox,
             runner=ToolExecutor(
@@ -273,6 +270,7 @@ class Replica:
                 most_at_once=jobs.max_parallel_tools,
             ),
             journals=journals,
+            answers=self._answers,
             check_input=self._signatures.input_problem,
             clock=ports.clock,
             settings=jobs,
@@ -285,7 +283,7 @@ class Replica:
         journals = JournalRecovery(
             journal=ports.journal, publisher=ports.publisher, children=children, clock=ports.clock
         )
-        asker = Planner(
+        planner = Planner(
             coordinator=self.coordinator,
             clock=ports.clock,
             jobs=settings.jobs,
@@ -296,17 +294,15 @@ class Replica:
             toolbox=toolbox,
         )
         return Pipeline(
-            asker=asker,
+            planner=planner,
             on_ended=self._on_ended,
             jobs=self.jobs,
-            conversation=Repairing(
-                self._conversation(toolbox, children, journals), answers=self._answers, clock=ports.clock
-            ),
+            turns=self._turns(toolbox, children, journals),
             journals=journals,
             objects=self.objects,
             prompts=self.prompts,
-            spending=self.spending,
-            screening=self.screening,
+            budgets=self.spending,
+            filters=self.screening,
             answers=self._answers,
             clock=ports.clock,
             settings=settings.jobs,

@@ -4,6 +4,7 @@ from typing import cast
 
 import msgspec
 
+from sidecar.conversation.run import JobRun
 from sidecar.coordinator.service import Coordinator
 from sidecar.errors import Permanent
 from sidecar.models.call import ModelCall
@@ -12,23 +13,18 @@ from sidecar.models.profile import Candidate, ModelProfile
 from sidecar.models.request import JobRequest, Params, ServiceTier
 
 
-def aimed(
-    call: ModelCall,
-    candidate: Candidate,
-    *,
-    coordinator: Coordinator,
-    request: JobRequest,
-    job_class: str,
-    facts: RunFacts,
-    deadline: float,
-    now: float,
+def fit_to_candidate(
+    run: JobRun, call: ModelCall, candidate: Candidate, *, coordinator: Coordinator, now: float
 ) -> ModelCall:
-    """`call` for `candidate`. `deadline`, `now`: seconds since 1970.
+    """`call` for `candidate`. `now`: seconds since 1970.
 
-    `facts` learn what was lowered, and whether the answer's length is bounded by the budget. Raises Permanent with
-    code `budget_exceeded` when not one token of an answer can be paid any more.
+    The run's facts learn what was lowered, and whether the answer's length is bounded by the budget. Raises
+    Permanent with code `budget_exceeded` when not one token of an answer can be paid any more.
     """
-    tier = coordinator.service_tier(candidate, request, job_class=job_class, deadline=deadline, now=now)
+    request, facts = run.job.request, run.facts
+    tier = coordinator.service_tier(
+        candidate, request, job_class=run.job.state.job_class, deadline=run.deadline, now=now
+    )
     params = _fitting(call.params, candidate.profile, facts)
     facts.is_bound_by_budget = False
     if request.budget.max_cost_usd is not None:

@@ -8,11 +8,10 @@ from typing import Any
 import msgspec
 
 from sidecar.conversation.child_jobs import ChildJobs
-from sidecar.conversation.model_calls import GrantedQuota
+from sidecar.conversation.run import JobRun
 from sidecar.conversation.tool_client import CallOutcome, ToolClient, called, failed
-from sidecar.conversation.tool_turn import OfferedTool, Plan, PlannedCall, unmarked
-from sidecar.job_manager.job import OwnedJob
-from sidecar.job_manager.journal import Step, StepJournal, StoredResult, TurnAnswer, bill_of
+from sidecar.conversation.tool_turn import Plan, PlannedCall, unmarked
+from sidecar.job_manager.journal import Step, StoredResult, TurnAnswer, bill_of
 from sidecar.models.codec import encode
 from sidecar.models.event import Status, ToolActivity
 from sidecar.models.facts import RunFacts
@@ -29,20 +28,6 @@ MOST_STEP_BYTES = 262_144
 _STOPPED = "the job ended before the tool did"
 
 
-class ToolRun(msgspec.Struct, kw_only=True):
-    """One job between its claim and its answer. `offered` are the tools that the sidecar runs for it, by name."""
-
-    job: OwnedJob
-    share: GrantedQuota
-    facts: RunFacts
-    deadline: float
-    offered: dict[str, OfferedTool]
-
-    @property
-    def journal(self) -> StepJournal:
-        return self.job.journal or StepJournal()
-
-
 class ToolExecutor:
     """Makes calls and keeps what comes of them. `most_at_once` is of one job."""
 
@@ -55,7 +40,7 @@ class ToolExecutor:
         self._clock = clock
         self._most_at_once = most_at_once
 
-    async def begin(self, run: ToolRun, answer: TurnAnswer, plan: Plan, *, turn: int) -> None:
+    async def begin(self, run: JobRun, answer: TurnAnswer, plan: Plan, *, turn: int) -> None:
         """Keep a turn, before any of its calls is sent."""
         first = run.journal.steps == 0
         await run.job.progress.flush()
@@ -73,14 +58,14 @@ class ToolExecutor:
         for kept in plan.settled:
             run.job.progress.tool(_refused(answer, kept))
 
-    def settle(self, run: ToolRun, results: Sequence[StoredResult], *, turn: int) -> None:
+    def settle(self, run: JobRun, results: Sequence[StoredResult], *, turn: int) -> None:
         """Keep results of calls that are not made (again)."""
         answer = run.journal.turns[-1].answer
         self._keep(run, turn=turn, results=tuple(results))
         for kept in results:
             run.job.progress.tool(_refused(answer, kept))
 
-    async def perform(self, run: ToolRun, calls: Sequence[PlannedCall]) -> None:
+    async def perform(self, run: JobRun, calls: Sequence[PlannedCall]) -> None:
         """Make the calls. When this returns, all have a result, and it is kept."""
         waiting = deque(calls)
         open_calls: dict[asyncio.Task[CallOutcome], PlannedCall] = {}
@@ -106,7 +91,7 @@ class ToolExecutor:
         await run.job.progress.flush()
 
     def _start(
-        self, run: ToolRun, wanted: PlannedCall, calls: Sequence[PlannedCall]
+        self, run: JobRun, wanted: PlannedCall, calls: Sequence[PlannedCall]
     ) -> "asyncio.Task[CallOutcome]":
         if wanted.tool.child is None:
             work = self._tools.call(run.job, wanted, deadline=run.deadline)
@@ -121,7 +106,7 @@ class ToolExecutor:
             )
         return asyncio.get_running_loop().create_task(work)
 
-    async def _mark(self, run: ToolRun, fresh: Sequence[PlannedCall]) -> None:
+    async def _mark(self, run: JobRun, fresh: Sequence[PlannedCall]) -> None:
         """Write down what is about to be sent, where a second time would not be the same as once."""
         sent = run.journal.turns[-1].sent
         new = tuple(call for call in unmarked(fresh) if call not in sent)
@@ -129,7 +114,7 @@ class ToolExecutor:
             self._keep(run, turn=fresh[0].turn, sent=new)
             await run.job.progress.flush()
 
-    def _take(self, run: ToolRun, made: Sequence[CallOutcome], *, turn: int) -> None:
+    def _take(self, run: JobRun, made: Sequence[CallOutcome], *, turn: int) -> None:
         """Keep results, and then tell of them."""
         for some in _by_size(made):
             for one in some:
@@ -140,7 +125,7 @@ class ToolExecutor:
             for one in some:
                 run.job.progress.tool(one.activity)
 
-    def _keep(self, run: ToolRun, *, turn: int, **of_step: object) -> None:
+    def _keep(self, run: JobRun, *, turn: int, **of_step: object) -> None:
         """Append a step, after what was said so far."""
         job = run.job
         step = Step(number=run.journal.steps + 1, turn=turn, attempt=job.state.attempt)
@@ -155,7 +140,7 @@ class ToolExecutor:
 class _Patience:
     """Waits for tools: for a moment with the slot in hand, then without it, the job being `waiting`."""
 
-    def __init__(self, run: ToolRun, clock: Clock) -> None:
+    def __init__(self, run: JobRun, clock: Clock) -> None:
         self._run = run
         self._clock = clock
         self._ends_at = clock.monotonic() + PATIENCE_S
@@ -171,7 +156,7 @@ class _Patience:
             if done:
                 return done
             self._rests = True
-            self._run.share.release()
+            self._run.reservation.release()
             await self._run.job.wait_for(Status(state="waiting", waiting_for="tool"))
         done, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
         return done
@@ -216,7 +201,7 @@ def _by_size(made: Sequence[CallOutcome]) -> Iterable[list[CallOutcome]]:
         yield part
 
 
-def _left_usd(run: ToolRun) -> float | None:
+def _left_usd(run: JobRun) -> float | None:
     most_usd = run.job.request.budget.max_cost_usd
     return None if most_usd is None else most_usd - (run.facts.cost_usd or 0.0)
 

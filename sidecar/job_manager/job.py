@@ -1,7 +1,7 @@
 """A job in the hands of its owner."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 from sidecar.errors import JobCancelled
 from sidecar.job_manager import transitions
@@ -9,41 +9,17 @@ from sidecar.job_manager.cancellation import CancelScope
 from sidecar.job_manager.events import EventWriter
 from sidecar.job_manager.journal import StepJournal
 from sidecar.job_manager.record import StateRecord
-from sidecar.models.call import ModelDelta
 from sidecar.models.event import Status
 from sidecar.models.job import JobState
 from sidecar.models.request import JobRequest
 from sidecar.ports.bus import Clock, JournalStore
 
 
-class DeltaFilter(Protocol):
-    """What a job's deltas go through before they are said."""
-
-    has_judges: bool
-
-    def reset(self) -> None:
-        """Another answer begins."""
-        ...
-
-    def take(self, delta: ModelDelta) -> Sequence[ModelDelta]:
-        """What may be said now that this has come."""
-        ...
-
-    async def settle(self) -> Sequence[ModelDelta]:
-        """Where it `has_judges`: what they let through meanwhile. Never raises a SidecarError."""
-        ...
-
-    async def finish(self) -> Sequence[ModelDelta]:
-        """What was held back, at the answer's end. Never raises a SidecarError."""
-        ...
-
-
 class OwnedJob:
     """One claimed job: its document, its voice, and the scope by which it can be stopped.
 
     `started_at` is the monotonic time of the claim. `journal` is what its turns with tools have come to; None
-    while it has none, or has not been read. `asked` is the number of messages that its first call had, `turns`
-    counts its calls of a model.
+    while it has none, or has not been read.
     """
 
     def __init__(
@@ -59,14 +35,11 @@ class OwnedJob:
         self.request = request
         self.headers = headers or {}
         self.journal: StepJournal | None = None
-        self.asked: int | None = None
-        self.turns = 0
         self.metadata = metadata
         self.record = record
         self.scope = CancelScope()
         self.clock = clock
         self.started_at = clock.monotonic()
-        self.gate: DeltaFilter | None = None
         self._is_kept_alive = False
         self.progress: EventWriter
 

@@ -1,24 +1,41 @@
 """From a stored message to a request, or to the reason why it is none. Pure."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
+from sidecar.coordinator.service import Selection
 from sidecar.errors import InvalidRequest, SidecarError
 from sidecar.models.base import JOB_CLASSES
 from sidecar.models.codec import decode_request
+from sidecar.models.prompt import PromptUse
 from sidecar.models.request import JobRequest
 from sidecar.models.subjects import HEADER_JOB_ID, check_job_id, is_name
 from sidecar.ports.bus import StoredRequest
 
 
-class DecodedRequest(msgspec.Struct, frozen=True, weakref=True):
-    """A request that was read. `job` always stands, so that a refusal can be said, too."""
+class AdmissionPlan(NamedTuple):
+    """What admission found out, for the call that follows: the request with its template filled in, which template
+    that was, who can answer it, and how many tokens it sends.
+    """
+
+    request: JobRequest
+    prompt: PromptUse | None
+    selection: Selection
+    input_tokens: int
+
+
+class DecodedRequest(msgspec.Struct):
+    """A request that was read. `job` always stands, so that a refusal can be said, too.
+
+    `plan` is there once the job was admitted by this replica, as long as memory lasts: it can be made again.
+    """
 
     stored: StoredRequest
     job: str
     request: JobRequest | None
     refusal: SidecarError | None = None
+    plan: AdmissionPlan | None = None
 
     @property
     def metadata(self) -> dict[str, Any]:

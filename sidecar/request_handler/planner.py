@@ -1,32 +1,29 @@
 """What a job asks for: where it can run, what it will take of the quota, and how the model is asked."""
 
-import weakref
-from collections import OrderedDict
 from collections.abc import Callable
 
 import msgspec
 
 from sidecar.config.settings import BedrockSettings, JobsSettings, Policy, TenantPolicy
+from sidecar.conversation.run import ConversationPlan
 from sidecar.conversation.tool_selection import ToolSelection, specs
 from sidecar.conversation.tool_turn import OfferedTool
 from sidecar.conversation.usage import dearest_factor
 from sidecar.coordinator.service import Coordinator, Selection
 from sidecar.coordinator.token_estimate import request_tokens
-from sidecar.errors import InvalidRequest, Permanent, SidecarError
+from sidecar.errors import InvalidRequest, Permanent
 from sidecar.models.call import CallLimits, ModelCall, ToolSpec
 from sidecar.models.facts import RunFacts
 from sidecar.models.profile import Candidate
+from sidecar.models.prompt import PromptUse
 from sidecar.models.request import InlineTool, JobRequest, Params
-from sidecar.ports.bus import Clock, Lane
+from sidecar.ports.bus import Clock, Lane, StoredRequest
 from sidecar.request_handler import admission
 from sidecar.request_handler.admission import AdmissionQuery
 from sidecar.request_handler.classification import classify
-from sidecar.request_handler.decode import DecodedRequest
+from sidecar.request_handler.decode import AdmissionPlan, DecodedRequest
 from sidecar.scheduler.tickets import Ticket
 
-_Remembered = tuple[Selection, int, "weakref.ref[DecodedRequest]"]
-
-MOST_REMEMBERED = 20_000
 MOST_SPILL_PRICE = 2.0
 OLD_S = 30.0
 # The job's own timer ends a call first, and knows whether the timeout or the deadline was the reason.
@@ -62,18 +59,21 @@ class Planner:
         self._on_budget = on_budget
         self._toolbox = toolbox
         self._aliases: dict[str, str | None] = {}
-        self._selections: OrderedDict[int, _Remembered] = OrderedDict()
 
-    def ticket(self, opened: DecodedRequest) -> Ticket:
-        """Raises SidecarError with the refusal of a job that cannot run."""
-        request, stored = _request_of(opened), opened.stored
+    def ticket(self, decoded: DecodedRequest, request: JobRequest, prompt: PromptUse | None) -> Ticket:
+        """The job as the scheduler sees it; `decoded` keeps the plan that was made for that. `request` is the
+        decoded one, with its template filled in.
+
+        Raises SidecarError with the refusal of a job that cannot run.
+        """
+        stored = decoded.stored
         name, job_class = stored.lane
         tenant = self._policy().tenant(name)
         admission.check_tenant(name, policy=tenant)
         classify(name, job_class, allowed=tenant.classes)
         _refuse_what_is_not_here(request, self._policy())
-        tools = self._tools(opened, request) if request.tools else ()
-        selection, tokens = self._select(opened, request, tenant, tools)
+        tools = self._tools(stored, request) if request.tools else ()
+        selection, tokens = self._select(stored, request, tenant, tools)
         max_tokens = self._max_tokens(request, tenant)
         asked = AdmissionQuery(
             tenant=name,
@@ -87,11 +87,11 @@ class Planner:
         admission.admit(asked, policy=tenant)
         if tenant.budget_usd_per_day is not None:
             self._on_budget(name)
-        self._remember(opened, selection, tokens)
+        decoded.plan = AdmissionPlan(request, prompt, selection, tokens)
         return Ticket(
             seq=stored.seq,
             lane=stored.lane,
-            job_id=opened.job,
+            job_id=decoded.job,
             size=len(stored.payload),
             stored_at=stored.stored_at,
             input_tokens=tokens,
@@ -101,22 +101,14 @@ class Planner:
             price_factor=dearest_factor(request),
         )
 
-    def _remember(self, opened: DecodedRequest, selection: Selection, tokens: int) -> None:
-        """For the call, as long as the request is in memory: one that runs on another replica is dropped."""
-        seq = opened.stored.seq
-        read = weakref.ref(opened, lambda _: self._selections.pop(seq, None))
-        self._selections[seq] = (selection, tokens, read)
-        if len(self._selections) > MOST_REMEMBERED:
-            self._selections.popitem(last=False)
-
-    def _tools(self, opened: DecodedRequest, request: JobRequest) -> tuple[OfferedTool, ...]:
+    def _tools(self, stored: StoredRequest, request: JobRequest) -> tuple[OfferedTool, ...]:
         """The tools that the sidecar is to run. Of an old request it is left to the job itself to look for them:
         it may have begun with one that has gone since, or have outlived an outage that providers come back from.
         """
         try:
-            return self._toolbox.named(opened.stored.lane.tenant, request)
+            return self._toolbox.named(stored.lane.tenant, request)
         except Permanent as e:
-            if e.code != "unknown_tool" or self._clock.now() - opened.stored.stored_at < OLD_S:
+            if e.code != "unknown_tool" or self._clock.now() - stored.stored_at < OLD_S:
                 raise
         return ()
 
@@ -131,17 +123,22 @@ class Planner:
             self._aliases[pool] = profile.alias if profile else None
         return self._aliases[pool]
 
-    def call(
-        self, opened: DecodedRequest, *, pool: str, deadline: float, facts: RunFacts
-    ) -> tuple[ModelCall, Selection]:
-        """The model call of a granted job, for the candidate of the granted pool; `aiming` bounds it later."""
-        request, lane = _request_of(opened), opened.stored.lane
-        tenant = self._policy().tenant(lane.tenant)
-        found = self._selections.pop(opened.stored.seq, None)
-        selection, facts.input_estimate = found[:2] if found else self._select(opened, request, tenant, ())
+    def plan(
+        self, decoded: DecodedRequest, request: JobRequest, *, pool: str, deadline: float, facts: RunFacts
+    ) -> ConversationPlan:
+        """What a granted job asks of its models: its first call, for the candidate of the granted pool.
+
+        `conversation.aiming` fits each call to its candidate later.
+        """
+        stored = decoded.stored
+        tenant = self._policy().tenant(stored.lane.tenant)
+        if decoded.plan is not None:
+            selection, facts.input_estimate = decoded.plan.selection, decoded.plan.input_tokens
+        else:
+            selection, facts.input_estimate = self._select(stored, request, tenant, ())
         facts.warn(*selection.warnings)
         call = ModelCall(
-            candidate=_candidate_of(selection, pool),
+            candidate=selection.candidates[0],
             messages=request.messages or (),
             system=request.system,
             params=self._params(request, tenant, facts),
@@ -152,22 +149,25 @@ class Planner:
             cache=request.cache,
             service_tier=request.service_tier,
             guardrail=request.guardrail,
-            request_metadata={"tenant": lane.tenant, "job": opened.job},
+            request_metadata={"tenant": stored.lane.tenant, "job": decoded.job},
             limits=self._limits(request, deadline),
         )
-        return call, selection
+        plan = ConversationPlan(call, selection)
+        if call.candidate.route.pool != pool:
+            plan.call = msgspec.structs.replace(call, candidate=plan.candidate_on(pool))
+        return plan
 
     def _select(
-        self, opened: DecodedRequest, request: JobRequest, tenant: TenantPolicy, tools: tuple[OfferedTool, ...]
+        self, stored: StoredRequest, request: JobRequest, tenant: TenantPolicy, tools: tuple[OfferedTool, ...]
     ) -> tuple[Selection, int]:
         tokens = request_tokens(request, tools=specs(tools))
         selection = self._coordinator.candidates(
             request,
             tenant=tenant,
             input_tokens=tokens,
-            job_class=opened.stored.lane.job_class,
+            job_class=stored.lane.job_class,
             now=self._clock.now(),
-            affinity=opened.stored.lane.tenant,
+            affinity=stored.lane.tenant,
         )
         return selection, tokens
 
@@ -190,19 +190,6 @@ class Planner:
             idle_s=request.idle_timeout_s or self._jobs.idle_timeout_s,
             total_s=left_s + CLIENT_GRACE_S,
         )
-
-
-def _request_of(opened: DecodedRequest) -> JobRequest:
-    if opened.request is None:
-        raise SidecarError(f"job {opened.job} has no request")
-    return opened.request
-
-
-def _candidate_of(selection: Selection, pool: str) -> Candidate:
-    for candidate in (*selection.candidates, *selection.reserve):
-        if candidate.route.pool == pool:
-            return candidate
-    return selection.candidates[0]
 
 
 def _affordable_stand_ins(request: JobRequest, selection: Selection) -> tuple[Candidate, ...]:

@@ -24,6 +24,8 @@ REFUSALS_AT_ONCE = 8
 LENIENCE_S = 0.1
 LARGE_BYTES = 64 * 1024
 MOST_CACHED_BYTES = 64 * 1024 * 1024
+# What admission found out is kept beside so many requests; it can be found out again.
+MOST_PLANS = 20_000
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 5.0
 _FAILED = "the sidecar failed to queue this request; its log says how"
@@ -296,6 +298,8 @@ class Reader:
 
     def _keep(self, opened: DecodedRequest) -> None:
         """Remember the request until it runs; past the bound the newest go, and are read again in time."""
+        if len(self._opened) >= MOST_PLANS:
+            opened.plan = None
         self._opened[opened.stored.seq] = opened
         self._cached_bytes += len(opened.stored.payload)
         while self._cached_bytes > MOST_CACHED_BYTES:
