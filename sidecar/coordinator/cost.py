@@ -17,8 +17,11 @@ TIER_FACTORS = {"priority": 1.75, "flex": 0.5}
 
 def price_at(prices: Sequence[Price], prompt_tokens: int) -> Price | None:
     """The tier for a prompt of this length (cache reads and writes included)."""
-    reached = [p for p in prices if prompt_tokens >= p.above_tokens]
-    return max(reached, key=lambda p: p.above_tokens) if reached else None
+    found: Price | None = None
+    for price in prices:
+        if prompt_tokens >= price.above_tokens and (found is None or price.above_tokens > found.above_tokens):
+            found = price
+    return found
 
 
 def cost_usd(

@@ -23,6 +23,7 @@ class Pools:
     def __init__(self) -> None:
         self._breakers: OrderedDict[str, Breaker] = OrderedDict()
         self._speeds: dict[str, Speed] = {}
+        self._troubled: set[str] = set()
         self._warm: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
     def begin(self, pool: str, *, now: float) -> bool:
@@ -43,12 +44,22 @@ class Pools:
             self.speed(pool), first_token_s=outcome.first_token_s, tokens_per_s=outcome.tokens_per_s
         )
 
+    @property
+    def are_troubled(self) -> bool:
+        """Whether any pool's breaker is other than closed, or was when its pool was called last."""
+        return bool(self._troubled)
+
     def _keep(self, pool: str, breaker: Breaker) -> None:
         self._breakers[pool] = breaker
         self._breakers.move_to_end(pool)
+        if breaker.until == 0.0:
+            self._troubled.discard(pool)
+        else:
+            self._troubled.add(pool)
         if len(self._breakers) > MAX_POOLS:
             oldest, _ = self._breakers.popitem(last=False)
             self._speeds.pop(oldest, None)
+            self._troubled.discard(oldest)
 
     def warm(self, affinity: str, pool: str, *, now: float) -> None:
         """Remember where the prompts of `affinity` are cached now."""

@@ -171,7 +171,8 @@ class Search:
         """Those of `entries` that can serve, in their own order."""
         for entry in entries:
             if entry.pool not in self._seen and self._can_serve(entry, is_named=True):
-                self._take(entry)
+                self._seen.add(entry.pool)
+                self.found.append(entry)
 
     def add_best(
         self,
@@ -198,7 +199,8 @@ class Search:
                 continue
             if self._can_serve(entry, is_named=False):
                 models.add(entry.alias)
-                self._take(entry)
+                self._seen.add(entry.pool)
+                self.found.append(entry)
 
     def _can_serve(self, entry: Entry, *, is_named: bool) -> bool:
         why = refusal(entry, self.wish, allowed=self.allowed, is_named=is_named)
@@ -206,10 +208,6 @@ class Search:
             self._refused.add(entry.alias)
             self.refusals.append(why)
         return why is None
-
-    def _take(self, entry: Entry) -> None:
-        self._seen.add(entry.pool)
-        self.found.append(entry)
 
 
 def service_tier(

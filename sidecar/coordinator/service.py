@@ -80,6 +80,7 @@ class Coordinator:
         self._catalogue = catalogue
         self._allowed: dict[tuple[str, ...], frozenset[str]] = {}
         self._entries: dict[str, tuple[Entry, ...]] = {}
+        self._by_pool: dict[str, Candidate | None] = {}
         self._shelf = Shelf(e for p in catalogue.profiles if p.kinds for e in self._entries_of(p.alias, p))
 
     @property
@@ -266,28 +267,34 @@ class Coordinator:
 
     def limits(self, pool: str) -> QuotaLimits:
         """The quota of a pool (`Route.pool`), as configured; all unknown for a pool of no known model."""
-        profile = self.profile(pool.rpartition("@")[0])
-        routes = profile.routes if profile else ()
-        return next((route.limits for route in routes if route.pool == pool), QuotaLimits())
+        candidate = self._candidate_on(pool)
+        return QuotaLimits() if candidate is None else candidate.route.limits
 
     def most_usd(self, pool: str, input_tokens: int, max_tokens: int) -> float | None:
         """The most a call on a pool (`Route.pool`) can cost, in US dollars; None where no price is known."""
-        profile = self.profile(pool.rpartition("@")[0])
-        route = next((route for route in profile.routes if route.pool == pool), None) if profile else None
-        if profile is None or route is None:
+        candidate = self._candidate_on(pool)
+        if candidate is None:
             return None
-        candidate = Candidate(profile=profile, route=route)
-        return self.estimate_cost(candidate, input_tokens=input_tokens, max_tokens=max_tokens)
+        return cost.upper_bound_usd(candidate, input_tokens=input_tokens, max_tokens=max_tokens)
 
     def price_on(self, pool: str, usage: Usage) -> float | None:
         """US dollars of a call on a pool, at plain prices: for figures. None where no price is known.
 
         `pool` may be the one that tenants see (`Candidate.public_pool`): a job's events know no other.
         """
+        candidate = self._candidate_on(pool)
+        return None if candidate is None else cost.cost_usd(candidate, usage)
+
+    def _candidate_on(self, pool: str) -> Candidate | None:
+        """The model and route of a pool, by its own name or the one that tenants see; looked for once."""
+        if pool in self._by_pool:
+            return self._by_pool[pool]
         profile = self.profile(pool.rpartition("@")[0])
-        ways = (Candidate(profile=profile, route=route) for route in profile.routes) if profile else ()
-        way = next((way for way in ways if pool in (way.route.pool, way.public_pool)), None)
-        return None if way is None else self.price(way, usage)
+        ways = [Candidate(profile=profile, route=route) for route in profile.routes] if profile else []
+        found = next((way for way in ways if pool in (way.route.pool, way.public_pool)), None)
+        if len(self._by_pool) < MAX_NAMES:
+            self._by_pool[pool] = found
+        return found
 
     def profile(self, name: str) -> ModelProfile | None:
         """The model of an alias, Bedrock id, profile or ARN; None when unknown."""
@@ -341,9 +348,10 @@ class Coordinator:
     def _by_health(self, search: Search, *, reason: str, warnings: tuple[str, ...], now: float) -> Selection:
         rejected = [r.rejected for r in search.refusals]
         found = search.found[:MAX_CANDIDATES]
-        phases = [self._pools.phase(e.pool, now) for e in found]
-        usable = [e for e, phase in zip(found, phases, strict=True) if phase in _CALLABLE]
-        reserve = [e for e, phase in zip(found, phases, strict=True) if phase not in _CALLABLE]
+        usable, reserve = list(found), []
+        if self._pools.are_troubled:
+            usable = [e for e in found if self._pools.phase(e.pool, now) in _CALLABLE]
+            reserve = [e for e in found if e not in usable]
         wait_s = 0.0
         if not usable:
             usable, reserve = sorted(reserve, key=lambda e: self._pools.retry_at(e.pool, now)), []
@@ -355,12 +363,12 @@ class Coordinator:
         if usable[0].pool == search.warm_pool:
             reason += "; its prompt cache is warm"
         return Selection(
-            candidates=tuple(e.candidate for e in usable),
+            candidates=tuple([e.candidate for e in usable]),
             rejected=tuple(rejected),
             reason=reason,
             wait_s=wait_s,
             warnings=warnings,
-            reserve=tuple(e.candidate for e in reserve),
+            reserve=tuple([e.candidate for e in reserve]),
         )
 
     def _entries_of(self, name: str, profile: ModelProfile) -> tuple[Entry, ...]:

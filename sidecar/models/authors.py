@@ -58,4 +58,4 @@ def is_lease(payload: bytes, headers: Mapping[str, str]) -> bool:
     ttl = headers.get(TTL, "")
     if not (ttl.isascii() and ttl.isdecimal() and 0 < int(ttl[:9]) <= _LONGEST_LEASE_S):
         return False
-    return payload.isascii() and is_name(payload.decode())
+    return bool(payload.isascii() and is_name(payload.decode()))

@@ -105,16 +105,14 @@ def decode(payload: bytes, kind: type[T], *, path: str = "") -> T:
     `path` is where the payload lies within a greater message. Raises InvalidRequest.
     """
     try:
-        message: T = _decoder(kind)(payload or b"{}")
+        message: T = (_decoders.get(kind) or _decoder(kind))(payload or b"{}")
     except UNREADABLE as e:
         raise _explain(e, payload or b"{}", kind, path) from e
     return message
 
 
 def _decoder(kind: Any) -> Callable[[bytes], Any]:
-    decoder = _decoders.get(kind)
-    if decoder is None:
-        decoder = _decoders[kind] = msgspec.json.Decoder(kind).decode
+    decoder = _decoders[kind] = msgspec.json.Decoder(kind).decode
     return decoder
 
 

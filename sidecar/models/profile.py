@@ -1,5 +1,6 @@
 """What is known of a model: what it can do, what it costs, where it can be called, how it wants to be asked."""
 
+from functools import cached_property
 from typing import Literal
 
 from sidecar.models.base import Open
@@ -66,7 +67,7 @@ def public_id(invoke_id: str, alias: str) -> str:
     return resource if resource and kind in ("foundation-model", "inference-profile") else alias
 
 
-class Route(Open, frozen=True, kw_only=True):
+class Route(Open, frozen=True, kw_only=True, dict=True):
     """One way to call a model: `invoke_id` (model id, inference profile or ARN) in `region`. One quota pool."""
 
     region: str
@@ -74,8 +75,9 @@ class Route(Open, frozen=True, kw_only=True):
     limits: QuotaLimits = QuotaLimits()
     price_factor: float = 1.0
 
-    @property
+    @cached_property
     def pool(self) -> str:
+        """The name of its quota pool. Read a dozen times a job, so it is made once."""
         return f"{self.invoke_id}@{self.region}"
 
 
@@ -104,14 +106,14 @@ class ModelProfile(Open, frozen=True, kw_only=True):
         return public_id(self.model_id, self.alias)
 
 
-class Candidate(Open, frozen=True, kw_only=True):
+class Candidate(Open, frozen=True, kw_only=True, dict=True):
     """A profile by one of its routes: what the coordinator proposes, quota reserves and the client calls."""
 
     profile: ModelProfile
     route: Route
     reason: str = ""
 
-    @property
+    @cached_property
     def public_id(self) -> str:
         """`route.invoke_id` as tenants see it."""
         return public_id(self.route.invoke_id, self.profile.alias)

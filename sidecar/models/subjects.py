@@ -1,6 +1,7 @@
 """Every subject and bucket name of the protocol, in one place."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sidecar.models.base import NAME_PATTERN
@@ -32,13 +33,9 @@ IN_PROGRESS = "in_progress"
 SHARED_SCOPE = "shared"
 TRACE_HEADERS = ("traceparent", "tracestate")
 
-_NAME = re.compile(NAME_PATTERN)
+is_name: Callable[[str], object] = re.compile(NAME_PATTERN).fullmatch
+"""Whether a token may stand for a tenant, job, scope or tool: something true where it may, else None."""
 _DERIVED = re.compile(r"s[0-9]+")
-
-
-def is_name(token: str) -> bool:
-    """Whether `token` may stand for a tenant, job, scope or tool."""
-    return _NAME.fullmatch(token) is not None
 
 
 def check_job_id(given: str) -> str | None:

@@ -68,7 +68,7 @@ def check_size(asked: AdmissionQuery, *, policy: TenantPolicy) -> None:
     """Raise `quota_exceeded` for a job that could never start: larger than a minute's quota everywhere."""
     needed = asked.input_tokens + asked.max_tokens
     quotas = {pool: limits.tokens_per_minute for pool, limits in asked.pools.items()}
-    largest = max((inf if quota is None else quota for quota in quotas.values()), default=inf)
+    largest = inf if None in quotas.values() or not quotas else max(filter(None, quotas.values()), default=0)
     if needed > largest:
         raise Permanent(
             f"the job needs {needed} tokens (input about {asked.input_tokens}, max_tokens {asked.max_tokens}),"

@@ -34,7 +34,8 @@ class Minute:
         self._before = 0.0
 
     def add(self, amount: float, now: float) -> None:
-        self._turn(now)
+        if now // WINDOW_S != self._at:
+            self._turn(now)
         self._now += amount
 
     def sum(self, now: float) -> float:
