@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from sidecar.adapters.memory.bus import MemoryBus
+from sidecar.adapters.memory.bus import Hint, MemoryBus
+from sidecar.adapters.memory.stream import Entry
 from sidecar.models.codec import decode_state, encode
 from sidecar.models.job import JobState
 from sidecar.models.result import Result
@@ -103,4 +104,77 @@ DOCUMENTS: Mapping[str, Attack] = {
     "with a time that is none": changed(started="yesterday", attempt=5),
     "later": later,
     "later, of another request": later_of_another_request,
+}
+
+
+def request_removed(bus: MemoryBus, tenant: str, job: str) -> None:
+    for entry in _requests(bus, tenant, job):
+        bus.requests.delete(entry.seq)
+
+
+def request_replayed(bus: MemoryBus, tenant: str, job: str) -> None:
+    """Sent again as it was, without the id by which the server would tell."""
+    for entry in _requests(bus, tenant, job):
+        headers = {name: value for name, value in entry.headers.items() if name != "Nats-Msg-Id"}
+        ack = bus.requests.store(entry.subject, entry.payload, headers)
+        subject = bus.subjects.doorbell(tenant, entry.subject.rpartition(".")[2])
+        bus.tell(Hint(subject, entry.payload, headers, ack.seq))
+
+
+def request_removed_and_replayed(bus: MemoryBus, tenant: str, job: str) -> None:
+    before = _requests(bus, tenant, job)
+    request_replayed(bus, tenant, job)
+    for entry in before:
+        bus.requests.delete(entry.seq)
+
+
+def _requests(bus: MemoryBus, tenant: str, job: str) -> list[Entry]:
+    found = bus.requests.find(bus.subjects.request(tenant, "*"))
+    return [entry for entry in found if entry.headers.get("Llm-Job-Id") == job]
+
+
+def aimed(*tokens: str, payload: bytes = ACKNOWLEDGEMENT) -> Attack:
+    """Anything stored beside the job's events or steps; `{job}` stands for it."""
+
+    def attack(bus: MemoryBus, tenant: str, job: str) -> None:
+        for token in tokens:
+            subject = token.format(job=f"{tenant}.{job}")
+            stored = bus.jobs.store(subject, payload, {})
+            bus.tell(Hint(subject.replace(".log.", ".job."), payload, {}, stored.seq))
+
+    return attack
+
+
+def marked(bus: MemoryBus, tenant: str, job: str) -> None:
+    """An acknowledgement where marks of cancellation lie."""
+    subject = f"$KV.LLM_CANCEL.{tenant}.{job}"
+    stored = bus.marks.store(subject, ACKNOWLEDGEMENT, {})
+    bus.tell(Hint(subject, ACKNOWLEDGEMENT, {}, stored.seq))
+
+
+def events_purged(bus: MemoryBus, tenant: str, job: str) -> None:
+    for entry in list(bus.jobs.find(bus.subjects.log(tenant, job, ">"))):
+        bus.jobs.delete(entry.seq)
+
+
+def everything_removed(bus: MemoryBus, tenant: str, job: str) -> None:
+    for attack in (request_removed, events_purged, removed):
+        attack(bus, tenant, job)
+
+
+_EVENTS = ("llm.v1.log.{job}.status", "llm.v1.log.{job}.delta", "llm.v1.log.{job}.tool")
+
+BESIDE: Mapping[str, Attack] = {
+    "request removed": request_removed,
+    "request replayed": request_replayed,
+    "request removed and replayed": request_removed_and_replayed,
+    "journal written over": aimed("$KV.LLM_JOB.{job}.journal"),
+    "journal with garbage": aimed("$KV.LLM_JOB.{job}.journal", payload=b"\xff{"),
+    "mark aimed at": marked,
+    "events aimed at": aimed(*_EVENTS),
+    "events with garbage": aimed(*_EVENTS, payload=b"[" * 5_000),
+    "result aimed at": aimed("llm.v1.log.{job}.result"),
+    "result with garbage": aimed("llm.v1.log.{job}.result", payload=b"\x00"),
+    "events purged": events_purged,
+    "everything removed": everything_removed,
 }

@@ -11,13 +11,14 @@ from sidecar.models.call import ModelCall
 from sidecar.models.event import Delta
 from sidecar.models.result import Result
 from tests.support.replica import MODEL, Bench, bench
-from tests.support.strange_documents import ACKNOWLEDGEMENT, DOCUMENTS, key_of
+from tests.support.strange_documents import ACKNOWLEDGEMENT, BESIDE, DOCUMENTS, key_of
 from tests.support.tool_jobs import Providers, call
 
 TEXT = "".join(f"w{i:03d}" for i in range(60))
 SLOTS = 2
 # Those that a replica cannot tell from the next owner's: the job is run again.
 LATER = ("later", "later, of another request")
+REQUEST_GONE = ("request removed", "request removed and replayed", "everything removed")
 
 
 def answer(asked: ModelCall) -> Turn:
@@ -73,6 +74,54 @@ async def test_a_job_ends_once_and_gives_its_slot_back(
             DOCUMENTS[attack](b.bus, "acme", job)
         for job in jobs:
             await check_ended_once(b, job, path, attack)
+        await clock.advance(5.0)
+        await check_slots(b)
+
+
+@pytest.mark.parametrize("names", [("one",), ("one", "two", "three")], ids=["one", "three"])
+@pytest.mark.parametrize("path", [plain, streamed, in_a_tool, queued], ids=lambda path: path.__name__)
+@pytest.mark.parametrize("attack", BESIDE)
+async def test_what_lies_beside_the_document_ends_no_job_twice_either(
+    attack: str, path: Callable[[Bench], Awaitable[list[str]]], names: tuple[str, ...]
+) -> None:
+    clock = MemoryClock()
+    async with bench(ScriptedModel(clock, answer)) as b:
+        await b.fleet(*names, slots=SLOTS)
+        jobs = await path(b)
+        for job in jobs:
+            BESIDE[attack](b.bus, "acme", job)
+        for job in jobs:
+            result = await b.result(job, limit_s=120)
+            results = [e.data for e in await b.events(job) if isinstance(e.data, Result)]
+            assert results == [result]
+            # A job that nobody had begun cannot be run without its request, but on the replica that had read it.
+            is_lost = path is queued and attack in REQUEST_GONE and len(names) > 1
+            if is_lost and result.state == "failed":
+                assert result.error is not None
+                assert (result.error.code, "removed from the queue" in result.error.message) == ("internal", True)
+            else:
+                assert (result.state, result.output.text) == ("succeeded", TEXT)
+            stored = await b.stored(job)
+            assert stored is not None
+            assert stored.state.result == result
+        await clock.advance(20.0)
+        await check_slots(b)
+
+
+async def test_a_job_whose_request_goes_with_its_owner_ends_all_the_same() -> None:
+    clock = MemoryClock()
+    async with bench(ScriptedModel(clock, answer)) as b:
+        await b.fleet("one", "two", slots=SLOTS)
+        for job in [await say(b, "go on", f"j{i}") for i in range(2)]:
+            await clock.advance(1.0)
+            stored = await b.stored(job)
+            assert stored is not None
+            if stored.state.owner == b.followers[0].name:
+                break
+        BESIDE["request removed"](b.bus, "acme", job)
+        b.kill(b.followers[0])
+        result = await b.result(job, limit_s=60)
+        assert (result.state, result.error and result.error.code) == ("failed", "internal")
         await clock.advance(5.0)
         await check_slots(b)
 
