@@ -159,6 +159,19 @@ async def test_a_refusal_that_outlasts_the_time_to_answer_is_raised(
     )  # fmt: skip
     with pytest.raises(RateLimited):
         [event async for event in client.replay("j")]
+@pytest.mark.parametrize("kind", ["status", "delta", "result"])
+async def test_an_acknowledgement_aimed_at_a_jobs_subject_is_no_event(
+    client: SidecarClient, fake: FakeSidecar, kind: str
+) -> None:
+    job = await client.submit("What?", stream=True)
+    await fake.job(job.id).tell(kind, b'{"stream":"LLM_REQ","seq":7}')
+    await fake.job(job.id).delta("half")
+    await fake.job(job.id).tell(
+        kind, b'{"error":{"code":503,"err_code":10077,"description":"full"},"stream":"X","seq":0}'
+    )
+    await fake.job(job.id).result("half")
+    assert [piece async for piece in job.text()] == ["half"]
+    assert (await job.result()).text == "half"
 
 
 async def test_cancel_shows_in_the_result_and_the_text(client: SidecarClient, fake: FakeSidecar) -> None:
