@@ -159,6 +159,8 @@ async def test_a_refusal_that_outlasts_the_time_to_answer_is_raised(
     )  # fmt: skip
     with pytest.raises(RateLimited):
         [event async for event in client.replay("j")]
+
+
 @pytest.mark.parametrize("kind", ["status", "delta", "result"])
 async def test_an_acknowledgement_aimed_at_a_jobs_subject_is_no_event(
     client: SidecarClient, fake: FakeSidecar, kind: str
