@@ -3,7 +3,8 @@ nobody else waits longer.
 
 Two replicas work for two tenants. One tenant's jobs are attacked in all ways of `tests/support/strangers.py`, in
 an order that the printed seed decides; the other tenant's plain jobs are timed. `SIDECAR_TEST_STRANGERS_S` makes
-it last longer (default 10 s a seed), `SIDECAR_TEST_STRANGERS_SEEDS` names the seeds.
+it last longer (default 10 s a seed), `SIDECAR_TEST_STRANGERS_SEEDS` names the seeds,
+`SIDECAR_TEST_STRANGERS_COPIES` how many copies streams have: 1 (default) on one server, or 1,3 for a cluster too.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import os
 import random
 import time
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,13 +23,14 @@ from sidecar.errors import SidecarError
 from sidecar.models.believed import result_of
 from tests.support.emulator import EmulatorProcess
 from tests.support.fleet_processes import Fleet
-from tests.support.nats_server import Access
+from tests.support.nats_server import AccountPool, make_cluster
 from tests.support.process import wait_until
 from tests.support.stranger import Stranger, asks, stranger
 from tests.support.strangers import ALL, Attacker, Target, attacker
 
 LASTS_S = float(os.environ.get("SIDECAR_TEST_STRANGERS_S", "10"))
 SEEDS = [int(seed) for seed in os.environ.get("SIDECAR_TEST_STRANGERS_SEEDS", "1").split(",")]
+COPIES = [int(copies) for copies in os.environ.get("SIDECAR_TEST_STRANGERS_COPIES", "1").split(",")]
 SLOTS = 4
 AT_ONCE = 5
 BOUND_S = 3.0
@@ -138,13 +141,27 @@ async def time_calmly(client: Stranger, taken: list[float]) -> None:
         await asyncio.sleep(CALM_EVERY_S)
 
 
+@pytest.fixture(params=COPIES)
+def bus(request: pytest.FixtureRequest, nats_server: AccountPool) -> Iterator[tuple[str, int]]:
+    """A bus's URL, and how many copies its streams are to have."""
+    if request.param == 1:
+        yield nats_server.take().url, 1
+        return
+    cluster = make_cluster()
+    try:
+        cluster.start()
+        yield cluster.url, request.param
+    finally:
+        cluster.stop()
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_every_job_ends_once_no_slot_is_lost_and_nobody_else_waits(
-    seed: int, nats_access: Access, bedrock: EmulatorProcess
+    seed: int, bus: tuple[str, int], bedrock: EmulatorProcess
 ) -> None:
-    print({"seed": seed, "SIDECAR_TEST_STRANGERS_S": LASTS_S})
-    url = nats_access.url
-    with Fleet(url, bedrock.url, scheduler={"slots": SLOTS}) as fleet:
+    url, copies = bus
+    print({"seed": seed, "SIDECAR_TEST_STRANGERS_S": LASTS_S, "copies": copies})
+    with Fleet(url, bedrock.url, scheduler={"slots": SLOTS}, nats={"replicas": copies}) as fleet:
         await fleet.start(2)
         async with (
             attacker(url, seed) as by,

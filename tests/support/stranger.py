@@ -156,7 +156,7 @@ async def stranger(url: str, tenant: str, *, inbox: str = "_INBOX") -> AsyncIter
         return None
 
     connection = await nats.connect(
-        url,
+        url.split(","),
         max_reconnect_attempts=-1,
         reconnect_time_wait=0.1,
         error_cb=quiet,
