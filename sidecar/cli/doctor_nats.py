@@ -22,7 +22,7 @@ from sidecar.adapters.nats.streams.levels import (
 from sidecar.adapters.nats.streams.topology import StreamSpec, streams
 from sidecar.cli.findings import NATS, Finding
 from sidecar.config.settings import Settings
-from sidecar.errors import BusUnavailable, SidecarError, StartupError
+from sidecar.errors import BusRefused, BusUnavailable, SidecarError, StartupError
 from sidecar.models.plain import UNREADABLE
 from sidecar.runtime.lifecycle import SystemClock
 from sidecar.runtime.server_clock import NEAR_S, ServerClock, shown_offset
@@ -92,6 +92,13 @@ async def _jetstream(mux: Mux, settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("JetStream", "fail", e.message, remedy)
         return
     yield Finding("JetStream", "ok", _room(account))
+    if not await is_strict(mux):
+        yield Finding(
+            "JetStream API",
+            "warn",
+            "takes requests with unknown fields, so that users of one account can aim acknowledgements at it",
+            "set `jetstream { strict: true }` in the server's configuration, or upgrade nats-server to 2.12",
+        )
     is_cluster = bool(mux.connection.server_info.get("cluster"))
     if is_cluster and settings.nats.replicas == 1:
         yield Finding(
@@ -105,6 +112,15 @@ async def _jetstream(mux: Mux, settings: Settings) -> AsyncIterator[Finding]:
     for spec in wanted:
         yield await _stream(mux, spec)
     yield await _clock(mux)
+
+
+async def is_strict(mux: Mux) -> bool:
+    """Whether JetStream's API refuses what it does not know, such as the words of its own acknowledgements."""
+    try:
+        await mux.api("STREAM.NAMES", {"stream": "none", "seq": 1})
+    except BusRefused:
+        return True
+    return False
 
 
 def _room(account: dict[str, Any]) -> str:

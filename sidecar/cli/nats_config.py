@@ -4,7 +4,8 @@
 account import only subjects that carry its own name, and the server maps every reply back into the account that
 asked, so no reply subject can reach another tenant or the sidecar's streams.
 `users`: users of one account with subject permissions. A client's reply subject is not checked by the server, so
-JetStream's acknowledgement of a request can be aimed at any subject of the account.
+JetStream's acknowledgement of a request can be aimed at any subject of the account. The sidecar believes none;
+JetStream's API does before 2.12, unless it is strict.
 """
 
 import re
@@ -179,8 +180,8 @@ def _users(tenants: Sequence[str], subjects: Subjects, watchers: Watchers) -> li
     replies = [f"_INBOX_{tenant}.>" for tenant in tenants]
     lines = [
         "# A tenant's client must use the inbox prefix _INBOX_<tenant>; SidecarClient does.",
-        "# Tenants of one account must not be hostile to each other, and the server must be 2.12 or newer:",
-        "# an older one hands what a tenant aims at JetStream's API on to it. See docs/security.md.",
+        "# Tenants of one account must not be hostile to each other. The server must be 2.12 or newer, or have",
+        "# jetstream { strict: true }: else it hands on what they aim at JetStream's API (docs/security.md).",
         "authorization {",
         "  users: [",
         f"    {{ user: sidecar, password: ${password_variable('sidecar')}, permissions: {{",

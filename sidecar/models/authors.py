@@ -35,7 +35,7 @@ _decode = msgspec.json.Decoder(_Acknowledgement).decode
 
 def is_acknowledgement(payload: bytes) -> bool:
     """Whether these are JetStream's words about a publish."""
-    if len(payload) > _LONGEST:
+    if len(payload) > _LONGEST or not (b'"seq"' in payload or b'"err_code"' in payload):
         return False
     try:
         found = _decode(payload)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from sidecar.errors import BusUnavailable, JobCancelled, SidecarError
+from sidecar.models.authors import is_aimed
 from sidecar.models.shown import shown
 from sidecar.ports.bus import Clock, Doorbell, Intake, Lane, StoredRequest
 from sidecar.request_handler.admission import queue_full
@@ -288,6 +289,9 @@ class Reader:
             if (opened.stored.lane.tenant, opened.job) in self._known:
                 # A second request with the id of one that was queued must not end that one.
                 log.info("a second request with a known job id was dropped", extra={"job": opened.job})
+                await self._intake.delete(opened.stored.seq)
+            elif is_aimed(opened.stored.payload, opened.stored.headers):
+                # An acknowledgement that somebody aimed at this queue: it is no job of the tenant's.
                 await self._intake.delete(opened.stored.seq)
             else:
                 await self._refuse(opened, error)

@@ -196,7 +196,7 @@ async def test_acknowledgements_aimed_at_every_key_cost_nobody_anything(
     aimed: tuple[str, str, list[SidecarProcess]],
 ) -> None:
     mode, url, sidecars = aimed
-    targets = (*KEYS[:-1], POLICY, meta_subject("acme", "x"), "$JS.API.STREAM.PURGE.LLM_REQ")
+    targets = (*KEYS, POLICY, meta_subject("acme", "x"), "$JS.API.STREAM.PURGE.LLM_REQ")
     targets += ("$JS.API.STREAM.MSG.DELETE.KV_LLM_CTL", "$JS.API.STREAM.DELETE.LLM_REQ")
     async with (
         operator(url) as mux,
@@ -219,3 +219,4 @@ async def test_acknowledgements_aimed_at_every_key_cost_nobody_anything(
             while await stored(mux, "LLM_PROMPT", ">") or await stored(mux, "LLM_TOOL", ">"):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         assert await stored(mux, "LLM_CONFIG", "policy") == []
+        assert (await acme.answer("jobs", "acme", payload={"state": "rejected"}))["jobs"] == []

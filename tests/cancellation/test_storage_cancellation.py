@@ -25,7 +25,10 @@ NOT_FOUND = Answer(b"NATS/1.0 404 Message Not Found\r\n\r\n", b"")
 CONFLICT = b'{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 1"}}'
 
 
-def stored(subject: str, seq: int, payload: bytes, own: bytes = b"") -> Answer:
+FIRST_WRITE = b"Nats-Expected-Last-Subject-Sequence: 0\r\n"
+
+
+def stored(subject: str, seq: int, payload: bytes, own: bytes = FIRST_WRITE) -> Answer:
     block = (
         b"NATS/1.0\r\n%bNats-Stream: S\r\nNats-Subject: %b\r\nNats-Sequence: %d\r\n"
         b"Nats-Time-Stamp: 2026-11-22T10:00:00Z\r\nNats-Num-Pending: 0\r\n\r\n"
@@ -35,7 +38,6 @@ def stored(subject: str, seq: int, payload: bytes, own: bytes = b"") -> Answer:
 
 END = Answer(b"NATS/1.0 204 EOB\r\nNats-Num-Pending: 0\r\n\r\n", b"")
 MORE = Answer(b"NATS/1.0 204 EOB\r\nNats-Num-Pending: 1\r\n\r\n", b"")
-FIRST_WRITE = b"Nats-Expected-Last-Subject-Sequence: 0\r\n"
 
 
 def script(sent: Sent) -> Sequence[Answer]:

@@ -5,6 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
+from sidecar.adapters.nats.job_store import EXPECTED
 from sidecar.errors import Conflict, InvalidRequest
 from sidecar.models import codec
 from sidecar.models.job import JobState
@@ -209,23 +210,31 @@ async def test_the_history_of_a_job_is_its_documents_in_order(world: World) -> N
     assert await world.first.jobs.history("acme", "j3") == []
 
 
+BROKEN = [
+    codec.encode(job_state(job="another")),
+    codec.encode(job_state(tenant="another")),
+    codec.encode(job_state(state="succeeded")),
+    b"",
+    b"no json",
+    b"\xff\xfe\x00",
+    b"[]",
+    b"{}",
+    b'{"job": 7}',
+    b'"' + b"x" * 300_000 + b'"',
+    b"[" * 20_000,
+    ACKNOWLEDGEMENT,
+]
+# A client that compares before it writes does as replicas do.
+COMPARED = {EXPECTED: "1"}
+
+
 async def test_a_document_that_is_none_hides_no_other(world: World) -> None:
     jobs = world.first.jobs
-    broken = [
-        codec.encode(job_state(job="another")),
-        b"no json",
-        b"\xff\xfe\x00",
-        b"[]",
-        b"{}",
-        b'{"job": 7}',
-        b'"' + b"x" * 300_000 + b'"',
-        b"[" * 20_000,
-    ]
     await jobs.create(job_state(job="first"))
-    for i, payload in enumerate(broken):
-        await jobs.create(job_state(job=f"b{i}"))
-        await world.put(f"{STATES}acme.b{i}", payload)
-        await world.put(f"{STATES}acme.never-written-{i}", payload)
+    for i, payload in enumerate(BROKEN):
+        revision = await jobs.create(job_state(job=f"b{i}"))
+        await world.write(f"{STATES}acme.b{i}", payload, {EXPECTED: str(revision)})
+        await world.write(f"{STATES}acme.never-written-{i}", payload)
     await jobs.create(job_state(job="last"))
     assert [job.job for job in (await jobs.list("acme")).jobs] == ["last", "first"]
     assert [job.job for job in (await jobs.list("acme", state="queued")).jobs] == ["last", "first"]
@@ -241,20 +250,16 @@ async def test_a_document_that_is_none_hides_no_other(world: World) -> None:
     [
         (b"", {"KV-Operation": "DEL"}),
         (b"", {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}),
-        (b"", None),
-        (b"garbage", None),
-        (ACKNOWLEDGEMENT, None),
-        (codec.encode(job_state(job="another")), None),
-        (codec.encode(job_state(tenant="another")), None),
-        (codec.encode(job_state(state="succeeded")), None),
+        *[(payload, COMPARED) for payload in BROKEN[:5]],
     ],
 )
 async def test_what_is_no_document_counts_as_none_and_can_be_written_over(
-    world: World, payload: bytes, headers: dict[str, str] | None
+    world: World, payload: bytes, headers: dict[str, str]
 ) -> None:
     revision = await world.first.jobs.create(job_state())
     assert await world.first.jobs.look("acme", "j1") == (job_state(), revision)
-    await world.put(f"{STATES}acme.j1", payload, headers)
+    given = headers if EXPECTED not in headers else {EXPECTED: str(revision)}
+    await world.write(f"{STATES}acme.j1", payload, given)
     assert await world.second.jobs.get("acme", "j1") is None
     found = await world.second.jobs.look("acme", "j1")
     assert found.state is None
@@ -263,6 +268,19 @@ async def test_what_is_no_document_counts_as_none_and_can_be_written_over(
         await world.first.jobs.update(job_state(owner="r1"), revision=revision)
     written = await world.first.jobs.update(job_state(owner="r1"), revision=found.revision)
     assert await world.second.jobs.look("acme", "j1") == (job_state(owner="r1"), written)
+
+
+async def test_what_no_replica_wrote_is_taken_away_and_the_document_stands(world: World) -> None:
+    first = await world.first.jobs.create(job_state())
+    last = await world.first.jobs.update(job_state(owner="r1"), revision=first)
+    for payload in BROKEN:
+        for _ in range(3):
+            await world.write(f"{STATES}acme.j1", payload)
+        found = await world.second.jobs.list("acme")
+        assert [job.owner for job in found.jobs] == ["r1"]
+        await world.write(f"{STATES}acme.j1", payload)
+        assert await world.second.jobs.look("acme", "j1") == (job_state(owner="r1"), last)
+    assert await world.first.jobs.update(job_state(owner="r2"), revision=last) > last
 
 
 async def test_an_empty_key_has_revision_0(world: World) -> None:
@@ -275,7 +293,7 @@ async def test_an_empty_key_has_revision_0(world: World) -> None:
 async def test_an_acknowledgement_is_no_mark_of_cancellation(world: World) -> None:
     heard: list[str] = []
     await world.first.jobs.listen_cancelled(lambda tenant, job: heard.append(job))
-    await world.put(f"{MARKS}acme.j1", ACKNOWLEDGEMENT)
+    await world.write(f"{MARKS}acme.j1", ACKNOWLEDGEMENT)
     await world.first.jobs.mark_cancelled("acme", "j2", reason='{"stream": "of thought"}')
     await world.until(lambda: heard == ["j2"])
     assert not await world.first.jobs.is_cancelled("acme", "j1")

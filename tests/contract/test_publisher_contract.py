@@ -165,7 +165,7 @@ async def test_events_end_after_their_time_and_the_state_stays(world: World) -> 
 @pytest.mark.parametrize("payload", [b"", b"garbage", b'{"stream":"LLM_REQ","seq":7}', codec.encode(event(1))])
 async def test_what_is_no_result_keeps_none_from_being_said(world: World, payload: bytes) -> None:
     waiter = await world.second.publisher.wait_result("acme", "j1")
-    await world.put("llm.v1.log.acme.j1.result", payload)
+    await world.write("llm.v1.log.acme.j1.result", payload)
     assert await world.first.publisher.publish_result(event(3, result("the end")))
     assert codec.decode_event(await waiter.payload()).data == result("the end")
     await waiter.close()

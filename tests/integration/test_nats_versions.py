@@ -19,11 +19,13 @@ from sidecar.adapters.nats.streams import levels
 from sidecar.adapters.nats.streams.levels import stops_on_batches
 from sidecar.adapters.nats.streams.provision import ensure
 from sidecar.adapters.nats.streams.upkeep import Upkeep
-from sidecar.cli.doctor_nats import findings
+from sidecar.cli.doctor_nats import findings, is_strict
 from sidecar.config.settings import Settings
 from sidecar.errors import StartupError
 from sidecar.runtime.lifecycle import SystemClock
 from tests.support.nats_server import BINARIES, Access, api_level, is_too_old, no_environment, running
+from tests.support.stranger import stranger
+from tests.support.tenancy import configured
 
 pytestmark = [pytest.mark.nats, pytest.mark.servers]
 
@@ -104,7 +106,11 @@ async def test_doctor_finds_nothing_to_do_after_a_start(nats_access: Access) -> 
         await ensure(mux, settings(nats_access.url))
     found = [finding async for finding in findings(settings(nats_access.url))]
     advised = {"server version"} if stops_on_batches(found[1].text.partition(":")[0]) else set()
-    assert {finding.check for finding in found if finding.level != "ok"} <= {"sidecars", *advised}, found
+    assert {finding.check for finding in found if finding.level != "ok"} <= {
+        "sidecars",
+        "JetStream API",
+        *advised,
+    }, found
 
 
 async def test_doctor_says_what_a_budget_needs(nats_access: Access) -> None:
@@ -212,3 +218,45 @@ async def test_a_server_that_is_too_old_is_refused() -> None:
             assert (await mux.api("STREAM.NAMES"))["total"] == 0
         failed = [f async for f in findings(settings(server.url)) if f.level == "fail"]
         assert {f.check for f in failed} == {"server version", "JetStream version"}
+
+
+API_TARGETS = (
+    "STREAM.PURGE.LLM_REQ",
+    "STREAM.PURGE.KV_LLM_CTL",
+    "STREAM.MSG.DELETE.LLM_REQ",
+    "STREAM.DELETE.LLM_REQ",
+)
+
+
+@pytest.mark.skipif(is_too_old(), reason="this server is refused")
+async def test_an_acknowledgement_that_is_aimed_at_a_strict_api_does_nothing() -> None:
+    """Users of one account; on 2.11 that needs the setting that docs/deploy.md names."""
+    with running(StrictServer(config=configured("users"))) as server:
+        url = server.url.replace("nats://", "nats://sidecar:p@")
+        async with (
+            mux_to(url) as mux,
+            stranger(server.url.replace("nats://", "nats://globex:p@"), "globex") as globex,
+        ):
+            await ensure(mux, settings(url))
+            assert await is_strict(mux)
+            await mux.store("$KV.LLM_CTL.lease.x", b"x")
+            for count, target in enumerate(API_TARGETS, start=1):
+                await globex.connection.publish(
+                    "llm.v1.request.globex.batch", b"{}", reply=mux.api_subject(target)
+                )
+                await globex.connection.flush()
+                async with asyncio.timeout(30):
+                    while (await mux.api("STREAM.INFO.LLM_REQ"))["state"]["last_seq"] < count:  # noqa: ASYNC110
+                        await asyncio.sleep(0.02)
+            # What was aimed was handled before this, which goes the same way.
+            await mux.api("STREAM.NAMES")
+            assert (await mux.api("STREAM.INFO.LLM_REQ"))["state"]["messages"] == len(API_TARGETS)
+            assert (await mux.api("STREAM.INFO.KV_LLM_CTL"))["state"]["messages"] == 1
+
+
+@pytest.mark.skipif(is_too_old(), reason="this server is refused")
+async def test_doctor_tells_whether_the_api_is_strict(nats_access: Access) -> None:
+    async with mux_to(nats_access.url) as mux:
+        said = [f async for f in findings(settings(nats_access.url)) if f.check == "JetStream API"]
+        version = tuple(map(int, mux.connection.server_version.split(".")[:2]))
+        assert [finding.level for finding in said] == ([] if version >= (2, 12) else ["warn"])

@@ -44,7 +44,7 @@ from sidecar.config.settings import RetentionSettings, Settings, TenantPolicy
 from sidecar.models.event import Delta, Event, EventData, EventType, Status
 from sidecar.models.job import JobState
 from sidecar.models.result import Output, Result
-from sidecar.models.subjects import CANCEL_BUCKET, Subjects
+from sidecar.models.subjects import Subjects
 from sidecar.ports.bus import (
     Blobs,
     Clock,
@@ -111,10 +111,6 @@ class World(Protocol):
         """Store a request as a client could, on whatever subject the server takes."""
         ...
 
-    async def put(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> None:
-        """Store anything at a subject of the stream of jobs, or at a key of the bucket of marks."""
-        ...
-
     async def write(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> int:
         """Store anything under any subject, as a stranger can. Returns its sequence."""
         ...
@@ -170,14 +166,9 @@ class MemoryWorld:
         self.bus.tell(Hint(name.replace(".request.", ".sys.doorbell.", 1), payload, headers, ack.seq))
         return ack.seq
 
-    async def put(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> None:
-        stream = self.bus.marks if subject.startswith(f"$KV.{CANCEL_BUCKET}.") else self.bus.jobs
-        stored = stream.store(subject, payload, headers or {})
-        self.bus.tell(Hint(subject.replace(".log.", ".job."), payload, headers or {}, stored.seq))
-
     async def write(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> int:
         ack = self.bus.stream_of(subject).store(subject, payload, headers or {})
-        self.bus.tell(Hint(subject, payload, headers or {}, ack.seq))
+        self.bus.tell(Hint(subject.replace(".log.", ".job."), payload, headers or {}, ack.seq))
         return ack.seq
 
     async def stored(self, subject: str) -> list[bytes]:
@@ -242,9 +233,6 @@ class NatsWorld:
             await asyncio.sleep(0.01)
         assert await self.first.intake.last_seq() == before + 1
         return before + 1
-
-    async def put(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> None:
-        await self.mux.store(subject, payload, headers=headers)
 
     async def write(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> int:
         return (await self.mux.store(subject, payload, headers=headers)).seq

@@ -19,6 +19,9 @@ ACKNOWLEDGEMENT = b'{"stream":"LLM_REQ","seq":7}'
 DELETED = {"KV-Operation": "DEL"}
 PURGED = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
 
+# As a client leaves it that compares before it writes. What comes without is no replica's, whatever it says.
+COMPARED = {"Nats-Expected-Last-Subject-Sequence": "1"}
+
 Attack = Callable[[MemoryBus, str, str], None]
 
 
@@ -43,7 +46,7 @@ def purged(bus: MemoryBus, tenant: str, job: str) -> None:
 
 def written(payload: bytes) -> Attack:
     def attack(bus: MemoryBus, tenant: str, job: str) -> None:
-        bus.jobs.store(key_of(tenant, job), payload, {})
+        bus.jobs.store(key_of(tenant, job), payload, COMPARED)
 
     return attack
 
@@ -53,7 +56,7 @@ def changed(**fields: Any) -> Attack:
 
     def attack(bus: MemoryBus, tenant: str, job: str) -> None:
         bus.jobs.store(
-            key_of(tenant, job), encode(msgspec.structs.replace(_state(bus, tenant, job), **fields)), {}
+            key_of(tenant, job), encode(msgspec.structs.replace(_state(bus, tenant, job), **fields)), COMPARED
         )
 
     return attack
@@ -63,24 +66,37 @@ def later(bus: MemoryBus, tenant: str, job: str) -> None:
     """A document that says that the job is another's by now."""
     state = _state(bus, tenant, job)
     ghost = msgspec.structs.replace(state, state="running", owner="ghost", attempt=state.attempt + 3)
-    bus.jobs.store(key_of(tenant, job), encode(ghost), {})
+    bus.jobs.store(key_of(tenant, job), encode(ghost), COMPARED)
 
 
 def later_of_another_request(bus: MemoryBus, tenant: str, job: str) -> None:
     state = _state(bus, tenant, job)
     ghost = msgspec.structs.replace(state, owner="ghost", attempt=state.attempt + 1, request_seq=999_999)
-    bus.jobs.store(key_of(tenant, job), encode(ghost), {})
+    bus.jobs.store(key_of(tenant, job), encode(ghost), COMPARED)
 
 
 def replayed(bus: MemoryBus, tenant: str, job: str) -> None:
     """The same bytes once more."""
-    bus.jobs.store(key_of(tenant, job), encode(_state(bus, tenant, job)), {})
+    bus.jobs.store(key_of(tenant, job), encode(_state(bus, tenant, job)), COMPARED)
 
 
 def _state(bus: MemoryBus, tenant: str, job: str) -> JobState:
     entry = bus.jobs.last(key_of(tenant, job))
     assert entry is not None
     return decode_state(entry.payload)
+
+
+def bare(attack: Attack) -> Attack:
+    """The same words without any header, as an acknowledgement comes or `nats kv put` writes."""
+
+    def strip(bus: MemoryBus, tenant: str, job: str) -> None:
+        attack(bus, tenant, job)
+        entry = bus.jobs.last(key_of(tenant, job))
+        if entry is not None and entry.headers == COMPARED:
+            bus.jobs.delete(entry.seq)
+            bus.jobs.store(entry.subject, entry.payload, {})
+
+    return strip
 
 
 DOCUMENTS: Mapping[str, Attack] = {

@@ -8,10 +8,12 @@ import msgspec
 
 from sidecar.adapters.memory.bus import Hint, MemoryBus
 from sidecar.adapters.memory.faults import Operation
+from sidecar.adapters.memory.genuine import genuine
+from sidecar.adapters.memory.stream import Entry
 from sidecar.errors import InvalidRequest
 from sidecar.models import codec
 from sidecar.models.api import JobsPage
-from sidecar.models.authors import is_acknowledgement
+from sidecar.models.authors import is_aimed
 from sidecar.models.believed import document_of
 from sidecar.models.job import JobState, State
 from sidecar.models.subjects import is_name
@@ -37,7 +39,7 @@ class MemoryJobStore:
 
     async def look(self, tenant: str, job: str) -> Standing:
         def find() -> Standing:
-            entry = self._bus.jobs.last(subject)
+            entry = genuine(self._bus, self._bus.jobs, subject, _is_by_replica)
             if entry is None:
                 return Standing(None, 0)
             return Standing(document_of(entry.payload, tenant=tenant, job=job), entry.seq)
@@ -85,15 +87,16 @@ class MemoryJobStore:
         subject = _key(_MARKS, tenant, job)
 
         def look() -> bool:
-            mark = self._bus.marks.last(subject)
-            return mark is not None and not is_acknowledgement(mark.payload)
+            return genuine(self._bus, self._bus.marks, subject) is not None
 
         return await self._perform("is_cancelled", tenant, job, look)
 
     async def listen_cancelled(self, on_mark: Callable[[str, str], None]) -> None:
         def hear(hint: Hint) -> None:
             tenant, _, job = hint.subject.removeprefix(_MARKS).partition(".")
-            if not is_acknowledgement(hint.payload):
+            if is_aimed(hint.payload, hint.headers):
+                genuine(self._bus, self._bus.marks, hint.subject)
+            else:
                 on_mark(tenant, job)
 
         self._bus.listen(self._replica, f"{_MARKS}*.*", hear)
@@ -113,7 +116,7 @@ class MemoryJobStore:
         for entry in reversed(list(self._bus.jobs.find(f"{_STATES}{tenant}.*"))):
             if entry.seq >= before or entry.headers.get(_FIRST) != "0":
                 continue
-            last = self._bus.jobs.last(entry.subject)
+            last = genuine(self._bus, self._bus.jobs, entry.subject, _is_by_replica)
             job = entry.subject.rpartition(".")[2]
             document = document_of((last or entry).payload, tenant=tenant, job=job)
             if document is None or (state is not None and document.state != state):
@@ -126,6 +129,10 @@ class MemoryJobStore:
 
     async def _perform(self, name: str, tenant: str, job: str, effect: Callable[[], T]) -> T:
         return await self._bus.perform(Operation(self._replica, f"jobs.{name}", f"{tenant}.{job}"), effect)
+
+
+def _is_by_replica(entry: Entry) -> bool:
+    return _FIRST in entry.headers or "KV-Operation" in entry.headers
 
 
 def _key(root: str, tenant: str, job: str) -> str:

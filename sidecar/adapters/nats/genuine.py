@@ -18,6 +18,7 @@ _MOST_ROUNDS = 4
 _MOST_REMOVED = 1_000
 _AT_ONCE = 64
 _NOBODY = 503
+_COMPARED = b"\r\nNats-Expected-Last-Subject-Sequence: "
 
 IsGenuine = Callable[[StoredMessage], bool]
 
@@ -25,6 +26,11 @@ IsGenuine = Callable[[StoredMessage], bool]
 def is_no_acknowledgement(found: StoredMessage) -> bool:
     """What may be anybody's who is allowed to write: an operator's tool, or a replica of the first release."""
     return not is_aimed(found.payload, found.headers)
+
+
+def is_by_replica(found: StoredMessage) -> bool:
+    """What is written by compare-and-set; or the mark of a deletion, which anybody may leave who may write."""
+    return _COMPARED in found.own_headers or found.is_tombstone
 
 
 class GenuineReader:
@@ -38,6 +44,7 @@ class GenuineReader:
         self._bucket = bucket
         self._writes = writes
         self._is_genuine = is_genuine
+        self._tidying: set[asyncio.Task[None]] = set()
 
     async def last(self, subject: str) -> StoredMessage | None:
         """The last genuine message of a subject, tombstones included. What lies over it is taken away."""
@@ -51,6 +58,19 @@ class GenuineReader:
                 # Somebody goes on writing: what is known to be genuine need not wait for an end of it.
                 return below
         return None
+
+    def tidy(self, subject: str) -> None:
+        """Take away soon what was heard to have been written under a subject. Too much at once is left."""
+        if len(self._tidying) < _AT_ONCE:
+            task = asyncio.get_running_loop().create_task(self._tidy(subject))
+            self._tidying.add(task)
+            task.add_done_callback(self._tidying.discard)
+
+    async def _tidy(self, subject: str) -> None:
+        try:
+            await self.last(subject)
+        except SidecarError as e:
+            log.info("a foreign message stays for now", extra={"error": e.message})
 
     async def remove(self, strangers: Sequence[StoredMessage]) -> None:
         """Take messages away, as many as is reasonable at once; what stays is met again."""

@@ -6,6 +6,7 @@ from sidecar.adapters.nats.client.message import BusMessage, decode_headers
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StoredMessage, StreamReader, split_headers
 from sidecar.errors import BusRefused
+from sidecar.models.authors import is_aimed
 from sidecar.models.subjects import HEADER_JOB_ID, REQUEST_STREAM, Subjects, is_name
 from sidecar.ports.bus import Doorbell, Lane, LaneCounts, StoredRequest
 
@@ -96,4 +97,9 @@ class NatsIntake:
         return Lane(tenant, job_class)
 
     def _stored(self, found: StoredMessage) -> StoredRequest:
-        return StoredRequest(found.seq, self._lane(found.subject), found.payload, found.headers, found.stored_at)
+        headers = found.headers
+        if is_aimed(found.payload, headers):
+            self._mux.foreign_writes.met(
+                REQUEST_STREAM, subject=found.subject, seq=found.seq, payload=found.payload
+            )
+        return StoredRequest(found.seq, self._lane(found.subject), found.payload, headers, found.stored_at)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from sidecar.adapters.nats.direct import StoredMessage, StreamReader
+from sidecar.adapters.nats.genuine import GenuineReader, is_by_replica
 from sidecar.errors import InvalidRequest
 from sidecar.models.api import JobsPage
 from sidecar.models.believed import document_of
@@ -42,9 +43,16 @@ class _Window(NamedTuple):
 
 
 async def list_jobs(
-    reader: StreamReader, pattern: str, *, state: State | None, limit: int, cursor: str | None
+    reader: StreamReader,
+    pattern: str,
+    *,
+    documents: GenuineReader,
+    state: State | None,
+    limit: int,
+    cursor: str | None,
 ) -> JobsPage:
-    """A page of the jobs whose documents fit `pattern`, those in `state` now if one is given.
+    """A page of the jobs whose documents fit `pattern`, those in `state` now if one is given. `documents` reads
+    past what strangers wrote over one.
 
     No call reads more than some 20,000 documents: a filter that fits little then gives a short page, with a
     cursor. Raises InvalidRequest for a cursor that is none.
@@ -58,7 +66,7 @@ async def list_jobs(
         if window.size:
             born = await _born(reader, pattern, window)
             looked_at += window.size
-            taken, before, is_full = await _newest(reader, born, state, limit - len(jobs), window.start)
+            taken, before, is_full = await _newest(reader, documents, born, state, limit - len(jobs), window.start)
             jobs += taken
             if is_full:
                 return JobsPage(jobs=tuple(jobs), cursor=str(before))
@@ -90,7 +98,12 @@ async def _born(reader: StreamReader, pattern: str, window: _Window) -> list[Sto
 
 
 async def _newest(
-    reader: StreamReader, born: Sequence[StoredMessage], state: State | None, limit: int, start: int
+    reader: StreamReader,
+    documents: GenuineReader,
+    born: Sequence[StoredMessage],
+    state: State | None,
+    limit: int,
+    start: int,
 ) -> tuple[list[JobState], int, bool]:
     """Up to `limit` of the jobs born, newest first; where to go on; and whether there are more than `limit`."""
     jobs: list[JobState] = []
@@ -99,7 +112,10 @@ async def _newest(
         part = born[max(0, end - _DOCUMENTS) : end]
         now = await reader.last_of(item.subject for item in part)
         for item in reversed(part):
-            document = _document(now.get(item.subject))
+            found = now.get(item.subject)
+            if found is not None and not is_by_replica(found):
+                found = await documents.last(item.subject)
+            document = _document(found)
             if document is None or (state is not None and document.state != state):
                 continue
             if len(jobs) == limit:

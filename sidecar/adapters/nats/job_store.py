@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from sidecar.adapters.nats.client.message import BusMessage
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import TOMBSTONE, StreamReader
+from sidecar.adapters.nats.genuine import GenuineReader, is_by_replica, is_no_acknowledgement
 from sidecar.adapters.nats.job_list import list_jobs
 from sidecar.errors import InvalidRequest
 from sidecar.models import codec
 from sidecar.models.api import JobsPage
-from sidecar.models.authors import is_acknowledgement
+from sidecar.models.authors import is_aimed
 from sidecar.models.believed import document_of
 from sidecar.models.job import JobState, State
 from sidecar.models.subjects import CANCEL_BUCKET, JOB_BUCKET, is_name
@@ -34,14 +35,20 @@ class NatsJobStore:
     def __init__(self, mux: Mux, *, is_replicated: bool = False) -> None:
         self._mux = mux
         self._states = StreamReader(mux, f"KV_{JOB_BUCKET}", is_replicated=is_replicated)
-        self._marks = StreamReader(mux, f"KV_{CANCEL_BUCKET}", is_replicated=is_replicated)
+        marks = StreamReader(mux, f"KV_{CANCEL_BUCKET}", is_replicated=is_replicated)
+        self._marks = GenuineReader(
+            marks, bucket=CANCEL_BUCKET, writes=mux.foreign_writes, is_genuine=is_no_acknowledgement
+        )
+        self._documents = GenuineReader(
+            self._states, bucket=JOB_BUCKET, writes=mux.foreign_writes, is_genuine=is_by_replica
+        )
 
     async def get(self, tenant: str, job: str) -> StoredState | None:
         state, revision = await self.look(tenant, job)
         return StoredState(state, revision) if state is not None else None
 
     async def look(self, tenant: str, job: str) -> Standing:
-        found = await self._states.last(_key(_STATES, tenant, job))
+        found = await self._documents.last(_key(_STATES, tenant, job))
         if found is None:
             return Standing(None, 0)
         state = None if found.is_tombstone else document_of(found.payload, tenant=tenant, job=job)
@@ -62,7 +69,10 @@ class NatsJobStore:
     ) -> JobsPage:
         if not is_name(tenant):
             raise InvalidRequest(f"{tenant!r} does not name a tenant")
-        return await list_jobs(self._states, f"{_STATES}{tenant}.*", state=state, limit=limit, cursor=cursor)
+        pattern = f"{_STATES}{tenant}.*"
+        return await list_jobs(
+            self._states, pattern, documents=self._documents, state=state, limit=limit, cursor=cursor
+        )
 
     async def history(self, tenant: str, job: str) -> Sequence[StoredState]:
         found = [item async for item in self._states.scan(_key(_STATES, tenant, job), seq=1)]
@@ -74,12 +84,14 @@ class NatsJobStore:
 
     async def is_cancelled(self, tenant: str, job: str) -> bool:
         found = await self._marks.last(_key(_MARKS, tenant, job))
-        return found is not None and not found.is_tombstone and not is_acknowledgement(found.payload)
+        return found is not None and not found.is_tombstone
 
     async def listen_cancelled(self, on_mark: Callable[[str, str], None]) -> None:
         def hear(message: BusMessage) -> None:
             tenant, _, job = message.subject.removeprefix(_MARKS).partition(".")
-            if TOMBSTONE not in message.raw_headers and not is_acknowledgement(message.payload):
+            if is_aimed(message.payload, message.headers):
+                self._marks.tidy(message.subject)
+            elif TOMBSTONE not in message.raw_headers:
                 on_mark(tenant, job)
 
         await self._mux.subscribe(f"{_MARKS}*.*", hear)

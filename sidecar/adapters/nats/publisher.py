@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StoredMessage, StreamReader
+from sidecar.adapters.nats.genuine import GenuineReader, is_by_replica
 from sidecar.adapters.nats.job_store import EXPECTED
 from sidecar.adapters.nats.result_waiter import NatsResultWaiter, ResultWatch
 from sidecar.errors import BusUnavailable, Conflict, InvalidRequest
@@ -39,6 +40,9 @@ class NatsPublisher:
         self._ttl = str(events_s)
         self._reader = StreamReader(mux, JOB_STREAM, is_replicated=is_replicated)
         self._is_replicated = is_replicated
+        self._genuine = GenuineReader(
+            self._reader, bucket=JOB_BUCKET, writes=mux.foreign_writes, is_genuine=is_by_replica
+        )
         self._watch = ResultWatch(mux, self._reader)
         self._fence_root = f"$KV.{JOB_BUCKET}."
 
@@ -66,15 +70,22 @@ class NatsPublisher:
                 return False
             # Somebody else's bytes, or the mark of a deletion: the job has said no result yet.
             expected = found.seq if found is not None else 0
+            if found is not None and not is_by_replica(found):
+                self._mux.foreign_writes.met(JOB_BUCKET, subject=subject, seq=found.seq, payload=found.payload)
         raise BusUnavailable(f"the result of job {event.job} is written over again and again")
 
     async def replay(self, tenant: str, job: str) -> AsyncIterator[StoredEvent]:
         seen: set[EventPosition | None] = {None}
+        strangers: list[StoredMessage] = []
         async for item in self._stored(self._log(tenant, job, ">")):
+            if not is_by_replica(item):
+                strangers.append(item)
+                continue
             place = place_of(item.payload, subject=item.subject)
             if place not in seen:
                 seen.add(place)
                 yield StoredEvent(item.subject.rpartition(".")[2], item.payload)
+        await self._genuine.remove(strangers)
 
     async def wait_result(self, tenant: str, job: str) -> NatsResultWaiter:
         stored_as = self._log(tenant, job, "result")

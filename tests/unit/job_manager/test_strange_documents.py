@@ -11,7 +11,7 @@ from sidecar.models.call import ModelCall
 from sidecar.models.event import Delta
 from sidecar.models.result import Result
 from tests.support.replica import MODEL, Bench, bench
-from tests.support.strange_documents import ACKNOWLEDGEMENT, BESIDE, DOCUMENTS, key_of
+from tests.support.strange_documents import ACKNOWLEDGEMENT, BESIDE, COMPARED, DOCUMENTS, bare, key_of
 from tests.support.tool_jobs import Providers, call
 
 TEXT = "".join(f"w{i:03d}" for i in range(60))
@@ -126,6 +126,30 @@ async def test_a_job_whose_request_goes_with_its_owner_ends_all_the_same() -> No
         await check_slots(b)
 
 
+@pytest.mark.parametrize("names", [("one",), ("one", "two", "three")], ids=["one", "three"])
+@pytest.mark.parametrize("path", [streamed, queued], ids=lambda path: path.__name__)
+@pytest.mark.parametrize("attack", sorted(DOCUMENTS.keys() - {"removed", "deleted", "purged"}))
+async def test_what_no_replica_wrote_changes_nothing_of_a_job(
+    attack: str, path: Callable[[Bench], Awaitable[list[str]]], names: tuple[str, ...]
+) -> None:
+    clock = MemoryClock()
+    async with bench(ScriptedModel(clock, answer)) as b:
+        await b.fleet(*names, slots=SLOTS)
+        jobs = await path(b)
+        for job in jobs:
+            bare(DOCUMENTS[attack])(b.bus, "acme", job)
+        for job in jobs:
+            await check_ended_once(b, job, path, "bare")
+            stored = await b.stored(job)
+            assert stored is not None
+            assert stored.state.attempt == 1
+            bare(DOCUMENTS[attack])(b.bus, "acme", job)
+            assert await b.stored(job) == stored, "what has ended stands too"
+        await clock.advance(5.0)
+        await check_slots(b)
+        assert b.bus.foreign_writes["LLM_JOB"] >= 2 * len(jobs)
+
+
 async def check_ended_once(b: Bench, job: str, path: Any, attack: str) -> None:
     result = await b.result(job, limit_s=120)
     # An end that nobody owned the job to contradict stands; it is said once, like any other.
@@ -167,7 +191,7 @@ async def test_a_document_that_is_written_over_all_the_time_keeps_no_slot(times:
         async def attack() -> None:
             nonlocal left
             while left:
-                b.bus.jobs.store(key_of("acme", job), ACKNOWLEDGEMENT, {})
+                b.bus.jobs.store(key_of("acme", job), ACKNOWLEDGEMENT, COMPARED)
                 left -= 1
                 await clock.sleep(0.005)
 

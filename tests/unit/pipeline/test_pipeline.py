@@ -13,6 +13,7 @@ from sidecar.models.call import ModelDelta
 from sidecar.models.content import ReasoningBlock, TextBlock, ToolUseBlock
 from sidecar.models.event import Delta, Event, Status
 from sidecar.models.result import Usage
+from tests.support.garbage import ACKNOWLEDGEMENTS
 from tests.support.replica import MODEL, Bench, bench
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -336,3 +337,17 @@ async def test_a_request_on_which_admission_breaks_is_refused_and_the_process_go
         result = await b.result(await b.submit(metadata={"poison": True}))
         assert (result.state, result.error.code if result.error else None) == ("rejected", "internal")
         assert (await b.result(await b.submit())).state == "succeeded"
+
+
+@pytest.mark.parametrize("payload", ACKNOWLEDGEMENTS.values(), ids=ACKNOWLEDGEMENTS)
+async def test_an_acknowledgement_that_was_aimed_at_a_queue_is_no_job(payload: bytes) -> None:
+    async with bench() as b:
+        await b.replica()
+        aimed = await b.submit(payload)
+        job = await b.submit()
+        assert (await b.result(job)).state == "succeeded"
+        assert await left_over(b) == 0
+        assert await b.events(aimed) == []
+        assert await b.stored(aimed) is None
+        own = await b.submit(payload, job="own")
+        assert (await b.result(own)).state == "rejected", "somebody's who sent it under an id"

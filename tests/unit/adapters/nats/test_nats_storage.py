@@ -20,6 +20,7 @@ from tests.support.bus_world import event, job_state
 from tests.support.scripted_connection import Answer, ScriptedConnection, Sent
 
 SERVER = b"\r\nNats-Stream: LLM_REQ\r\nNats-Subject: %b\r\nNats-Sequence: %b\r\nNats-Msg-Size: %b\r\n\r\n"
+COMPARED = b"\r\nNats-Expected-Last-Subject-Sequence: 1"
 
 
 class Wire:
@@ -114,8 +115,8 @@ async def test_one_replica_is_read_directly_and_three_by_their_leader(wire: Wire
 
 
 async def test_what_is_no_state_document_is_said_to_be_none(wire: Wire) -> None:
-    headers = b"NATS/1.0\r\nNats-Stream: S\r\nNats-Subject: a\r\nNats-Sequence: 3\r\nNats-Time-Stamp: t\r\n\r\n"
-    wire.answers = [Answer(headers, b"[]"), Answer(headers, b"[]")]
+    server = b"\r\nNats-Stream: S\r\nNats-Subject: a\r\nNats-Sequence: 3\r\nNats-Time-Stamp: t\r\n\r\n"
+    wire.answers = [Answer(b"NATS/1.0" + COMPARED + server, b"[]")]
     assert await NatsJobStore(wire.mux).get("acme", "j1") is None
     assert (await NatsJobStore(wire.mux).look("acme", "j1")).revision == 3
 
@@ -165,7 +166,7 @@ async def test_silence_within_a_batch_is_an_error_not_a_short_answer(wire: Wire)
 async def test_what_is_no_event_is_left_out_of_a_replay(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
     def stored(seq: int, payload: bytes) -> Answer:
         head = "Nats-Stream: S\r\nNats-Subject: llm.v1.log.acme.j1.delta\r\nNats-Time-Stamp: t\r\n"
-        return Answer(f"NATS/1.0\r\n{head}Nats-Sequence: {seq}\r\n\r\n".encode(), payload)
+        return Answer(b"NATS/1.0" + COMPARED + f"\r\n{head}Nats-Sequence: {seq}\r\n\r\n".encode(), payload)
 
     good = b'{"attempt":1,"n":1}'
     wire.answers = [
