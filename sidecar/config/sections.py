@@ -21,7 +21,7 @@ class EndpointsSettings(Section):
         10.0, gt=0, description="what has waited longer is refused: nobody waits for it any more"
     )
     max_bytes: int = Field(
-        32 * 1024**2, ge=1024**2, description="of requests that wait; the same again of replies"
+        16 * 1024**2, ge=1024**2, description="of requests that wait; the same again of replies"
     )
     tenant_bytes: int = Field(4 * 1024**2, ge=64 * 1024)
     max_asks: int = Field(8_192, ge=2, description="open `ask` requests")

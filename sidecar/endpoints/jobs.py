@@ -17,6 +17,7 @@ from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
 from sidecar.models.subjects import HEADER_END, HEADER_JOB_ID, TRACE_HEADERS, check_job_id, is_name
 from sidecar.ports.bus import (
+    STREAM_READ_SEATS,
     Clock,
     Endpoint,
     Intake,
@@ -57,9 +58,9 @@ class Queries:
         return (
             Endpoint("ask", "ask.*.*", self.ask, _schemas(JobRequest, Result), is_ask=True),
             Endpoint("get", "get.*.*", self.get, _schemas(None, JobState)),
-            Endpoint("replay", "replay.*.*", self.replay, _schemas(ReplayRequest, None), seats=4),
+            Endpoint("replay", "replay.*.*", self.replay, _schemas(ReplayRequest, None), seats=STREAM_READ_SEATS),
             Endpoint("cancel", "cancel.*.*", self.cancel, _schemas(CancelRequest, CancelReply)),
-            Endpoint("jobs", "jobs.*", self.jobs, _schemas(JobsRequest, JobsPage), seats=4),
+            Endpoint("jobs", "jobs.*", self.jobs, _schemas(JobsRequest, JobsPage), seats=STREAM_READ_SEATS),
         )
 
     async def ask(self, query: Query) -> Reply:

@@ -12,7 +12,7 @@ from sidecar.models.codec import decode, encode
 from sidecar.models.content import DocumentBlock, ImageBlock, Message, Source, ToolResultBlock
 from sidecar.models.objects import ObjectChunk, ObjectGet, ObjectInfo, ObjectPut, bucket_of
 from sidecar.models.subjects import HEADER_END, is_name
-from sidecar.ports.bus import Blobs, Endpoint, Query, Reply
+from sidecar.ports.bus import STREAM_READ_SEATS, Blobs, Endpoint, Query, Reply
 from sidecar.request_handler.admission import check_tenant
 from sidecar.runtime.redaction import told
 
@@ -31,7 +31,9 @@ class Objects:
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         return (
-            Endpoint("objects_get", "objects.*.get", self.get, _schemas(ObjectGet, ObjectChunk), seats=4),
+            Endpoint(
+                "objects_get", "objects.*.get", self.get, _schemas(ObjectGet, ObjectChunk), seats=STREAM_READ_SEATS
+            ),
             Endpoint("objects_put", "objects.*.put", self.put, _schemas(ObjectPut, ObjectInfo)),
         )
 

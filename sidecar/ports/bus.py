@@ -260,6 +260,11 @@ Answer = Callable[[Query], Awaitable[Reply]]
 AnswerMany = Callable[[Query], AsyncIterator[Reply]]
 
 
+STREAM_READ_SEATS = 6
+"""The seats of a request that reads batches of a stream, of some 4 MB each: all replies that are asked for at once
+have to fit what the NATS server holds for one connection (64 MB), or it cuts it off."""
+
+
 class Endpoint(NamedTuple):
     """One request/reply endpoint of the micro service. `subject` is below the root, with `*` for tokens.
 

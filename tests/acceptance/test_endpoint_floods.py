@@ -18,6 +18,8 @@ from tests.support.stranger import Stranger, asks, stranger
 pytestmark = pytest.mark.nats
 
 MOST_S = 3.0
+QUIET_S = 1.5
+SILENT_S = 10.0
 MOST_GROWTH_BYTES = 100 * 1024**2
 LARGE = 270_000
 KEPT_JOBS = 300
@@ -87,7 +89,8 @@ async def worst_s(other: Stranger, flood: Flood) -> float:
         result = await other.run(asks("[[tokens=3]] quick"), job=uuid.uuid4().hex)
         assert result["state"] == "succeeded"
         worst = max(worst, time.monotonic() - began)
-        if began - flood.last_at > 1.0:
+        # Its first reply may be long in coming, where everything is read before anything is answered.
+        if began - flood.last_at > (QUIET_S if flood.heard.total() else SILENT_S):
             return worst
 
 
@@ -107,4 +110,6 @@ async def test_another_tenant_notices_nothing(place: Place, name: str) -> None:
         await sending
         assert watched.result() < MOST_S
         assert most - before < MOST_GROWTH_BYTES
-        assert place.sidecar.is_running
+        assert flood.heard.total()
+        # The server cuts off who is slow to take what it asked for: jobs of all tenants would have to wait.
+        assert place.sidecar.log.count('"connected to NATS') == 1

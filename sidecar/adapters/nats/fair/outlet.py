@@ -64,10 +64,16 @@ class Outlet:
         """Whether a reply would go out at once."""
         return not self._queues and self._sender.backlog < WINDOW_BYTES
 
+    def send_now(self, data: bytes) -> bool:
+        """Send at once where nothing waits; False where it has to. Raises BusUnavailable, BusRefused."""
+        if self._queues or self._sender.backlog >= WINDOW_BYTES:
+            return False
+        self._sender.send(data)
+        return True
+
     async def send(self, party: Hashable, data: bytes) -> None:
         """Return when the connection has `data`. Raises BusUnavailable, BusRefused."""
-        if self.is_open:
-            self._sender.send(data)
+        if self.send_now(data):
             return
         queue = self._queues.get(party)
         if queue is None:

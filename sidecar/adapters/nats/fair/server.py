@@ -273,7 +273,8 @@ class FairServer:
         if reply:
             data = encode_publish(reply, "", answer.headers, answer.payload)
             admitted.made(len(data))
-            await self._outlet.send(admitted.party, data)
+            if not self._outlet.send_now(data):
+                await self._outlet.send(admitted.party, data)
 
     def _tell(self, request: EndpointRequest, error: SidecarError) -> None:
         self._send_now(request, error_reply(error))

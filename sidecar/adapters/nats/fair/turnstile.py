@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 # What a reply is taken to weigh, in bytes, until the first one of its party and kind is there.
 FIRST_GUESS = 4096
+# So many parties are remembered, and how large their replies are, while they hold nothing.
+_MOST_IDLE = 1024
 # Requests of so many bytes wait before they count more than one by their number.
 _LEAST_SIZE = 256
 
@@ -25,9 +27,11 @@ class Bound(NamedTuple):
     each: int
     total: int
 
-    def allows(self, *, own: int, all_: int) -> bool:
-        """Whether a party that holds `own` of the `all_` that is held may have more."""
-        return own < min(self.each, self.total - all_) or (own == 0 and all_ < self.total + self.total // 4)
+    def allows(self, own: int, every: int) -> bool:
+        """Whether a party that holds `own` of what `every` party holds together may have more."""
+        if own:
+            return own < self.each and own < self.total - every
+        return every < self.total + self.total // 4
 
 
 class Bounds(NamedTuple):
@@ -114,7 +118,7 @@ class Admitted(Generic[T]):
         self._is_open = True
         self._bytes = 0
         self.item = waited.item
-        self._take(waited.seats, party.guesses.get(waited.kind, FIRST_GUESS))
+        self._take(waited.seats, party.guesses.get(waited.kind, FIRST_GUESS) if party.guesses else FIRST_GUESS)
 
     @property
     def party(self) -> Hashable:
@@ -134,14 +138,14 @@ class Admitted(Generic[T]):
         So many of a party may do so as it may have asks; one beyond them keeps its seat.
         """
         held, every = self._party, self._turnstile._all
-        if not self._turnstile.bounds.asks.allows(own=held.parked, all_=every.parked):
+        if not self._turnstile.bounds.asks.allows(held.parked, every.parked):
             yield
             return
         expected = self._bytes
         self._take(-self._waited.seats, -expected)
         held.parked += 1
         every.parked += 1
-        self._turnstile.on_free()
+        self._turnstile._freed()
         try:
             yield
         finally:
@@ -156,14 +160,16 @@ class Admitted(Generic[T]):
             self._turnstile._closed(self._party, self._waited)
 
     def _take(self, seats: int, size: int) -> None:
+        party, every = self._party, self._turnstile._all
         self._bytes += size
-        for held in (self._party, self._turnstile._all):
-            held.seats += seats
-            held.reply_bytes += size
+        party.seats += seats
+        party.reply_bytes += size
+        every.seats += seats
+        every.reply_bytes += size
 
 
 class Turnstile(Generic[T]):
-    """Requests wait here. `on_free` is called when a seat may have become free."""
+    """Requests wait here. `on_free` is called when a seat may have become free for one that waits."""
 
     def __init__(self, bounds: Bounds, *, on_free: Callable[[], None]) -> None:
         self.bounds = bounds
@@ -179,7 +185,9 @@ class Turnstile(Generic[T]):
         return self._all.load
 
     def parties(self) -> dict[Hashable, EndpointLoad]:
-        return {name: party.load for name, party in self._parties.items()}
+        """What each holds that holds anything."""
+        loads = {name: party.load for name, party in self._parties.items()}
+        return {name: load for name, load in loads.items() if any(load)}
 
     def offer(
         self,
@@ -197,20 +205,20 @@ class Turnstile(Generic[T]):
         `size` is the request's in bytes; `kind` tells requests apart whose replies differ in size; `seats` is how
         many it takes while it is answered.
         """
-        party = self._parties.get(name) or _Party[T](name)
+        party: _Party[T] = self._parties.get(name) or _Party(name)
         held, bounds = self._all, self.bounds
         size = max(size, _LEAST_SIZE)
         if not (
-            bounds.waiting.allows(own=party.waiting, all_=held.waiting)
-            and bounds.waiting_bytes.allows(own=party.waiting_bytes, all_=held.waiting_bytes)
-            and (not is_ask or bounds.asks.allows(own=party.asks, all_=held.asks))
+            bounds.waiting.allows(party.waiting, held.waiting)
+            and bounds.waiting_bytes.allows(party.waiting_bytes, held.waiting_bytes)
+            and (not is_ask or bounds.asks.allows(party.asks, held.asks))
         ):
             return False
         self._parties[name] = party
         if not party.queue:
             self._ring.append(party)
         party.queue.append(_Waiting(item, now + bounds.wait_s, size, kind, seats, is_ask))
-        self._queued(party, size, by=1)
+        self._queued(party, size, 1)
         party.asks += is_ask
         held.asks += is_ask
         return True
@@ -240,7 +248,7 @@ class Turnstile(Generic[T]):
             party = self._ring.popleft()
             while party.queue:
                 waited = party.queue.popleft()
-                self._queued(party, waited.size, by=-1)
+                self._queued(party, waited.size, -1)
                 self._closed(party, waited)
                 left.append(waited.item)
         return left
@@ -248,7 +256,7 @@ class Turnstile(Generic[T]):
     def _seated(self, party: _Party[T], now: float) -> Admitted[T] | None:
         while party.queue and (party.queue[0].until < now or self._may_begin(party)):
             waited = party.queue.popleft()
-            self._queued(party, waited.size, by=-1)
+            self._queued(party, waited.size, -1)
             if waited.until >= now:
                 return Admitted(self, party, waited)
             self._late.append(waited.item)
@@ -260,18 +268,24 @@ class Turnstile(Generic[T]):
             return True
         bounds, held, first = self.bounds, self._all, party.queue[0]
         guess = party.guesses.get(first.kind, FIRST_GUESS)
-        return bounds.seats.allows(own=party.seats, all_=held.seats) and bounds.reply_bytes.allows(
-            own=party.reply_bytes + guess - 1, all_=held.reply_bytes
+        return bounds.seats.allows(party.seats, held.seats) and bounds.reply_bytes.allows(
+            party.reply_bytes + guess - 1, held.reply_bytes
         )
 
-    def _queued(self, party: _Party[T], size: int, *, by: int) -> None:
-        for held in (party, self._all):
-            held.waiting += by
-            held.waiting_bytes += by * size
+    def _queued(self, party: _Party[T], size: int, by: int) -> None:
+        every = self._all
+        party.waiting += by
+        party.waiting_bytes += by * size
+        every.waiting += by
+        every.waiting_bytes += by * size
 
     def _closed(self, party: _Party[T], waited: _Waiting[T]) -> None:
         party.asks -= waited.is_ask
         self._all.asks -= waited.is_ask
-        if not (party.queue or party.seats or party.parked or party.asks):
+        if len(self._parties) > _MOST_IDLE and not (party.queue or party.seats or party.parked or party.asks):
             self._parties.pop(party.name, None)
-        self.on_free()
+        self._freed()
+
+    def _freed(self) -> None:
+        if self._ring:
+            self.on_free()
