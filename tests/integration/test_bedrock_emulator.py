@@ -1,15 +1,19 @@
 """The adapter against the emulator: whole turns with tools, both transports."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from sidecar.adapters.bedrock.aws_time import AwsTime
+from sidecar.adapters.bedrock.http_transport import HttpTransport
 from sidecar.adapters.bedrock.manager import BedrockManager
-from sidecar.emulator import Emulator
+from sidecar.emulator import AuthPolicy, Emulator
 from sidecar.models.content import Message, TextBlock
 from tests.support.bedrock_calls import TRANSPORTS, call, collect, manager, profile, text_of
+from tests.support.emulator import ACCESS_KEY, SECRET_KEY
 
 CLAUDE_ID = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
 
@@ -59,3 +63,20 @@ async def test_an_answer_goes_back_as_it_came(client: BedrockManager) -> None:
         of=profile(model_id=CLAUDE_ID, family="claude"),
     )
     assert (await client.converse(follow_up)).usage.input_tokens > reply.usage.input_tokens
+
+
+@pytest.mark.parametrize("ahead_s", [3600.0, -3600.0])
+async def test_a_machine_with_a_wrong_clock_signs_by_awss(monkeypatch: pytest.MonkeyPatch, ahead_s: float) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    async with (
+        Emulator(auth=AuthPolicy(secrets={ACCESS_KEY: SECRET_KEY})) as strict,
+        manager(strict.url, "aiohttp") as client,
+    ):
+        transport = client._transport
+        assert isinstance(transport, HttpTransport)
+        transport._time = AwsTime(lambda: time.time() + ahead_s)
+        for _ in range(2):
+            assert text_of(await client.converse(asked("hello")))
+            await collect(client, asked("hello"))
+        assert len(strict.calls) == 4
