@@ -15,8 +15,8 @@ class EndpointsSettings(Section):
 
     max_in_flight: int = Field(64, ge=4, description="requests answered at once")
     tenant_in_flight: int = Field(16, ge=1)
-    max_waiting: int = Field(16_384, ge=16, description="requests that wait for their turn")
-    tenant_waiting: int = Field(2_048, ge=1)
+    max_waiting: int = Field(4_096, ge=16, description="requests that wait for their turn")
+    tenant_waiting: int = Field(1_024, ge=1)
     wait_s: float = Field(
         10.0, gt=0, description="what has waited longer is refused: nobody waits for it any more"
     )
