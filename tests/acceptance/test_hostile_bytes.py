@@ -28,13 +28,15 @@ from tests.support.tenancy import Tenancy, configured, connected
 pytestmark = pytest.mark.nats
 
 WAIT_S = 60.0
+ANSWER_S = 10.0
 QUICK = "[[tokens=3]] quick"
 CASES = int(os.environ.get("SIDECAR_FUZZ_CASES", "400"))
 SEED = int(os.environ.get("SIDECAR_FUZZ_SEED", random.randrange(1 << 32)))
 FORGED = b'{"balance":-999999}'
 # What a reply inbox of the sidecar looked like when its last token was a counter: a prefix of 30 bytes.
 INBOX_PREFIX_BYTES = 30
-MOST_TOKENS = 1500
+MOST_TOKENS = 800
+ROUNDS = 6
 
 
 @pytest.fixture(scope="module", params=["accounts", "users"])
@@ -49,7 +51,7 @@ def tenancy(request: pytest.FixtureRequest, bedrock: EmulatorProcess) -> Iterato
 @pytest.fixture
 async def acme(tenancy: Tenancy) -> AsyncIterator[SidecarClient]:
     async with await SidecarClient.connect(
-        tenancy.url("acme"), tenant="acme", connect_timeout_s=WAIT_S, request_timeout_s=WAIT_S
+        tenancy.url("acme"), tenant="acme", connect_timeout_s=WAIT_S, request_timeout_s=ANSWER_S
     ) as client:
         yield client
 
@@ -70,23 +72,23 @@ def misdelivered(tenancy: Tenancy) -> int:
 
 async def ask(tenancy: Tenancy, acme: SidecarClient, prompt: str = QUICK, **more: Any) -> JobResult:
     """A job of acme's that has succeeded, while whatever is going on goes on."""
+    job = await acme.submit(prompt, **more)
     try:
-        result = await acme.ask(prompt, wait_s=WAIT_S, **more)
+        result = await job.result(timeout_s=WAIT_S)
     except CallTimeout as e:
-        raise AssertionError(tenancy.sidecar.log[-4000:]) from e
+        raise AssertionError(f"{await acme.get(job.id)}\n{tenancy.sidecar.log[-4000:]}") from e
     assert result.state == "succeeded"
     return result
 
 
-async def forge(globex: RawTenant, payload: bytes, *, verb: bytes = b"get", rounds: int = 1) -> None:
+async def forge(globex: RawTenant, payload: bytes, *, verb: bytes = b"get") -> None:
     """Aim `payload` at every reply that the sidecar may wait for, as if the last token were counted from 1."""
     start = b"llm.v1.%b.globex." % verb
     filler = b"f" * (INBOX_PREFIX_BYTES - len(start))
-    for _ in range(rounds):
-        for number in range(1, MOST_TOKENS):
-            for between in (b"\x0b", b"\x0c"):
-                globex.publish(b"%b%b%d%bw1" % (start, filler, number, between), payload, reply=b"_INBOX_globex.x")
-        await globex.flush()
+    for number in range(1, MOST_TOKENS):
+        for between in (b"\x0b", b"\x0c"):
+            globex.publish(b"%b%b%d%bw1" % (start, filler, number, between), payload, reply=b"_INBOX_globex.x")
+    await globex.flush()
 
 
 async def test_nobody_writes_another_tenants_tool_output(
@@ -130,16 +132,8 @@ async def test_nobody_writes_another_tenants_tool_output(
 async def test_no_forged_acknowledgement_reaches_a_lone_replica(
     tenancy: Tenancy, acme: SidecarClient, globex: RawTenant, ack: bytes
 ) -> None:
-    async def attack() -> None:
-        # For as long as the lease is renewed a few times.
-        until = asyncio.get_running_loop().time() + 3
-        while asyncio.get_running_loop().time() < until:
-            await forge(globex, ack)
-
-    attacking = asyncio.create_task(attack())
-    for _ in range(5):
-        await ask(tenancy, acme)
-    await attacking
+    for _ in range(ROUNDS):
+        await asyncio.gather(forge(globex, ack), ask(tenancy, acme))
     await ask(tenancy, acme)
     assert tenancy.sidecar.is_running, tenancy.sidecar.log[-2000:]
     assert misdelivered(tenancy) == 0
