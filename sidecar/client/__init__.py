@@ -1,7 +1,7 @@
 """What applications import: `SidecarClient` submits jobs to the sidecar and follows them over NATS.
 
-Imports nothing of the sidecar but its models and errors. The names are loaded on first use, so that somebody
-who needs only the errors does not pay for the NATS client.
+Imports nothing of the sidecar but its models, its errors and the reading of NATS's bytes (`wire`). The names are
+loaded on first use, so that somebody who needs only the errors does not pay for the NATS client.
 """
 
 from importlib import import_module
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sidecar.client.client import SidecarClient as SidecarClient
+    from sidecar.client.connection import StrictClient as StrictClient
     from sidecar.client.continuing import continue_with as continue_with
     from sidecar.client.continuing import run_calls as run_calls
     from sidecar.client.errors import EventsLost as EventsLost
@@ -38,6 +39,7 @@ _HOMES = {
     "QueueFull": "errors",
     "RateLimited": "errors",
     "SidecarClient": "client",
+    "StrictClient": "connection",
     "TextPiece": "text",
     "TextRestarted": "errors",
     "Tool": "tools.definition",
@@ -61,6 +63,7 @@ __all__ = [
     "QueueFull",
     "RateLimited",
     "SidecarClient",
+    "StrictClient",
     "TextPiece",
     "TextRestarted",
     "Tool",

@@ -30,7 +30,15 @@ _DESCRIPTION = "Description"
 
 
 class StrictClient(Client):
-    """Behaves like nats-py's client. `misdelivered` counts what came for a subscription and did not fit it."""
+    """Behaves like nats-py's client, but for JetStream's consumers. `SidecarClient` makes its own; an application
+    that speaks NATS by itself can use one in the place of `nats.connect`.
+
+    ```python
+    nc = StrictClient()
+    await nc.connect("nats://localhost:4222", inbox_prefix="_INBOX_acme")
+    ```
+    `misdelivered` counts what came for a subscription and did not fit it.
+    """
 
     def __init__(self, misdelivered: Misdelivered | None = None) -> None:
         super().__init__()

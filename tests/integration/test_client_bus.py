@@ -6,8 +6,10 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
+from nats.errors import NoRespondersError
 
-from sidecar.client import JobFailed, QueueFull, RateLimited, SidecarClient, UnknownJob
+from sidecar.client import JobFailed, QueueFull, RateLimited, SidecarClient, StrictClient, UnknownJob
 from sidecar.client import client as client_module
 from sidecar.errors import AccessDenied, BusUnavailable, CallTimeout, InvalidRequest, JobCancelled, Permanent
 from tests.support.fake_sidecar import RETRY_AFTER_S, FakeJob, FakeSidecar
@@ -427,3 +429,27 @@ async def test_a_connection_that_was_ended_for_good_is_made_anew() -> None:
             await sidecar.job(job.id).result("lost and found")
             assert await asyncio.wait_for(reading, WAIT_S) == "lost and found"
         await sidecar.stop()
+
+
+async def test_the_strict_client_alone_behaves_like_nats_py(nats_access: Access) -> None:
+    asking, answering = StrictClient(), StrictClient()
+    for connection in (asking, answering):
+        await connection.connect(nats_access.url)
+    try:
+
+        async def answer(message: Msg) -> None:
+            await message.respond(message.data + (message.headers or {})["A"].encode())
+
+        await answering.subscribe("service.*", queue="q", cb=answer)
+        await answering.flush()
+        for _ in range(3):
+            reply = await asking.request("service.a", b"hi ", timeout=WAIT_S, headers={"A": "b:c"})
+            assert reply.data == b"hi b:c"
+        assert (await asking.request("service.a", b"", timeout=WAIT_S, headers={"A": "d"})).data == b"d"
+        with pytest.raises(NoRespondersError):
+            await asking.request("nobody", b"", timeout=WAIT_S)
+        assert asking.misdelivered.count == answering.misdelivered.count == 0
+        await answering.drain()
+    finally:
+        await asking.close()
+        await answering.close()
