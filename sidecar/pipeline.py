@@ -334,7 +334,7 @@ class Pipeline:
             job.request = plan.request
         else:
             job.request, use = await self._prompts.rendered_as(job.state.tenant, request, job.state.prompt)
-            job.record.state = bound(job.state, use)
+            job.state = bound(job.state, use)
         return job.request
 
     def _since(self, epoch_s: float) -> int:

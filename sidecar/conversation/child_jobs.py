@@ -11,7 +11,6 @@ from sidecar.conversation.tool_output import clean, shown
 from sidecar.conversation.tool_turn import PlannedCall
 from sidecar.errors import BusRefused, BusUnavailable, Permanent
 from sidecar.job_manager.job import OwnedJob
-from sidecar.job_manager.record import keep_trying
 from sidecar.models.base import FieldError
 from sidecar.models.codec import decode_event, encode
 from sidecar.models.content import Message
@@ -22,6 +21,7 @@ from sidecar.models.trace import TRACE, trace_of
 from sidecar.ports.bus import Clock, Intake, JobStore, Lane, Publisher
 from sidecar.runtime.lifecycle import logged, within
 from sidecar.runtime.redaction import told
+from sidecar.runtime.retry import keep_trying
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,6 @@
 from sidecar.conversation.child_jobs import ChildJobs
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.journal import StepJournal, read, restore, unseen
-from sidecar.job_manager.record import keep_trying
 from sidecar.models.believed import event_of
 from sidecar.models.event import Status
 from sidecar.models.facts import RunFacts
@@ -12,6 +11,7 @@ from sidecar.models.result import Attempt
 from sidecar.ports.bus import Clock, Publisher
 from sidecar.ports.bus import JournalStore as JournalPort
 from sidecar.runtime.lifecycle import logged
+from sidecar.runtime.retry import keep_trying
 
 
 class JournalRecovery:

@@ -14,13 +14,13 @@ import msgspec
 from sidecar.config.settings import Policy
 from sidecar.errors import SidecarError
 from sidecar.job_manager.job import OwnedJob
-from sidecar.job_manager.record import keep_trying
 from sidecar.models.facts import RunFacts
 from sidecar.models.plain import UNREADABLE
 from sidecar.models.shown import shown
 from sidecar.ports.bus import Clock, SpendLedger
 from sidecar.ports.cluster import ClusterBus
 from sidecar.runtime.lifecycle import Tasks, Waker, logged, within
+from sidecar.runtime.retry import keep_trying
 from sidecar.scheduler.schedule import Scheduler
 from sidecar.scheduler.tenants import DAY_S, USD
 

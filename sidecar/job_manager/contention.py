@@ -9,13 +9,14 @@ from sidecar.errors import Conflict
 from sidecar.job_manager import transitions
 from sidecar.job_manager.claiming import Claim, ClaimedElsewhere, judge
 from sidecar.job_manager.ending import Completion
-from sidecar.job_manager.record import StateRecord, keep_trying
+from sidecar.job_manager.record import StateRecord
 from sidecar.job_manager.succession import Takeover
 from sidecar.models.event import Event
 from sidecar.models.job import JobState
 from sidecar.models.result import Result
 from sidecar.models.subjects import HEADER_JOB_ID
 from sidecar.ports.bus import Clock, Intake, Standing, StoredState
+from sidecar.runtime.retry import keep_trying
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import msgspec
 from sidecar.errors import BusRefused, InvalidRequest, SidecarError
 from sidecar.job_manager import transitions
 from sidecar.job_manager.offload import offloaded
-from sidecar.job_manager.record import StateRecord, keep_trying
+from sidecar.job_manager.record import StateRecord
 from sidecar.models.base import rfc3339
 from sidecar.models.codec import decode_request
 from sidecar.models.event import Event
@@ -19,6 +19,7 @@ from sidecar.models.job import JobState
 from sidecar.models.result import ErrorInfo, Output, Result
 from sidecar.ports.bus import Blobs, Clock, DeadLetters, Intake, JobStore, Publisher, StoredRequest, StoredState
 from sidecar.runtime.redaction import told
+from sidecar.runtime.retry import keep_trying
 
 log = logging.getLogger(__name__)
 

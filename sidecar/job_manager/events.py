@@ -4,18 +4,17 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 
 from sidecar.errors import BusRefused, BusUnavailable, Conflict, SidecarError
-from sidecar.job_manager.record import FIRST_DELAY_S, LONGEST_DELAY_S
 from sidecar.models.base import rfc3339
 from sidecar.models.event import Delta, Event, EventData, EventType, Status, ToolActivity
 from sidecar.models.job import JobState
 from sidecar.models.result import Result
 from sidecar.ports.bus import Clock, Publisher
+from sidecar.runtime.retry import Backoff
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +23,6 @@ LARGEST_DELTA = 128 * 1024
 SMALLEST_DELTA = 512
 # So often the document may be lost again before one event is stored.
 MOST_REGAINS = 50
-
-T = TypeVar("T")
 
 
 class _Write(NamedTuple):
@@ -61,12 +58,13 @@ class EventWriter:
         self._waiting: deque[EventData | _Write] = deque()
         self._pump: asyncio.Task[None] | None = None
         self._deltas_may_leave_at = 0.0
-        self._nap: asyncio.Future[None] | None = None
+        self.saidap: asyncio.Future[None] | None = None
         self._is_urgent = False
         self._is_lost = False
         self._is_mute = False
         self._largest = LARGEST_DELTA
-        self._n = 0
+        self.said = 0
+        """How many events of the attempt have been stored."""
         self._fence = 0
         self._state: JobState | None = None
         self._metadata: Mapping[str, Any] = {}
@@ -75,7 +73,7 @@ class EventWriter:
 
     def begin(self, state: JobState, *, revision: int, metadata: Mapping[str, Any], n: int = 0) -> None:
         """Speak for this attempt from now on, `n` events of which have been said already."""
-        self._state, self._fence, self._metadata, self._n = state, revision, metadata, n
+        self._state, self._fence, self._metadata, self.said = state, revision, metadata, n
 
     def moved(self, *, revision: int) -> None:
         """The state document was written again by the owner; call only after `flush`."""
@@ -106,14 +104,6 @@ class EventWriter:
         self._say(_Write(store))
         self._wake()
 
-    def result_event(self, data: EventData) -> Event:
-        """The attempt's last event. It is published by its own way, after the state is terminal."""
-        return self._event(data, self._n + 1)
-
-    @property
-    def said(self) -> int:
-        return self._n
-
     async def flush(self) -> None:
         """Wait until everything said so far is stored. Raises Conflict when the job was lost."""
         self._is_urgent = True
@@ -143,16 +133,14 @@ class EventWriter:
             while self._waiting:
                 if type(self._waiting[0]) is Delta:
                     await self._gather()
-                data = self._next()
-                if isinstance(data, _Write):
-                    await self._fenced(partial(self._write, data))
-                    continue
-                if not await self._fenced(partial(self._send, self._event(data, self._n + 1))):
-                    self._shrink(data)
-                    continue
-                self._n += 1
+                data = self._waiting.popleft()
                 if type(data) is Delta:
-                    self._deltas_may_leave_at = self._clock.monotonic() + self._gather_s
+                    data = self._piece(data)
+                if await self._store(data):
+                    if type(data) is Delta:
+                        self._deltas_may_leave_at = self._clock.monotonic() + self._gather_s
+                else:
+                    self._shrink(data)
         except SidecarError as e:
             self._is_lost = isinstance(e, Conflict)
             self._is_mute = True
@@ -161,29 +149,35 @@ class EventWriter:
         finally:
             self._pump = None
 
-    async def _fenced(self, store: Callable[[], Awaitable[T]]) -> T:
-        """Store something under the fence; where the document was only lost, under its new revision."""
-        for _ in range(MOST_REGAINS):
-            try:
-                return await store()
-            except Conflict:
-                self._fence = await self._regain()
-        return await store()
-
-    async def _write(self, write: _Write) -> None:
-        delay_s = FIRST_DELAY_S
+    async def _store(self, data: EventData | _Write) -> bool:
+        """Store what is said under the fence, however long the bus is away; where the document was only lost,
+        under its new revision. False for a delta that is too large for the bus and can be made smaller.
+        """
+        event = None if isinstance(data, _Write) else self._event(data, self.said + 1)
+        backoff, regains = Backoff(self._clock, "storing an event", level=logging.DEBUG), 0
         while True:
             try:
-                return await write.store(self._fence)
+                if isinstance(data, _Write):
+                    await data.store(self._fence)
+                elif event is not None:
+                    await self._publisher.publish(event, fence=self._fence)
+                    self.said += 1
+                return True
+            except Conflict:
+                regains += 1
+                if regains > MOST_REGAINS:
+                    raise
+                self._fence = await self._regain()
+            except BusRefused as e:
+                can_shrink = type(data) is Delta and self._largest > SMALLEST_DELTA
+                if e.code != "payload_too_large" or not can_shrink:
+                    raise
+                return False
             except BusUnavailable as e:
-                log.debug("a step is not stored yet", extra={"error": e.message})
-                await self._clock.sleep(e.retry_after or delay_s)
-                delay_s = min(delay_s * 2, LONGEST_DELAY_S)
+                await backoff.pause(e)
 
-    def _next(self) -> EventData | _Write:
-        data = self._waiting.popleft()
-        if type(data) is not Delta:
-            return data
+    def _piece(self, data: Delta) -> Delta:
+        """As much of a delta as fits the bus; the rest waits for its turn."""
         text = data.text if data.text is not None else data.reasoning or ""
         if len(text) <= self._largest:
             return data
@@ -191,7 +185,7 @@ class EventWriter:
         self._waiting.appendleft(msgspec.structs.replace(data, **{name: text[self._largest :]}))
         return msgspec.structs.replace(data, **{name: text[: self._largest]})
 
-    def _shrink(self, data: EventData) -> None:
+    def _shrink(self, data: EventData | _Write) -> None:
         """The server takes smaller messages than most do: say it again in smaller pieces."""
         self._waiting.appendleft(data)
         self._largest //= 4
@@ -202,34 +196,17 @@ class EventWriter:
             if wait_s <= 0:
                 return
             # A future of its own, so that flush can end the nap without ending the pump.
-            nap = self._nap = asyncio.get_running_loop().create_future()
+            nap = self.saidap = asyncio.get_running_loop().create_future()
             timer = self._clock.call_later(wait_s, self._wake)
             try:
                 await nap
             finally:
                 timer.cancel()
-                self._nap = None
+                self.saidap = None
 
     def _wake(self) -> None:
-        if self._nap is not None and not self._nap.done():
-            self._nap.set_result(None)
-
-    async def _send(self, event: Event) -> bool:
-        """Store the event. False for a delta that is too large for the bus and can be made smaller."""
-        delay_s = FIRST_DELAY_S
-        while True:
-            try:
-                await self._publisher.publish(event, fence=self._fence)
-                return True
-            except BusRefused as e:
-                can_shrink = type(event.data) is Delta and self._largest > SMALLEST_DELTA
-                if e.code != "payload_too_large" or not can_shrink:
-                    raise
-                return False
-            except BusUnavailable as e:
-                log.debug("event not stored yet", extra={"job": event.job, "n": event.n, "error": e.message})
-                await self._clock.sleep(e.retry_after or delay_s)
-                delay_s = min(delay_s * 2, LONGEST_DELAY_S)
+        if self.saidap is not None and not self.saidap.done():
+            self.saidap.set_result(None)
 
     def _event(self, data: EventData, n: int) -> Event:
         state = self._state

@@ -1,7 +1,6 @@
 """A job in the hands of its owner."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from sidecar.errors import JobCancelled
 from sidecar.job_manager import transitions
@@ -12,48 +11,43 @@ from sidecar.job_manager.record import StateRecord
 from sidecar.models.event import Status
 from sidecar.models.job import JobState
 from sidecar.models.request import JobRequest
-from sidecar.ports.bus import Clock, JournalStore
+from sidecar.ports.bus import Clock, JobStore, JournalStore, Standing
 
 
-class OwnedJob:
-    """One claimed job: its document, its voice, and the scope by which it can be stopped.
+class OwnedJob(StateRecord):
+    """One claimed job: its document, which only its owner writes, its voice, the scope by which it can be stopped.
 
     `started_at` is the monotonic time of the claim. `journal` is what its turns with tools have come to; None
-    while it has none, or has not been read.
+    while it has none, or has not been read. `headers` are the request's.
     """
+
+    progress: EventWriter
 
     def __init__(
         self,
+        state: JobState,
         *,
         request: JobRequest,
-        metadata: dict[str, Any],
-        record: StateRecord,
+        headers: Mapping[str, str],
+        revision: int | None,
+        store: JobStore,
         clock: Clock,
-        headers: Mapping[str, str] | None = None,
+        on_restored: Callable[[JobState, Standing], None],
     ) -> None:
-        """`headers` are the request's."""
+        """`state` and `revision` are the document as it stands, as far as is known."""
+        super().__init__(state, revision=revision, store=store, clock=clock, on_restored=on_restored)
         self.request = request
-        self.headers = headers or {}
+        self.headers = headers
+        self.metadata = request.metadata
         self.journal: StepJournal | None = None
-        self.metadata = metadata
-        self.record = record
         self.scope = CancelScope()
         self.clock = clock
         self.started_at = clock.monotonic()
         self._is_kept_alive = False
-        self.progress: EventWriter
-
-    @property
-    def state(self) -> JobState:
-        return self.record.state
-
-    @property
-    def key(self) -> tuple[str, str]:
-        return (self.state.tenant, self.state.job)
 
     def speak_through(self, progress: EventWriter) -> None:
         self.progress = progress
-        progress.begin(self.state, revision=self.record.fence, metadata=self.metadata)
+        progress.begin(self.state, revision=self.fence, metadata=self.metadata)
 
     def cancel(self, reason: str | None = None) -> None:
         self.scope.stop(JobCancelled(reason or "the job was cancelled"))
@@ -73,8 +67,8 @@ class OwnedJob:
     async def restart(self) -> None:
         """Begin a new attempt: what was streamed before no longer counts."""
         await self.progress.flush()
-        await self.record.write(transitions.restarted(self.state, now=self.clock.now()))
-        self.progress.begin(self.state, revision=self.record.fence, metadata=self.metadata)
+        await self.write(transitions.restarted(self.state, now=self.clock.now()))
+        self.progress.begin(self.state, revision=self.fence, metadata=self.metadata)
 
     def keep_alive(self, journal: JournalStore, *, keep_s: int) -> None:
         """Write the document and the steps again, in turn with what the job says; `keep_s` is of the steps."""
@@ -87,12 +81,12 @@ class OwnedJob:
             # Each once: those of the last time are among them.
             for step in dict.fromkeys(steps):
                 await journal.append(*self.key, step, fence=fence, keep_s=keep_s)
-            self.progress.moved(revision=await self.record.refresh())
+            self.progress.moved(revision=await self.refresh())
             self._is_kept_alive = False
 
         self.progress.keep(again)
 
     async def _move(self, state: JobState) -> None:
         await self.progress.flush()
-        await self.record.write(state)
-        self.progress.moved(revision=self.record.fence)
+        await self.write(state)
+        self.progress.moved(revision=self.fence)

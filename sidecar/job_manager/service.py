@@ -14,7 +14,7 @@ from sidecar.job_manager.contention import MOST_ROUNDS, Contention
 from sidecar.job_manager.ending import Completion
 from sidecar.job_manager.events import EventWriter
 from sidecar.job_manager.job import OwnedJob
-from sidecar.job_manager.record import StateRecord, keep_trying
+from sidecar.job_manager.record import StateRecord
 from sidecar.job_manager.succession import Appraise, RestartsSince, Takeover, inherited
 from sidecar.job_manager.transitions import bound
 from sidecar.models.base import rfc3339
@@ -37,6 +37,7 @@ from sidecar.ports.bus import (
     StoredState,
 )
 from sidecar.runtime.lifecycle import logged, within
+from sidecar.runtime.retry import keep_trying
 
 log = logging.getLogger(__name__)
 
@@ -128,9 +129,8 @@ class JobManager:
         if keeps_s is None:
             return LONGEST_LOOK_S
         for owned in self.live:
-            record = owned.record
-            age_s = self._clock.monotonic() - record.written_at
-            if not record.is_held or age_s < keeps_s * KEEP_SHARE:
+            age_s = self._clock.monotonic() - owned.written_at
+            if not owned.is_held or age_s < keeps_s * KEEP_SHARE:
                 continue
             owned.keep_alive(self._journal, keep_s=int(keeps_s))
             if isinstance(owned.scope.reason, JobCancelled):
@@ -169,15 +169,20 @@ class JobManager:
         of (None: whatever is found may be taken over), `model` the alias of the model that is to run it, `prompt`
         the template that the job is made of where its document names none yet.
         """
-        record = self._record(stored, job, known)
-        record.state = bound(record.state, prompt)
         owned = OwnedJob(
-            request=request, metadata=request.metadata, record=record, clock=self._clock, headers=stored.headers
+            bound(self._base(stored, job, known), prompt),
+            request=request,
+            headers=stored.headers,
+            revision=known.revision if known else None,
+            store=self._store,
+            clock=self._clock,
+            on_restored=self._on_restored,
         )
         self._live[owned.key] = owned
+        # Looked for while the document is being written: a mark that is left later is heard, for the job is live.
         marked = asyncio.get_running_loop().create_task(self._is_cancelled(*owned.key))
         try:
-            is_ours = await self._write_claim(record, stored, granted_attempt, model)
+            is_ours = await self._write_claim(owned, stored, granted_attempt, model)
             if is_ours and await marked:
                 owned.cancel()
         except BaseException:
@@ -188,19 +193,23 @@ class JobManager:
         if not is_ours:
             self._forget(owned)
             return None
-        record.is_held = True
+        self._begin(owned)
+        return owned
+
+    def _begin(self, owned: OwnedJob) -> None:
+        """The document is ours: speak for the job, unless it has taken too many owners down."""
+        owned.is_held = True
         owned.speak_through(
             EventWriter(
                 publisher=self._publisher,
                 clock=self._clock,
                 gather_s=self._gather_s,
-                regain=record.regain,
+                regain=owned.regain,
                 on_lost=owned.scope.stop,
             )
         )
         if (error := crash_loop(owned.state, max_attempts=self._max_attempts)) is not None:
             owned.scope.stop(error)
-        return owned
 
     @asynccontextmanager
     async def apart(self, owned: OwnedJob) -> AsyncIterator[None]:
@@ -223,15 +232,9 @@ class JobManager:
             if is_held:
                 self._last_chance.release()
 
-    def _record(self, stored: StoredRequest, job: str, known: StoredState | None) -> StateRecord:
-        base = known.state if known else transitions.queued(stored, job=job, now=self._clock.now())
-        return StateRecord(
-            base,
-            revision=known.revision if known else None,
-            store=self._store,
-            clock=self._clock,
-            on_restored=self._on_restored,
-        )
+    def _base(self, stored: StoredRequest, job: str, known: StoredState | None) -> JobState:
+        """The document that the next write replaces, as far as it is known."""
+        return known.state if known else transitions.queued(stored, job=job, now=self._clock.now())
 
     def _on_restored(self, state: JobState, found: Standing) -> None:
         kind = "foreign" if found.revision else "missing"
@@ -308,7 +311,7 @@ class JobManager:
         """
         await owned.progress.flush()
         if not owned.state.is_terminal:
-            await self._ending.commit(owned.record, result, n=owned.progress.said + 1)
+            await self._ending.commit(owned, result, n=owned.progress.said + 1)
         await self._ending.announce(owned.state, metadata=owned.metadata)
 
     async def refuse(
@@ -329,7 +332,13 @@ class JobManager:
         if not is_name(stored.lane.tenant):
             await self._ending.turn_away(stored, job=job, result=result)
             return True
-        record = self._record(stored, job, known)
+        record = StateRecord(
+            self._base(stored, job, known),
+            revision=known.revision if known else None,
+            store=self._store,
+            clock=self._clock,
+            on_restored=self._on_restored,
+        )
         if is_bereft and not await self._contention.settle(record, seq=stored.seq, granted_attempt=None):
             return False
         for _ in range(MOST_ROUNDS):
@@ -360,15 +369,14 @@ class JobManager:
             await within(self._clock, LEAVE_S, self._leave(owned, result, carried), what="handing a job back")
 
     async def _leave(self, owned: OwnedJob, result: Result | None, carried: Carried | None) -> None:
-        record = owned.record
-        # A write of ours that was under way may have happened: the record goes on from it.
+        # A write of ours that was under way may have happened: the next one goes on from it.
         with suppress(Conflict):
             await owned.progress.flush()
-            if result is not None and not record.state.is_terminal:
-                await self._ending.commit(record, result, n=owned.progress.said + 1)
-            if record.state.is_terminal:
-                return await self._ending.announce(record.state, metadata=owned.metadata)
-            await record.write(transitions.handed_back(record.state, now=self._clock.now(), carried=carried))
+            if result is not None and not owned.state.is_terminal:
+                await self._ending.commit(owned, result, n=owned.progress.said + 1)
+            if owned.state.is_terminal:
+                return await self._ending.announce(owned.state, metadata=owned.metadata)
+            await owned.write(transitions.handed_back(owned.state, now=self._clock.now(), carried=carried))
             self.counts["handed_back"] += 1
 
     async def check(self, tenant: str, job: str) -> None:
@@ -376,7 +384,7 @@ class JobManager:
         owned = self._live.get((tenant, job))
         if owned is None:
             return
-        found, _ = await owned.record.look()
+        found, _ = await owned.look()
         mine = owned.state
         if found is None or (found.owner, found.attempt) == (mine.owner, mine.attempt):
             return

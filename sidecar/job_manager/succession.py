@@ -8,13 +8,13 @@ import msgspec
 from sidecar.job_manager import transitions
 from sidecar.job_manager.claiming import counts_against
 from sidecar.job_manager.journal import has_come_on
-from sidecar.job_manager.record import keep_trying
 from sidecar.models.base import epoch
 from sidecar.models.believed import event_of
 from sidecar.models.event import Delta, Event, Status
 from sidecar.models.job import Carried, JobState
 from sidecar.models.result import Attempt, Result, Usage
 from sidecar.ports.bus import Clock, JournalStore, Publisher, StoredRequest
+from sidecar.runtime.retry import keep_trying
 
 
 class LastCall(NamedTuple):

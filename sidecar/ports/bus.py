@@ -17,31 +17,9 @@ from sidecar.models.event import Event
 from sidecar.models.filtering import GuardrailVerdict
 from sidecar.models.job import JobState, State
 from sidecar.models.objects import ObjectInfo
+from sidecar.runtime.clock import Cancellable as Cancellable
+from sidecar.runtime.clock import Clock as Clock
 from sidecar.runtime.grace import Grace
-
-
-class Cancellable(Protocol):
-    def cancel(self) -> object: ...
-
-
-class Clock(Protocol):
-    """Time, so that tests can own it."""
-
-    def now(self) -> float:
-        """Seconds since 1970, by the NATS server's clock as far as that is known: what is decided about a job is
-        decided by one clock, whatever a replica's own says.
-        """
-        ...
-
-    def monotonic(self) -> float:
-        """Seconds of a clock that never goes back."""
-        ...
-
-    async def sleep(self, seconds: float) -> None: ...
-
-    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Cancellable:
-        """Call `callback` once after `delay_s` seconds, unless cancelled before."""
-        ...
 
 
 class Lane(NamedTuple):

@@ -3,9 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any
 
 from sidecar.errors import SidecarError
+from sidecar.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
 
@@ -15,25 +16,13 @@ FAREWELL_S = 1.5
 _LEAST_S = 0.05
 
 
-class _Handle(Protocol):
-    def cancel(self) -> object: ...
-
-
-class _Monotonic(Protocol):
-    """As much of a clock as an end needs."""
-
-    def monotonic(self) -> float: ...
-
-    def call_later(self, delay_s: float, callback: Callable[[], None]) -> _Handle: ...
-
-
 class Grace:
     """`grace_s` for what is under way, counted from now, then `FAREWELL_S` for what has to be said.
 
     `hurry` ends the first part at once.
     """
 
-    def __init__(self, clock: _Monotonic, grace_s: float) -> None:
+    def __init__(self, clock: Clock, grace_s: float) -> None:
         self._clock = clock
         self._until = clock.monotonic() + grace_s
         self._over = asyncio.Event()

@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from sidecar.errors import BusUnavailable, SidecarError
+from sidecar.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
 
@@ -219,17 +220,7 @@ def logged(what: str, **facts: Any) -> Iterator[None]:
         log.warning("%s failed", what, extra={**facts, "error": e.message, "code": e.code})
 
 
-class _Timer(Protocol):
-    def cancel(self) -> object: ...
-
-
-class _Timers(Protocol):
-    """As much of a clock as is needed to wait."""
-
-    def call_later(self, delay_s: float, callback: Callable[[], None]) -> _Timer: ...
-
-
-async def within(clock: _Timers, seconds: float, work: Coroutine[Any, Any, T], *, what: str) -> T:
+async def within(clock: Clock, seconds: float, work: Coroutine[Any, Any, T], *, what: str) -> T:
     """The outcome of `work`; after `seconds` of `clock` BusUnavailable, though it may have happened."""
     task = asyncio.ensure_future(work)
     is_over = False
@@ -251,17 +242,13 @@ async def within(clock: _Timers, seconds: float, work: Coroutine[Any, Any, T], *
         timer.cancel()
 
 
-class _Time(_Timers, Protocol):
-    def now(self) -> float: ...
-
-
 class Beat:
     """Moments that many wait for together, so that what they then do costs one wake-up and one write for all.
 
     Moments are those of the wall clock, so that processes keep step as well.
     """
 
-    def __init__(self, clock: _Time, *, every_s: float) -> None:
+    def __init__(self, clock: Clock, *, every_s: float) -> None:
         self._clock = clock
         self._every_s = every_s
         self._next: asyncio.Event | None = None
@@ -282,7 +269,7 @@ class Beat:
 class Waker:
     """A nap that can be ended: `wait` lasts until `wake` or its time."""
 
-    def __init__(self, clock: _Timers) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._nap: asyncio.Future[None] | None = None
         self._is_woken = False

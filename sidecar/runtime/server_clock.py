@@ -7,6 +7,8 @@ about a job is decided by the server's clock, and a machine whose own clock is w
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from sidecar.runtime.clock import Cancellable, Clock
+
 NEAR_S = 2.0
 """How far apart this machine's clock and the server's may be without anybody being told."""
 
@@ -16,18 +18,10 @@ _DRIFT = 1e-3
 _ROUNDING_S = 1e-3
 
 
-class _Timer(Protocol):
-    def cancel(self) -> object: ...
-
-
-class LocalClock(Protocol):
+class LocalClock(Clock, Protocol):
     """This machine's clock. `steady` never goes back, goes on through a suspension, and nobody sets it."""
 
-    def now(self) -> float: ...
     def steady(self) -> float: ...
-    def monotonic(self) -> float: ...
-    async def sleep(self, seconds: float) -> None: ...
-    def call_later(self, delay_s: float, callback: Callable[[], None]) -> _Timer: ...
 
 
 class _Bounds(NamedTuple):

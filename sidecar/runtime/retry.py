@@ -1,0 +1,45 @@
+"""Trying again while the other side is away: pauses that grow, by the clock that the caller was given."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sidecar.errors import BusUnavailable, SidecarError
+from sidecar.runtime.clock import Clock
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Backoff:
+    """The pauses between tries of `what`: from `next_s` on, each `factor` times the one before, `longest_s` at most.
+
+    Made where the trying begins: a first try that succeeds pays for nothing else. `level` is that of the log.
+    """
+
+    clock: Clock
+    what: str
+    next_s: float = 0.05
+    longest_s: float = 2.0
+    factor: float = 2.0
+    level: int = logging.WARNING
+
+    async def pause(self, error: SidecarError) -> None:
+        """Wait after a try that failed with `error`, as long as the other side asked for where it said so."""
+        log.log(self.level, "%s failed, trying again", self.what, extra={"error": error.message})
+        pause_s = getattr(error, "retry_after", None) or self.next_s
+        self.next_s = min(self.next_s * self.factor, self.longest_s)
+        await self.clock.sleep(pause_s)
+
+
+async def keep_trying(what: str, attempt: Callable[[], Awaitable[T]], *, clock: Clock) -> T:
+    """Repeat an idempotent `attempt` until the bus takes it. Other errors pass."""
+    backoff = Backoff(clock, what)
+    while True:
+        try:
+            return await attempt()
+        except BusUnavailable as e:
+            await backoff.pause(e)
