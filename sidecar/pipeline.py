@@ -210,7 +210,12 @@ class Pipeline:
                     run.result = await self._formatted(run, reply)
                 result = run.ended
                 await self._budgets.settle(job, run.facts)
-                await self._jobs.end(job, result)
+                # The order is the promise: from the first write on the job is over, from the second on its client
+                # knows, and only then is forgotten what would have made another replica run it.
+                await job.progress.flush()
+                await self._jobs.completion.commit(job, result, n=job.progress.said + 1)
+                await self._jobs.completion.announce(job.state, metadata=job.metadata)
+                await self._jobs.completion.delete(job.state.request_seq)
                 self._on_ended(decoded, result)
                 if has_named(request.tools):
                     await self._journals.close(*job.key, job.journal)

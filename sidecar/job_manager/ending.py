@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from sidecar.errors import BusRefused, InvalidRequest, SidecarError
+from sidecar.errors import BusRefused, BusUnavailable, InvalidRequest, SidecarError
 from sidecar.job_manager import transitions
 from sidecar.job_manager.offload import offloaded
 from sidecar.job_manager.record import StateRecord
@@ -19,7 +19,7 @@ from sidecar.models.job import JobState
 from sidecar.models.result import ErrorInfo, Output, Result
 from sidecar.ports.bus import Blobs, Clock, DeadLetters, Intake, JobStore, Publisher, StoredRequest, StoredState
 from sidecar.runtime.redaction import told
-from sidecar.runtime.retry import keep_trying
+from sidecar.runtime.retry import Backoff, keep_trying
 
 log = logging.getLogger(__name__)
 
@@ -49,12 +49,16 @@ class Completion:
         self.counts: Counter[str] = Counter()
 
     async def commit(self, record: StateRecord, result: Result, *, n: int) -> None:
-        """Write the terminal document. Raises Conflict when the job is somebody else's.
+        """Write the terminal document, with the result as the attempt's event `n`. Nothing where one stands already.
+
+        Raises Conflict when the job is somebody else's.
 
         An output that the bus does not take (larger than its `max_payload`) goes to the Object Store; where that
         does not take it either, the result becomes a failure that says so.
         """
         before = record.state
+        if before.is_terminal:
+            return
         try:
             await record.write(transitions.ended(before, result, result_n=n, now=self._clock.now()))
         except BusRefused as e:
@@ -77,30 +81,39 @@ class Completion:
         await record.write(transitions.ended(before, refused, result_n=n, now=self._clock.now()))
 
     async def announce(self, state: JobState, *, metadata: dict[str, Any]) -> None:
-        """Say the result and delete the request of a job whose document is terminal."""
-        if state.result is None or state.result_n is None:
-            raise SidecarError(f"job {state.job} has no result to announce")
-        event = Event(
-            job=state.job,
-            tenant=state.tenant,
-            type="result",
-            attempt=state.attempt,
-            n=state.result_n,
-            time=state.updated,
-            metadata=metadata,
-            data=state.result,
-        )
-        try:
-            await self._publish(event)
-        except BusRefused as e:
-            if e.code != "payload_too_large" or not metadata:
-                raise
-            # The document fitted and an event without metadata is smaller: the result is said either way.
-            log.warning("a result's metadata does not fit the bus", extra={"job": state.job, "error": e.message})
-            await self._publish(msgspec.structs.replace(event, metadata={}))
+        """Say the result of a job whose document is terminal. When this returns, the server has it."""
+        event = _result_event(state, metadata)
+        backoff = Backoff(self._clock, "publishing a result")
+        while True:
+            try:
+                await self._publisher.publish_result(event)
+                break
+            except BusUnavailable as e:
+                await backoff.pause(e)
+            except BusRefused as e:
+                if e.code != "payload_too_large" or not event.metadata:
+                    raise
+                # The document fitted and an event without metadata is smaller: the result is said either way.
+                log.warning(
+                    "a result's metadata does not fit the bus", extra={"job": state.job, "error": e.message}
+                )
+                event = msgspec.structs.replace(event, metadata={})
         self.counts[state.state] += 1
-        if state.result.error is not None and state.result.error.code == "crash_loop":
+        if state.result is not None and state.result.error is not None and state.result.error.code == "crash_loop":
             await keep_trying("keeping a request", lambda: self._bury(state), clock=self._clock)
+
+    async def delete(self, seq: int) -> None:
+        """Delete a request: the last step, for after it nothing tells that the job has to come to an end."""
+        backoff = Backoff(self._clock, "deleting a request")
+        while True:
+            try:
+                return await self._intake.delete(seq)
+            except BusUnavailable as e:
+                await backoff.pause(e)
+
+    async def finish(self, state: JobState, *, metadata: dict[str, Any]) -> None:
+        """What follows the commit: the result is said, and when the server has it, the request deleted."""
+        await self.announce(state, metadata=metadata)
         await self.delete(state.request_seq)
 
     async def _bury(self, state: JobState) -> None:
@@ -130,23 +143,35 @@ class Completion:
                 metadata={},
                 data=result,
             )
-            await self._publish(event)
+            await keep_trying(
+                "publishing a result", lambda: self._publisher.publish_result(event), clock=self._clock
+            )
         self.counts["rejected"] += 1
         log.warning("a request came for a tenant that is no name", extra={"seq": stored.seq})
         await self.delete(stored.seq)
-
-    async def _publish(self, event: Event) -> None:
-        await keep_trying("publishing a result", lambda: self._publisher.publish_result(event), clock=self._clock)
 
     async def repeat(self, state: JobState) -> None:
         """Do again what may be missing after the commit of a job that ended in other hands."""
         seq = state.request_seq
         stored = await keep_trying("reading a request", lambda: self._intake.get(seq), clock=self._clock)
         if stored is not None:
-            await self.announce(state, metadata=metadata_of(stored.payload))
+            await self.finish(state, metadata=metadata_of(stored.payload))
 
-    async def delete(self, seq: int) -> None:
-        await keep_trying("deleting a request", lambda: self._intake.delete(seq), clock=self._clock)
+
+def _result_event(state: JobState, metadata: dict[str, Any]) -> Event:
+    """The event of a terminal document. Raises SidecarError for another."""
+    if state.result is None or state.result_n is None:
+        raise SidecarError(f"job {state.job} has no result to announce")
+    return Event(
+        job=state.job,
+        tenant=state.tenant,
+        type="result",
+        attempt=state.attempt,
+        n=state.result_n,
+        time=state.updated,
+        metadata=metadata,
+        data=state.result,
+    )
 
 
 def history_of(revisions: Sequence[StoredState]) -> list[dict[str, Any]]:

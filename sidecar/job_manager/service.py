@@ -37,7 +37,7 @@ from sidecar.ports.bus import (
     StoredState,
 )
 from sidecar.runtime.lifecycle import logged, within
-from sidecar.runtime.retry import keep_trying
+from sidecar.runtime.retry import Backoff
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class JobManager:
         self._store = store
         self._publisher = publisher
         self._clock = clock
-        self._ending = Completion(
+        self.completion = Completion(
             publisher=publisher, intake=intake, store=store, dead=dead, blobs=blobs, clock=clock
         )
         self._journal = journal
@@ -96,7 +96,7 @@ class JobManager:
         self._contention = Contention(
             intake=intake,
             succession=self._succession,
-            ending=self._ending,
+            ending=self.completion,
             clock=clock,
             count=lambda verdict: self.counts.update((verdict,)),
             on_restored=self._on_restored,
@@ -246,9 +246,12 @@ class JobManager:
         )
 
     async def _is_cancelled(self, tenant: str, job: str) -> bool:
-        return await keep_trying(
-            "reading a cancellation", lambda: self._store.is_cancelled(tenant, job), clock=self._clock
-        )
+        backoff = Backoff(self._clock, "reading a cancellation")
+        while True:
+            try:
+                return await self._store.is_cancelled(tenant, job)
+            except BusUnavailable as e:
+                await backoff.pause(e)
 
     async def _write_claim(
         self, record: StateRecord, stored: StoredRequest, granted_attempt: int | None, model: str | None
@@ -304,16 +307,6 @@ class JobManager:
             return None
         return known
 
-    async def end(self, owned: OwnedJob, result: Result) -> None:
-        """Commit the result, then say it, then delete the request. Raises Conflict when the job was lost.
-
-        May be called again after it was broken off.
-        """
-        await owned.progress.flush()
-        if not owned.state.is_terminal:
-            await self._ending.commit(owned, result, n=owned.progress.said + 1)
-        await self._ending.announce(owned.state, metadata=owned.metadata)
-
     async def refuse(
         self,
         stored: StoredRequest,
@@ -330,7 +323,7 @@ class JobManager:
         left as it is then. Raises Conflict when somebody writes over its document again and again.
         """
         if not is_name(stored.lane.tenant):
-            await self._ending.turn_away(stored, job=job, result=result)
+            await self.completion.turn_away(stored, job=job, result=result)
             return True
         record = StateRecord(
             self._base(stored, job, known),
@@ -345,7 +338,7 @@ class JobManager:
             with suppress(Conflict):
                 if not record.state.is_terminal:
                     await self._commit_refusal(record, stored, result)
-                    await self._ending.announce(record.state, metadata=metadata)
+                    await self.completion.finish(record.state, metadata=metadata)
                     return True
             if not await self._contention.settle(record, seq=stored.seq, granted_attempt=None):
                 return False
@@ -357,7 +350,7 @@ class JobManager:
         if record.revision is not None:
             record.state = transitions.renumbered(record.state)
         whole = inherited(transitions.refusal(result, last), record.state.carried)
-        await self._ending.commit(record, whole, n=1)
+        await self.completion.commit(record, whole, n=1)
 
     async def leave(self, owned: OwnedJob, result: Result | None, *, carried: Carried | None = None) -> None:
         """The process stops: end the job if its result is there, else hand it back for anybody to take at once,
@@ -372,10 +365,10 @@ class JobManager:
         # A write of ours that was under way may have happened: the next one goes on from it.
         with suppress(Conflict):
             await owned.progress.flush()
-            if result is not None and not owned.state.is_terminal:
-                await self._ending.commit(owned, result, n=owned.progress.said + 1)
+            if result is not None:
+                await self.completion.commit(owned, result, n=owned.progress.said + 1)
             if owned.state.is_terminal:
-                return await self._ending.announce(owned.state, metadata=owned.metadata)
+                return await self.completion.finish(owned.state, metadata=owned.metadata)
             await owned.write(transitions.handed_back(owned.state, now=self._clock.now(), carried=carried))
             self.counts["handed_back"] += 1
 

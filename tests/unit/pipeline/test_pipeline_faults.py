@@ -211,7 +211,7 @@ async def test_a_tenant_that_is_no_name_moves_nothing(tenant: str) -> None:
         b.bus.tell(Hint(f"llm.v1.sys.doorbell.{tenant}.standard", payload, {}, seq))
         await b.clock.advance(20)
         assert list(b.bus.requests.find(subject)) == []
-        assert replica.jobs._ending.counts["rejected"] == 1
+        assert replica.jobs.completion.counts["rejected"] == 1
         assert results(b, f"s{seq}", tenant) == int(tenant not in ("a b", "*", ">", "\ufffd"))
         assert (await b.result(await b.submit())).state == "succeeded"
 
