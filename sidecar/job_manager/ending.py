@@ -19,7 +19,7 @@ from sidecar.models.job import JobState
 from sidecar.models.result import ErrorInfo, Output, Result
 from sidecar.ports.bus import Blobs, Clock, DeadLetters, Intake, JobStore, Publisher, StoredRequest, StoredState
 from sidecar.runtime.redaction import told
-from sidecar.runtime.retry import Backoff, keep_trying
+from sidecar.runtime.retry import RetryDelay, keep_trying
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Completion:
         self.counts: Counter[str] = Counter()
 
     async def commit(self, record: StateRecord, result: Result, *, n: int) -> None:
-        """Write the terminal document, with the result as the attempt's event `n`. Nothing where one stands already.
+        """Write the terminal document, with the result as event `n`; nothing where the job has ended already.
 
         Raises Conflict when the job is somebody else's.
 
@@ -83,13 +83,13 @@ class Completion:
     async def announce(self, state: JobState, *, metadata: dict[str, Any]) -> None:
         """Say the result of a job whose document is terminal. When this returns, the server has it."""
         event = _result_event(state, metadata)
-        backoff = Backoff(self._clock, "publishing a result")
+        delay = RetryDelay(self._clock, "publishing a result")
         while True:
             try:
                 await self._publisher.publish_result(event)
                 break
             except BusUnavailable as e:
-                await backoff.pause(e)
+                await delay.after(e)
             except BusRefused as e:
                 if e.code != "payload_too_large" or not event.metadata:
                     raise
@@ -104,12 +104,12 @@ class Completion:
 
     async def delete(self, seq: int) -> None:
         """Delete a request: the last step, for after it nothing tells that the job has to come to an end."""
-        backoff = Backoff(self._clock, "deleting a request")
+        delay = RetryDelay(self._clock, "deleting a request")
         while True:
             try:
                 return await self._intake.delete(seq)
             except BusUnavailable as e:
-                await backoff.pause(e)
+                await delay.after(e)
 
     async def finish(self, state: JobState, *, metadata: dict[str, Any]) -> None:
         """What follows the commit: the result is said, and when the server has it, the request deleted."""

@@ -14,7 +14,7 @@ from sidecar.models.event import Delta, Event, EventData, EventType, Status, Too
 from sidecar.models.job import JobState
 from sidecar.models.result import Result
 from sidecar.ports.bus import Clock, Publisher
-from sidecar.runtime.retry import Backoff
+from sidecar.runtime.retry import RetryDelay
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ class EventWriter:
         under its new revision. False for a delta that is too large for the bus and can be made smaller.
         """
         event = None if isinstance(data, _Write) else self._event(data, self.said + 1)
-        backoff, regains = Backoff(self._clock, "storing an event", level=logging.DEBUG), 0
+        delay, regains = RetryDelay(self._clock, "storing an event", level=logging.DEBUG), 0
         while True:
             try:
                 if isinstance(data, _Write):
@@ -174,7 +174,7 @@ class EventWriter:
                     raise
                 return False
             except BusUnavailable as e:
-                await backoff.pause(e)
+                await delay.after(e)
 
     def _piece(self, data: Delta) -> Delta:
         """As much of a delta as fits the bus; the rest waits for its turn."""

@@ -9,7 +9,7 @@ from sidecar.job_manager import transitions
 from sidecar.job_manager.claiming import prevails
 from sidecar.models.job import JobState
 from sidecar.ports.bus import Clock, JobStore, Standing, StoredState
-from sidecar.runtime.retry import Backoff, keep_trying
+from sidecar.runtime.retry import RetryDelay, keep_trying
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class StateRecord:
         async with self._writing:
             if only_after is not None and only_after is not self.state:
                 return self.fence
-            backoff, refusals = Backoff(self._clock, "writing a job's state"), int(is_refused)
+            delay, refusals = RetryDelay(self._clock, "writing a job's state"), int(is_refused)
             while True:
                 if refusals and (own := await self._look_for_own(state, refusals)) is not None:
                     return self._written(own.state, own.revision)
@@ -74,7 +74,7 @@ class StateRecord:
                     raise
                 except BusUnavailable as e:
                     self._unsure.append(state)
-                    await backoff.pause(e)
+                    await delay.after(e)
 
     async def regain(self) -> int:
         """The document again, after the server refused what its revision fences. Returns the revision.

@@ -37,7 +37,7 @@ from sidecar.ports.bus import (
     StoredState,
 )
 from sidecar.runtime.lifecycle import logged, within
-from sidecar.runtime.retry import Backoff
+from sidecar.runtime.retry import RetryDelay
 
 log = logging.getLogger(__name__)
 
@@ -246,12 +246,12 @@ class JobManager:
         )
 
     async def _is_cancelled(self, tenant: str, job: str) -> bool:
-        backoff = Backoff(self._clock, "reading a cancellation")
+        delay = RetryDelay(self._clock, "reading a cancellation")
         while True:
             try:
                 return await self._store.is_cancelled(tenant, job)
             except BusUnavailable as e:
-                await backoff.pause(e)
+                await delay.after(e)
 
     async def _write_claim(
         self, record: StateRecord, stored: StoredRequest, granted_attempt: int | None, model: str | None

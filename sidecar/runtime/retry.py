@@ -14,8 +14,8 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class Backoff:
-    """The pauses between tries of `what`: from `next_s` on, each `factor` times the one before, `longest_s` at most.
+class RetryDelay:
+    """The pauses between tries of `what`: from `next_s` on, each `factor` times the last one, `longest_s` at most.
 
     Made where the trying begins: a first try that succeeds pays for nothing else. `level` is that of the log.
     """
@@ -27,7 +27,7 @@ class Backoff:
     factor: float = 2.0
     level: int = logging.WARNING
 
-    async def pause(self, error: SidecarError) -> None:
+    async def after(self, error: SidecarError) -> None:
         """Wait after a try that failed with `error`, as long as the other side asked for where it said so."""
         log.log(self.level, "%s failed, trying again", self.what, extra={"error": error.message})
         pause_s = getattr(error, "retry_after", None) or self.next_s
@@ -37,9 +37,9 @@ class Backoff:
 
 async def keep_trying(what: str, attempt: Callable[[], Awaitable[T]], *, clock: Clock) -> T:
     """Repeat an idempotent `attempt` until the bus takes it. Other errors pass."""
-    backoff = Backoff(clock, what)
+    delay = RetryDelay(clock, what)
     while True:
         try:
             return await attempt()
         except BusUnavailable as e:
-            await backoff.pause(e)
+            await delay.after(e)

@@ -4,10 +4,9 @@ The server stamps each request, and deadlines, ages and days are held against th
 about a job is decided by the server's clock, and a machine whose own clock is wrong decides like the others.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from sidecar.runtime.clock import Cancellable, Clock
+from sidecar.runtime.clock import Clock
 
 NEAR_S = 2.0
 """How far apart this machine's clock and the server's may be without anybody being told."""
