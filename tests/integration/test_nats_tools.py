@@ -91,7 +91,7 @@ async def replicas(url: str, count: int = 2) -> AsyncIterator[list[Replica]]:
             await registry.start()
             stack.push_async_callback(registry.stop)
             await endpoints.serve(registry.endpoints())
-            stack.push_async_callback(endpoints.stop)
+            stack.push_async_callback(endpoints.stop, Grace(SystemClock(), 0))
             made.append(Replica(mux, registry, endpoints))
         yield made
     assert not crashes

@@ -8,6 +8,7 @@ import pytest
 from sidecar.adapters.nats.micro import NatsEndpoints
 from sidecar.errors import BusRefused, BusUnavailable, Conflict, InvalidRequest
 from sidecar.ports.bus import Doorbell, Endpoint, Lane, Query, Reply
+from sidecar.runtime.grace import Grace
 from tests.support.bus_world import FakeWorld, event, fake_world, job_state, result
 from tests.support.jetstream.faults import Fault, Operation, no_faults
 from tests.support.jetstream.server import on
@@ -225,6 +226,6 @@ async def test_endpoints_answer_once_or_many_times_and_hide_what_broke(world: Fa
     broken = await ask("llm.v1.get.acme.broken")
     assert broken.headers["Nats-Service-Error-Code"] == "500"
     assert b"secret" not in broken.payload
-    await endpoints.stop()
+    await endpoints.stop(Grace(world.clock, 0))
     with pytest.raises(BusUnavailable):
         await ask("llm.v1.get.acme.j1")
