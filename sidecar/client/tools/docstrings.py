@@ -40,6 +40,7 @@ def _readings(parser: Any, text: str) -> list[Any]:
     for style in ("GOOGLE", "NUMPYDOC", "REST", "EPYDOC"):
         try:
             readings.append(parser.parse(text, style=parser.DocstringStyle[style]))
-        except parser.ParseError:
+        except (parser.ParseError, IndexError, ValueError):
+            # The library raises the latter two at fields without a name, such as `: :`.
             continue
     return readings

@@ -81,6 +81,7 @@ def test_restructured_text_fields() -> None:
         "Orders of a customer.\n\nNote: they are listed newest first.",
         "Parameters\n\nare spoken of here without a line below.",
         "A ratio of 3:1, and `key: value` pairs.",
+        ": :",
     ],
 )
 def test_prose_stays_prose(text: str) -> None:
