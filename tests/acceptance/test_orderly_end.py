@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -11,8 +12,9 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from sidecar.adapters.nats.embedded import NatsServer
 from tests.support.emulator import EmulatorProcess
-from tests.support.nats_server import AccountPool, Server
+from tests.support.nats_server import AccountPool, running
 from tests.support.process import SidecarProcess, spawn_sidecar, wait_until
 from tests.support.stranger import LIMIT_S, Stranger, asks, stranger
 
@@ -124,14 +126,29 @@ async def test_an_ask_of_a_job_on_another_replica_is_answered_within_the_grace(
                     assert json.loads(reply.data)["state"] == "succeeded"
 
 
-async def test_the_grace_holds_also_where_the_server_does_not_answer(
-    own_nats_server: Server, bedrock: EmulatorProcess
-) -> None:
-    async with stranger(own_nats_server.url, "acme") as client:
-        with spawn_sidecar(own_nats_server.url, bedrock.url, jobs={"drain_s": GRACE_S}) as sidecar:
+@pytest.mark.parametrize("trouble", ["killed", "frozen"])
+async def test_the_grace_holds_also_where_the_server_is_away(bedrock: EmulatorProcess, trouble: str) -> None:
+    """A frozen server keeps its connections: what is sent is taken, and nothing comes back."""
+    server = NatsServer()
+    with running(server):
+        await _ends_without_a_server(server, bedrock, trouble)
+
+
+async def _ends_without_a_server(server: NatsServer, bedrock: EmulatorProcess, trouble: str) -> None:
+    async with stranger(server.url, "acme") as client:
+        with spawn_sidecar(server.url, bedrock.url, jobs={"drain_s": GRACE_S}) as sidecar:
             asking = await busy(client)
-            own_nats_server.kill()
-            sidecar.signal(signal.SIGTERM)
-            assert await ended_s(sidecar) < GRACE_S + BEYOND_S
+            pid = server.pid
+            assert pid is not None
+            if trouble == "killed":
+                server.kill()
+            else:
+                os.kill(pid, signal.SIGSTOP)
+            try:
+                sidecar.signal(signal.SIGTERM)
+                assert await ended_s(sidecar) < GRACE_S + BEYOND_S
+            finally:
+                if trouble == "frozen":
+                    os.kill(pid, signal.SIGCONT)
             asking.cancel()
             await asyncio.wait({asking})

@@ -25,6 +25,7 @@ from sidecar.errors import (
     ErrorCode,
     InvalidRequest,
     Permanent,
+    RateLimited,
     SidecarError,
     StartupError,
 )
@@ -44,6 +45,7 @@ ONE = {"messages": [{"role": "user", "content": "hi"}]}
         (AccessDenied("x"), 3),
         (CallTimeout("x", limit="total"), 4),
         (QueueFull("x"), 5),
+        (RateLimited("x"), 5),
         (Permanent("x", code="budget_exceeded"), 5),
         (UnknownJob("x"), 1),
         (SidecarError("x"), 1),

@@ -115,6 +115,7 @@ class FairServer:
         self._refusals: dict[str, Ration] = {}
         self._all_refusals = Ration(MOST_REFUSALS_PER_S)
         self._warnings = Ration(WARNINGS_PER_S)
+        self._failures = Ration(WARNINGS_PER_S)
 
     @property
     def load(self) -> Mapping[Hashable, EndpointLoad]:
@@ -234,7 +235,8 @@ class FairServer:
             error = _stopping()
             raise
         except Exception:
-            log.exception("endpoint %s failed", request.served.endpoint.name)
+            if self._failures.take(self._monotonic()):
+                log.exception("endpoint %s failed", request.served.endpoint.name)
             error = SidecarError("the sidecar failed to answer; its log says more")
         finally:
             admitted.close()
