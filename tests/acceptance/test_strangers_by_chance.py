@@ -1,16 +1,19 @@
 """The invariant, by chance: whatever strangers do to what is kept of jobs, each ends once, no slot is lost, and
 nobody else waits longer.
 
-Two replicas work for two tenants. One tenant's jobs are attacked in all ways of `tests/support/strangers.py`, in
-an order that the printed seed decides; the other tenant's plain jobs are timed. `SIDECAR_TEST_STRANGERS_S` makes
-it last longer (default 10 s a seed), `SIDECAR_TEST_STRANGERS_SEEDS` names the seeds,
-`SIDECAR_TEST_STRANGERS_COPIES` how many copies streams have: 1 (default) on one server, or 1,3 for a cluster too.
+Two replicas work for two tenants; one replica's clock is an hour ahead, and both stand still for a moment now and
+then, as a loop does that somebody else's work holds up. One tenant's jobs are attacked in all ways of
+`tests/support/strangers.py`, in an order that the printed seed decides; the other tenant's plain jobs are timed.
+`SIDECAR_TEST_STRANGERS_S` makes it last longer (default 10 s a seed), `SIDECAR_TEST_STRANGERS_SEEDS` names the
+seeds, `SIDECAR_TEST_STRANGERS_COPIES` how many copies streams have: 1 (default) on one server, or 1,3 for a
+cluster too.
 """
 
 import asyncio
 import json
 import os
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -36,6 +39,10 @@ AT_ONCE = 5
 BOUND_S = 3.0
 PATIENCE_S = 120.0
 EVERY_S = 0.05
+AHEAD_S = 3600.0
+# How long a replica stands still, and how long it runs in between.
+STALLS_S = (0.1, 0.8)
+RUNS_S = (0.5, 2.0)
 CALM_EVERY_S = 0.2
 KINDS: dict[str, dict[str, Any]] = {
     "plain": asks("[[tokens=20 tps=20]] go on"),
@@ -132,6 +139,18 @@ async def attack_on(by: Attacker, victim: Victim, done: Counter[str]) -> None:
         done[name] += 1
 
 
+async def stall(fleet: Fleet, chance: random.Random) -> None:
+    """Stop a replica for a moment, again and again."""
+    while True:
+        await asyncio.sleep(chance.uniform(*RUNS_S))
+        process = chance.choice(fleet.running)
+        process.signal(signal.SIGSTOP)
+        try:
+            await asyncio.sleep(chance.uniform(*STALLS_S))
+        finally:
+            process.signal(signal.SIGCONT)
+
+
 async def time_calmly(client: Stranger, taken: list[float]) -> None:
     while True:
         began = time.monotonic()
@@ -162,7 +181,8 @@ async def test_every_job_ends_once_no_slot_is_lost_and_nobody_else_waits(
     url, copies = bus
     print({"seed": seed, "SIDECAR_TEST_STRANGERS_S": LASTS_S, "copies": copies})
     with Fleet(url, bedrock.url, scheduler={"slots": SLOTS}, nats={"replicas": copies}) as fleet:
-        await fleet.start(2)
+        await fleet.start(1)
+        await asyncio.to_thread(fleet.spawn(ahead_s=AHEAD_S).wait_ready)
         async with (
             attacker(url, seed) as by,
             stranger(url, "acme") as acme,
@@ -174,6 +194,7 @@ async def test_every_job_ends_once_no_slot_is_lost_and_nobody_else_waits(
             quiet, taken = await calm(globex), []
             busy = [asyncio.create_task(time_calmly(globex, taken))]
             busy.append(asyncio.create_task(attack_on(by, victim, done)))
+            busy.append(asyncio.create_task(stall(fleet, random.Random(seed))))
             try:
                 await victim.keep_busy(LASTS_S)
             finally:

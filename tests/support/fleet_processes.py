@@ -123,9 +123,14 @@ class Fleet:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def spawn(self, *, root: Path = ROOT) -> SidecarProcess:
-        """Start one more; it is not waited for. `root` is the checkout whose code it runs."""
-        process = self._stack.enter_context(SidecarProcess(*self._urls, root=root, **self._settings))
+    def spawn(self, *, root: Path = ROOT, ahead_s: float = 0.0) -> SidecarProcess:
+        """Start one more; it is not waited for. `root` is the checkout whose code it runs, `ahead_s` how far its
+        machine's clock is ahead.
+        """
+        how: dict[str, Any] = {"root": root}
+        if ahead_s:
+            how |= {"module": "tests.support.wrong_clock", "environment": {"WRONG_CLOCK_S": str(ahead_s)}}
+        process = self._stack.enter_context(SidecarProcess(*self._urls, **how, **self._settings))
         self.running.append(process)
         return process
 
