@@ -14,6 +14,7 @@ WORKDIR /src
 COPY pyproject.toml uv.lock ./
 RUN uv sync --frozen --no-default-groups --extra server --no-install-project
 COPY README.md LICENSE ./
+COPY schemas ./schemas
 COPY sidecar ./sidecar
 RUN uv sync --frozen --no-default-groups --extra server --no-editable
 

@@ -8,9 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts import licences
+from scripts import licences, schema
 from scripts.sizes import measure, namesakes
-from sidecar import schema
 
 ROOT = Path(__file__).resolve().parent.parent
 _SIZED = ("sidecar", "scripts", "examples", "benchmarks")

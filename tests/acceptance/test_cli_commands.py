@@ -194,6 +194,11 @@ def test_schemas_are_listed_printed_written_and_checked(tmp_path: Path) -> None:
     assert json.loads(command("schema", "request").stdout)["title"]
     assert command("schema", "nonsense").returncode == 2
     assert command("schema", "--check", "--root", str(tmp_path)).returncode == 1
+    assert "schemas/json/request.v1.json" in command("schema", "--write", "--root", str(tmp_path)).stdout
+    assert command("schema", "--check", "--root", str(tmp_path)).returncode == 0
+    edited = tmp_path / "schemas/examples/event.json"
+    edited.write_text(edited.read_text() + "\n")
+    assert command("schema", "--check", "--root", str(tmp_path)).stdout == "schemas/examples/event.json differs\n"
     assert command("schema", "--check", "--write").returncode == 2
 
 

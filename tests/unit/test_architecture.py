@@ -55,10 +55,6 @@ def test_the_bytes_of_nats_need_msgspec_alone() -> None:
     assert loaded_by(f"import {', '.join(f'sidecar.wire.{name}' for name in modules)}") <= WIRE
 
 
-def test_the_schemas_need_msgspec_alone() -> None:
-    assert loaded_by("import sidecar.schema; sidecar.schema.render()") <= WIRE
-
-
 @pytest.mark.parametrize("part", DECIDERS)
 def test_deciders_never_import_each_other(part: str) -> None:
     others = {f"sidecar.{other}" for other in DECIDERS if other != part}

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scripts.schema.meanings import ERRORS
 from sidecar.errors import STATUS_CODES, InvalidRequest
 from sidecar.models.base import epoch, rfc3339
 from sidecar.models.codec import decode, encode
 from sidecar.models.subjects import Subjects, is_name
 from sidecar.models.tool import ToolDeregistration
-from sidecar.schema.meanings import ERRORS
 
 
 @pytest.mark.parametrize("token", ["a", "A-Z_09", "x" * 64])

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from scripts.schema.catalog import MESSAGES
 from sidecar.errors import InvalidRequest
 from sidecar.models.api import CancelRequest, JobsRequest, ReplayRequest
 from sidecar.models.codec import (
@@ -22,7 +23,6 @@ from sidecar.models.event import Event
 from sidecar.models.job import JobState
 from sidecar.models.request import JobRequest
 from sidecar.models.tool import ToolRegistration
-from sidecar.schema.catalog import MESSAGES
 from tests.support.messages import JSON, messages_of
 
 USER = {"role": "user", "content": "hello"}

@@ -1,7 +1,7 @@
 """The protocol for other languages: JSON Schemas, the AsyncAPI document and examples, made from the models.
 
 The files under `schemas/` and the marked tables of `docs/protocol.md` are this package's output; `check` says
-where they differ from it, `write` makes them anew. Imports only models and errors.
+where they differ from it, `write` makes them anew. What was made is shipped with the product.
 """
 
 import json
@@ -9,14 +9,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sidecar import __version__
-from sidecar.schema import examples, tables
-from sidecar.schema.asyncapi import document
-from sidecar.schema.catalog import BY_NAME, MESSAGES
-from sidecar.schema.jsonschema import build
-from sidecar.schema.yamltext import dump
+import yaml
 
-__all__ = ["check", "endpoint_metadata", "names", "render", "schema", "write"]
+from scripts.schema import examples, tables
+from scripts.schema.asyncapi import document
+from scripts.schema.catalog import BY_NAME, MESSAGES
+from scripts.schema.jsonschema import build
+from sidecar import __version__
+
+__all__ = ["check", "names", "render", "schema", "write"]
 
 _GENERATED = "# Generated from the models by `./dev schema`; changes here are overwritten.\n"
 _FOLDERS = ("schemas/json", "schemas/examples")
@@ -33,16 +34,10 @@ def schema(name: str) -> dict[str, Any]:
     return build(BY_NAME[name])
 
 
-def endpoint_metadata(request: str | None, response: str | None) -> dict[str, str]:
-    """Metadata of a micro service's endpoint (ADR-32): the schemas of what goes in and comes back, by name."""
-    given = {"schema.request": request, "schema.response": response}
-    return {key: json.dumps(schema(name), ensure_ascii=False) for key, name in given.items() if name is not None}
-
-
 def render() -> dict[str, str]:
     """The text of every generated file by its path from the repository's root."""
     files = {f"schemas/json/{name}.v1.json": _pretty(schema(name)) for name in names()}
-    files["schemas/asyncapi.yaml"] = _GENERATED + dump(document(__version__))
+    files["schemas/asyncapi.yaml"] = _GENERATED + _yaml(document(__version__))
     files |= {f"schemas/examples/{name}.json": text for name, text in examples.render().items()}
     return files
 
@@ -84,3 +79,13 @@ def _strays(root: Path, files: dict[str, str]) -> list[str]:
 
 def _pretty(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        """Values that stand at several places are written out at each: no anchors for readers to follow."""
+        return True
+
+
+def _yaml(value: Any) -> str:
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)

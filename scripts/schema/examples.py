@@ -5,11 +5,11 @@ from typing import Any
 
 import msgspec
 
+from scripts.schema.example_requests import ORDER_SCHEMA, REQUESTS
 from sidecar.models import api, job, objects, stats, tool
 from sidecar.models.codec import encode
 from sidecar.models.event import Delta, Event, EventData, EventType, Rejected, Status, ToolActivity
 from sidecar.models.result import Attempt, ErrorInfo, Output, Result, Timings, Usage
-from sidecar.schema.example_requests import ORDER_SCHEMA, REQUESTS
 
 _TIME = "2026-12-01T10:00:00.000Z"
 _LATER = "2026-12-01T10:00:02.310Z"

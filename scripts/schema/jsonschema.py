@@ -4,10 +4,10 @@ from typing import Any
 
 import msgspec
 
+from scripts.schema.catalog import MessageSpec
+from scripts.schema.notes import NOTES
 from sidecar.models import content
 from sidecar.models.event import DATA_OF, Event
-from sidecar.schema.catalog import MessageSpec
-from sidecar.schema.notes import NOTES
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REFS = "#/$defs/{name}"

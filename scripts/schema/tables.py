@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+from scripts.schema.meanings import ERRORS, EVENTS, STATES, STOPS
+from scripts.schema.subjects import CHANNELS, Channel
 from sidecar.errors import STATUS_CODES, ErrorCode
 from sidecar.models.event import EventType
 from sidecar.models.job import TERMINAL
 from sidecar.models.result import StopReason
-from sidecar.schema.meanings import ERRORS, EVENTS, STATES, STOPS
-from sidecar.schema.subjects import CHANNELS, Channel
 
 PAGES = ("docs/protocol.md", "schemas/README.md")
 _SECTION = re.compile(r"(?s)(<!-- table:(\w+) -->\n).*?(<!-- end -->)")

@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from scripts.schema.catalog import MESSAGES
+from scripts.schema.subjects import CHANNELS, PARAMETERS, Channel
 from sidecar.models.base import JOB_CLASSES
 from sidecar.models.event import DATA_OF
-from sidecar.schema.catalog import MESSAGES
-from sidecar.schema.subjects import CHANNELS, PARAMETERS, Channel
 
 # The schemas are 2020-12; what they use means the same in draft-07, and that is the version parsers must know.
 _SCHEMA_FORMAT = "application/schema+json;version=draft-07"
