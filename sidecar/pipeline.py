@@ -44,7 +44,7 @@ from sidecar.models.replica import ENDED, Outcome
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Result, TerminalState
 from sidecar.models.trace import within_trace
-from sidecar.ports.bus import Clock, Lane, StoredRequest, StoredState
+from sidecar.ports.bus import Clock, StoredRequest, StoredState
 from sidecar.request_handler.decode import DecodedRequest
 from sidecar.request_handler.planner import Planner
 from sidecar.request_handler.prompts import Prompts
@@ -134,10 +134,6 @@ class Pipeline:
         ticket = self._planner.ticket(decoded, request, use)
         self._filters.admit(decoded.stored.lane, request)
         return ticket
-
-    def max_queue(self, lane: Lane) -> int:
-        """How many jobs of the lane the tenant may have, queued and running."""
-        return self._planner.max_queue(lane)
 
     async def refuse(
         self, decoded: DecodedRequest, error: SidecarError, *, known: StoredState | None = None

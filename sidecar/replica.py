@@ -7,7 +7,7 @@ from typing import NamedTuple
 from sidecar import __version__
 from sidecar.cluster.request_service import RequestHandler
 from sidecar.cluster.service import Cluster
-from sidecar.config.settings import Policy, Settings
+from sidecar.config.settings import CurrentPolicy, Policy, Settings
 from sidecar.conversation.child_jobs import ChildJobs
 from sidecar.conversation.model_calls import ModelCaller
 from sidecar.conversation.recovery import JournalRecovery
@@ -23,8 +23,7 @@ from sidecar.endpoints.models import CatalogueQueries
 from sidecar.endpoints.objects import Objects
 from sidecar.job_manager.service import JobManager
 from sidecar.models.codec import encode
-from sidecar.models.profile import QuotaLimits
-from sidecar.models.result import Result, Usage
+from sidecar.models.result import Result
 from sidecar.models.stats import ReplicaState, Stats
 from sidecar.models.subjects import Subjects
 from sidecar.pipeline import Pipeline
@@ -36,6 +35,7 @@ from sidecar.ports.bus import (
     Intake,
     JobStore,
     JournalStore,
+    Lane,
     ModelClient,
     PromptStore,
     Publisher,
@@ -119,7 +119,7 @@ class Replica:
         self._answers = StructuredAnswers(self._checks, self.work)
         self._settings = settings
         self._ports = ports
-        self._policy = settings.policy
+        self._policy = CurrentPolicy(settings.policy)
         self._background = Tasks(on_crash)
         self.tally = Counters()
         self._tracer = tracer or Tracer()
@@ -131,14 +131,14 @@ class Replica:
         self._started_at = ports.clock.monotonic()
         self.name = name
         self.coordinator = Coordinator(
-            policy=self._policy, bedrock=settings.bedrock, default_max_tokens=settings.jobs.max_tokens
+            policy=self._policy.now, bedrock=settings.bedrock, default_max_tokens=settings.jobs.max_tokens
         )
         self.jobs = self._job_manager()
-        self.screening = FilterPolicies(self._policy, models=ports.models, region=settings.bedrock.regions[0])
+        self.screening = FilterPolicies(self._policy.now, models=ports.models, region=settings.bedrock.regions[0])
         self.prompts = Prompts(ports.prompts, clock=ports.clock, on_crash=on_crash)
         self.objects = self._objects()
         self.queries = Queries(ports.store, ports.publisher, ports.intake, clock=ports.clock)
-        self.catalogue = CatalogueQueries(self.coordinator.models, policy=lambda: self._policy, clock=ports.clock)
+        self.catalogue = CatalogueQueries(self.coordinator.models, policy=self._policy, clock=ports.clock)
         self.tools = self._registry(on_crash)
         self.cluster = Cluster(
             bus=ports.bus,
@@ -160,7 +160,7 @@ class Replica:
             store=self._ports.tools,
             bus=self._ports.tool_bus,
             clock=self._ports.clock,
-            policy=lambda: self._policy,
+            policy=self._policy,
             subjects=Subjects(self._settings.nats.prefix),
             checks=self._checks,
             work=self.work,
@@ -172,7 +172,7 @@ class Replica:
             ledger=self._ports.spend,
             bus=self._ports.bus,
             clock=self._ports.clock,
-            policy=lambda: self._policy,
+            policy=self._policy,
             scheduling=lambda: self.requests.scheduler if self.requests.leader is not None else None,
             kick=lambda: self.requests.kick(),
             on_crash=on_crash,
@@ -180,7 +180,7 @@ class Replica:
 
     def _objects(self) -> Objects:
         limit = self._settings.jobs.max_input_bytes
-        return Objects(self._ports.blobs, max_input_bytes=limit, policy=lambda: self._policy)
+        return Objects(self._ports.blobs, max_input_bytes=limit, policy=self._policy)
 
     def _job_manager(self) -> JobManager:
         ports, settings = self._ports, self._settings
@@ -210,6 +210,7 @@ class Replica:
             clock=ports.clock,
             attempt_of=self.jobs.attempt_of,
             on_crash=on_crash,
+            max_queue=self._max_queue,
             reconcile_s=scheduler.reconcile_s,
             check_s=scheduler.check_s,
         )
@@ -226,12 +227,12 @@ class Replica:
     def _scheduler(self) -> Scheduler:
         scheduler = self._settings.scheduler
         return Scheduler(
-            classes={name: policy.weight for name, policy in self._policy.classes.items()},
+            classes={name: policy.weight for name, policy in self._policy.now.classes.items()},
             slots=scheduler.slots,
             tenants=self._caps,
-            limits=self._limits,
-            price=self._most_usd,
-            meter=Meter(self._cost_of),
+            limits=self.coordinator.limits,
+            price=self.coordinator.most_usd,
+            meter=Meter(self.coordinator.price_on),
             interactive_reserve=scheduler.interactive_reserve,
             window=scheduler.window,
         )
@@ -278,7 +279,7 @@ class Replica:
 
     def _pipeline(self) -> Pipeline:
         ports, settings = self._ports, self._settings
-        toolbox = ToolSelection(registry=self.tools, policy=lambda: self._policy)
+        toolbox = ToolSelection(registry=self.tools, policy=self._policy)
         children = self._children()
         journals = JournalRecovery(
             journal=ports.journal, publisher=ports.publisher, children=children, clock=ports.clock
@@ -288,7 +289,7 @@ class Replica:
             clock=ports.clock,
             jobs=settings.jobs,
             bedrock=settings.bedrock,
-            policy=lambda: self._policy,
+            policy=self._policy,
             queued=lambda lane: self.requests.jobs_of(lane),
             on_budget=self.spending.want,
             toolbox=toolbox,
@@ -309,19 +310,14 @@ class Replica:
         )
 
     def _caps(self, tenant: str) -> TenantCaps:
-        policy = self._policy.tenant(tenant)
+        policy = self._policy.now.tenant(tenant)
         return TenantCaps(
             policy.weight, policy.max_concurrency, policy.tokens_per_minute, policy.budget_usd_per_day
         )
 
-    def _limits(self, pool: str) -> QuotaLimits:
-        return self.coordinator.limits(pool)
-
-    def _cost_of(self, pool: str, usage: Usage) -> float | None:
-        return self.coordinator.price_on(pool, usage)
-
-    def _most_usd(self, pool: str, input_tokens: int, max_tokens: int) -> float | None:
-        return self.coordinator.most_usd(pool, input_tokens, max_tokens)
+    def _max_queue(self, lane: Lane) -> int:
+        """How many jobs of the lane the tenant may have, queued and running."""
+        return self._policy.now.tenant(lane.tenant).max_queue
 
     async def start(self) -> None:
         """Hear cancellations before jobs, answer before working: nothing falls between."""
@@ -372,11 +368,11 @@ class Replica:
         filters = self.screening.made_for(policy)
         self.coordinator.apply(policy)
         self.screening.apply(policy, filters)
-        self._policy = policy
+        self._policy.now = policy
         self.scheduler.set_policy(
             classes={name: policy.weight for name, policy in policy.classes.items()},
             tenants=self._caps,
-            limits=self._limits,
+            limits=self.coordinator.limits,
             now=self._ports.clock.monotonic(),
         )
         self.requests.kick()
@@ -405,9 +401,9 @@ class Replica:
         books = SchedulerView(
             scheduler=self.scheduler,
             meter=meter,
-            stored=leader.stored(),
+            stored=leader.reader.stored(),
             in_flight=leader.running(),
-            policy=self._policy,
+            policy=self._policy.now,
             replicas=self.cluster.members,
             alias_of=self._alias_of,
             phases=self.coordinator.health(clock.now()),

@@ -2,17 +2,15 @@
 
 
 class _Worker:
-    __slots__ = ("held", "is_shunned", "slots", "takes_jobs")
+    """`takes_jobs`: as it says of itself. `is_open`: so far it has taken those that were offered."""
+
+    __slots__ = ("held", "is_open", "slots", "takes_jobs")
 
     def __init__(self) -> None:
         self.slots = 0
         self.held = 0
         self.takes_jobs = False
-        self.is_shunned = False
-
-    @property
-    def is_open(self) -> bool:
-        return self.takes_jobs and not self.is_shunned
+        self.is_open = False
 
 
 class Workers:
@@ -26,7 +24,7 @@ class Workers:
     def update(self, member: str, *, slots: int, takes_jobs: bool) -> None:
         """What a worker said of itself. One that was shunned is asked again."""
         worker = self._workers.setdefault(member, _Worker())
-        worker.slots, worker.takes_jobs, worker.is_shunned = slots, takes_jobs, False
+        worker.slots, worker.takes_jobs, worker.is_open = slots, takes_jobs, takes_jobs
         self._count()
 
     def drop(self, member: str) -> None:
@@ -37,7 +35,7 @@ class Workers:
         """It did not take a job: leave it alone until its next heartbeat."""
         worker = self._workers.get(member)
         if worker is not None:
-            worker.is_shunned = True
+            worker.is_open = False
 
     def took(self, member: str) -> bool:
         """Whether `slots` is another number now."""

@@ -19,7 +19,7 @@ from sidecar.cluster.worker import Record, Worker
 from sidecar.errors import Conflict, GivenUp, JobCancelled, Permanent, SidecarError
 from sidecar.models.replica import GrantOffer, HeldJob, NextCallGrant, Outcome, ReservationOp
 from sidecar.models.result import ErrorInfo
-from sidecar.ports.bus import Cancellable, Clock, Doorbell, Intake, Lane
+from sidecar.ports.bus import Cancellable, Clock, Intake, Lane
 from sidecar.request_handler.reader import Reader, fetch
 from sidecar.runtime.lifecycle import Tasks, logged
 from sidecar.runtime.redaction import told
@@ -61,7 +61,8 @@ class Leader:
         crew: Crew,
         clock: Clock,
         endings: Tasks,
-        is_marked: Callable[[str, str], bool],
+        is_marked: Callable[[tuple[str, str]], bool],
+        max_queue: Callable[[Lane], int],
         on_crash: Callable[[BaseException], None],
         reconcile_s: float,
         check_s: float,
@@ -78,7 +79,7 @@ class Leader:
         self._reconcile_s = reconcile_s
         self._check_s = check_s
         self._duties = Tasks(on_crash)
-        self._reader = Reader(
+        self.reader = Reader(
             intake=intake,
             scheduler=scheduler,
             clock=clock,
@@ -87,9 +88,9 @@ class Leader:
             refuse=work.refuse,
             on_filled=self.kick,
             is_marked=is_marked,
-            max_queue=work.max_queue,
+            max_queue=max_queue,
         )
-        self._teller = WaitReporter(scheduler, self._reader.waiting)
+        self._teller = WaitReporter(scheduler, self.reader.waiting)
         self._held: dict[int, Reservation] = {}
         self._of_worker: dict[str, dict[int, Reservation]] = {}
         self._reports: dict[str, Mapping[int, HeldJob]] = {}
@@ -110,7 +111,7 @@ class Leader:
 
     def close(self) -> None:
         """Grant no more, from this moment on."""
-        self.is_open = self._reader.is_open = False
+        self.is_open = self.reader.is_open = False
         if self._timer is not None:
             self._timer.cancel()
 
@@ -122,29 +123,19 @@ class Leader:
     def in_flight(self) -> int:
         return len(self._held)
 
-    def jobs_of(self, lane: Lane) -> int:
-        return self._reader.jobs_of(lane)
-
     def running(self) -> Counter[Lane]:
         """How many jobs of each lane were granted and have not ended."""
         return Counter(reservation.grant.ticket.lane for reservation in self._held.values())
 
-    def stored(self) -> dict[Lane, int]:
-        """How many requests the stream holds of each lane, queued and in flight."""
-        return self._reader.stored()
-
-    def on_doorbell(self, doorbell: Doorbell) -> None:
-        self._reader.on_doorbell(doorbell)
-
     def kick(self) -> None:
         """Something changed that may let a job run: ask the scheduler, once for all changes of this moment."""
-        if not self._is_kicked and self.is_open:
+        if not self._is_kicked and self.is_open and not self.scheduler.is_idle:
             self._is_kicked = True
             asyncio.get_running_loop().call_soon(self._on_kick)
 
     def cancel(self, tenant: str, job: str) -> bool:
         """Take a waiting job out of its window and end it. False when it does not wait here."""
-        ticket = self._reader.waiting.pop((tenant, job), None)
+        ticket = self.reader.waiting.pop((tenant, job), None)
         if ticket is None or not self.scheduler.remove(ticket.lane, ticket.seq):
             return False
         self._end_unrun(ticket, JobCancelled("the job was cancelled while it was queued"))
@@ -232,7 +223,7 @@ class Leader:
 
     def _forget(self, ticket: Ticket) -> None:
         self._vain.forget(ticket.seq)
-        self._reader.forget(ticket)
+        self.reader.forget(ticket)
 
     # Grants.
 
@@ -262,7 +253,7 @@ class Leader:
     def _end_refused(self, now: float) -> None:
         """Jobs that the scheduler gave up on while it looked for grants."""
         for dropped in self.scheduler.take_dropped(now=now):
-            self._reader.left(dropped.ticket)
+            self.reader.left(dropped.ticket)
             error = dropped.error or Permanent(_DROPPED.get(dropped.code, "the job cannot run"), code=dropped.code)
             self._end_unrun(dropped.ticket, error)
         for denied in self.scheduler.take_denied():
@@ -278,6 +269,7 @@ class Leader:
             self.scheduler.requeue(grant, now=now, not_before=now + REFUSED_S)
             return
         attempt = self._attempts.pop(ticket.seq, 0)
+        opened = self.reader.take(ticket)
         reservation = self._reserve(grant, worker, attempt)
         if worker == self._crew.own:
             self._worker.begin(
@@ -285,17 +277,15 @@ class Leader:
                 pool=grant.pool,
                 attempt=attempt,
                 seat=reservation,
-                opened=self._reader.take(ticket),
+                opened=opened,
                 record=self._recorded.pop(ticket.seq, None),
             )
         else:
             self._duties.spawn(self._offer(reservation, attempt))
-        self._reader.left(ticket)
 
     async def _offer(self, reservation: Reservation, attempt: int) -> None:
         grant = reservation.grant
         ticket = grant.ticket
-        self._reader.take(ticket)
         record = self._recorded.pop(ticket.seq, None)
         known = await record if record is not None else None
         offer = GrantOffer(
@@ -368,7 +358,7 @@ class Leader:
     def _again(self, ticket: Ticket, *, attempt: int, delay_s: float = 0.0) -> None:
         now = self.clock.monotonic()
         self._attempts[ticket.seq] = attempt
-        self._reader.waits_again(ticket)
+        self.reader.waits_again(ticket)
         self.scheduler.push_back(ticket, now=now, not_before=now + delay_s if delay_s else None)
 
     def _adopt(self, worker: str, n: int, held: HeldJob) -> Reservation | None:
@@ -376,7 +366,7 @@ class Leader:
         if ticket.lane.job_class not in self.scheduler.share.classes:
             return None
         self._attempts.pop(held.seq, None)
-        self._reader.hold(ticket)
+        self.reader.hold(ticket)
         now = self.clock.monotonic()
         grant = self.scheduler.adopt(
             ticket, pool=held.pool, now=now, is_open=held.is_open, holds_slot=held.holds_slot
@@ -394,7 +384,7 @@ class Leader:
         if reservation is not None:
             self._crew.disown(worker, held.tenant, held.job)
             return
-        ticket = self._reader.waiting.get((held.tenant, held.job))
+        ticket = self.reader.waiting.get((held.tenant, held.job))
         if ticket is not None and ticket.seq == held.seq:
             if held.attempt < self._attempts.get(held.seq, 0):
                 self._crew.disown(worker, held.tenant, held.job)
@@ -434,7 +424,7 @@ class Leader:
 
     async def _refuse(self, ticket: Ticket, error: SidecarError) -> None:
         try:
-            opened = await self._reader.open(ticket)
+            opened = await self.reader.open(ticket)
             record = self._recorded.pop(ticket.seq, None)
             if opened is not None:
                 known = await record if record is not None else None
@@ -450,24 +440,24 @@ class Leader:
         """Hold the doorbells against the stream: everything every 15 s, its last sequence every second."""
         while True:
             with logged("reconciling with the request stream"):
-                await self._reader.reconcile()
+                await self.reader.reconcile()
             next_at = self.clock.monotonic() + self._reconcile_s
             while self.clock.monotonic() < next_at:
                 await self.clock.sleep(self._check_s)
                 with logged("reading the request stream's last sequence"):
-                    if not await self._reader.check():
+                    if not await self.reader.check():
                         break
 
     async def _record_waiting(self) -> None:
-        unrecorded = self._reader.unrecorded
+        unrecorded = self.reader.unrecorded
         while True:
             await self.clock.sleep(RECORD_AFTER_S)
             room = RECORDS_A_ROUND
             before = self.clock.now() - RECORD_AFTER_S
             while unrecorded and room and unrecorded[0].stored_at <= before:
                 ticket = unrecorded.popleft()
-                opened = self._reader.peek(ticket)
-                if opened is not None and (ticket.lane.tenant, ticket.job_id) in self._reader.waiting:
+                opened = self.reader.peek(ticket)
+                if opened is not None and (ticket.lane.tenant, ticket.job_id) in self.reader.waiting:
                     room -= 1
                     self._recorded[ticket.seq] = self._endings.spawn(self._work.record_queued(opened))
 
@@ -480,11 +470,11 @@ class Leader:
     def _tell(self, telling: WaitReport) -> None:
         """Say why a job waits, if its document is written; the claim waits for what is being said."""
         ticket = telling.ticket
-        opened, record = self._reader.peek(ticket), self._recorded.get(ticket.seq)
+        opened, record = self.reader.peek(ticket), self._recorded.get(ticket.seq)
         if opened is None or record is None or not record.done() or record.cancelled():
             return
         known = record.result()
-        if known is None or (ticket.lane.tenant, ticket.job_id) not in self._reader.waiting:
+        if known is None or (ticket.lane.tenant, ticket.job_id) not in self.reader.waiting:
             return
         self._teller.told(telling)
         self._recorded[ticket.seq] = self._endings.spawn(

@@ -37,6 +37,7 @@ class RequestHandler:
         clock: Clock,
         attempt_of: Callable[[str, str], int | None],
         on_crash: Callable[[BaseException], None],
+        max_queue: Callable[[Lane], int],
         reconcile_s: float = 15.0,
         check_s: float = 1.0,
     ) -> None:
@@ -46,6 +47,7 @@ class RequestHandler:
         self._crew = crew
         self._clock = clock
         self._on_crash = on_crash
+        self._max_queue = max_queue
         self._reconcile_s = reconcile_s
         self._check_s = check_s
         self._worker = Worker(
@@ -87,7 +89,7 @@ class RequestHandler:
 
     def jobs_of(self, lane: Lane) -> int:
         """How many jobs of a lane are in the scheduler's memory: waiting in its window, or in flight."""
-        return self.leader.jobs_of(lane) if self.leader is not None else 0
+        return self.leader.reader.jobs_of(lane) if self.leader is not None else 0
 
     def kick(self) -> None:
         """Something changed that may let a job run."""
@@ -128,7 +130,8 @@ class RequestHandler:
             crew=self._crew,
             clock=self._clock,
             endings=self._endings,
-            is_marked=lambda tenant, job: (tenant, job) in self._marks,
+            is_marked=self._marks.__contains__,
+            max_queue=self._max_queue,
             on_crash=self._on_crash,
             reconcile_s=self._reconcile_s,
             check_s=self._check_s,
@@ -202,4 +205,4 @@ class RequestHandler:
 
     def _on_doorbell(self, doorbell: Doorbell) -> None:
         if self.leader is not None:
-            self.leader.on_doorbell(doorbell)
+            self.leader.reader.on_doorbell(doorbell)

@@ -40,6 +40,7 @@ class Reservation:
         "attempt",
         "grant",
         "number",
+        "seq",
         "since_beat",
         "wish",
         "worker",
@@ -47,6 +48,7 @@ class Reservation:
 
     def __init__(self, grant: Grant, *, worker: str, attempt: int, term: Term, answer: Answer) -> None:
         self.grant = grant
+        self.seq = grant.ticket.seq
         self.worker = worker
         self.attempt = attempt
         self.number = 0
@@ -56,10 +58,6 @@ class Reservation:
         self.absences = 0
         self.answer = answer
         self._term = term
-
-    @property
-    def seq(self) -> int:
-        return self.grant.ticket.seq
 
     def take_over(self, grant: Grant) -> None:
         """The scheduler granted what this job waits for. One that nobody waits for any more is given back."""

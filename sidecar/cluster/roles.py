@@ -5,7 +5,7 @@ from typing import Protocol
 from sidecar.conversation.reservation import JobReservation
 from sidecar.errors import SidecarError
 from sidecar.models.replica import GrantOffer, NextCallGrant, Outcome, ReservationOp
-from sidecar.ports.bus import Lane, StoredState
+from sidecar.ports.bus import StoredState
 from sidecar.request_handler.decode import DecodedRequest
 from sidecar.request_handler.reader import Later
 from sidecar.scheduler.tickets import Ticket, WaitReason
@@ -19,10 +19,6 @@ class Work(Protocol):
 
         Raises SidecarError with the refusal.
         """
-        ...
-
-    def max_queue(self, lane: Lane) -> int:
-        """How many jobs of the lane the tenant may have, queued and running."""
         ...
 
     async def refuse(

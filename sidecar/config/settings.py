@@ -5,6 +5,7 @@ The only reader of the environment. Every field's name or description carries it
 """
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -334,6 +335,13 @@ class Policy(Section):
 
 
 _ANY_TENANT = TenantPolicy()
+
+
+@dataclass(slots=True)
+class CurrentPolicy:
+    """The policy that holds `now`. Whoever has this asks it each time, so that a reload holds for all at once."""
+
+    now: Policy
 
 
 class Settings(BaseSettings):

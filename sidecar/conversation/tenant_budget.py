@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from sidecar.config.settings import Policy
+from sidecar.config.settings import CurrentPolicy
 from sidecar.errors import SidecarError
 from sidecar.job_manager.job import OwnedJob
 from sidecar.models.facts import RunFacts
@@ -57,7 +57,7 @@ class TenantBudgets:
         ledger: SpendLedger,
         bus: ClusterBus,
         clock: Clock,
-        policy: Callable[[], Policy],
+        policy: CurrentPolicy,
         scheduling: Callable[[], Scheduler | None],
         kick: Callable[[], None],
         on_crash: Callable[[BaseException], None],
@@ -95,7 +95,7 @@ class TenantBudgets:
     def count(self, job: OwnedJob, facts: RunFacts) -> "asyncio.Task[None] | None":
         """The same, without waiting for it."""
         tenant = job.state.tenant
-        if facts.cost_usd is None or self._policy().tenant(tenant).budget_usd_per_day is None:
+        if facts.cost_usd is None or self._policy.now.tenant(tenant).budget_usd_per_day is None:
             return None
         due = round(facts.cost_usd * USD) - facts.counted_micro_usd
         if due <= 0:

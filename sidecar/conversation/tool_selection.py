@@ -1,9 +1,9 @@
 """Which tools a job may call: what its request names, resolved once, and the same for all its turns and owners."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from sidecar.config.settings import Policy
+from sidecar.config.settings import CurrentPolicy
 from sidecar.conversation.tool_turn import OfferedTool
 from sidecar.errors import Permanent
 from sidecar.job_manager.journal import Pin
@@ -26,7 +26,7 @@ class ToolLookup(Protocol):
 class ToolSelection:
     """Resolves names. `policy` is asked each time, so that a reload holds at once."""
 
-    def __init__(self, *, registry: ToolLookup, policy: Callable[[], Policy]) -> None:
+    def __init__(self, *, registry: ToolLookup, policy: CurrentPolicy) -> None:
         self._registry = registry
         self._policy = policy
 
@@ -51,9 +51,9 @@ class ToolSelection:
 
     def _find(self, tenant: str, ref: str) -> OfferedTool:
         name, _, wanted = ref.partition("@")
-        if name not in self._policy().job_tools:
+        if name not in self._policy.now.job_tools:
             return _offered(self._registry.find(tenant, ref))
-        allowed = self._policy().tenant(tenant).tools
+        allowed = self._policy.now.tenant(tenant).tools
         if allowed is not None and name not in allowed:
             raise Permanent(f"tenant {tenant!r} may not use the tool {name!r}", code="tenant_denied")
         if wanted not in ("", "*"):
@@ -61,13 +61,13 @@ class ToolSelection:
         return self._child(name)
 
     def _child(self, name: str) -> OfferedTool:
-        tool = self._policy().job_tools[name]
+        tool = self._policy.now.job_tools[name]
         spec = ToolSpec(name=name, description=tool.description, input_schema=tool.input_schema)
         return OfferedTool(spec=spec, pin=Pin(name=name, scope="", version=""), child=tool)
 
     def _again(self, tenant: str, pin: Pin) -> OfferedTool:
         if not pin.scope:
-            return self._child(pin.name) if pin.name in self._policy().job_tools else _gone(pin)
+            return self._child(pin.name) if pin.name in self._policy.now.job_tools else _gone(pin)
         try:
             found = _offered(self._registry.find(tenant, f"{pin.name}@{pin.version}"))
         except Permanent:

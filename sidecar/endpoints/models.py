@@ -1,11 +1,10 @@
 """The request/reply endpoint `models`: the catalogue as a tenant may use it."""
 
-from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
 
-from sidecar.config.settings import Policy, TenantPolicy
+from sidecar.config.settings import CurrentPolicy, Policy, TenantPolicy
 from sidecar.errors import InvalidRequest
 from sidecar.models.api import ModelInfo, ModelsPage
 from sidecar.models.codec import encode
@@ -28,7 +27,7 @@ class ModelsOf(Protocol):
 class CatalogueQueries:
     """A page is encoded once for all who may use the same models."""
 
-    def __init__(self, models_of: ModelsOf, *, policy: Callable[[], Policy], clock: Clock) -> None:
+    def __init__(self, models_of: ModelsOf, *, policy: CurrentPolicy, clock: Clock) -> None:
         """`policy` is asked each time, so that a reload holds at once."""
         self._models_of = models_of
         self._policy = policy
@@ -44,7 +43,7 @@ class CatalogueQueries:
         """The catalogue as the tenant may use it."""
         if len(query.tokens) != 1 or not is_name(query.tokens[0]):
             raise InvalidRequest("use 1 to 64 of A-Z a-z 0-9 _ -", path="subject.tenant")
-        policy = self._policy()
+        policy = self._policy.now
         if policy is not self._made_of:
             # The catalogue itself may have changed with it.
             self._made_of = policy

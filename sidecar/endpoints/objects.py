@@ -1,11 +1,11 @@
 """Objects of tenants: what requests name is fetched for the model; clients put and get by two endpoints."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import msgspec
 
-from sidecar.config.settings import Policy
+from sidecar.config.settings import CurrentPolicy
 from sidecar.errors import InvalidRequest, Permanent, SidecarError
 from sidecar.models.call import ModelCall
 from sidecar.models.codec import decode, encode
@@ -24,7 +24,7 @@ _HOLDS_SOURCE = (ImageBlock, DocumentBlock)
 class Objects:
     """`max_input_bytes` bounds what one job's objects may hold together."""
 
-    def __init__(self, blobs: Blobs, *, max_input_bytes: int, policy: Callable[[], Policy]) -> None:
+    def __init__(self, blobs: Blobs, *, max_input_bytes: int, policy: CurrentPolicy) -> None:
         self._blobs = blobs
         self._policy = policy
         self._max_input_bytes = max_input_bytes
@@ -101,7 +101,7 @@ class Objects:
         if not query.tokens or not is_name(query.tokens[0]):
             raise InvalidRequest("use 1 to 64 of A-Z a-z 0-9 _ -", path="subject.tenant")
         tenant = query.tokens[0]
-        check_tenant(tenant, policy=self._policy().tenant(tenant))
+        check_tenant(tenant, policy=self._policy.now.tenant(tenant))
         return tenant
 
 

@@ -51,13 +51,14 @@ def check_messages(messages: Sequence[Message]) -> None:
         path = f"messages[{i}].content"
         if _is_blank(message.content):
             raise FieldError("is blank: send text, or leave the message out", path=path)
-        if message.role == "assistant" != previous:
+        if open_calls and message.role == "assistant" != previous:
             _refuse_open(open_calls)
         if not isinstance(message.content, str):
             for j, block in enumerate(message.content):
                 _check_block(block, message.role, open_calls, f"{path}[{j}]")
         previous = message.role
-    _refuse_open(open_calls)
+    if open_calls:
+        _refuse_open(open_calls)
 
 
 def _is_blank(content: str | Sequence[Block]) -> bool:

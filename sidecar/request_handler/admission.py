@@ -1,6 +1,7 @@
 """What is refused at once, with the code and the numbers that tell the caller what to change. Pure.
 
-Each check raises what the job ends with, or returns. `admit` is all of them in the order of their cost.
+Each check raises what the job ends with, or returns. `check_tenant` comes first; `admit` is all of those that need
+to know what the job asks for, in the order of their cost.
 """
 
 from collections.abc import Mapping
@@ -33,7 +34,6 @@ class AdmissionQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 def admit(asked: AdmissionQuery, *, policy: TenantPolicy) -> None:
     """Raise the first reason why the job can't be queued: Permanent, or Temporary for a full queue."""
-    check_tenant(asked.tenant, policy=policy)
     check_deadline(asked)
     check_queue(asked, policy=policy)
     check_size(asked, policy=policy)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from sidecar.config.settings import BedrockSettings, JobsSettings, Policy, TenantPolicy
+from sidecar.config.settings import BedrockSettings, CurrentPolicy, JobsSettings, Policy, TenantPolicy
 from sidecar.conversation.run import ConversationPlan
 from sidecar.conversation.tool_selection import ToolSelection, specs
 from sidecar.conversation.tool_turn import OfferedTool
@@ -40,7 +40,7 @@ class Planner:
         clock: Clock,
         jobs: JobsSettings,
         bedrock: BedrockSettings,
-        policy: Callable[[], Policy],
+        policy: CurrentPolicy,
         queued: Callable[[Lane], int],
         on_budget: Callable[[str], None],
         toolbox: ToolSelection,
@@ -68,10 +68,11 @@ class Planner:
         """
         stored = decoded.stored
         name, job_class = stored.lane
-        tenant = self._policy().tenant(name)
+        tenant = self._policy.now.tenant(name)
         admission.check_tenant(name, policy=tenant)
         classify(name, job_class, allowed=tenant.classes)
-        _refuse_what_is_not_here(request, self._policy())
+        if request.filters or request.prompt is not None:
+            _refuse_what_is_not_here(request, self._policy.now)
         tools = self._tools(stored, request) if request.tools else ()
         selection, tokens = self._select(stored, request, tenant, tools)
         max_tokens = self._max_tokens(request, tenant)
@@ -112,10 +113,6 @@ class Planner:
                 raise
         return ()
 
-    def max_queue(self, lane: Lane) -> int:
-        """How many jobs of the lane the tenant may have, queued and running."""
-        return self._policy().tenant(lane.tenant).max_queue
-
     def model_of(self, pool: str) -> str | None:
         """The alias of the model behind a quota pool."""
         if pool not in self._aliases:
@@ -131,7 +128,7 @@ class Planner:
         `conversation.aiming` fits each call to its candidate later.
         """
         stored = decoded.stored
-        tenant = self._policy().tenant(stored.lane.tenant)
+        tenant = self._policy.now.tenant(stored.lane.tenant)
         if decoded.plan is not None:
             selection, facts.input_estimate = decoded.plan.selection, decoded.plan.input_tokens
         else:
@@ -160,7 +157,7 @@ class Planner:
     def _select(
         self, stored: StoredRequest, request: JobRequest, tenant: TenantPolicy, tools: tuple[OfferedTool, ...]
     ) -> tuple[Selection, int]:
-        tokens = request_tokens(request, tools=specs(tools))
+        tokens = request_tokens(request, tools=specs(tools) if tools else ())
         selection = self._coordinator.candidates(
             request,
             tenant=tenant,
@@ -198,8 +195,10 @@ def _affordable_stand_ins(request: JobRequest, selection: Selection) -> tuple[Ca
     A full quota of the best one is no reason to run at several times its price: where the sidecar chose, such
     candidates are left for failures. A chain that the request names is taken as it is.
     """
+    if request.model is not None:
+        return selection.candidates
     price = _output_price(selection.candidates[0])
-    if request.models or price is None:
+    if price is None:
         return selection.candidates
     return tuple(
         candidate

@@ -3,17 +3,17 @@
 import asyncio
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from sidecar.errors import BusUnavailable, JobCancelled, SidecarError
 from sidecar.models.authors import is_aimed
-from sidecar.models.shown import shown
 from sidecar.ports.bus import Clock, Doorbell, Intake, Lane, StoredRequest
 from sidecar.request_handler.admission import queue_full
 from sidecar.request_handler.decode import DecodedRequest, open_request
 from sidecar.request_handler.lanes import Index, LaneIndex
 from sidecar.runtime.lifecycle import Tasks
+from sidecar.runtime.retry import RetryDelay
 from sidecar.scheduler.schedule import Scheduler
 from sidecar.scheduler.tickets import Ticket
 
@@ -34,13 +34,12 @@ _FAILED = "the sidecar failed to queue this request; its log says how"
 
 async def fetch(intake: Intake, seq: int, *, clock: Clock) -> StoredRequest | None:
     """A request, however long the bus is away; None when it is gone."""
-    delay_s = FIRST_DELAY_S
+    delay = RetryDelay(clock, "reading a request", FIRST_DELAY_S, LONGEST_DELAY_S)
     while True:
         try:
             return await intake.get(seq)
-        except BusUnavailable:
-            await clock.sleep(delay_s)
-            delay_s = min(delay_s * 2, LONGEST_DELAY_S)
+        except BusUnavailable as e:
+            await delay.after(e)
 
 
 Later = Callable[[], Awaitable[Ticket]]
@@ -55,8 +54,8 @@ class Reader:
     """Fills the scheduler's windows. Doorbells are hints; `reconcile` and `check` hold them against the stream.
 
     `admit` decides on each request that is read, `refuse` ends those that it does not let in, `on_filled` is
-    called when something was queued, `is_marked` knows of cancellations that were heard. What waits in
-    a window is in `waiting`, by (tenant, job).
+    called when something was queued, `is_marked` knows of cancellations that were heard, by (tenant, job). What
+    waits in a window is in `waiting`, likewise.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class Reader:
         admit: Admit,
         refuse: Refuse,
         on_filled: Callable[[], None],
-        is_marked: Callable[[str, str], bool],
+        is_marked: Callable[[tuple[str, str]], bool],
         max_queue: Callable[[Lane], int],
     ) -> None:
         self._intake = intake
@@ -153,7 +152,7 @@ class Reader:
         key = (ticket.lane.tenant, ticket.job_id)
         if self.waiting.get(key) is ticket:
             del self.waiting[key]
-        self._fill(self._index.lane(ticket.lane))
+        self._fill_again(ticket.lane)
 
     def forget(self, ticket: Ticket) -> None:
         """The request is gone from the stream, or somebody else's concern."""
@@ -162,14 +161,15 @@ class Reader:
             del self._known[key]
         self._index.forget(ticket.seq)
         self._drop(ticket.seq)
-        self._fill(self._index.lane(ticket.lane))
+        self._fill_again(ticket.lane)
 
     def peek(self, ticket: Ticket) -> DecodedRequest | None:
         """The request of a waiting ticket, if it is in memory."""
         return self._opened.get(ticket.seq)
 
     def take(self, ticket: Ticket) -> DecodedRequest | None:
-        """The request of a ticket that waits no more, if it is in memory; it is not kept any longer."""
+        """The request of a job that is granted, if it is in memory: it is not kept any longer."""
+        self.left(ticket)
         return self._drop(ticket.seq)
 
     async def open(self, ticket: Ticket) -> DecodedRequest | None:
@@ -191,37 +191,40 @@ class Reader:
         """The job was granted, and is queued once more."""
         self.waiting.setdefault((ticket.lane.tenant, ticket.job_id), ticket)
 
+    def _fill_again(self, lane: Lane) -> None:
+        index = self._index.lanes.get(lane)
+        if index is not None and index.has_more:
+            self._fill(index)
+
     def _fill(self, lane: LaneIndex) -> None:
         if self.is_open and lane.has_more and not lane.is_filling and self._scheduler.room(lane.lane) > 0:
             lane.is_filling = True
             self._tasks.spawn(self._fill_lane(lane))
 
     async def _fill_lane(self, lane: LaneIndex) -> None:
-        delay_s = FIRST_DELAY_S
+        delay = RetryDelay(self._clock, "reading requests", FIRST_DELAY_S, LONGEST_DELAY_S)
         try:
             while lane.has_more and (room := self._scheduler.room(lane.lane)) > 0:
                 try:
                     async with self._fills:
-                        later = await self._fill_once(lane, room)
+                        # Cleared before the read: a doorbell that rings meanwhile sets it again.
+                        lane.has_more = False
+                        batch = await self._intake.read(lane.lane, after_seq=lane.read_seq, limit=room)
+                        if len(batch) >= room:
+                            lane.has_more = True
+                        later = await self._take_all(lane, batch)
                     # Not as one of those who read: what a lane's requests cost to judge is its own delay.
-                    await asyncio.gather(*map(self._settle, later))
-                    delay_s = FIRST_DELAY_S
+                    if later:
+                        await asyncio.gather(*map(self._settle, later))
+                    delay.next_s = FIRST_DELAY_S
                 except BusUnavailable as e:
-                    name = shown(".".join(lane.lane))
-                    log.warning("reading requests failed", extra={"lane": name, "error": e.message})
                     lane.has_more = True
-                    await self._clock.sleep(delay_s)
-                    delay_s = min(delay_s * 2, LONGEST_DELAY_S)
+                    await delay.after(e)
         finally:
             lane.is_filling = False
 
-    async def _fill_once(self, lane: LaneIndex, room: int) -> list[Taking]:
-        """Read and queue what there is room for. Those that take longer to judge are returned."""
-        # Cleared before the read: a doorbell that rings meanwhile sets it again.
-        lane.has_more = False
-        batch = await self._intake.read(lane.lane, after_seq=lane.read_seq, limit=room)
-        if len(batch) >= room:
-            lane.has_more = True
+    async def _take_all(self, lane: LaneIndex, batch: Sequence[StoredRequest]) -> list[Taking]:
+        """Queue what was read. Those that take longer to judge are returned."""
         refused: list[Refusal] = []
         later: list[Taking] = []
         for stored in batch:
@@ -274,11 +277,11 @@ class Reader:
             return opened, SidecarError(_FAILED)
 
     def _queue(self, opened: DecodedRequest, ticket: Ticket) -> Refusal | None:
-        if self._is_marked(ticket.lane.tenant, ticket.job_id):
+        key = (ticket.lane.tenant, ticket.job_id)
+        if self._is_marked(key):
             return opened, JobCancelled("the job was cancelled while it was queued")
         self._scheduler.push(ticket, now=self._clock.monotonic())
         self._keep(opened)
-        key = (ticket.lane.tenant, ticket.job_id)
         self.waiting.setdefault(key, ticket)
         self._known.setdefault(key, ticket.seq)
         self.unrecorded.append(ticket)

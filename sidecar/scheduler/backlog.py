@@ -115,10 +115,10 @@ class Backlog:
 
     def _usable(self, ticket: Ticket) -> Pools:
         """The pools that can hold the ticket at all: only for these it queues, so it holds nobody up elsewhere."""
-        need = ticket.input_tokens + ticket.max_tokens
+        need, opened = ticket.input_tokens + ticket.max_tokens, self.ledger.pools
         pools = self.pool_set(ticket.pools)
         for key in ticket.pools:
-            if need > self.ledger.pool(key).largest:
+            if need > (opened.get(key) or self.ledger.pool(key)).largest:
                 return frozenset(key for key in pools if need <= self.ledger.pool(key).largest)
         return pools
 
@@ -167,19 +167,21 @@ class Backlog:
             state: LaneState = flow.window
             state.active -= 1
             self.share.weigh(flow, 0.0)
-            self._weigh(state)
+            if state.active:
+                self._weigh(state)
 
     def _weigh(self, state: LaneState) -> None:
-        if state.active:
-            weight = state.tenant.weight / state.active
-            for flow in state.flows.values():
-                if flow.is_active:
-                    self.share.weigh(flow, weight)
+        """A lane's weight is split evenly over the markets that it waits in."""
+        weight = state.tenant.weight / state.active
+        for flow in state.flows.values():
+            if flow.is_active:
+                self.share.weigh(flow, weight)
 
     def reweigh(self) -> None:
         """Tenants' weights have changed. O(lanes)."""
         for state in self.lanes.values():
-            self._weigh(state)
+            if state.active:
+                self._weigh(state)
 
     def _queue(self, flow: Flow, pools: Pools) -> Queue:
         for queue in flow.queues:

@@ -43,7 +43,7 @@ class Dispatch:
         if self.wakes or backlog.delayed or backlog.deadlines:
             self._wake(now)
         held: dict[str, float] = {}
-        if ledger.slots_used < ledger.slots or self.turns.count:
+        if self.turns.count or (backlog.queued and ledger.slots_used < ledger.slots):
             for market in self.share.by_turn():
                 for share in market.by_turn():
                     if self.turns.count and (found := self._from_turns(share, held, now)) is not None:

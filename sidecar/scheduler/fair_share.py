@@ -104,7 +104,8 @@ class Line:
 
     def enter(self, queue: Queue) -> None:
         """Give a queue an entry by its lane's virtual time; an older one of it becomes stale."""
-        self.leave(queue)
+        if queue.order != _NOT_IN_HEAP:
+            self.leave(queue)
         queue.order = next(_numbers)
         heappush(self.heap, (queue.flow.vt, queue.order, queue))
 
@@ -179,6 +180,10 @@ class Market:
         self.weight = 1.0
         self.active = 0
 
+    def note_waiting(self) -> None:
+        """A class has something that waits again, or no more."""
+        self.waiting = tuple([share for share in self.shares.values() if share.active])
+
     def by_turn(self) -> Sequence[Share]:
         """The classes that wait for something, the least charged first."""
         waiting = self.waiting
@@ -234,7 +239,7 @@ class FairShare:
         flow.is_active = True
         waiting = [queue for queue in flow.queues if queue.items]
         if credit is not None and waiting:
-            floor = min(queue.line.floor() for queue in waiting) - credit / flow.tenant.weight
+            floor = min([queue.line.floor() for queue in waiting]) - credit / flow.tenant.weight
             if floor > flow.vt:
                 flow.vt = floor
         for queue in waiting:
@@ -245,14 +250,15 @@ class FairShare:
         """One more thing waits in this class."""
         market = share.market
         if is_lifted and not share.active:
-            share.vt = max(share.vt, market.v, min((other.vt for other in market.waiting), default=market.v))
+            least = min(market.waiting, key=_vt).vt if market.waiting else market.v
+            share.vt = max(share.vt, market.v, least)
         if is_lifted and not market.active:
-            busy = (other.vt for other in self.markets.values() if other.active)
+            busy = [other.vt for other in self.markets.values() if other.active]
             market.vt = max(market.vt, self.v, min(busy, default=self.v))
         share.active += 1
         market.active += 1
         if share.active == 1:
-            market.waiting = tuple(other for other in market.shares.values() if other.active)
+            market.note_waiting()
 
     def rest(self, share: Share) -> None:
         """One thing less waits in this class."""
@@ -260,14 +266,15 @@ class FairShare:
         market = share.market
         market.active -= 1
         if not share.active:
-            market.waiting = tuple(other for other in market.shares.values() if other.active)
+            market.note_waiting()
 
     def deactivate(self, flow: Flow) -> None:
         """Take a flow out of its lines: it is empty, or at a cap of its tenant."""
         if flow.is_active:
             flow.is_active = False
             for queue in flow.queues:
-                queue.line.leave(queue)
+                if queue.order != _NOT_IN_HEAP:
+                    queue.line.leave(queue)
             self.rest(flow.share)
 
     def weigh(self, flow: Flow, weight: float) -> None:
@@ -307,7 +314,7 @@ class FairShare:
         flow.vt += difference / flow.tenant.weight
         share.vt += difference / share.weight
         share.market.vt += difference / share.market.weight
-        if difference < 0:
+        if difference < 0 and flow.is_active:
             self._advance(flow)
 
     def _advance(self, flow: Flow) -> None:

@@ -168,9 +168,8 @@ class Ledger:
         return grant
 
     def _free_money(self, grant: Grant) -> None:
-        if grant.money:
-            grant.flow.tenant.budget.reserved -= grant.money
-            grant.money = 0.0
+        grant.flow.tenant.budget.reserved -= grant.money
+        grant.money = 0.0
 
     def adopt(self, flow: Flow, ticket: Ticket, pool: Pool, now: float, *, is_open: bool) -> Grant:
         """Take over a running job, with its call if that `is_open`.
@@ -189,14 +188,17 @@ class Ledger:
             flow.running -= 1
         return grant
 
-    def settle(self, grant: Grant, *, quota_tokens: float, output_tokens: int, seconds: float, now: float) -> bool:
-        """Close a debit at what was used. False when it was closed before."""
+    def settle(
+        self, grant: Grant, *, quota_tokens: float, output_tokens: int, seconds: float, now: float
+    ) -> float | None:
+        """Close a debit at what was used. What it cost, in pool-seconds; None when it was closed before."""
         if self.open.pop(grant.id, None) is None:
-            return False
+            return None
         grant.is_open = False
         flow: Flow = grant.flow
         pool: Pool = grant.quota
-        self._free_money(grant)
+        if grant.money:
+            self._free_money(grant)
         cost = grant.price(quota_tokens, seconds)
         pool.settle(grant.reserved, quota_tokens, now)
         pool.answered(output_tokens, seconds, granted_at=grant.granted_at)
@@ -206,14 +208,15 @@ class Ledger:
         flow.running -= 1
         flow.served += cost
         flow.ratio += RATIO_STEP * (output_tokens / grant.max_tokens - flow.ratio)
-        return True
+        return cost
 
     def undo(self, grant: Grant, *, now: float) -> bool:
         """Close a debit as if it had never been. False when it was closed before."""
         if self.open.pop(grant.id, None) is None:
             return False
         grant.is_open = False
-        self._free_money(grant)
+        if grant.money:
+            self._free_money(grant)
         grant.quota.undo(grant.reserved, now=now)
         grant.flow.tenant.settle(grant.reserved, 0.0, now=now)
         self.share.refund(grant.flow, grant.charged)

@@ -62,6 +62,12 @@ class Scheduler:
     def epoch_offset(self, seconds: float) -> None:
         self.ledger.epoch_offset = seconds
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether neither ticket nor later turn waits, nor what was refused: then `grant` gives nothing."""
+        dispatch, backlog = self.dispatch, self.backlog
+        return not (backlog.queued or self.turns.count or backlog.dropped or dispatch.denied or dispatch.held)
+
     def set_slots(self, slots: int) -> None:
         """How many jobs may run at once over all workers; running ones are never taken back."""
         self.ledger.set_slots(slots, kept_share=self._interactive_reserve)
@@ -118,7 +124,8 @@ class Scheduler:
 
     def take_dropped(self, *, now: float) -> list[DroppedTicket]:
         """Tickets that left without running since the last call: deadline passed, or no pool can hold them."""
-        self.backlog.expire(now + self.ledger.epoch_offset)
+        if self.backlog.deadlines:
+            self.backlog.expire(now + self.ledger.epoch_offset)
         dropped, self.backlog.dropped = self.backlog.dropped, []
         return dropped
 
@@ -175,10 +182,10 @@ class Scheduler:
         """
         self.ledger.now = now
         tokens = input_tokens + cache_write_tokens + grant.quota.burndown * output_tokens
-        closed = self.ledger.settle(
+        cost = self.ledger.settle(
             grant, quota_tokens=tokens, output_tokens=output_tokens, seconds=seconds, now=now
         )
-        if closed and self.meter is not None:
+        if cost is not None and self.meter is not None:
             usage = Usage(
                 input_tokens=input_tokens,
                 output_tokens=output_tokens,
@@ -186,12 +193,12 @@ class Scheduler:
                 cache_write_tokens=cache_write_tokens,
             )
             epoch = now + self.ledger.epoch_offset
-            cost = grant.price(tokens, seconds)
             self.meter.settled(grant, usage, cost=cost, quota_tokens=tokens, now=now, epoch=epoch)
-        if closed and not keeps_slot:
+        if cost is not None and not keeps_slot:
             self.release_slot(grant)
-        self.backlog.unpark(grant.flow.tenant)
-        return closed
+        if grant.flow.tenant.parked:
+            self.backlog.unpark(grant.flow.tenant)
+        return cost is not None
 
     def undo(self, grant: Grant, *, now: float, keeps_slot: bool = False) -> bool:
         """Close the debit of a call that was not made or was refused. False when it was closed before."""
@@ -199,14 +206,16 @@ class Scheduler:
         undone = self.ledger.undo(grant, now=now)
         if undone and not keeps_slot:
             self.release_slot(grant)
-        self.backlog.unpark(grant.flow.tenant)
+        if grant.flow.tenant.parked:
+            self.backlog.unpark(grant.flow.tenant)
         return undone
 
     def release_slot(self, grant: Grant) -> None:
         """Give the slot back: the job waits for a tool or a child, or has ended. Idempotent."""
         if grant.holds_slot:
             self.ledger.free_slot(grant)
-            self.backlog.unpark(grant.flow.tenant)
+            if grant.flow.tenant.parked:
+                self.backlog.unpark(grant.flow.tenant)
 
     def next_turn(
         self, grant: Grant, *, pools: tuple[str, ...], input_tokens: int, max_tokens: int, now: float
@@ -245,8 +254,10 @@ class Scheduler:
 
     def finish(self, grant: Grant, *, now: float) -> None:
         """End a job in any state: withdraw its waiting turn, undo an open debit, free the slot. Idempotent."""
-        self.turns.withdraw(grant)
-        self.undo(grant, now=now)
+        if self.turns.count:
+            self.turns.withdraw(grant)
+        if grant.is_open:
+            self.undo(grant, now=now)
         self.release_slot(grant)
 
     def throttled(

@@ -71,7 +71,6 @@ class TracedWork:
         self._work = work
         self._tracer = tracer
         self.admit = work.admit
-        self.max_queue = work.max_queue
         self.refuse = work.refuse
         self.bereave = work.bereave
         self.record_blocked = work.record_blocked

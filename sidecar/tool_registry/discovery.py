@@ -6,13 +6,13 @@ tool, so that nobody can aim the sidecar at other subjects, and a scope is the o
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
 import msgspec
 
-from sidecar.config.settings import Policy
+from sidecar.config.settings import CurrentPolicy
 from sidecar.errors import BusUnavailable, InvalidRequest
 from sidecar.models.codec import decode, encode
 from sidecar.models.plain import UNREADABLE
@@ -61,7 +61,7 @@ class Discovery:
         bus: ToolBus,
         catalogue: ToolCatalogue,
         clock: Clock,
-        policy: Callable[[], Policy],
+        policy: CurrentPolicy,
         subjects: Subjects,
         checks: SchemaChecks,
     ) -> None:
@@ -95,7 +95,7 @@ class Discovery:
 
     async def look(self) -> None:
         """Ask all services once. What has not answered for `LIVES_S` is forgotten."""
-        scopes = self._policy().tools.discovery
+        scopes = self._policy.now.tools.discovery
         if scopes:
             answers = await self._bus.services(wait_s=GATHER_S)
             await self._take(answers, scopes)

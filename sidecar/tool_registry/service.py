@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from sidecar.config.settings import Policy
+from sidecar.config.settings import CurrentPolicy
 from sidecar.errors import BusUnavailable, Conflict, InvalidRequest, Permanent, TooCostly
 from sidecar.models.base import rfc3339
 from sidecar.models.codec import decode, encode
@@ -70,7 +70,7 @@ class ToolRegistry:
         store: ToolStore,
         bus: ToolBus,
         clock: Clock,
-        policy: Callable[[], Policy],
+        policy: CurrentPolicy,
         subjects: Subjects,
         checks: SchemaChecks,
         work: BoundedWork,
@@ -127,7 +127,7 @@ class ToolRegistry:
         Raises Permanent: `unknown_tool` with what there is, `tenant_denied` where the policy does not allow it.
         """
         name = ref.partition("@")[0]
-        allowed = self._policy().tenant(tenant).tools
+        allowed = self._policy.now.tenant(tenant).tools
         if allowed is not None and name not in allowed:
             may_use = ", ".join(allowed) or "none"
             raise Permanent(
@@ -280,7 +280,7 @@ class ToolRegistry:
     async def _list(self, query: Query) -> Reply:
         scope = _scope(query)
         asked = decode(query.payload, ToolListRequest)
-        allowed = self._policy().tenant(scope).tools
+        allowed = self._policy.now.tenant(scope).tools
         page = page_of(self.catalogue, scope, asked, allowed=allowed, now=self._clock.now())
         return Reply(encode(page))
 

@@ -20,7 +20,7 @@ from sidecar.adapters.nats.streams.provision import ensure
 from sidecar.adapters.nats.tool_bus import NatsToolBus
 from sidecar.adapters.nats.tool_store import NatsToolStore
 from sidecar.cli.nats_config import Watchers, password_variable, render
-from sidecar.config.settings import NatsSettings, Policy, ToolsPolicy
+from sidecar.config.settings import CurrentPolicy, NatsSettings, Policy, ToolsPolicy
 from sidecar.errors import BusUnavailable, Permanent, Temporary
 from sidecar.models.subjects import Subjects, call_cancelled
 from sidecar.ports.tools import ToolCall
@@ -81,7 +81,7 @@ async def replicas(url: str, count: int = 2) -> AsyncIterator[list[Replica]]:
                 store=NatsToolStore(mux, SUBJECTS),
                 bus=NatsToolBus(mux),
                 clock=SystemClock(),
-                policy=lambda: POLICY,
+                policy=CurrentPolicy(POLICY),
                 subjects=SUBJECTS,
                 checks=SchemaChecks(work),
                 work=work,

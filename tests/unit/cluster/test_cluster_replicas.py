@@ -277,7 +277,7 @@ async def test_what_was_selected_for_jobs_of_other_replicas_is_not_kept() -> Non
         await check_all_ended(b, await submit(b, 30))
         for replica in b.replicas:
             leader: Any = replica.requests.leader
-            assert leader is None or not leader._reader._opened, "a request in memory holds its plan"
+            assert leader is None or not leader.reader._opened, "a request in memory holds its plan"
 
 
 async def test_waits_of_tenants_that_are_gone_are_forgotten() -> None:

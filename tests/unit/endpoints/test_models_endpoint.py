@@ -3,7 +3,7 @@
 import pytest
 
 from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.config.settings import Policy, TenantPolicy
+from sidecar.config.settings import CurrentPolicy, Policy, TenantPolicy
 from sidecar.endpoints.models import KEPT_S, CatalogueQueries
 from sidecar.errors import InvalidRequest
 from sidecar.models.api import ModelInfo
@@ -15,9 +15,9 @@ class Catalogue:
 
     def __init__(self) -> None:
         self.made: list[tuple[str, ...] | None] = []
-        self.policy = Policy(tenants={"few": TenantPolicy(models=("nova-lite",))})
+        self.policy = CurrentPolicy(Policy(tenants={"few": TenantPolicy(models=("nova-lite",))}))
         self.clock = MemoryClock()
-        self.queries = CatalogueQueries(self._page, policy=lambda: self.policy, clock=self.clock)
+        self.queries = CatalogueQueries(self._page, policy=self.policy, clock=self.clock)
 
     def _page(self, tenant: TenantPolicy, *, now: float) -> tuple[ModelInfo, ...]:
         self.made.append(tenant.models)
@@ -40,7 +40,7 @@ async def test_a_page_is_made_anew_after_a_second_and_after_a_reload() -> None:
     await catalogue.clock.advance(KEPT_S + 0.1)
     await catalogue.ask("acme", "acme")
     assert len(catalogue.made) == 2
-    catalogue.policy = Policy()
+    catalogue.policy.now = Policy()
     await catalogue.ask("few", "acme")
     assert catalogue.made == [None, None, None]
 

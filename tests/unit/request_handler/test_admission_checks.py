@@ -23,9 +23,13 @@ def asked(**changes: object) -> AdmissionQuery:
 
 
 def refusal(job: AdmissionQuery, **policy: object) -> SidecarError:
-    with pytest.raises(SidecarError) as refused:
-        admission.admit(job, policy=TenantPolicy(**policy))  # type: ignore[arg-type]
-    return refused.value
+    allowed = TenantPolicy(**policy)  # type: ignore[arg-type]
+    try:
+        admission.check_tenant(job.tenant, policy=allowed)
+        admission.admit(job, policy=allowed)
+    except SidecarError as e:
+        return e
+    pytest.fail("the job was let in")
 
 
 def test_an_ordinary_job_is_admitted() -> None:

@@ -38,7 +38,7 @@ class Stage:
             admit=self.admit,
             refuse=self.refuse,
             on_filled=lambda: None,
-            is_marked=lambda tenant, job: (tenant, job) in self.marked,
+            is_marked=self.marked.__contains__,
             max_queue=lambda lane: self.max_queue,
         )
 
