@@ -12,8 +12,6 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.model import ScriptedModel
 from sidecar.config.settings import Policy
 from sidecar.models.call import ModelDelta, ModelReply
 from sidecar.models.content import Message, TextBlock
@@ -23,6 +21,8 @@ from sidecar.models.result import Usage
 from sidecar.ports.bus import Lane
 from sidecar.response_formatter import formatter
 from sidecar.response_formatter.filters.policy import FilterPolicies
+from tests.support.scripted_model import ScriptedModel
+from tests.support.virtual_time import VirtualClock
 
 SIZE = 2_048
 PIECE = 12
@@ -47,7 +47,7 @@ CHAINS: dict[str, dict[str, Any]] = {
 
 def screening(configured: dict[str, Any]) -> FilterPolicies:
     policy = Policy.model_validate({"filters": configured, "tenants": {"default": {"filters": list(configured)}}})
-    return FilterPolicies(policy, models=ScriptedModel(MemoryClock()), region="us-east-1")
+    return FilterPolicies(policy, models=ScriptedModel(VirtualClock()), region="us-east-1")
 
 
 def reply_of(text: str) -> ModelReply:

@@ -42,6 +42,7 @@ from sidecar.config.reloading import Reloader
 from sidecar.config.settings import Policy, Settings
 from sidecar.models.stats import ReplicaState
 from sidecar.models.subjects import Subjects
+from sidecar.ports.bus import Clock, ModelClient
 from sidecar.replica import Ports, Replica
 from sidecar.runtime.bounded_work import BoundedWork, WorkLimits
 from sidecar.runtime.grace import Grace
@@ -113,9 +114,10 @@ class App:
         models = BedrockManager(self.settings.bedrock)
         await models.start()
         self._closing.push_async_callback(models.close)
+        self._endpoints = nats_endpoints(mux, self.settings, self._clock)
         self.replica = Replica(
             self.settings,
-            self._ports(mux, models),
+            nats_ports(mux, self.settings, models, clock=self._clock, endpoints=self._endpoints),
             name=self.name,
             on_crash=self.lifecycle.fail,
             state=self._replica_state,
@@ -216,34 +218,6 @@ class App:
         self.lifecycle.health.set("nats", None if state == "connected" else f"NATS is {state}")
         if state == "connected" and self._reloader is not None:
             self._reloader.hint()
-
-    def _ports(self, mux: Mux, models: BedrockManager) -> Ports:
-        subjects = Subjects(self.settings.nats.prefix)
-        is_replicated = self.settings.nats.replicas > 1
-        self._endpoints = NatsEndpoints(
-            mux, subjects=subjects, settings=self.settings.endpoints, now=self._clock.now
-        )
-        return Ports(
-            intake=NatsIntake(mux, subjects, is_replicated=is_replicated),
-            store=NatsJobStore(mux, is_replicated=is_replicated),
-            publisher=NatsPublisher(
-                mux, subjects, events_s=self.settings.retention.events_s, is_replicated=is_replicated
-            ),
-            journal=NatsJournal(mux, is_replicated=is_replicated),
-            endpoints=self._endpoints,
-            models=models,
-            bus=NatsClusterBus(mux, subjects),
-            leases=NatsLeaseStore(mux, is_replicated=is_replicated),
-            checkpoints=NatsCheckpoints(mux, is_replicated=is_replicated),
-            dead=NatsDeadLetters(mux, subjects, is_replicated=is_replicated),
-            spend=NatsSpendLedger(mux, subjects, is_replicated=is_replicated),
-            policies=NatsPolicyStore(mux, is_replicated=is_replicated),
-            prompts=NatsPromptStore(mux, is_replicated=is_replicated),
-            blobs=NatsBlobs(mux, self.settings, clock=self._clock),
-            tools=NatsToolStore(mux, subjects, is_replicated=is_replicated),
-            tool_bus=NatsToolBus(mux, now=self._clock.now),
-            clock=self._clock,
-        )
 
     async def wait(self) -> None:
         """Until a drain was asked for, or the process cannot go on (`lifecycle.failure`)."""
@@ -385,3 +359,37 @@ def has_budget(policy: Policy) -> bool:
 
 def _page(body: dict[str, Any], status: int = 200) -> Page:
     return Page(msgspec.json.encode(body), status)
+
+
+def nats_ports(
+    mux: Mux, settings: Settings, models: ModelClient, *, clock: Clock, endpoints: NatsEndpoints | None = None
+) -> Ports:
+    """All that a replica needs of the world, over one connection to NATS."""
+    subjects = Subjects(settings.nats.prefix)
+    is_replicated = settings.nats.replicas > 1
+    return Ports(
+        intake=NatsIntake(mux, subjects, is_replicated=is_replicated),
+        store=NatsJobStore(mux, is_replicated=is_replicated),
+        publisher=NatsPublisher(mux, subjects, events_s=settings.retention.events_s, is_replicated=is_replicated),
+        journal=NatsJournal(mux, is_replicated=is_replicated),
+        endpoints=endpoints or nats_endpoints(mux, settings, clock),
+        models=models,
+        bus=NatsClusterBus(mux, subjects),
+        leases=NatsLeaseStore(mux, is_replicated=is_replicated, monotonic=clock.monotonic),
+        checkpoints=NatsCheckpoints(mux, is_replicated=is_replicated),
+        dead=NatsDeadLetters(mux, subjects, is_replicated=is_replicated),
+        spend=NatsSpendLedger(mux, subjects, is_replicated=is_replicated),
+        policies=NatsPolicyStore(mux, is_replicated=is_replicated),
+        prompts=NatsPromptStore(mux, is_replicated=is_replicated),
+        blobs=NatsBlobs(mux, settings, clock=clock),
+        tools=NatsToolStore(mux, subjects, is_replicated=is_replicated),
+        tool_bus=NatsToolBus(mux, now=clock.now),
+        clock=clock,
+    )
+
+
+def nats_endpoints(mux: Mux, settings: Settings, clock: Clock) -> NatsEndpoints:
+    subjects = Subjects(settings.nats.prefix)
+    return NatsEndpoints(
+        mux, subjects=subjects, settings=settings.endpoints, monotonic=clock.monotonic, now=clock.now
+    )

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.model import ScriptedModel, says
 from tests.support.replica import Bench
+from tests.support.scripted_model import ScriptedModel, says
+from tests.support.virtual_time import VirtualClock
 
 
-def slow(seconds: float = 5.0, *, clock: MemoryClock | None = None) -> ScriptedModel:
-    clock = clock or MemoryClock()
+def slow(seconds: float = 5.0, *, clock: VirtualClock | None = None) -> ScriptedModel:
+    clock = clock or VirtualClock()
     return ScriptedModel(clock, default=says("ok", first_s=seconds))
 
 

@@ -1,4 +1,4 @@
-"""A replica on the in-memory twins, and a client's few moves, for tests of the way of a job."""
+"""A replica over a server in memory, and a client's few moves, for tests of the way of a job."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -6,24 +6,9 @@ from typing import Any
 
 import msgspec
 
-from sidecar.adapters.memory.blobs import MemoryBlobs
-from sidecar.adapters.memory.bus import MemoryBus
-from sidecar.adapters.memory.checkpoints import MemoryCheckpoints
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.cluster_bus import MemoryClusterBus
-from sidecar.adapters.memory.dead_letters import MemoryDeadLetters
-from sidecar.adapters.memory.endpoints import MemoryEndpoints
-from sidecar.adapters.memory.intake import MemoryIntake
-from sidecar.adapters.memory.job_store import MemoryJobStore
-from sidecar.adapters.memory.journal import MemoryJournal
-from sidecar.adapters.memory.leases import MemoryLeaseStore
-from sidecar.adapters.memory.model import ScriptedModel
-from sidecar.adapters.memory.policies import MemoryPolicyStore
-from sidecar.adapters.memory.prompts import MemoryPromptStore
-from sidecar.adapters.memory.publisher import MemoryPublisher
-from sidecar.adapters.memory.spend import MemorySpendLedger
-from sidecar.adapters.memory.tool_bus import MemoryToolBus
-from sidecar.adapters.memory.tool_store import MemoryToolStore
+from sidecar.adapters.nats.client.mux import Mux
+from sidecar.adapters.nats.streams.topology import object_store
+from sidecar.app import nats_ports
 from sidecar.config.settings import Settings
 from sidecar.models.codec import decode_event
 from sidecar.models.event import Event
@@ -33,6 +18,11 @@ from sidecar.replica import Ports, Replica
 from sidecar.runtime.grace import Grace
 from sidecar.runtime.server_clock import ServerClock
 from sidecar.telemetry.tracing import Tracer
+from tests.support.jetstream.link import connect, disconnect
+from tests.support.jetstream.server import FakeJetStream
+from tests.support.providers import Provider, Providers, answer_as_services
+from tests.support.scripted_model import ScriptedModel
+from tests.support.virtual_time import VirtualClock
 from tests.support.work import WorkHere
 
 EVERY_S = 2.0
@@ -43,7 +33,7 @@ PLENTY = {MODEL: {"tokens_per_minute": 1_000_000_000, "requests_per_minute": 100
 class WrongClock:
     """A machine's clock that is `ahead_s` ahead of the one that all share; who sets that, sets the clock."""
 
-    def __init__(self, right: MemoryClock, ahead_s: float = 0.0) -> None:
+    def __init__(self, right: VirtualClock, ahead_s: float = 0.0) -> None:
         self._right = right
         self.ahead_s = ahead_s
         self.monotonic = self.steady = right.monotonic
@@ -56,7 +46,7 @@ class WrongClock:
 class Bench:
     """One bus, one clock, one scripted model, and the replicas started on them."""
 
-    def __init__(self, model: ScriptedModel, clock: MemoryClock, bus: MemoryBus) -> None:
+    def __init__(self, model: ScriptedModel, clock: VirtualClock, bus: FakeJetStream) -> None:
         self.model = model
         self.clock = clock
         self.bus = bus
@@ -64,6 +54,11 @@ class Bench:
         self.tracer: Tracer | None = None
         self.replicas: list[Replica] = []
         self.dead: list[Replica] = []
+        self.muxes: dict[str, Mux] = {}
+        self.services: list[bytes] = []
+        """What other micro services of this bus say of themselves."""
+        self._outside: Ports | None = None
+        self._providers: Providers | None = None
 
     async def fleet(self, *names: str, slots: int = 4, **settings: Any) -> list[Replica]:
         """Replicas that know each other and have a scheduler, with quota for everything."""
@@ -86,13 +81,13 @@ class Bench:
         """SIGKILL, as its peers see it: nothing more comes from it, nothing reaches it."""
         self.replicas.remove(replica)
         self.dead.append(replica)
-        self.bus.partition(replica.name)
-        self.bus.disconnect(replica.name)
+        self.bus.kill(replica.name)
 
     async def stop(self, replica: Replica, *, grace_s: float = 0.0) -> None:
         """SIGTERM: returns when the process would exit."""
         self.replicas.remove(replica)
         await self.clock.run(replica.drain(Grace(self.clock, grace_s)))
+        await disconnect(self.muxes[replica.name])
 
     async def until(self, condition: Callable[[], bool], *, limit_s: float = 60.0) -> float:
         """Let time pass until `condition` holds. Returns how much has passed."""
@@ -122,28 +117,11 @@ class Bench:
         return clock
 
     async def replica(self, name: str = "one", *, clock: ServerClock | None = None, **settings: Any) -> Replica:
-        intake = MemoryIntake(self.bus, replica=name)
-        ports = Ports(
-            intake=intake,
-            store=MemoryJobStore(self.bus, replica=name),
-            publisher=MemoryPublisher(self.bus, replica=name),
-            journal=MemoryJournal(self.bus, replica=name),
-            endpoints=MemoryEndpoints(self.bus, replica=name),
-            models=self.model,
-            bus=MemoryClusterBus(self.bus, replica=name),
-            leases=MemoryLeaseStore(self.bus, replica=name),
-            checkpoints=MemoryCheckpoints(self.bus, replica=name),
-            dead=MemoryDeadLetters(self.bus, replica=name),
-            spend=MemorySpendLedger(self.bus, replica=name),
-            policies=MemoryPolicyStore(self.bus, replica=name),
-            blobs=MemoryBlobs(self.bus, replica=name),
-            prompts=MemoryPromptStore(self.bus, replica=name),
-            tools=MemoryToolStore(self.bus, replica=name),
-            tool_bus=MemoryToolBus(self.bus, replica=name),
-            clock=clock or self.clock,
-        )
+        made = Settings(**settings)
+        mux = self.muxes[name] = await connect(self.bus, name)
+        ports = nats_ports(mux, made, self.model, clock=clock or self.clock)
         replica = Replica(
-            Settings(**settings),
+            made,
             ports,
             name=name,
             on_crash=self.crashes.append,
@@ -171,21 +149,56 @@ class Bench:
         if request is None:
             request = {"messages": [{"role": "user", "content": "hello"}], "model": MODEL, **more}
         payload = request if isinstance(request, bytes) else msgspec.json.encode(request)
-        seq = await MemoryIntake(self.bus, replica="client").submit(Lane(tenant, job_class), payload, headers)
+        intake = (await self.outside()).intake
+        seq = await intake.submit(Lane(tenant, job_class), payload, headers)
         return job or f"s{seq}"
 
     async def ask(
         self, verb: str, *tokens: str, payload: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> Reply:
         subject = self.bus.subjects.endpoint(verb, *tokens)
-        return await self.clock.run(self.bus.request(subject, payload, headers or {}))
+        client = await self.client()
+        message = await self.clock.run(client.request(subject, payload, headers=headers, timeout_s=600.0))
+        return Reply(message.payload, message.headers)
 
     async def events(self, job: str, *, tenant: str = "acme") -> list[Event]:
-        publisher = MemoryPublisher(self.bus, replica="client")
-        return [decode_event(e.payload) async for e in publisher.replay(tenant, job)]
+        replay = (await self.outside()).publisher.replay(tenant, job)
+        return [decode_event(e.payload) async for e in replay]
 
     async def stored(self, job: str, *, tenant: str = "acme") -> StoredState | None:
-        return await MemoryJobStore(self.bus, replica="client").get(tenant, job)
+        return await (await self.outside()).store.get(tenant, job)
+
+    async def client(self) -> Mux:
+        """A client's own connection."""
+        if "client" not in self.muxes:
+            self.muxes["client"] = await connect(self.bus, "client")
+        return self.muxes["client"]
+
+    async def outside(self) -> Ports:
+        """The ports of somebody who is no replica: for what tests do to the bus, and look at."""
+        if self._outside is None:
+            self._outside = nats_ports(await self.client(), Settings(), self.model, clock=self.clock)
+        return self._outside
+
+    def with_full_bucket(self, tenant: str) -> dict[str, Any]:
+        """Fill a tenant's bucket of objects but for 20 kB. Returns the settings under which it stays so small."""
+        settings = {"retention": {"objects_bytes": 1024**2}}
+        spec = object_store(Settings(**settings), tenant)  # type: ignore[arg-type]
+        self.bus.api.create({"name": spec.name, **spec.config})
+        self.bus.publish(f"$O.LLM_BLOB_{tenant}.C.filler", bytes(1024**2 - 20_000))
+        return settings
+
+    async def provide(self, subject: str, provider: Provider) -> None:
+        """Answer the calls of a tool."""
+        if self._providers is None:
+            self._providers = Providers(await self.client())
+        await self._providers.provide(subject, provider)
+
+    async def announce(self, *services: bytes) -> None:
+        """Let these be what other micro services say of themselves."""
+        if not self.services:
+            await answer_as_services(await self.client(), lambda: self.services)
+        self.services = list(services)
 
     async def result(self, job: str, *, tenant: str = "acme", limit_s: float = 3600.0) -> Result:
         """Let time pass until the job has its result."""
@@ -199,15 +212,23 @@ class Bench:
 
         return await self.clock.run(wait(), limit_s=limit_s)
 
+    async def close(self) -> None:
+        """End all that still runs."""
+        for replica in (*self.replicas, *self.dead):
+            await self.clock.run(replica.drain(Grace(self.clock, 0)))
+        if self._providers is not None:
+            await self._providers.close()
+        for mux in self.muxes.values():
+            await disconnect(mux)
+
 
 @asynccontextmanager
 async def bench(model: ScriptedModel | None = None) -> AsyncIterator[Bench]:
-    clock = model._clock if model is not None else MemoryClock()
-    assert isinstance(clock, MemoryClock)
-    made = Bench(model or ScriptedModel(clock), clock, MemoryBus(clock))
+    clock = model._clock if model is not None else VirtualClock()
+    assert isinstance(clock, VirtualClock)
+    made = Bench(model or ScriptedModel(clock), clock, FakeJetStream(clock))
     try:
         yield made
     finally:
-        for replica in (*made.replicas, *made.dead):
-            await clock.run(replica.drain(Grace(clock, 0)))
+        await made.close()
         assert not made.crashes

@@ -9,44 +9,54 @@ from typing import Any
 
 import msgspec
 
-from sidecar.adapters.memory.bus import Hint, MemoryBus
-from sidecar.adapters.memory.stream import Entry
 from sidecar.models.codec import decode_state, encode
 from sidecar.models.job import JobState
 from sidecar.models.result import Result
+from tests.support.jetstream.server import FakeJetStream
+from tests.support.jetstream.stream import Entry
 
 ACKNOWLEDGEMENT = b'{"stream":"LLM_REQ","seq":7}'
 DELETED = {"KV-Operation": "DEL"}
 PURGED = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
 
 # As a client leaves it that compares before it writes. What comes without is no replica's, whatever it says.
-COMPARED = {"Nats-Expected-Last-Subject-Sequence": "1"}
+EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 
-Attack = Callable[[MemoryBus, str, str], None]
+Attack = Callable[[FakeJetStream, str, str], None]
 
 
 def key_of(tenant: str, job: str) -> str:
     return f"$KV.LLM_JOB.{tenant}.{job}"
 
 
-def removed(bus: MemoryBus, tenant: str, job: str) -> None:
+def compared(bus: FakeJetStream, subject: str) -> Mapping[str, str]:
+    last = bus.jobs.last(subject)
+    return {EXPECTED: str(last.seq if last else 0)}
+
+
+def write_compared(bus: FakeJetStream, tenant: str, job: str, payload: bytes) -> None:
+    subject = key_of(tenant, job)
+    bus.write(subject, payload, compared(bus, subject))
+
+
+def removed(bus: FakeJetStream, tenant: str, job: str) -> None:
     """As aged: nothing is left, not even a mark."""
     for entry in list(bus.jobs.find(key_of(tenant, job))):
         bus.jobs.delete(entry.seq)
 
 
-def deleted(bus: MemoryBus, tenant: str, job: str) -> None:
-    bus.jobs.store(key_of(tenant, job), b"", DELETED)
+def deleted(bus: FakeJetStream, tenant: str, job: str) -> None:
+    bus.write(key_of(tenant, job), b"", DELETED)
 
 
-def purged(bus: MemoryBus, tenant: str, job: str) -> None:
+def purged(bus: FakeJetStream, tenant: str, job: str) -> None:
     removed(bus, tenant, job)
-    bus.jobs.store(key_of(tenant, job), b"", PURGED)
+    bus.write(key_of(tenant, job), b"", PURGED)
 
 
 def written(payload: bytes) -> Attack:
-    def attack(bus: MemoryBus, tenant: str, job: str) -> None:
-        bus.jobs.store(key_of(tenant, job), payload, COMPARED)
+    def attack(bus: FakeJetStream, tenant: str, job: str) -> None:
+        write_compared(bus, tenant, job, payload)
 
     return attack
 
@@ -54,33 +64,31 @@ def written(payload: bytes) -> Attack:
 def changed(**fields: Any) -> Attack:
     """The document as it is, but for some fields."""
 
-    def attack(bus: MemoryBus, tenant: str, job: str) -> None:
-        bus.jobs.store(
-            key_of(tenant, job), encode(msgspec.structs.replace(_state(bus, tenant, job), **fields)), COMPARED
-        )
+    def attack(bus: FakeJetStream, tenant: str, job: str) -> None:
+        write_compared(bus, tenant, job, encode(msgspec.structs.replace(_state(bus, tenant, job), **fields)))
 
     return attack
 
 
-def later(bus: MemoryBus, tenant: str, job: str) -> None:
+def later(bus: FakeJetStream, tenant: str, job: str) -> None:
     """A document that says that the job is another's by now."""
     state = _state(bus, tenant, job)
     ghost = msgspec.structs.replace(state, state="running", owner="ghost", attempt=state.attempt + 3)
-    bus.jobs.store(key_of(tenant, job), encode(ghost), COMPARED)
+    write_compared(bus, tenant, job, encode(ghost))
 
 
-def later_of_another_request(bus: MemoryBus, tenant: str, job: str) -> None:
+def later_of_another_request(bus: FakeJetStream, tenant: str, job: str) -> None:
     state = _state(bus, tenant, job)
     ghost = msgspec.structs.replace(state, owner="ghost", attempt=state.attempt + 1, request_seq=999_999)
-    bus.jobs.store(key_of(tenant, job), encode(ghost), COMPARED)
+    write_compared(bus, tenant, job, encode(ghost))
 
 
-def replayed(bus: MemoryBus, tenant: str, job: str) -> None:
+def replayed(bus: FakeJetStream, tenant: str, job: str) -> None:
     """The same bytes once more."""
-    bus.jobs.store(key_of(tenant, job), encode(_state(bus, tenant, job)), COMPARED)
+    write_compared(bus, tenant, job, encode(_state(bus, tenant, job)))
 
 
-def _state(bus: MemoryBus, tenant: str, job: str) -> JobState:
+def _state(bus: FakeJetStream, tenant: str, job: str) -> JobState:
     entry = bus.jobs.last(key_of(tenant, job))
     assert entry is not None
     return decode_state(entry.payload)
@@ -89,12 +97,12 @@ def _state(bus: MemoryBus, tenant: str, job: str) -> JobState:
 def bare(attack: Attack) -> Attack:
     """The same words without any header, as an acknowledgement comes or `nats kv put` writes."""
 
-    def strip(bus: MemoryBus, tenant: str, job: str) -> None:
+    def strip(bus: FakeJetStream, tenant: str, job: str) -> None:
         attack(bus, tenant, job)
         entry = bus.jobs.last(key_of(tenant, job))
-        if entry is not None and entry.headers == COMPARED:
+        if entry is not None and EXPECTED in entry.headers:
             bus.jobs.delete(entry.seq)
-            bus.jobs.store(entry.subject, entry.payload, {})
+            bus.write(entry.subject, entry.payload)
 
     return strip
 
@@ -123,28 +131,26 @@ DOCUMENTS: Mapping[str, Attack] = {
 }
 
 
-def request_removed(bus: MemoryBus, tenant: str, job: str) -> None:
+def request_removed(bus: FakeJetStream, tenant: str, job: str) -> None:
     for entry in _requests(bus, tenant, job):
         bus.requests.delete(entry.seq)
 
 
-def request_replayed(bus: MemoryBus, tenant: str, job: str) -> None:
+def request_replayed(bus: FakeJetStream, tenant: str, job: str) -> None:
     """Sent again as it was, without the id by which the server would tell."""
     for entry in _requests(bus, tenant, job):
         headers = {name: value for name, value in entry.headers.items() if name != "Nats-Msg-Id"}
-        ack = bus.requests.store(entry.subject, entry.payload, headers)
-        subject = bus.subjects.doorbell(tenant, entry.subject.rpartition(".")[2])
-        bus.tell(Hint(subject, entry.payload, headers, ack.seq))
+        bus.write(entry.subject, entry.payload, headers)
 
 
-def request_removed_and_replayed(bus: MemoryBus, tenant: str, job: str) -> None:
+def request_removed_and_replayed(bus: FakeJetStream, tenant: str, job: str) -> None:
     before = _requests(bus, tenant, job)
     request_replayed(bus, tenant, job)
     for entry in before:
         bus.requests.delete(entry.seq)
 
 
-def _requests(bus: MemoryBus, tenant: str, job: str) -> list[Entry]:
+def _requests(bus: FakeJetStream, tenant: str, job: str) -> list[Entry]:
     found = bus.requests.find(bus.subjects.request(tenant, "*"))
     return [entry for entry in found if entry.headers.get("Llm-Job-Id") == job]
 
@@ -152,28 +158,24 @@ def _requests(bus: MemoryBus, tenant: str, job: str) -> list[Entry]:
 def aimed(*tokens: str, payload: bytes = ACKNOWLEDGEMENT) -> Attack:
     """Anything stored beside the job's events or steps; `{job}` stands for it."""
 
-    def attack(bus: MemoryBus, tenant: str, job: str) -> None:
+    def attack(bus: FakeJetStream, tenant: str, job: str) -> None:
         for token in tokens:
-            subject = token.format(job=f"{tenant}.{job}")
-            stored = bus.jobs.store(subject, payload, {})
-            bus.tell(Hint(subject.replace(".log.", ".job."), payload, {}, stored.seq))
+            bus.write(token.format(job=f"{tenant}.{job}"), payload)
 
     return attack
 
 
-def marked(bus: MemoryBus, tenant: str, job: str) -> None:
+def marked(bus: FakeJetStream, tenant: str, job: str) -> None:
     """An acknowledgement where marks of cancellation lie."""
-    subject = f"$KV.LLM_CANCEL.{tenant}.{job}"
-    stored = bus.marks.store(subject, ACKNOWLEDGEMENT, {})
-    bus.tell(Hint(subject, ACKNOWLEDGEMENT, {}, stored.seq))
+    bus.write(f"$KV.LLM_CANCEL.{tenant}.{job}", ACKNOWLEDGEMENT)
 
 
-def events_purged(bus: MemoryBus, tenant: str, job: str) -> None:
+def events_purged(bus: FakeJetStream, tenant: str, job: str) -> None:
     for entry in list(bus.jobs.find(bus.subjects.log(tenant, job, ">"))):
         bus.jobs.delete(entry.seq)
 
 
-def everything_removed(bus: MemoryBus, tenant: str, job: str) -> None:
+def everything_removed(bus: FakeJetStream, tenant: str, job: str) -> None:
     for attack in (request_removed, events_purged, removed):
         attack(bus, tenant, job)
 

@@ -1,4 +1,4 @@
-"""Jobs with tools on the in-memory twins: providers that keep a log, models that call them by a script."""
+"""Jobs with tools over a server in memory: providers that keep a log, models that call them by a script."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from sidecar.adapters.memory.model import ScriptedModel, Turn, calls_tools, says
 from sidecar.models.call import ModelCall
 from sidecar.models.content import JsonBlock, ToolResultBlock, ToolUseBlock
 from sidecar.models.event import Event, ToolActivity
 from sidecar.ports.bus import Clock
 from tests.support.replica import Bench
+from tests.support.scripted_model import ScriptedModel, Turn, calls_tools, says
 
 ANY = {"type": "object"}
 
@@ -63,7 +63,7 @@ class Providers:
             return msgspec.json.encode(answer(given) if answer else {"tool": name})
 
         if is_served:
-            self._b.bus.providers[subject] = provide
+            await self._b.provide(subject, provide)
 
     def times(self, name: str) -> int:
         return sum(called.tool == name for called in self.log)

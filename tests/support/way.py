@@ -9,31 +9,22 @@ import msgspec
 
 from sidecar.adapters.bedrock.credentials import CredentialSource
 from sidecar.adapters.bedrock.manager import BedrockManager
-from sidecar.adapters.memory.blobs import MemoryBlobs
-from sidecar.adapters.memory.bus import MemoryBus
-from sidecar.adapters.memory.checkpoints import MemoryCheckpoints
-from sidecar.adapters.memory.cluster_bus import MemoryClusterBus
-from sidecar.adapters.memory.dead_letters import MemoryDeadLetters
-from sidecar.adapters.memory.endpoints import MemoryEndpoints
-from sidecar.adapters.memory.intake import MemoryIntake
-from sidecar.adapters.memory.job_store import MemoryJobStore
-from sidecar.adapters.memory.journal import MemoryJournal
-from sidecar.adapters.memory.leases import MemoryLeaseStore
-from sidecar.adapters.memory.policies import MemoryPolicyStore
-from sidecar.adapters.memory.prompts import MemoryPromptStore
-from sidecar.adapters.memory.publisher import MemoryPublisher
-from sidecar.adapters.memory.spend import MemorySpendLedger
-from sidecar.adapters.memory.tool_bus import MemoryToolBus
-from sidecar.adapters.memory.tool_store import MemoryToolStore
+from sidecar.adapters.nats.client.mux import Mux
+from sidecar.app import nats_ports
 from sidecar.config.settings import Settings
 from sidecar.models.codec import decode_event
 from sidecar.models.event import Delta, Event, Status
 from sidecar.models.result import Result
+from sidecar.models.subjects import Subjects
 from sidecar.ports.bus import Lane
 from sidecar.replica import Ports, Replica
 from sidecar.runtime.grace import Grace
 from sidecar.runtime.lifecycle import SystemClock
+from tests.support.jetstream.link import connect, disconnect
+from tests.support.jetstream.server import FakeJetStream
+from tests.support.providers import Providers
 
+SUBJECTS = Subjects()
 PATIENCE_S = 60.0
 FIRST, SECOND = "claude-sonnet-4-5", "nova-lite"
 FIRST_ID = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
@@ -43,8 +34,10 @@ SECOND_ID = "amazon.nova-lite-v1:0"
 class Way:
     """A client's few moves, and the replica that serves them."""
 
-    def __init__(self, bus: MemoryBus, replica: Replica, client: Any) -> None:
-        self.bus = bus
+    def __init__(self, mux: Mux, outside: Ports, replica: Replica, client: Any) -> None:
+        self.mux = mux
+        self.outside = outside
+        self.providers = Providers(mux)
         self.replica = replica
         self._client = client
 
@@ -64,17 +57,15 @@ class Way:
     ) -> str:
         """Publish a request. Returns the job's id."""
         fields.setdefault("messages", [{"role": "user", "content": content}])
-        intake = MemoryIntake(self.bus, replica="client")
-        return f"s{await intake.submit(Lane(tenant, job_class), msgspec.json.encode(fields), {})}"
+        payload = msgspec.json.encode(fields)
+        return f"s{await self.outside.intake.submit(Lane(tenant, job_class), payload, {})}"
 
     async def events(self, job: str, *, tenant: str = "acme") -> list[Event]:
-        publisher = MemoryPublisher(self.bus, replica="client")
-        return [decode_event(e.payload) async for e in publisher.replay(tenant, job)]
+        return [decode_event(e.payload) async for e in self.outside.publisher.replay(tenant, job)]
 
     async def result(self, job: str, *, tenant: str = "acme") -> Result:
         """The job's one result."""
-        publisher = MemoryPublisher(self.bus, replica="client")
-        waiter = await publisher.wait_result(tenant, job)
+        waiter = await self.outside.publisher.wait_result(tenant, job)
         try:
             if (await self.results(job, tenant=tenant)) == []:
                 await asyncio.wait_for(waiter.payload(), PATIENCE_S)
@@ -92,7 +83,7 @@ class Way:
         return await self.result(await self.submit(content, **fields))
 
     async def cancel(self, job: str, *, tenant: str = "acme") -> None:
-        await self.bus.request(self.bus.subjects.endpoint("cancel", tenant, job), b"", {})
+        await self.mux.request(SUBJECTS.endpoint("cancel", tenant, job))
 
     async def until_state(self, job: str, state: str) -> Status:
         """Wait until the job has said that it is in `state`."""
@@ -122,41 +113,22 @@ async def way(
     bedrock = {"endpoint_url": endpoint_url, "max_connections": 600, **settings.pop("bedrock", {})}
     made = Settings(bedrock=bedrock, models=models_policy or {}, **settings)
     clock = SystemClock()
-    bus = MemoryBus(clock)
+    bus = FakeJetStream(clock)
     client = models or BedrockManager(made.bedrock)
     if models is None:
         await client.start()
     crashes: list[BaseException] = []
-    ports = _ports(bus, client, clock)
-    replica = Replica(made, ports, name="one", on_crash=crashes.append)
+    one, other = await connect(bus, "one"), await connect(bus, "client")
+    replica = Replica(made, nats_ports(one, made, client, clock=clock), name="one", on_crash=crashes.append)
     await replica.start()
+    on = Way(other, nats_ports(other, made, client, clock=clock), replica, client)
     try:
-        yield Way(bus, replica, client)
+        yield on
         assert not crashes
     finally:
         await replica.drain(Grace(clock, 0))
+        await on.providers.close()
+        await disconnect(one)
+        await disconnect(other)
         if models is None:
             await client.close()
-
-
-def _ports(bus: MemoryBus, client: Any, clock: SystemClock) -> Ports:
-    twins: dict[str, Any] = {
-        "intake": MemoryIntake(bus, replica="one"),
-        "store": MemoryJobStore(bus, replica="one"),
-        "publisher": MemoryPublisher(bus, replica="one"),
-        "journal": MemoryJournal(bus, replica="one"),
-        "endpoints": MemoryEndpoints(bus, replica="one"),
-        "bus": MemoryClusterBus(bus, replica="one"),
-        "leases": MemoryLeaseStore(bus, replica="one"),
-        "checkpoints": MemoryCheckpoints(bus, replica="one"),
-        "dead": MemoryDeadLetters(bus, replica="one"),
-        "spend": MemorySpendLedger(bus, replica="one"),
-        "policies": MemoryPolicyStore(bus, replica="one"),
-        "blobs": MemoryBlobs(bus, replica="one"),
-        "prompts": MemoryPromptStore(bus, replica="one"),
-        "tools": MemoryToolStore(bus, replica="one"),
-        "tool_bus": MemoryToolBus(bus, replica="one"),
-        "models": client,
-        "clock": clock,
-    }
-    return Ports(**{name: twins[name] for name in Ports._fields})

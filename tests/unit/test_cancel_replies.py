@@ -7,16 +7,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from sidecar.adapters.memory.bus import Hint
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.model import ScriptedModel, Turn, calls_tools, says
 from sidecar.endpoints.jobs import CANCEL_WAIT_S
 from sidecar.models.api import CancelReply
 from sidecar.models.call import ModelCall
 from sidecar.ports.bus import Query
 from sidecar.replica import Replica
 from tests.support.replica import MODEL, Bench, bench
+from tests.support.scripted_model import ScriptedModel, Turn, calls_tools, says
 from tests.support.tool_jobs import Providers, call
+from tests.support.virtual_time import VirtualClock
 
 LLM_JOB: dict[str, Any] = {"llm.job": {"prompt": "Do: {{task}}", "model": MODEL, "max_tokens": 50}}
 SETTINGS: dict[str, Any] = {
@@ -131,7 +130,7 @@ LATER = (behind_the_window, unknown)
 @pytest.mark.parametrize("asked", ["leader", "follower"])
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.__name__)
 async def test_the_answer_says_what_has_come_of_it(path: Callable[[Bench], Awaitable[str]], asked: str) -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, first_words)) as b:
         await b.fleet("one", "two", **SETTINGS)
         job = await path(b)
@@ -158,7 +157,7 @@ async def two(replica: Replica, job: str) -> list[CancelReply]:
 @pytest.mark.parametrize("replicas", [1, 2])
 async def test_whatever_moment_it_comes_the_answer_is_true(replicas: int) -> None:
     """Jobs that last half a second, cancelled at each hundredth of it and beyond."""
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, default=says("ok", first_s=0.5))) as b:
         await b.fleet(*("one", "two")[:replicas], slots=200)
         seen = set()
@@ -175,7 +174,7 @@ async def test_whatever_moment_it_comes_the_answer_is_true(replicas: int) -> Non
 
 
 async def test_an_end_that_takes_longer_than_the_answer_may_is_still_to_come() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, default=SLOW)) as b:
         owner, other = await b.fleet("one", "two")
         job = await running(b)
@@ -191,12 +190,12 @@ async def test_an_end_that_takes_longer_than_the_answer_may_is_still_to_come() -
 
 async def test_a_result_that_was_only_heard_is_not_believed() -> None:
     """Whoever can publish to a job's subject cannot make the answer say that the job has ended."""
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, default=SLOW)) as b:
         (replica,) = await b.fleet("one")
         asking = asyncio.ensure_future(ask(replica, "nobody"))
         await clock.settle()
-        b.bus.tell(Hint(b.bus.subjects.event("acme", "nobody", "result"), b"nonsense", {}, 1))
+        b.bus.publish(b.bus.subjects.event("acme", "nobody", "result"), b"nonsense")
         reply = await clock.run(_of(asking))
         assert (reply.state, reply.cancelled, reply.requested) == ("unknown", False, True)
 

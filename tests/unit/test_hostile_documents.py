@@ -10,9 +10,6 @@ import msgspec
 import pytest
 
 import sidecar
-from sidecar.adapters.memory.bus import MemoryBus
-from sidecar.adapters.memory.checkpoints import MemoryCheckpoints
-from sidecar.adapters.memory.clock import MemoryClock
 from sidecar.cli import exits
 from sidecar.cli.main import main
 from sidecar.client.results import decode_event as decode_clients_event
@@ -35,7 +32,9 @@ from sidecar.models.request import JobRequest
 from sidecar.models.tool import ToolRegistration
 from sidecar.scheduler.schedule import Scheduler
 from sidecar.scheduler.tickets import TenantCaps
+from tests.support.bus_world import fake_world
 from tests.support.garbage import GARBAGE
+from tests.support.virtual_time import VirtualClock
 
 
 def scheduler() -> Scheduler:
@@ -140,21 +139,22 @@ def test_a_configuration_file_is_read_or_refused(
 
 @garbage
 async def test_the_list_of_starts_is_read_or_begun_anew(payload: bytes) -> None:
-    clock = MemoryClock()
-    bus = MemoryBus(clock)
-    bus.control.store(f"$KV.LLM_CTL.checkpoint.{NAME}", payload, {})
-    census = RestartLog(checkpoints=MemoryCheckpoints(bus), clock=clock, own="me")
-    assert await clock.run(census.since(0.0)) == 1
-    other = RestartLog(checkpoints=MemoryCheckpoints(bus), clock=clock, own="other")
-    assert await clock.run(other.since(0.0)) == 2
+    async with fake_world() as world:
+        world.bus.publish(f"$KV.LLM_CTL.checkpoint.{NAME}", payload)
+        census = RestartLog(checkpoints=world.first.checkpoints, clock=world.clock, own="me")
+        assert await census.since(0.0) == 1
+        other = RestartLog(checkpoints=world.first.checkpoints, clock=world.clock, own="other")
+        assert await other.since(0.0) == 2
+
+
+UNUSED: Any = None
 
 
 @garbage
 def test_a_checkpoint_is_taken_whole_or_not_at_all(payload: bytes) -> None:
-    bus = MemoryBus(MemoryClock())
     made = scheduler()
     before = made.snapshot(now=0.0)
-    Saver(MemoryCheckpoints(bus), bus.clock).restore(made, payload)
+    Saver(UNUSED, VirtualClock()).restore(made, payload)
     assert made.snapshot(now=0.0) == before
 
 
@@ -173,17 +173,15 @@ def test_a_checkpoint_is_taken_whole_or_not_at_all(payload: bytes) -> None:
     ],
 )
 def test_a_checkpoint_with_one_bad_part_changes_nothing(change: dict[str, Any]) -> None:
-    bus = MemoryBus(MemoryClock())
     made = scheduler()
     before = made.snapshot(now=0.0)
-    Saver(MemoryCheckpoints(bus), bus.clock).restore(made, json.dumps({**before, **change}).encode())
+    Saver(UNUSED, VirtualClock()).restore(made, json.dumps({**before, **change}).encode())
     assert made.snapshot(now=0.0) == before
 
 
 def test_a_checkpoint_of_our_own_is_taken() -> None:
-    bus = MemoryBus(MemoryClock())
     made, payload = scheduler(), msgspec.json.encode({**scheduler().snapshot(now=0.0), "v": 7.0})
-    Saver(MemoryCheckpoints(bus), bus.clock).restore(made, payload)
+    Saver(UNUSED, VirtualClock()).restore(made, payload)
     assert made.backlog.share.v == 7.0
 
 

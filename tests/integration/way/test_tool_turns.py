@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.emulator import Emulator
 from sidecar.models.event import Delta, ToolActivity
-from tests.support.way import FIRST, SECOND, Way, texts, way
+from tests.support.way import FIRST, SECOND, SUBJECTS, Way, texts, way
 
 ANY = {"type": "object"}
 
@@ -16,15 +16,15 @@ ANY = {"type": "object"}
 async def provide(on: Way, name: str, answer: Callable[[Any], Any], **more: Any) -> list[Any]:
     """Register a tool and answer its calls. Returns their inputs, as they come."""
     registration = {"name": name, "version": "1.0.0", "description": name, "input_schema": ANY, **more}
-    subject = on.bus.subjects.endpoint("tools", "acme", "register")
-    reply = await on.bus.request(subject, json.dumps(registration).encode(), {})
+    subject = SUBJECTS.endpoint("tools", "acme", "register")
+    reply = await on.mux.request(subject, json.dumps(registration).encode())
     given: list[Any] = []
 
     async def run(payload: bytes, headers: Mapping[str, str]) -> bytes:
         given.append(json.loads(payload))
         return json.dumps(answer(given[-1])).encode()
 
-    on.bus.providers[json.loads(reply.payload)["subject"]] = run
+    await on.providers.provide(json.loads(reply.payload)["subject"], run)
     return given
 
 

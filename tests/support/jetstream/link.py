@@ -13,7 +13,7 @@ from sidecar.adapters.nats.client.wire import WireClient
 from sidecar.config.connection import NatsEnvironment
 from sidecar.config.settings import NatsSettings
 from sidecar.errors import BusUnavailable
-from tests.support.jetstream.peer import Peer
+from tests.support.jetstream.peer import Host, Peer
 from tests.support.jetstream.server import FakeJetStream
 
 _CLOSED = 2
@@ -31,7 +31,7 @@ class _Socket:
         return self
 
     def write(self, data: bytes) -> None:
-        if self._peer.is_open or self._server.is_partitioned(self._peer.replica):
+        if self._peer.is_open or self._server.is_cut_off(self._peer.host):
             self._server.receive(self._peer, data)
 
     def is_closing(self) -> bool:
@@ -45,24 +45,24 @@ class _Socket:
 
     def abort(self) -> None:
         self._peer.is_given_up = True
-        if not self._server.is_partitioned(self._peer.replica):
+        if not self._server.is_cut_off(self._peer.host):
             self._server.forget(self._peer)
 
 
 class _Wire(WireClient):
     """The product's client of one connection, its socket replaced."""
 
-    def __init__(self, server: FakeJetStream, replica: str, callbacks: Mapping[str, Callable[..., None]]) -> None:
+    def __init__(self, server: FakeJetStream, host: Host, callbacks: Mapping[str, Callable[..., None]]) -> None:
         super().__init__(**callbacks)
         self._info = server.info
         self._max_payload = server.max_payload
         self._flush_queue = asyncio.Queue()
         self._ending: asyncio.Task[None] | None = None
         peer = Peer(
-            replica,
+            host,
             feed=self._take,
             on_closed=self._end,
-            is_cut_off=lambda: server.is_partitioned(replica),
+            is_cut_off=lambda: server.is_cut_off(host),
         )
         server.admit(peer)
         self._writer: Any = _Socket(server, peer)
@@ -108,14 +108,14 @@ class FakeConnection(Connection):
         settings = settings or NatsSettings(request_timeout_s=server.request_timeout_s)
         super().__init__(settings, name=replica, environment=_no_environment)
         self._server = server
-        self._replica = replica
+        self._host = server.boot(replica)
 
     async def _open(self, server: str, **callbacks: Callable[..., None]) -> WireClient:
-        if self._server.is_partitioned(self._replica):
+        if self._server.is_cut_off(self._host):
             await asyncio.sleep(self._settings.connect_timeout_s)
-        if not self._server.is_up or self._server.is_partitioned(self._replica):
+        if not self._server.is_up or self._server.is_cut_off(self._host):
             raise BusUnavailable("memory cannot be reached")
-        return _Wire(self._server, self._replica, callbacks)
+        return _Wire(self._server, self._host, callbacks)
 
 
 def _no_environment() -> NatsEnvironment:

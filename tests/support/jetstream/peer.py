@@ -1,9 +1,19 @@
-"""One client's connection, as the server sees it."""
+"""Clients as the server sees them: processes, and one connection of theirs."""
 
 import asyncio
 from collections.abc import Callable
 
 from tests.support.jetstream.wire import message
+
+
+class Host:
+    """A client's process. `replica` is its name, which the next process may have too."""
+
+    __slots__ = ("is_dead", "replica")
+
+    def __init__(self, replica: str) -> None:
+        self.replica = replica
+        self.is_dead = False
 
 
 class Sub:
@@ -23,13 +33,14 @@ class Peer:
 
     def __init__(
         self,
-        replica: str,
+        host: Host,
         *,
         feed: Callable[[bytes], None],
         on_closed: Callable[[], None],
         is_cut_off: Callable[[], bool],
     ) -> None:
-        self.replica = replica
+        self.host = host
+        self.replica = host.replica
         self.subs: dict[bytes, Sub] = {}
         self.is_open = True
         self.is_given_up = False

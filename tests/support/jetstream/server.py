@@ -5,8 +5,7 @@ connection would write to a socket and gives the bytes that would come back, so 
 """
 
 import asyncio
-import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sidecar.adapters.nats.streams.topology import streams
@@ -34,10 +33,10 @@ from tests.support.jetstream.faults import (
     deliver_once,
     no_faults,
 )
-from tests.support.jetstream.peer import Peer, Sub
+from tests.support.jetstream.peer import Host, Peer, Sub
 from tests.support.jetstream.stream import EXPECTED, Refused, Stream
 from tests.support.jetstream.subjects import Interest
-from tests.support.jetstream.wire import headers_of, status
+from tests.support.jetstream.wire import header_block, headers_of, status
 
 _API = "$JS.API."
 _NOBODY = status(b"503")
@@ -49,7 +48,8 @@ class FakeJetStream:
     """The server. `settings` say which streams there are at the start.
 
     `faults` decides about each message that comes in, `deliveries` about each that goes to a subscriber, `replies`
-    about each to an inbox; all may be replaced at any time. `operations` is what clients have sent so far.
+    about each to an inbox, `choose` about which member of a queue group gets a message; all may be replaced at any
+    time. `operations` is what clients have sent so far.
     """
 
     def __init__(
@@ -60,7 +60,6 @@ class FakeJetStream:
         max_payload: int = 1024 * 1024,
         request_timeout_s: float = 5.0,
         servers: int = 1,
-        seed: int = 0,
     ) -> None:
         settings = settings or Settings()
         self.clock = clock
@@ -72,12 +71,12 @@ class FakeJetStream:
         self.replies: DeliveryPlan = deliver_once
         self.is_up = True
         self.api = Api(clock.now, max_replicas=servers)
-        self._random = random.Random(seed)
+        self.choose: Callable[[Sequence[Sub]], Sub] = lambda members: members[0]
         self._interest: Interest[Sub] = Interest()
         self._peers: list[Peer] = []
         self._sent: list[tuple[str, str, bytes, bytes]] = []
         self._away: set[str] = set()
-        self._dead: set[str] = set()
+        self._hosts: list[Host] = []
         self._muted: set[bytes] = set()
         self._in_flight: set[tuple[str, str]] = set()
         for spec in streams(settings):
@@ -153,7 +152,11 @@ class FakeJetStream:
                 self.receive(peer, data)
 
     def is_partitioned(self, replica: str) -> bool:
-        return replica in self._away or replica in self._dead
+        return replica in self._away
+
+    def is_cut_off(self, host: Host) -> bool:
+        """Whether nothing that a process sends arrives, and nothing reaches it."""
+        return host.is_dead or host.replica in self._away
 
     def drop(self, replica: str) -> None:
         """Close a client's connection; it may come again at once."""
@@ -162,7 +165,9 @@ class FakeJetStream:
 
     def kill(self, replica: str) -> None:
         """What the end of a client's process is to others: it is gone, and nothing more comes of it."""
-        self._dead.add(replica)
+        for host in self._hosts:
+            if host.replica == replica:
+                host.is_dead = True
         for peer in self._peers_of(replica):
             self.forget(peer)
 
@@ -174,6 +179,12 @@ class FakeJetStream:
 
     def start(self) -> None:
         self.is_up = True
+
+    def boot(self, replica: str) -> Host:
+        """A client's process begins."""
+        host = Host(replica)
+        self._hosts.append(host)
+        return host
 
     def admit(self, peer: Peer) -> None:
         self._peers.append(peer)
@@ -189,7 +200,7 @@ class FakeJetStream:
 
     def _hang_up(self, peer: Peer) -> None:
         self.forget(peer)
-        if not self.is_partitioned(peer.replica):
+        if not self.is_cut_off(peer.host):
             peer.tell_closed()
 
     def _peers_of(self, replica: str) -> list[Peer]:
@@ -199,12 +210,11 @@ class FakeJetStream:
 
     def receive(self, peer: Peer, data: bytes) -> None:
         """Bytes from a client: whole commands."""
-        if self._away or self._dead:
-            if peer.replica in self._dead:
-                return
-            if peer.replica in self._away:
-                peer.hold(data)
-                return
+        if peer.host.is_dead:
+            return
+        if peer.replica in self._away:
+            peer.hold(data)
+            return
         at, size = 0, len(data)
         while at < size and peer.is_open:
             eol = data.index(b"\r\n", at)
@@ -250,6 +260,9 @@ class FakeJetStream:
             self.publish(name, payload, header=header, reply=reply)
             return
         fault = self.faults(Operation(peer.replica, *traffic.read(name, header, payload)))
+        if self.is_cut_off(peer.host):
+            # The plan did that, with this message under way.
+            return
         self._publish_with(fault, name, reply, header, payload)
 
     def _publish_with(self, fault: Fault, name: str, reply: bytes, header: bytes, payload: bytes) -> None:
@@ -294,6 +307,13 @@ class FakeJetStream:
                 self._answer(reply, iter([(b"", ack)]))
         elif not heard and reply:
             self._answer(reply, iter([(_NOBODY, b"")]))
+
+    def write(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> int:
+        """What anybody may store, as `publish` does it. Returns its sequence."""
+        self.publish(subject, payload, header=header_block(headers) if headers else b"")
+        stream = self.api.sink(subject)
+        assert stream is not None, subject
+        return stream.last_seq
 
     def _answer(self, reply: bytes, answers: Iterator[tuple[bytes, bytes]]) -> None:
         name = reply.decode("utf-8", "surrogateescape")
@@ -353,7 +373,7 @@ class FakeJetStream:
         for sub in found:
             if sub.queue:
                 groups.setdefault((sub.pattern, sub.queue), []).append(sub)
-        return chosen + [members[self._random.randrange(len(members))] for members in groups.values()]
+        return chosen + [self.choose(members) for members in groups.values()]
 
     def _deliver(
         self, sub: Sub, raw: bytes, subject: str, reply: bytes, header: bytes, payload: bytes, seq: int

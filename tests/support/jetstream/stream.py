@@ -28,9 +28,9 @@ class Refused(Exception):
 
 
 class Entry:
-    """A stored message. Times are seconds since 1970."""
+    """A stored message. Times are seconds since 1970; `expires_at` is None for one that stays."""
 
-    __slots__ = ("header", "payload", "seq", "size", "stored_at", "subject")
+    __slots__ = ("expires_at", "header", "payload", "seq", "size", "stored_at", "subject")
 
     def __init__(self, seq: int, subject: str, header: bytes, payload: bytes, stored_at: float) -> None:
         self.seq = seq
@@ -38,6 +38,7 @@ class Entry:
         self.header = header
         self.payload = payload
         self.stored_at = stored_at
+        self.expires_at: float | None = None
         self.size = len(subject) + len(header) + len(payload) + _OVERHEAD + (4 if header else 0)
 
     @property
@@ -241,7 +242,8 @@ class Stream:
         if age > 0 and life_s != float("inf"):
             ends.append(age / _NS)
         if ends and min(ends) != float("inf"):
-            heapq.heappush(self._due, (entry.stored_at + min(ends), entry.seq))
+            entry.expires_at = entry.stored_at + min(ends)
+            heapq.heappush(self._due, (entry.expires_at, entry.seq))
 
     def _forget(self, subject: str) -> None:
         del self._by_subject[subject]

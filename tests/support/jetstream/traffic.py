@@ -95,7 +95,7 @@ def _api(below: str, payload: bytes) -> tuple[str, str]:
 def _direct(stream: str, subject: str, body: dict[str, Any]) -> tuple[str, str]:
     pattern = body.get("next_by_subj") or subject
     if stream.startswith("OBJ_"):
-        return "blobs.get", pattern
+        return ("blobs.read" if ".C." in pattern else "blobs.info"), pattern
     if pattern.endswith(".journal"):
         return "journal.read", pattern
     if ".log." in pattern:

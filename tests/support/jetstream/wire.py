@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Mapping
 from functools import lru_cache
 
 VERSION = b"NATS/1.0\r\n"
@@ -26,6 +27,11 @@ def headers_of(block: bytes) -> dict[str, str]:
         if colon and name not in found:
             found[name] = value.strip()
     return found
+
+
+def header_block(headers: Mapping[str, str]) -> bytes:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return VERSION + lines.encode("utf-8", "surrogateescape") + b"\r\n"
 
 
 def with_headers(block: bytes, lines: bytes) -> bytes:

@@ -3,13 +3,10 @@
 import msgspec
 import pytest
 
-from sidecar.adapters.memory.checkpoints import MemoryCheckpoints
-from sidecar.adapters.memory.dead_letters import MemoryDeadLetters
-from sidecar.adapters.memory.faults import Fault, Operation
-from sidecar.adapters.memory.leases import MemoryLeaseStore
 from sidecar.models.job import JobState
 from sidecar.replica import Replica
 from tests.support.fleet import check_all_ended, slow, submit
+from tests.support.jetstream.faults import Fault, Operation
 from tests.support.replica import Bench, bench
 
 
@@ -204,7 +201,7 @@ async def test_a_job_that_takes_its_owners_down_ends_as_crash_loop_and_is_kept()
         assert result.error.code == "crash_loop"
         await b.clock.advance(1)
         assert b.requests() == 0
-        letter = await MemoryDeadLetters(b.bus, replica="client").get("acme", job)
+        letter = await (await b.outside()).dead.get("acme", job)
         assert letter is not None
         assert msgspec.json.decode(letter.request.payload)["params"] == {"max_tokens": 10}
         assert [entry["attempt"] for entry in letter.history] == [1, 2, 3, 4]
@@ -216,7 +213,7 @@ async def test_a_successor_goes_on_from_the_checkpoint() -> None:
         await b.fleet("one", "two")
         for _ in range(3):
             await check_all_ended(b, await submit(b, 4, tenant="acme"))
-        saved = await MemoryCheckpoints(b.bus, replica="client").load("scheduler")
+        saved = await (await b.outside()).checkpoints.load("scheduler")
         assert saved is not None
         before = b.leader.scheduler.share.v
         assert before > 0
@@ -227,14 +224,14 @@ async def test_a_successor_goes_on_from_the_checkpoint() -> None:
 
 async def test_a_checkpoint_that_is_none_does_not_keep_anybody_from_scheduling() -> None:
     async with bench(slow(1.0)) as b:
-        await MemoryCheckpoints(b.bus, replica="client").save("scheduler", b'{"version": 99}')
+        await (await b.outside()).checkpoints.save("scheduler", b'{"version": 99}')
         await b.fleet("one")
         await check_all_ended(b, await submit(b, 2))
 
 
 async def test_a_lease_that_a_stranger_holds_is_waited_for() -> None:
     async with bench(slow(1.0)) as b:
-        revision = await MemoryLeaseStore(b.bus, replica="client").acquire("scheduler", "stranger", ttl_s=5)
+        revision = await (await b.outside()).leases.acquire("scheduler", "stranger", ttl_s=5)
         assert revision is not None
         replica = await b.replica("one")
         await b.clock.advance(4)

@@ -3,9 +3,9 @@
 import os
 import random
 
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.model import ScriptedModel, says
 from tests.support.replica import PLENTY, bench
+from tests.support.scripted_model import ScriptedModel, says
+from tests.support.virtual_time import VirtualClock
 
 REPLICAS = 50
 # SIDECAR_TEST_TENANTS=10000 takes minutes.
@@ -15,7 +15,7 @@ SLOTS = 8
 
 async def test_fifty_replicas_and_many_tenants_survive_crashes() -> None:
     luck = random.Random(7)
-    clock = MemoryClock()
+    clock = VirtualClock()
     model = ScriptedModel(clock, lambda call: says("ok", first_s=luck.uniform(0.5, 4.0)))
     async with bench(model) as b:
         settings = {"models": PLENTY, "scheduler": {"slots": SLOTS, "interactive_reserve": 0.0}}

@@ -1,6 +1,6 @@
 """Replicas crash, are cut off, drain and come; messages are lost, doubled and late: the promises hold.
 
-Everything runs on the in-memory twins in virtual time, so a run is repeatable to the last message.
+Everything runs over a server in memory in virtual time: the product's own adapters, faults on the wire.
 """
 
 import asyncio
@@ -12,18 +12,17 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from sidecar.adapters.memory.bus import MemoryBus
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.faults import NO_FAULT, Delivery, Fault, Operation, deliver_once, no_faults
-from sidecar.adapters.memory.model import ScriptedModel, Turn, fails, says
 from sidecar.errors import BusUnavailable, ModelUnavailable, Throttled
 from sidecar.models.call import ModelCall
 from sidecar.models.event import Event
 from sidecar.models.result import Result
 from sidecar.replica import Replica
-from sidecar.runtime.grace import Grace
 from tests.support.garbage import ACKNOWLEDGEMENTS
+from tests.support.jetstream.faults import NO_FAULT, Delivery, Fault, Operation, deliver_once, no_faults
+from tests.support.jetstream.server import FakeJetStream
 from tests.support.replica import MODEL, PLENTY, Bench
+from tests.support.scripted_model import ScriptedModel, Turn, fails, says
+from tests.support.virtual_time import VirtualClock
 
 T = TypeVar("T")
 
@@ -37,8 +36,8 @@ class World:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.trouble = 0.0
-        clock = MemoryClock()
-        bus = MemoryBus(clock, request_timeout_s=2.0)
+        clock = VirtualClock()
+        bus = FakeJetStream(clock, request_timeout_s=2.0)
         self.bench = Bench(ScriptedModel(clock, self.turn), clock, bus)
         self.numbers = iter(range(1, 10_000))
         self.jobs: list[str] = []
@@ -110,9 +109,7 @@ class World:
         check_nothing_leaks(bench)
 
     async def close(self) -> None:
-        for replica in (*self.bench.replicas, *self.bench.dead):
-            await self.bench.clock.run(replica.drain(Grace(self.bench.clock, 0)))
-        await self.bench.bus.close()
+        await self.bench.close()
 
 
 def check_story(job: str, events: list[Event]) -> None:
@@ -218,7 +215,7 @@ class Replicas(RuleBasedStateMachine):
 
     @rule(payload=st.sampled_from(sorted(ACKNOWLEDGEMENTS.values())))
     def a_stranger_writes_over_the_lease(self, payload: bytes) -> None:
-        self.world.bench.bus.control.store("$KV.LLM_CTL.lease.scheduler", payload, {})
+        self.world.bench.bus.write("$KV.LLM_CTL.lease.scheduler", payload)
 
     @invariant()
     def never_do_two_schedule(self) -> None:

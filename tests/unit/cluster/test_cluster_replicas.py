@@ -5,9 +5,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.cluster_bus import MemoryClusterBus
-from sidecar.adapters.memory.model import ScriptedModel, fails, says
 from sidecar.config.settings import Settings
 from sidecar.errors import Throttled
 from sidecar.models.call import ModelCall
@@ -17,6 +14,8 @@ from sidecar.runtime.grace import Grace
 from tests.support.fleet import check_all_ended, slow, submit
 from tests.support.garbage import ACKNOWLEDGEMENTS, GARBAGE
 from tests.support.replica import MODEL, PLENTY, Bench, bench
+from tests.support.scripted_model import ScriptedModel, fails, says
+from tests.support.virtual_time import VirtualClock
 
 
 async def test_jobs_are_spread_over_all_replicas() -> None:
@@ -170,7 +169,7 @@ async def test_a_drain_while_the_bus_is_away_ends_all_the_same() -> None:
 
 
 async def test_a_job_on_another_replica_moves_to_another_pool() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
 
     def turn(call: ModelCall) -> Any:
         if call.candidate.profile.alias == MODEL:
@@ -189,7 +188,7 @@ async def test_a_job_on_another_replica_moves_to_another_pool() -> None:
 
 
 async def test_a_job_that_waits_for_its_next_call_goes_on_under_a_new_scheduler() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     script = iter([fails(Throttled("too many", retry_after=3.0), first_s=0.1)] * 2)
     model = ScriptedModel(clock, lambda call: next(script, says("ok", first_s=1.0)))
     async with bench(model) as b:
@@ -229,7 +228,7 @@ async def test_a_job_deep_in_the_backlog_is_cancelled_when_it_is_read() -> None:
 async def test_fields_of_a_newer_version_are_passed_over() -> None:
     async with bench(slow()) as b:
         await b.fleet("one")
-        newer = MemoryClusterBus(b.bus, replica="new")
+        newer = (await b.outside()).bus
         beat = {
             "member": "new-1",
             "name": "new",
@@ -250,7 +249,7 @@ async def test_fields_of_a_newer_version_are_passed_over() -> None:
 async def test_a_replica_two_versions_away_gets_no_jobs() -> None:
     async with bench(slow(1.0)) as b:
         await b.fleet("one")
-        newer = MemoryClusterBus(b.bus, replica="new")
+        newer = (await b.outside()).bus
         beat = {"member": "new-1", "name": "new", "n": 1, "slots": 50, "protocol": 3, "oldest": 2}
         newer.publish("heartbeat", msgspec.json.encode(beat))
         await b.clock.advance(0.1)
@@ -261,7 +260,7 @@ async def test_a_replica_two_versions_away_gets_no_jobs() -> None:
 async def test_a_worker_that_refuses_a_grant_costs_the_job_nothing() -> None:
     async with bench(slow(1.0)) as b:
         await b.fleet("one")
-        ghost = MemoryClusterBus(b.bus, replica="ghost")
+        ghost = (await b.outside()).bus
         for n in range(3):
             beat = {"member": "ghost-1", "name": "ghost", "n": n + 1, "slots": 50}
             ghost.publish("heartbeat", msgspec.json.encode(beat))
@@ -296,7 +295,7 @@ async def test_waits_of_tenants_that_are_gone_are_forgotten() -> None:
 @pytest.mark.parametrize(("names", "slots"), [(("one",), 8), (("one", "two"), 4), (("one", "two", "three"), 1)])
 async def test_long_calls_of_other_classes_leave_a_slot_to_interactive(names: tuple[str, ...], slots: int) -> None:
     takes_s = [60.0]
-    async with bench(ScriptedModel(MemoryClock(), lambda call: says("ok", first_s=takes_s[0]))) as b:
+    async with bench(ScriptedModel(VirtualClock(), lambda call: says("ok", first_s=takes_s[0]))) as b:
         await b.fleet(*names, scheduler={"slots": slots})
         long = [await b.submit(job_class="batch") for _ in range(20)]
         await b.clock.advance(5.0)
@@ -309,7 +308,7 @@ async def test_long_calls_of_other_classes_leave_a_slot_to_interactive(names: tu
 
 
 def write_over_the_lease(b: Bench, payload: bytes = ACKNOWLEDGEMENTS["acknowledgement"]) -> None:
-    b.bus.control.store("$KV.LLM_CTL.lease.scheduler", payload, {})
+    b.bus.publish("$KV.LLM_CTL.lease.scheduler", payload)
 
 
 async def test_whoever_writes_over_the_lease_the_same_replica_goes_on_scheduling() -> None:
@@ -324,7 +323,7 @@ async def test_whoever_writes_over_the_lease_the_same_replica_goes_on_scheduling
             began = b.clock.monotonic()
             assert (await b.result(await b.submit())).state == "succeeded"
             assert b.clock.monotonic() - began < 3.0
-        assert b.bus.foreign_writes["LLM_CTL"]
+        assert b.muxes[leader.name].foreign_writes.counts["LLM_CTL"]
 
 
 async def test_a_scheduler_that_dies_is_followed_though_strangers_go_on_writing_over_its_lease() -> None:

@@ -4,11 +4,10 @@ from typing import Any
 
 import pytest
 
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.model import ScriptedModel, says
-from sidecar.adapters.memory.spend import MemorySpendLedger
 from sidecar.models.result import Usage
 from tests.support.replica import Bench, bench
+from tests.support.scripted_model import ScriptedModel, says
+from tests.support.virtual_time import VirtualClock
 
 # At 3.30 and 16.50 USD for a million tokens a call costs 0.00363 USD, and may cost a little over 0.0066.
 ANSWER = Usage(input_tokens=100, output_tokens=200)
@@ -17,7 +16,7 @@ POLICY: dict[str, Any] = {"tenants": {"acme": {"budget_usd_per_day": 0.011}}}
 DAY_S = 86_400.0
 
 
-def model(clock: MemoryClock, *, seconds: float = 1.0) -> ScriptedModel:
+def model(clock: VirtualClock, *, seconds: float = 1.0) -> ScriptedModel:
     return ScriptedModel(clock, default=says("ok", usage=ANSWER, first_s=seconds))
 
 
@@ -26,12 +25,11 @@ async def submit(made: Bench, count: int, **more: Any) -> list[str]:
 
 
 async def spent(made: Bench) -> int:
-    ledger = MemorySpendLedger(made.bus, replica="observer")
-    return await ledger.total("acme", int(made.clock.now() // DAY_S))
+    return await (await made.outside()).spend.total("acme", int(made.clock.now() // DAY_S))
 
 
 async def test_the_budget_is_never_passed_and_the_rest_is_rejected_with_numbers() -> None:
-    async with bench(model(MemoryClock())) as made:
+    async with bench(model(VirtualClock())) as made:
         await made.replica(**POLICY)
         jobs = await submit(made, 5)
         results = [await made.result(job) for job in jobs]
@@ -49,7 +47,7 @@ async def test_the_budget_is_never_passed_and_the_rest_is_rejected_with_numbers(
 
 async def test_jobs_collide_with_reservations_one_after_the_other() -> None:
     most_at_once = 0
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(model(clock)) as made:
         await made.replica(**POLICY)
         jobs = await submit(made, 2)
@@ -61,7 +59,7 @@ async def test_jobs_collide_with_reservations_one_after_the_other() -> None:
 
 
 async def test_a_tenant_without_a_budget_costs_no_message() -> None:
-    async with bench(model(MemoryClock())) as made:
+    async with bench(model(VirtualClock())) as made:
         await made.replica(**POLICY)
         for job in await submit(made, 3, tenant="beta"):
             assert (await made.result(job, tenant="beta")).state == "succeeded"
@@ -69,7 +67,7 @@ async def test_a_tenant_without_a_budget_costs_no_message() -> None:
 
 
 async def test_what_was_spent_outlives_the_process() -> None:
-    async with bench(model(MemoryClock())) as made:
+    async with bench(model(VirtualClock())) as made:
         first = await made.replica("first", **POLICY)
         for job in await submit(made, 2):
             assert (await made.result(job)).state == "succeeded"
@@ -80,7 +78,7 @@ async def test_what_was_spent_outlives_the_process() -> None:
 
 
 async def test_the_reservation_of_a_holder_that_died_comes_back() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(model(clock, seconds=30.0)) as made:
         first = await made.replica("first", **POLICY)
         await made.replica("second", **POLICY)
@@ -96,7 +94,7 @@ async def test_the_reservation_of_a_holder_that_died_comes_back() -> None:
 
 
 async def test_at_midnight_the_tenant_may_spend_again() -> None:
-    clock = MemoryClock(epoch_s=20_000 * DAY_S - 60)
+    clock = VirtualClock(epoch_s=20_000 * DAY_S - 60)
     async with bench(model(clock)) as made:
         await made.replica(**POLICY)
         for job in await submit(made, 2):
@@ -110,7 +108,7 @@ async def test_at_midnight_the_tenant_may_spend_again() -> None:
 
 
 async def test_a_streamed_answer_that_is_cancelled_counts_as_far_as_it_was_seen() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     scripted = ScriptedModel(clock, default=says("word " * 200, pieces=200, usage=ANSWER, delta_s=1.0))
     async with bench(scripted) as made:
         await made.replica(**POLICY)

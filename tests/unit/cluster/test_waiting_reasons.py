@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.model import ScriptedModel, says
 from sidecar.models.event import Event, Status
 from sidecar.models.result import Usage
 from tests.support.replica import MODEL, Bench, bench
+from tests.support.scripted_model import ScriptedModel, says
+from tests.support.virtual_time import VirtualClock
 
 
 def model(seconds: float) -> ScriptedModel:
-    clock = MemoryClock()
+    clock = VirtualClock()
     usage = Usage(input_tokens=300, output_tokens=300)
     return ScriptedModel(clock, default=says("ok", usage=usage, first_s=seconds))
 

@@ -4,17 +4,17 @@ from datetime import UTC, datetime
 
 import pytest
 
-from sidecar.adapters.memory.clock import MemoryClock
 from sidecar.cluster.deference import AGAIN_S, CALM_S, LEFT_FREE_S, Deference, is_better
 from sidecar.runtime.server_clock import ServerClock
 from tests.support.fleet import check_all_ended, slow
 from tests.support.replica import PLENTY, Bench, bench
+from tests.support.virtual_time import VirtualClock
 
 HOUR = 3600.0
 SETTINGS = {"models": PLENTY, "scheduler": {"slots": 2, "interactive_reserve": 0.0}}
 
 
-def in_seconds(clock: MemoryClock, seconds: float) -> str:
+def in_seconds(clock: VirtualClock, seconds: float) -> str:
     return datetime.fromtimestamp(clock.now() + seconds, UTC).isoformat(timespec="milliseconds")
 
 

@@ -6,32 +6,35 @@ from typing import Any
 
 import pytest
 
-from sidecar.adapters.memory.bus import Hint, MemoryBus
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.policies import MemoryPolicyStore
+from sidecar.adapters.nats.client.mux import Mux
+from sidecar.adapters.nats.policies import NatsPolicyStore
 from sidecar.config.reloading import Reloader
 from sidecar.config.settings import Policy, TenantPolicy, load, merge_policy
 from sidecar.errors import StartupError
 from sidecar.runtime.lifecycle import Health
 from tests.support.garbage import ACKNOWLEDGEMENTS, GARBAGE
+from tests.support.jetstream.link import connect, disconnect
+from tests.support.jetstream.server import FakeJetStream
 from tests.support.replica import bench
+from tests.support.virtual_time import VirtualClock
 
 
 class World:
-    def __init__(self, path: Path, text: str, bus: MemoryBus | None = None) -> None:
+    def __init__(
+        self, path: Path, text: str, *, clock: VirtualClock, bus: FakeJetStream, one: Mux, other: Mux
+    ) -> None:
         self.path = path
         self.write(text)
-        self.bus = bus or MemoryBus(MemoryClock())
-        clock = self.bus.clock
-        assert isinstance(clock, MemoryClock)
         self.clock = clock
-        self.store = MemoryPolicyStore(self.bus)
+        self.bus = bus
+        self.other = other
+        self.store = NatsPolicyStore(other)
         self.health = Health()
         self.applied: list[Policy] = []
         self.crashes: list[BaseException] = []
         self.refuses: str | None = None
         self.reloader = Reloader(
-            store=MemoryPolicyStore(self.bus, replica="one"),
+            store=NatsPolicyStore(one),
             read_file=lambda: load(path).policy,
             path=path,
             current=load(path).policy,
@@ -39,6 +42,12 @@ class World:
             health=self.health,
             clock=self.clock,
             on_crash=self.crashes.append,
+        )
+
+    def another(self, path: Path) -> "World":
+        """Another replica on the same bus."""
+        return World(
+            path, "[tenants.acme]\nweight = 2\n", clock=self.clock, bus=self.bus, one=self.other, other=self.other
         )
 
     def write(self, text: str) -> None:
@@ -55,11 +64,23 @@ class World:
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> Any:
-    made = World(tmp_path / "sidecar.toml", "[tenants.acme]\nweight = 2\n")
-    await made.reloader.start()
-    yield made
-    await made.reloader.stop()
+async def idle(tmp_path: Path) -> Any:
+    """A world whose replica has not started yet."""
+    clock = VirtualClock()
+    bus = FakeJetStream(clock)
+    one, other = await connect(bus, "one"), await connect(bus, "other")
+    path, text = tmp_path / "sidecar.toml", "[tenants.acme]\nweight = 2\n"
+    yield World(path, text, clock=clock, bus=bus, one=one, other=other)
+    await disconnect(one)
+    await disconnect(other)
+
+
+@pytest.fixture
+async def world(idle: World) -> Any:
+    await idle.reloader.start()
+    yield idle
+    await idle.reloader.stop()
+    made = idle
     assert not made.crashes
 
 
@@ -165,8 +186,7 @@ REFUSED = [
 
 def write_over(world: World, payload: bytes = ACK, times: int = 1) -> None:
     for _ in range(times):
-        ack = world.bus.config.store("$KV.LLM_CONFIG.policy", payload, {})
-        world.bus.tell(Hint("$KV.LLM_CONFIG.policy", payload, {}, ack.seq))
+        world.bus.write("$KV.LLM_CONFIG.policy", payload)
 
 
 @pytest.mark.parametrize("times", [1, 9, 10, 40])
@@ -179,7 +199,7 @@ async def test_strangers_change_nothing_while_it_runs(world: World, payload: byt
     assert world.applied == applied
     assert world.reloader.is_ok
     assert world.health.reasons == {}
-    assert [entry.payload for entry in world.bus.config.find("$KV.LLM_CONFIG.policy")] == [BETA]
+    assert [entry.payload for entry in world.bus.stream("KV_LLM_CONFIG").find("$KV.LLM_CONFIG.policy")] == [BETA]
 
 
 @pytest.mark.parametrize("times", [0, 1, 9, 10, 40])
@@ -191,7 +211,7 @@ async def test_who_starts_goes_by_the_policy_that_was_accepted_whatever_lies_ove
     if not is_running:
         await world.reloader.stop()
     write_over(world, times=times)
-    late = World(tmp_path / "late.toml", "[tenants.acme]\nweight = 2\n", world.bus)
+    late = world.another(tmp_path / "late.toml")
     await late.clock.run(late.reloader.start())
     assert late.applied[-1].tenant("beta").weight == 9
     assert late.health.reasons == {}
@@ -204,7 +224,7 @@ async def test_who_starts_with_a_refused_policy_goes_by_the_last_good_one_and_sa
 ) -> None:
     await world.save(BETA)
     await world.save(document)
-    late = World(tmp_path / "late.toml", "[tenants.acme]\nweight = 2\n", world.bus)
+    late = world.another(tmp_path / "late.toml")
     await late.clock.run(late.reloader.start())
     assert late.applied[-1].tenant("beta").weight == 9
     assert not late.reloader.is_ok
@@ -219,50 +239,47 @@ async def test_who_starts_with_a_refused_policy_goes_by_the_last_good_one_and_sa
 
 @pytest.mark.parametrize("document", REFUSED)
 async def test_who_starts_with_a_refused_policy_and_no_good_one_waits_and_says_why(
-    tmp_path: Path, document: bytes
+    idle: World, document: bytes
 ) -> None:
-    world = World(tmp_path / "sidecar.toml", "[tenants.acme]\nweight = 2\n")
-    await world.save(document)
-    starting = asyncio.ensure_future(world.reloader.start())
-    await world.clock.advance(40)
+    await idle.save(document)
+    starting = asyncio.ensure_future(idle.reloader.start())
+    await idle.clock.advance(40)
     assert not starting.done()
-    assert not world.reloader.is_ok
-    assert "waits for a policy" in world.health.reasons["config"]
-    assert "LLM_CONFIG, key policy" in world.health.reasons["config"]
-    await world.save(BETA)
-    await world.clock.advance(2)
+    assert not idle.reloader.is_ok
+    assert "waits for a policy" in idle.health.reasons["config"]
+    assert "LLM_CONFIG, key policy" in idle.health.reasons["config"]
+    await idle.save(BETA)
+    await idle.clock.advance(2)
     await starting
-    assert world.applied[-1].tenant("beta").weight == 9
-    assert world.health.reasons == {}
-    await world.reloader.stop()
+    assert idle.applied[-1].tenant("beta").weight == 9
+    assert idle.health.reasons == {}
+    await idle.reloader.stop()
 
 
 async def test_who_starts_where_strangers_pushed_all_out_waits_for_an_operator(
-    tmp_path: Path,
+    idle: World,
 ) -> None:
-    world = World(tmp_path / "sidecar.toml", "[tenants.acme]\nweight = 2\n")
-    write_over(world, times=12)
-    starting = asyncio.ensure_future(world.reloader.start())
-    await world.clock.advance(40)
+    write_over(idle, times=12)
+    starting = asyncio.ensure_future(idle.reloader.start())
+    await idle.clock.advance(40)
     assert not starting.done()
-    assert "strangers" in world.health.reasons["config"]
-    await world.save(None)
-    await world.clock.advance(2)
+    assert "strangers" in idle.health.reasons["config"]
+    await idle.save(None)
+    await idle.clock.advance(2)
     await starting
-    assert world.applied == []
-    await world.reloader.stop()
+    assert idle.applied == []
+    await idle.reloader.stop()
 
 
-async def test_a_few_strange_words_where_no_policy_ever_was_are_none(tmp_path: Path) -> None:
-    world = World(tmp_path / "sidecar.toml", "[tenants.acme]\nweight = 2\n")
-    write_over(world, times=9)
-    await world.clock.run(world.reloader.start())
-    assert world.applied == []
-    assert world.health.reasons == {}
-    write_over(world, times=40)
-    await world.clock.advance(20)
-    assert (world.applied, world.health.reasons) == ([], {})
-    await world.reloader.stop()
+async def test_a_few_strange_words_where_no_policy_ever_was_are_none(idle: World) -> None:
+    write_over(idle, times=9)
+    await idle.clock.run(idle.reloader.start())
+    assert idle.applied == []
+    assert idle.health.reasons == {}
+    write_over(idle, times=40)
+    await idle.clock.advance(20)
+    assert (idle.applied, idle.health.reasons) == ([], {})
+    await idle.reloader.stop()
 
 
 async def test_a_policy_that_an_operator_took_away_stays_away(world: World, tmp_path: Path) -> None:
@@ -271,22 +288,21 @@ async def test_a_policy_that_an_operator_took_away_stays_away(world: World, tmp_
     write_over(world, times=40)
     await world.clock.advance(20)
     assert "beta" not in world.applied[-1].tenants
-    late = World(tmp_path / "late.toml", "[tenants.acme]\nweight = 2\n", world.bus)
+    late = world.another(tmp_path / "late.toml")
     await late.clock.run(late.reloader.start())
     assert late.applied == []
     await late.reloader.stop()
 
 
-async def test_who_starts_while_the_bus_is_away_waits_for_what_it_says(tmp_path: Path) -> None:
-    world = World(tmp_path / "sidecar.toml", "[tenants.acme]\nweight = 2\n")
-    await world.save(BETA)
-    world.bus.partition("one")
-    starting = asyncio.ensure_future(world.reloader.start())
-    await world.clock.advance(30)
+async def test_who_starts_while_the_bus_is_away_waits_for_what_it_says(idle: World) -> None:
+    await idle.save(BETA)
+    idle.bus.partition("one")
+    starting = asyncio.ensure_future(idle.reloader.start())
+    await idle.clock.advance(30)
     assert not starting.done()
-    assert "waits for the policy" in world.health.reasons["config"]
-    world.bus.heal("one")
-    await world.clock.advance(10)
+    assert "waits for the policy" in idle.health.reasons["config"]
+    idle.bus.heal("one")
+    await idle.clock.advance(10)
     await starting
-    assert world.applied[-1].tenant("beta").weight == 9
-    await world.reloader.stop()
+    assert idle.applied[-1].tenant("beta").weight == 9
+    await idle.reloader.stop()

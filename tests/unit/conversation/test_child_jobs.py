@@ -4,22 +4,21 @@ from typing import Any
 
 import pytest
 
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.intake import MemoryIntake
-from sidecar.adapters.memory.model import ScriptedModel, Turn, calls_tools, says
 from sidecar.config.settings import JobTool, Policy, merge_policy
 from sidecar.errors import ModelFailed, StartupError
 from sidecar.models.call import ModelCall
 from sidecar.models.result import Result, Usage
 from sidecar.ports.bus import Lane
 from tests.support.replica import MODEL, Bench, bench
+from tests.support.scripted_model import ScriptedModel, Turn, calls_tools, says
 from tests.support.tool_jobs import activities, call, results, value
+from tests.support.virtual_time import VirtualClock
 
 USAGE = Usage(input_tokens=1000, output_tokens=100)
 LLM_JOB: dict[str, Any] = {"llm.job": {"prompt": "Do: {{task}}", "model": MODEL, "max_tokens": 50}}
 
 
-def coordinator(clock: MemoryClock, *tasks: str, child: Turn | None = None) -> ScriptedModel:
+def coordinator(clock: VirtualClock, *tasks: str, child: Turn | None = None) -> ScriptedModel:
     """A model that has each task done by a child, and answers with what they said."""
 
     def choose(asked: ModelCall) -> Turn:
@@ -45,7 +44,7 @@ async def child_of(b: Bench, job: str, number: int = 0) -> Result | None:
 
 
 async def test_parts_are_jobs_of_their_own_and_their_bill_is_the_parents() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(coordinator(clock, "one", "two")) as b:
         replica = await b.replica(job_tools=LLM_JOB)
         job = await b.submit(job="p1", tools=["llm.job"])
@@ -72,7 +71,7 @@ async def test_parts_are_jobs_of_their_own_and_their_bill_is_the_parents() -> No
 
 
 async def test_parents_do_not_starve_their_children_of_the_only_slot() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(coordinator(clock, "one", "two", "three")) as b:
         await b.fleet("one", slots=1, job_tools=LLM_JOB)
         jobs = [await b.submit(tools=["llm.job"]) for _ in range(5)]
@@ -81,7 +80,7 @@ async def test_parents_do_not_starve_their_children_of_the_only_slot() -> None:
 
 
 async def test_children_count_against_the_tenants_day_once() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(coordinator(clock, "one", "two")) as b:
         await b.fleet("one", tenants={"acme": {"budget_usd_per_day": 100.0}}, job_tools=LLM_JOB)
         result = await b.result(await b.submit(tools=["llm.job"], params={"max_tokens": 200}))
@@ -92,7 +91,7 @@ async def test_children_count_against_the_tenants_day_once() -> None:
 
 
 async def test_a_cancelled_parent_takes_its_children_with_it() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     slow = says("late", first_s=100.0)
     async with bench(coordinator(clock, "one", "two", child=slow)) as b:
         await b.fleet("one", "two", slots=4, job_tools=LLM_JOB)
@@ -108,7 +107,7 @@ async def test_a_cancelled_parent_takes_its_children_with_it() -> None:
 
 
 async def test_a_parent_that_is_cancelled_while_nobody_owns_it_takes_its_children_too() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     slow = says("late", first_s=300.0)
     async with bench(coordinator(clock, "one", child=slow)) as b:
         await b.fleet("one", "two", slots=4, job_tools=LLM_JOB)
@@ -124,7 +123,7 @@ async def test_a_parent_that_is_cancelled_while_nobody_owns_it_takes_its_childre
 
 
 async def test_a_new_owner_of_the_parent_finds_the_children_of_the_last() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
 
     def choose(asked: ModelCall) -> Turn:
         if text_of(asked).startswith("Do: "):
@@ -148,7 +147,7 @@ async def test_a_new_owner_of_the_parent_finds_the_children_of_the_last() -> Non
 
 
 async def test_a_child_that_fails_is_told() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     broken = Turn(error=ModelFailed("the model broke"))
     async with bench(coordinator(clock, "one", child=broken)) as b:
         await b.replica(job_tools={"llm.job": {**LLM_JOB["llm.job"], "timeout_s": 20}})
@@ -159,7 +158,7 @@ async def test_a_child_that_fails_is_told() -> None:
 
 
 async def test_jobs_below_jobs_end_somewhere() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
 
     def choose(asked: ModelCall) -> Turn:
         if len(asked.messages) == 1:
@@ -177,7 +176,7 @@ async def test_jobs_below_jobs_end_somewhere() -> None:
 
 
 async def test_a_client_gains_nothing_by_writing_the_depth_itself() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(coordinator(clock, "one")) as b:
         await b.replica(job_tools=LLM_JOB, jobs={"max_job_depth": 1})
         payload = (
@@ -186,13 +185,13 @@ async def test_a_client_gains_nothing_by_writing_the_depth_itself() -> None:
         )
         for depth, told in (("-5", "did one"), ("1", "nested")):
             headers = {"Llm-Job-Id": f"d{depth.strip('-')}", "Llm-Depth": depth}
-            await MemoryIntake(b.bus, replica="client").submit(Lane("acme", "standard"), payload, headers)
+            await (await b.outside()).intake.submit(Lane("acme", "standard"), payload, headers)
             result = await b.result(headers["Llm-Job-Id"])
             assert told in result.output.text
 
 
 async def test_a_child_gets_a_slice_of_the_budget() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(coordinator(clock, "one", "two")) as b:
         await b.replica(job_tools={"llm.job": {**LLM_JOB["llm.job"], "max_cost_usd": 1.0}})
         await b.result(
@@ -207,7 +206,7 @@ async def test_a_child_gets_a_slice_of_the_budget() -> None:
 
 
 async def test_a_prompt_that_lacks_a_variable_is_told_to_the_model() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
 
     def choose(asked: ModelCall) -> Turn:
         if len(asked.messages) == 1:

@@ -5,14 +5,14 @@ from collections import Counter
 
 import pytest
 
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.faults import Fault, Operation
-from sidecar.adapters.memory.model import ScriptedModel, Turn, calls_tools, says
 from sidecar.models.call import ModelCall
 from sidecar.models.content import ToolResultBlock, ToolUseBlock
 from sidecar.models.result import Usage
+from tests.support.jetstream.faults import Fault, Operation
 from tests.support.replica import MODEL, Bench, bench
+from tests.support.scripted_model import ScriptedModel, Turn, calls_tools, says
 from tests.support.tool_jobs import Providers, activities, call
+from tests.support.virtual_time import VirtualClock
 
 JOBS = 12
 NAMES = ("safe", "risky", "llm.job")
@@ -21,7 +21,7 @@ USAGE = Usage(input_tokens=100, output_tokens=10)
 TOOL = {"llm.job": {"prompt": "Do: {{task}}", "model": MODEL, "max_tokens": 20, "timeout_s": 400}}
 
 
-def script(clock: MemoryClock, dice: random.Random) -> ScriptedModel:
+def script(clock: VirtualClock, dice: random.Random) -> ScriptedModel:
     """Three turns a job, of one to three calls each, the same for whoever asks; a child has a single one."""
 
     def choose(asked: ModelCall) -> Turn:
@@ -60,7 +60,7 @@ async def disturb(b: Bench, dice: random.Random) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_whatever_happens_nothing_kept_is_done_twice(seed: int) -> None:
-    dice, clock = random.Random(seed), MemoryClock()
+    dice, clock = random.Random(seed), VirtualClock()
     async with bench(script(clock, dice)) as b:
         settings = {"job_tools": TOOL, "jobs": {"max_attempts": 50, "timeout_s": 2000.0}}
         await b.fleet("r0", "r1", "r2", slots=3, **settings)

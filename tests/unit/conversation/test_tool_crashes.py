@@ -5,16 +5,16 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.faults import Fault, Operation
-from sidecar.adapters.memory.model import Turn, calls_tools, says
 from sidecar.job_manager.journal import StepJournal, read
 from sidecar.models.codec import decode_state
 from sidecar.models.job import JobState
 from sidecar.models.result import Result, Usage
 from sidecar.replica import Replica
+from tests.support.jetstream.faults import Fault, Operation
 from tests.support.replica import Bench, bench
+from tests.support.scripted_model import Turn, calls_tools, says
 from tests.support.tool_jobs import Called, Providers, activities, by_turn, call, results, value
+from tests.support.virtual_time import VirtualClock
 
 NAMES = ("a", "b", "c", "d", "e")
 USAGE = Usage(input_tokens=100, output_tokens=10)
@@ -66,8 +66,7 @@ class Assassin:
             return Fault()
         self._b.replicas.remove(owner)
         self._b.dead.append(owner)
-        self._b.bus.disconnect(owner.name)
-        self._b.clock.call_later(0.0, lambda: self._b.bus.partition(owner.name))
+        self._b.clock.call_later(0.0, lambda: self._b.bus.kill(owner.name))
         return Fault(lose="ack")
 
     def _look(self) -> None:
@@ -82,7 +81,7 @@ class Assassin:
 
 
 async def interrupted(at: int, *, after: bool = False, **settings: Any) -> Told:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, *THREE_TURNS)) as b:
         await b.fleet("one", "two", **settings)
         tools = Providers(b)
@@ -157,7 +156,7 @@ async def test_there_are_as_many_steps_as_are_tried() -> None:
 
 
 async def test_a_call_that_was_sent_and_never_answered_is_told_as_such() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, [call("pay"), call("look")])) as b:
         await b.fleet("one", "two")
         tools = Providers(b)
@@ -200,7 +199,7 @@ async def in_the_last_call(b: Bench) -> tuple[Providers, str, Replica]:
 
 
 async def test_a_job_that_is_handed_back_goes_on_elsewhere() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, *THREE_TURNS)) as b:
         await b.fleet("one", "two")
         tools, job, owner = await in_the_last_call(b)
@@ -214,7 +213,7 @@ async def test_a_job_that_is_handed_back_goes_on_elsewhere() -> None:
 
 
 async def test_the_bill_of_a_lost_owner_is_exact_where_it_was_journalled() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, *THREE_TURNS)) as b:
         await b.fleet("one", "two")
         tools, job, owner = await in_the_last_call(b)
@@ -233,7 +232,7 @@ async def kill_owner(b: Bench, job: str) -> None:
 
 
 async def test_a_job_that_comes_on_with_every_owner_is_no_loop() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     turns = [calls_tools(call("a", f"u{i}"))._replace(first_s=4.0) for i in range(5)]
     async with bench(by_turn(clock, *turns)) as b:
         await b.fleet(*(f"r{i}" for i in range(7)), jobs={"max_attempts": 2})
@@ -251,7 +250,7 @@ async def test_a_job_that_comes_on_with_every_owner_is_no_loop() -> None:
 
 
 async def test_a_job_that_takes_its_owners_down_at_the_same_step_is_one() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     slow = calls_tools(call("a", "u1"))._replace(first_s=4.0)
     async with bench(by_turn(clock, [call("a", "u0")], slow)) as b:
         await b.fleet(*(f"r{i}" for i in range(6)), jobs={"max_attempts": 2})
@@ -269,7 +268,7 @@ async def test_a_job_that_takes_its_owners_down_at_the_same_step_is_one() -> Non
 
 
 async def test_a_turn_that_was_lost_is_taken_again_and_the_lost_one_is_estimated() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     slow = says("all done", usage=USAGE, first_s=2.0)
     async with bench(by_turn(clock, *THREE_TURNS[:3], slow)) as b:
         await b.fleet("one", "two")

@@ -4,9 +4,6 @@ from typing import Any
 
 import pytest
 
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.faults import Fault, Operation
-from sidecar.adapters.memory.model import ScriptedModel, Turn, calls_tools, reply_of, says
 from sidecar.errors import Permanent
 from sidecar.job_manager.journal import Step, TurnAnswer, read
 from sidecar.models.call import ModelCall
@@ -15,17 +12,20 @@ from sidecar.models.content import TextBlock, ToolUseBlock
 from sidecar.models.event import Delta, Status
 from sidecar.models.result import Usage
 from tests.support.replica import MODEL, Bench, bench
+from tests.support.scripted_model import ScriptedModel, Turn, calls_tools, reply_of, says
 from tests.support.tool_jobs import Providers, activities, by_turn, call, results, value
+from tests.support.virtual_time import VirtualClock
 
 NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 
 
 def journalled(b: Bench) -> int:
-    return len([e for e in b.bus.jobs.find("$KV.LLM_JOB.>") if e.subject.endswith(".journal")])
+    """Steps that are kept: what a purge leaves for a second is empty."""
+    return len([e for e in b.bus.jobs.find("$KV.LLM_JOB.>") if e.subject.endswith(".journal") and e.payload])
 
 
 async def test_a_tool_is_called_and_its_output_goes_back_to_the_model() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, [call("add", n=2)], says("four"))) as b:
         replica = await b.replica()
         tools = Providers(b)
@@ -62,7 +62,7 @@ async def test_a_job_without_tools_writes_no_step() -> None:
 
 
 async def test_results_come_in_the_order_of_the_calls_however_long_each_takes() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     names = ["a", "b", "c", "d"]
     async with bench(by_turn(clock, [call(name) for name in names])) as b:
         await b.replica()
@@ -77,7 +77,7 @@ async def test_results_come_in_the_order_of_the_calls_however_long_each_takes() 
 
 
 async def test_no_more_calls_at_once_than_allowed() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, [call("slow", f"u{i}") for i in range(5)])) as b:
         await b.replica(jobs={"max_parallel_tools": 2})
         tools = Providers(b)
@@ -89,7 +89,7 @@ async def test_no_more_calls_at_once_than_allowed() -> None:
 
 
 async def test_a_hundred_jobs_with_four_tools_each_keep_their_results_in_order() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
 
     def choose(asked: ModelCall) -> Turn:
         if len(asked.messages) > 1:
@@ -117,7 +117,7 @@ async def test_a_hundred_jobs_with_four_tools_each_keep_their_results_in_order()
 
 
 async def test_a_slow_tool_does_not_hold_the_slot() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
 
     def choose(asked: ModelCall) -> Turn:
         has_tools = bool(asked.tools) and len(asked.messages) == 1
@@ -149,7 +149,7 @@ async def test_a_slow_tool_does_not_hold_the_slot() -> None:
 
 
 async def test_a_short_tool_keeps_the_slot_and_says_nothing_of_waiting() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, [call("quick")])) as b:
         await b.replica()
         await Providers(b).add("quick", takes_s=0.03)
@@ -160,7 +160,7 @@ async def test_a_short_tool_keeps_the_slot_and_says_nothing_of_waiting() -> None
 
 
 async def test_a_later_turn_runs_on_another_replica_than_the_scheduler() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, *([call("slow", f"u{i}")] for i in range(3)))) as b:
         await b.fleet("one", "two", slots=2)
         tools = Providers(b)
@@ -184,7 +184,7 @@ async def test_a_later_turn_runs_on_another_replica_than_the_scheduler() -> None
 
 
 async def failing(**how: Any) -> tuple[str, list[Any], Any]:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, [call("t", n=1)], says("went on"))) as b:
         await b.replica()
         await Providers(b).add("t", **how)
@@ -239,7 +239,7 @@ async def test_an_output_that_the_tool_did_not_promise() -> None:
 
 
 async def test_an_input_that_does_not_fit_is_never_sent() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, [call("t", n="two")], [call("t", n=2)])) as b:
         await b.replica()
         tools = Providers(b)
@@ -254,7 +254,7 @@ async def test_an_input_that_does_not_fit_is_never_sent() -> None:
 
 
 async def test_the_third_unusable_input_in_a_row_ends_the_job() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, *([call("t", n="x")] for _ in range(9)))) as b:
         await b.replica()
         tools = Providers(b)
@@ -270,7 +270,7 @@ async def test_the_third_unusable_input_in_a_row_ends_the_job() -> None:
 
 
 async def test_a_usable_input_in_between_forgives() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     bad, good = [call("t", n="x")], [call("t", n=1)]
     async with bench(by_turn(clock, bad, bad, good, bad, bad, says("ok"))) as b:
         await b.replica()
@@ -279,7 +279,7 @@ async def test_a_usable_input_in_between_forgives() -> None:
 
 
 async def test_a_tool_that_does_not_exist_is_told_with_those_that_do() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, [call("nope"), call("t")])) as b:
         await b.replica()
         tools = Providers(b)
@@ -292,7 +292,7 @@ async def test_a_tool_that_does_not_exist_is_told_with_those_that_do() -> None:
 
 
 async def test_cut_arguments_are_never_run() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     cut = Turn(reply=reply_of((TextBlock(text="so"), call("t")), "max_tokens"))
     async with bench(ScriptedModel(clock, [cut])) as b:
         await b.replica()
@@ -304,7 +304,7 @@ async def test_cut_arguments_are_never_run() -> None:
 
 
 async def test_a_long_output_is_cut_and_that_is_said() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, [call("t")])) as b:
         await b.replica(jobs={"max_tool_output_bytes": 1000})
         await Providers(b).add("t", lambda _: {"text": "ä" * 5000})
@@ -320,7 +320,7 @@ async def test_a_long_output_is_cut_and_that_is_said() -> None:
 
 
 async def test_large_results_of_one_moment_fit_the_bus() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, [call("t", f"u{i}") for i in range(8)])) as b:
         await b.replica(jobs={"max_tool_output_bytes": 262_144})
         await Providers(b).add("t", lambda _: '"\\' * 120_000)
@@ -330,7 +330,7 @@ async def test_large_results_of_one_moment_fit_the_bus() -> None:
 
 
 async def test_control_characters_do_not_reach_the_model() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, [call("t")])) as b:
         await b.replica()
         await Providers(b).add("t", lambda _: {"a\x1bb": ["x\x00y\tz\n", {"k": "\x9b31m"}]})
@@ -340,7 +340,7 @@ async def test_control_characters_do_not_reach_the_model() -> None:
 
 @pytest.mark.parametrize(("output", "text"), [("plain", "plain"), ([1, 2], "[1,2]"), (None, "null"), (7, "7")])
 async def test_outputs_that_are_no_objects(output: Any, text: str) -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, [call("t")])) as b:
         await b.replica()
         await Providers(b).add("t", lambda _: output)
@@ -349,7 +349,7 @@ async def test_outputs_that_are_no_objects(output: Any, text: str) -> None:
 
 
 async def test_ids_that_a_model_repeats_are_told_apart() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     turns = ([call("a", "same"), call("b", "same")], [call("a", "same")])
     async with bench(by_turn(clock, *turns)) as b:
         await b.replica()
@@ -388,7 +388,7 @@ async def test_a_tool_that_the_policy_does_not_allow_is_refused() -> None:
 
 @pytest.mark.parametrize("budget", [{"max_turns": 3}, {"max_tool_calls": 2}])
 async def test_a_model_that_never_ends_is_ended(budget: dict[str, int]) -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, default=calls_tools(call("t")))) as b:
         await b.replica()
         tools = Providers(b)
@@ -402,7 +402,7 @@ async def test_a_model_that_never_ends_is_ended(budget: dict[str, int]) -> None:
 
 
 async def test_the_settings_bound_the_turns_where_the_request_does_not() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, default=calls_tools(call("t")))) as b:
         await b.replica(jobs={"max_turns": 2})
         await Providers(b).add("t")
@@ -413,7 +413,7 @@ async def test_the_settings_bound_the_turns_where_the_request_does_not() -> None
 
 
 async def test_the_budget_is_looked_at_before_each_turn() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     dear = calls_tools(call("t"), usage=Usage(input_tokens=10_000, output_tokens=1_000))
     async with bench(ScriptedModel(clock, default=dear)) as b:
         await b.replica()
@@ -430,7 +430,7 @@ async def test_the_budget_is_looked_at_before_each_turn() -> None:
 
 
 async def test_the_time_of_the_job_ends_a_tool_too() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, [call("t")])) as b:
         await b.replica()
         tools = Providers(b)
@@ -444,7 +444,7 @@ async def test_the_time_of_the_job_ends_a_tool_too() -> None:
 
 
 async def test_a_forced_tool_is_forced_in_the_first_turn_only() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, [call("t")])) as b:
         await b.replica()
         await Providers(b).add("t")
@@ -453,7 +453,7 @@ async def test_a_forced_tool_is_forced_in_the_first_turn_only() -> None:
 
 
 async def test_a_day_whose_money_is_spent_denies_the_next_turn() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     dear = calls_tools(call("t"), usage=Usage(input_tokens=10_000, output_tokens=1_000))
     async with bench(ScriptedModel(clock, default=dear)) as b:
         await b.fleet("one", tenants={"acme": {"budget_usd_per_day": 0.1}})
@@ -471,7 +471,7 @@ async def test_a_day_whose_money_is_spent_denies_the_next_turn() -> None:
 
 
 async def test_a_new_scheduler_takes_over_a_job_that_waits_for_a_tool() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, *([call("slow", f"u{i}")] for i in range(2)))) as b:
         await b.fleet("one", "two", slots=2)
         tools = Providers(b)
@@ -499,20 +499,19 @@ async def test_a_new_scheduler_takes_over_a_job_that_waits_for_a_tool() -> None:
 
 async def test_a_bus_that_is_away_while_a_tool_runs() -> None:
     """A safe call is made again once the bus is back; of the other one the model learns that nothing is known."""
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, [call("safe"), call("risky")])) as b:
         replica = await b.replica()
         tools = Providers(b)
-        await tools.add("safe", idempotent=True)
-        await tools.add("risky")
-        began = clock.monotonic()
-
-        def away_for_a_while(operation: Operation) -> Fault:
-            is_lost = operation.name == "tools.call" and clock.monotonic() < began + 8
-            return Fault(lose="ack") if is_lost else Fault()
-
-        b.bus.faults = away_for_a_while
-        result = await b.result(await b.submit(tools=["safe", "risky"]))
+        await tools.add("safe", idempotent=True, takes_s=1.0)
+        await tools.add("risky", takes_s=1.0)
+        job = await b.submit(tools=["safe", "risky"])
+        await b.until(lambda: tools.times("safe") + tools.times("risky") == 2)
+        b.bus.stop()
+        await clock.advance(8)
+        b.bus.start()
+        await clock.advance(10)
+        result = await b.result(job)
         assert result.state == "succeeded"
         safe, risky = results(b.model.calls[1])
         assert value(safe) == {"tool": "safe"}
@@ -522,7 +521,7 @@ async def test_a_bus_that_is_away_while_a_tool_runs() -> None:
 
 
 async def test_an_answer_that_does_not_fit_is_repaired_with_what_tools_said() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     turns = ([call("t")], says("not json"), says('{"n": 1}'))
     async with bench(by_turn(clock, *turns)) as b:
         await b.replica()
@@ -544,7 +543,7 @@ async def deregister(b: Bench, name: str, version: str = "1.0.0") -> None:
 
 
 async def test_a_job_keeps_the_version_it_began_with() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, [call("t", "u0")], [call("t", "u1")], [call("t", "u2")])) as b:
         await b.fleet("one", "two")
         tools = Providers(b)
@@ -563,7 +562,7 @@ async def test_a_job_keeps_the_version_it_began_with() -> None:
 
 
 async def test_a_tool_that_goes_while_the_job_runs_is_told_and_the_job_goes_on() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, [call("t", "u0")], [call("t", "u1")])) as b:
         await b.fleet("one", "two")
         tools = Providers(b)
@@ -582,7 +581,7 @@ async def test_a_tool_that_goes_while_the_job_runs_is_told_and_the_job_goes_on()
 
 
 async def test_a_job_that_outlived_an_outage_waits_for_its_provider_to_come_back() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, [call("t")])) as b:
         (replica,) = await b.fleet("one")
         tools = Providers(b)
@@ -618,7 +617,7 @@ INLINE = {"name": "mine", "description": "the client's", "input_schema": {"type"
 
 
 async def test_inline_and_registered_tools_in_one_turn() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     turns = ([call("t", "u0")], [call("t", "u1"), call("mine", "u2")])
     async with bench(by_turn(clock, *turns)) as b:
         await b.replica()
@@ -643,7 +642,7 @@ async def test_inline_and_registered_tools_in_one_turn() -> None:
 
 
 async def test_only_inline_calls_after_a_turn_of_our_own() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, [call("t", "u0")], [call("mine", "u1")])) as b:
         await b.replica()
         await Providers(b).add("t")
@@ -655,7 +654,7 @@ async def test_only_inline_calls_after_a_turn_of_our_own() -> None:
 
 
 async def test_a_job_with_inline_tools_alone_ends_as_before() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, [call("mine")])) as b:
         await b.replica()
         result = await b.result(await b.submit(tools=[INLINE]))
@@ -667,7 +666,7 @@ async def test_a_job_with_inline_tools_alone_ends_as_before() -> None:
 
 
 async def test_text_of_an_earlier_turn_is_forgotten_by_a_new_attempt() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, calls_tools(call("t"), text="let me look"), says("found it"))) as b:
         await b.replica()
         await Providers(b).add("t")
@@ -679,7 +678,7 @@ async def test_text_of_an_earlier_turn_is_forgotten_by_a_new_attempt() -> None:
 
 
 async def test_turns_without_text_stay_in_one_attempt() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, [call("t")], says("found it"))) as b:
         await b.replica()
         await Providers(b).add("t")
@@ -692,7 +691,7 @@ async def test_turns_without_text_stay_in_one_attempt() -> None:
 
 
 async def test_a_cancelled_job_breaks_its_tools_off_and_takes_no_further_turn() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, [call("t", "u1"), call("t", "u2")])) as b:
         await b.replica()
         tools = Providers(b)
@@ -714,7 +713,7 @@ async def test_a_cancelled_job_breaks_its_tools_off_and_takes_no_further_turn() 
 
 
 async def test_usage_cost_and_timings_are_of_all_turns() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     usage = Usage(input_tokens=1000, output_tokens=100)
     turns = (calls_tools(call("t"), usage=usage), calls_tools(call("t"), usage=usage), says("ok", usage=usage))
     async with bench(by_turn(clock, *turns)) as b:

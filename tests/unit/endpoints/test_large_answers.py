@@ -1,20 +1,20 @@
-"""Answers and inputs that are larger than a message, on the twins."""
+"""Answers and inputs that are larger than a message."""
 
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
 import pytest
 
-from sidecar.adapters.memory.blobs import MemoryBlobs
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.faults import Fault, Operation
-from sidecar.adapters.memory.model import ScriptedModel, says
 from sidecar.models.codec import encode
 from sidecar.models.content import ImageBlock, ToolResultBlock
 from sidecar.models.objects import ObjectChunk, ObjectGet, ObjectInfo, ObjectPut, hex_digest
 from sidecar.models.result import Output, Result
 from sidecar.response_formatter.formatter import digest
+from tests.support.jetstream.faults import Fault, Operation
 from tests.support.replica import MODEL, Bench, bench
+from tests.support.scripted_model import ScriptedModel, says
+from tests.support.virtual_time import VirtualClock
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8
 IMAGE = {"type": "image", "format": "png", "source": {"object": "photo.png"}}
@@ -25,14 +25,23 @@ def asks(*blocks: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": content}], "model": MODEL}
 
 
+def objects(b: Bench, tenant: str = "acme") -> int:
+    """How many a tenant has."""
+    stream = b.bus.api.streams.get(f"OBJ_LLM_BLOB_{tenant}")
+    return len(list(stream.find(f"$O.LLM_BLOB_{tenant}.M.>"))) if stream else 0
+
+
 async def output_of(b: Bench, result: Result, tenant: str = "acme") -> Output:
     """The output that a result names, as a client fetches it."""
     assert result.output.object is not None
     assert (result.output.text, result.output.content, result.output.structured) == ("", (), None)
-    replies = b.bus.request_many(
-        f"llm.v1.objects.{tenant}.get", encode(ObjectGet(name=result.output.object.name)), {}
-    )
-    chunks = [msgspec.json.decode(r.payload, type=ObjectChunk) async for r in replies if r.payload]
+    client, chunks = await b.client(), []
+    asked = encode(ObjectGet(name=result.output.object.name))
+    async with aclosing(client.request_many(f"llm.v1.objects.{tenant}.get", asked)) as replies:
+        async for reply in replies:
+            if not reply.payload:
+                break
+            chunks.append(msgspec.json.decode(reply.payload, type=ObjectChunk))
     content = b"".join(chunk.data for chunk in chunks)
     assert hex_digest(content) == result.output.object.sha256
     assert len(content) == result.output.object.size
@@ -41,10 +50,10 @@ async def output_of(b: Bench, result: Result, tenant: str = "acme") -> Output:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_answer_too_large_for_the_bus_lies_in_the_object_store(stream: bool) -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     text = "x" * 300_000
     async with bench(ScriptedModel(clock, [says(text, pieces=3, delta_s=0.1)])) as b:
-        b.bus.jobs.limits = b.bus.jobs.limits._replace(max_bytes=200_000)
+        b.bus.jobs.config["max_msg_size"] = 200_000
         await b.replica()
         job = await b.submit(stream=stream)
         result = await b.result(job, limit_s=60)
@@ -59,39 +68,39 @@ async def test_an_answer_too_large_for_the_bus_lies_in_the_object_store(stream: 
 
 
 async def test_the_answer_is_stored_before_it_is_committed() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, [says("x" * 300_000)])) as b:
-        b.bus.jobs.limits = b.bus.jobs.limits._replace(max_bytes=200_000)
+        b.bus.jobs.config["max_msg_size"] = 200_000
         lost = iter([True, True])
 
         def faults(operation: Operation) -> Fault:
-            return Fault(lose="ack") if operation.name == "blobs.put" and next(lost, False) else Fault()
+            return Fault(lose="ack") if operation.name == "blobs.finish" and next(lost, False) else Fault()
 
         b.bus.faults = faults
         await b.replica()
         result = await b.result(await b.submit(), limit_s=120)
         assert (await output_of(b, result)).text == "x" * 300_000
         names = [o.name for o in b.bus.operations]
-        last_put = len(names) - names[::-1].index("blobs.put")
+        last_put = len(names) - names[::-1].index("blobs.finish")
         assert names[last_put:].count("jobs.update") == 1
 
 
 async def test_an_owner_that_dies_before_the_commit_leaves_nothing_that_counts() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, default=says("x" * 300_000))) as b:
-        b.bus.jobs.limits = b.bus.jobs.limits._replace(max_bytes=200_000)
+        b.bus.jobs.config["max_msg_size"] = 200_000
         await b.fleet("one", "two", slots=1)
         first: list[str] = []
 
         def faults(operation: Operation) -> Fault:
-            if operation.name != "blobs.put":
+            if operation.name != "blobs.finish":
                 return Fault()
             first[:] = first or [operation.replica]
             return Fault(lose="ack") if operation.replica == first[0] else Fault()
 
         b.bus.faults = faults
         job = await b.submit()
-        await b.until(lambda: ("acme", f"result.{job}.1") in b.bus.objects)
+        await b.until(lambda: bool(first) and objects(b) == 1)
         b.kill(next(replica for replica in b.replicas if replica.name == first[0]))
         result = await b.result(job)
         assert result.output.object is not None
@@ -100,11 +109,10 @@ async def test_an_owner_that_dies_before_the_commit_leaves_nothing_that_counts()
 
 
 async def test_a_bucket_without_room_makes_the_job_fail_and_say_so() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, [says("x" * 300_000)])) as b:
-        b.bus.jobs.limits = b.bus.jobs.limits._replace(max_bytes=200_000)
-        b.bus.max_objects = 1000
-        await b.replica()
+        b.bus.jobs.config["max_msg_size"] = 200_000
+        await b.replica(**b.with_full_bucket("acme"))
         result = await b.result(await b.submit(), limit_s=60)
         assert result.state == "failed"
         assert result.error is not None
@@ -112,11 +120,11 @@ async def test_a_bucket_without_room_makes_the_job_fail_and_say_so() -> None:
 
 
 async def test_an_object_reaches_the_model_as_content() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     model = ScriptedModel(clock)
     async with bench(model) as b:
         await b.replica()
-        await MemoryBlobs(b.bus).put("acme", "photo.png", PNG)
+        await (await b.outside()).blobs.put("acme", "photo.png", PNG)
         history: list[dict[str, Any]] = [
             {"role": "user", "content": "look"},
             {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "shot", "input": {}}]},
@@ -135,7 +143,7 @@ async def test_an_object_reaches_the_model_as_content() -> None:
         assert isinstance(inner, ImageBlock)
         assert isinstance(beside, ImageBlock)
         assert inner.source.data == beside.source.data == PNG
-        assert [o.name for o in b.bus.operations].count("blobs.get") == 1
+        assert [(o.replica, o.name) for o in b.bus.operations].count(("one", "blobs.read")) == 1
 
 
 @pytest.mark.parametrize(
@@ -148,9 +156,9 @@ async def test_an_object_that_is_not_there_fails_the_job_and_names_the_field(
     async with bench() as b:
         await b.replica()
         # Another tenant's object of the same name is no help.
-        await MemoryBlobs(b.bus).put("globex", "photo.png", PNG)
+        await (await b.outside()).blobs.put("globex", "photo.png", PNG)
         if content is not None:
-            await MemoryBlobs(b.bus).put("acme", "photo.png", content)
+            await (await b.outside()).blobs.put("acme", "photo.png", content)
         result = await b.result(await b.submit(asks(IMAGE)))
         assert result.state == "failed"
         assert result.error is not None
@@ -164,7 +172,7 @@ async def test_objects_of_one_job_are_bounded_together() -> None:
     async with bench() as b:
         await b.replica(jobs={"max_input_bytes": 3000})
         for name in ("photo.png", "two"):
-            await MemoryBlobs(b.bus).put("acme", name, PNG)
+            await (await b.outside()).blobs.put("acme", name, PNG)
         assert (await b.result(await b.submit(asks(IMAGE, IMAGE)))).state == "succeeded"
         two = {**IMAGE, "source": {"object": "two"}}
         result = await b.result(await b.submit(asks(IMAGE, two)))
@@ -176,8 +184,9 @@ async def test_objects_of_one_job_are_bounded_together() -> None:
 async def test_objects_age() -> None:
     async with bench() as b:
         await b.replica()
-        b.bus.objects_s = 10
-        await MemoryBlobs(b.bus).put("acme", "photo.png", PNG)
+        await (await b.outside()).blobs.put("acme", "other.png", PNG)
+        b.bus.stream("OBJ_LLM_BLOB_acme").config["max_age"] = 10 * 10**9
+        await (await b.outside()).blobs.put("acme", "photo.png", PNG)
         await b.clock.advance(11)
         result = await b.result(await b.submit(asks(IMAGE)))
         assert result.state == "failed"
@@ -204,7 +213,7 @@ async def test_a_client_puts_and_gets_by_the_endpoints() -> None:
         reply = await b.ask("objects", "acme", "put", payload=encode(end))
         info = msgspec.json.decode(reply.payload, type=ObjectInfo)
         assert (info.size, info.is_whole) == (len(data), True)
-        assert await MemoryBlobs(b.bus).get("acme", "a", max_bytes=10**9) == data
+        assert await (await b.outside()).blobs.get("acme", "a", max_bytes=10**9) == data
 
 
 async def test_a_tenant_that_is_denied_has_no_objects() -> None:

@@ -2,12 +2,12 @@
 
 import pytest
 
-from sidecar.adapters.memory.clock import MemoryClock
 from sidecar.config.settings import CurrentPolicy, Policy, TenantPolicy
 from sidecar.endpoints.models import KEPT_S, CatalogueQueries
 from sidecar.errors import InvalidRequest
 from sidecar.models.api import ModelInfo
 from sidecar.ports.bus import Query
+from tests.support.virtual_time import VirtualClock
 
 
 class Catalogue:
@@ -16,7 +16,7 @@ class Catalogue:
     def __init__(self) -> None:
         self.made: list[tuple[str, ...] | None] = []
         self.policy = CurrentPolicy(Policy(tenants={"few": TenantPolicy(models=("nova-lite",))}))
-        self.clock = MemoryClock()
+        self.clock = VirtualClock()
         self.queries = CatalogueQueries(self._page, policy=self.policy, clock=self.clock)
 
     def _page(self, tenant: TenantPolicy, *, now: float) -> tuple[ModelInfo, ...]:

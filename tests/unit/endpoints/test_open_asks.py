@@ -13,8 +13,7 @@ from tests.support.replica import Bench, bench
 
 
 def asking(b: Bench, **headers: str) -> "asyncio.Task[Reply]":
-    subject = b.bus.subjects.endpoint("ask", "acme", "standard")
-    return asyncio.create_task(b.bus.request(subject, b"a question", headers))
+    return asyncio.create_task(b.ask("ask", "acme", "standard", payload=b"a question", headers=headers))
 
 
 async def answer(b: Bench, ask: "asyncio.Task[Reply]") -> Reply:
@@ -80,7 +79,7 @@ async def test_a_draining_replica_takes_no_more_asks_and_answers_all_else() -> N
         b.replicas.remove(only)
         stopping = asyncio.create_task(only.drain(Grace(b.clock, 30.0)))
         await b.clock.settle()
-        assert b'"running"' in (await b.bus.request(f"llm.v1.get.acme.{job}")).payload
+        assert b'"running"' in (await b.ask("get", "acme", job)).payload
         refused = asking(b)
         with pytest.raises(BusUnavailable, match="nobody"):
             await answer(b, refused)

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.model import ScriptedModel, Turn, calls_tools, says
 from sidecar.config.settings import Settings, load
 from sidecar.errors import StartupError
 from sidecar.models.call import ModelCall
 from tests.support.replica import MODEL, Bench, bench
+from tests.support.scripted_model import ScriptedModel, Turn, calls_tools, says
 from tests.support.tool_jobs import Providers, call
+from tests.support.virtual_time import VirtualClock
 
 KEPT_S = 12.0
 TEXT = "".join(f"w{i:03d}" for i in range(100))
@@ -18,7 +18,7 @@ TEXT = "".join(f"w{i:03d}" for i in range(100))
 
 def short_lived(b: Bench) -> None:
     for stream in (b.bus.jobs, b.bus.marks):
-        stream.limits = stream.limits._replace(max_age_s=KEPT_S)
+        stream.config["max_age"] = int(KEPT_S * 1e9)
 
 
 def answer(asked: ModelCall) -> Turn:
@@ -35,7 +35,7 @@ async def say(b: Bench, text: str, **more: Any) -> str:
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("names", [("one",), ("one", "two")], ids=["one", "two"])
 async def test_a_running_jobs_document_does_not_age(names: tuple[str, ...], stream: bool) -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, answer)) as b:
         short_lived(b)
         await b.fleet(*names)
@@ -55,7 +55,7 @@ async def test_a_running_jobs_document_does_not_age(names: tuple[str, ...], stre
 
 
 async def test_the_next_owner_finds_the_steps_of_a_long_job() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, answer)) as b:
         short_lived(b)
         await b.fleet("one", "two")
@@ -74,9 +74,9 @@ async def test_the_next_owner_finds_the_steps_of_a_long_job() -> None:
 
 
 async def test_documents_that_are_kept_for_good_are_left_alone() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, answer)) as b:
-        b.bus.jobs.limits = b.bus.jobs.limits._replace(max_age_s=None)
+        b.bus.jobs.config["max_age"] = 0
         await b.fleet("one")
         job = await say(b, "go on")
         await clock.advance(90.0)

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.adapters.memory.clock import MemoryClock
 from sidecar.errors import BusRefused, BusUnavailable, Conflict, SidecarError
 from sidecar.job_manager import transitions
 from sidecar.job_manager.events import LARGEST_DELTA, EventWriter
 from sidecar.models.codec import encode
 from sidecar.models.event import Delta, Event, Status
 from sidecar.ports.bus import Lane, StoredRequest
+from tests.support.virtual_time import VirtualClock
 
 GATHER_S = 0.02
 STORED = StoredRequest(7, Lane("acme", "batch"), b"{}", {}, 1_800_000_000.0)
@@ -23,7 +23,7 @@ STATE = transitions.claimed(transitions.queued(STORED, job="j1", now=0), owner="
 class ScriptedPublisher:
     """Stores events after `delay_s`; `fault` is asked before each."""
 
-    def __init__(self, clock: MemoryClock, *, delay_s: float = 0.0) -> None:
+    def __init__(self, clock: VirtualClock, *, delay_s: float = 0.0) -> None:
         self.clock = clock
         self.delay_s = delay_s
         self.stored: list[tuple[float, Event, int]] = []
@@ -53,7 +53,7 @@ class ScriptedPublisher:
 
 class Stage:
     def __init__(self, *, delay_s: float = 0.0) -> None:
-        self.clock = MemoryClock()
+        self.clock = VirtualClock()
         self.publisher = ScriptedPublisher(self.clock, delay_s=delay_s)
         self.regained: list[int] = []
         self.lost: list[SidecarError] = []

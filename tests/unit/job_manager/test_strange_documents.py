@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.model import ScriptedModel, Turn, calls_tools, says
 from sidecar.models.call import ModelCall
 from sidecar.models.event import Delta
 from sidecar.models.result import Result
 from tests.support.replica import MODEL, Bench, bench
-from tests.support.strange_documents import ACKNOWLEDGEMENT, BESIDE, COMPARED, DOCUMENTS, bare, key_of
+from tests.support.scripted_model import ScriptedModel, Turn, calls_tools, says
+from tests.support.strange_documents import ACKNOWLEDGEMENT, BESIDE, DOCUMENTS, bare, write_compared
 from tests.support.tool_jobs import Providers, call
+from tests.support.virtual_time import VirtualClock
 
 TEXT = "".join(f"w{i:03d}" for i in range(60))
 SLOTS = 2
@@ -66,7 +66,7 @@ async def queued(b: Bench) -> list[str]:
 async def test_a_job_ends_once_and_gives_its_slot_back(
     attack: str, path: Callable[[Bench], Awaitable[list[str]]], names: tuple[str, ...]
 ) -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, answer)) as b:
         await b.fleet(*names, slots=SLOTS)
         jobs = await path(b)
@@ -84,7 +84,7 @@ async def test_a_job_ends_once_and_gives_its_slot_back(
 async def test_what_lies_beside_the_document_ends_no_job_twice_either(
     attack: str, path: Callable[[Bench], Awaitable[list[str]]], names: tuple[str, ...]
 ) -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, answer)) as b:
         await b.fleet(*names, slots=SLOTS)
         jobs = await path(b)
@@ -109,7 +109,7 @@ async def test_what_lies_beside_the_document_ends_no_job_twice_either(
 
 
 async def test_a_job_whose_request_goes_with_its_owner_ends_all_the_same() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, answer)) as b:
         await b.fleet("one", "two", slots=SLOTS)
         for job in [await say(b, "go on", f"j{i}") for i in range(2)]:
@@ -132,7 +132,7 @@ async def test_a_job_whose_request_goes_with_its_owner_ends_all_the_same() -> No
 async def test_what_no_replica_wrote_changes_nothing_of_a_job(
     attack: str, path: Callable[[Bench], Awaitable[list[str]]], names: tuple[str, ...]
 ) -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, answer)) as b:
         await b.fleet(*names, slots=SLOTS)
         jobs = await path(b)
@@ -147,7 +147,7 @@ async def test_what_no_replica_wrote_changes_nothing_of_a_job(
             assert await b.stored(job) == stored, "what has ended stands too"
         await clock.advance(5.0)
         await check_slots(b)
-        assert b.bus.foreign_writes["LLM_JOB"] >= 2 * len(jobs)
+        assert sum(mux.foreign_writes.counts["LLM_JOB"] for mux in b.muxes.values()) >= 2 * len(jobs)
 
 
 async def check_ended_once(b: Bench, job: str, path: Any, attack: str) -> None:
@@ -182,7 +182,7 @@ async def check_slots(b: Bench) -> None:
 @pytest.mark.parametrize("times", [5, 200])
 async def test_a_document_that_is_written_over_all_the_time_keeps_no_slot(times: int) -> None:
     """At each write of the owner's, and at each claim: until the attacker tires, or the job is given up."""
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, default=says(TEXT, pieces=60, delta_s=0.1))) as b:
         (replica,) = await b.fleet("one", slots=SLOTS)
         job = await b.submit(job="j1", stream=True)
@@ -191,7 +191,7 @@ async def test_a_document_that_is_written_over_all_the_time_keeps_no_slot(times:
         async def attack() -> None:
             nonlocal left
             while left:
-                b.bus.jobs.store(key_of("acme", job), ACKNOWLEDGEMENT, COMPARED)
+                write_compared(b.bus, "acme", job, ACKNOWLEDGEMENT)
                 left -= 1
                 await clock.sleep(0.005)
 

@@ -5,9 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.adapters.memory.faults import Fault, no_faults
-from sidecar.adapters.memory.job_store import MemoryJobStore
-from sidecar.adapters.memory.model import Turn, says
 from sidecar.cluster.restarts import KEPT_S, MOST_KEPT, Start, with_start
 from sidecar.job_manager.claiming import SILENT_FACTOR, counts_against, crash_loop, is_last_chance
 from sidecar.job_manager.succession import CallPrice, LastCall, inherited, last_call, with_lost
@@ -19,7 +16,9 @@ from sidecar.models.result import Attempt, Result, Usage
 from sidecar.replica import Replica
 from tests.support.bus_world import job_state
 from tests.support.fleet import check_all_ended, slow, submit
+from tests.support.jetstream.faults import Fault, no_faults
 from tests.support.replica import Bench, bench
+from tests.support.scripted_model import Turn, says
 
 STATE = job_state(state="running", attempt=2, owner="a", started="2027-01-15T08:00:00.000Z")
 LONG = says("x" * 400, pieces=10, first_s=0.1, delta_s=1.0)
@@ -303,6 +302,6 @@ async def test_a_cancelled_job_whose_owner_died_says_what_it_took() -> None:
         await b.fleet("one", "two")
         job = await b.submit(job="j1", stream=True)
         await kill_owner(b, job, 1)
-        await MemoryJobStore(b.bus, replica="client").mark_cancelled("acme", job)
+        await (await b.outside()).store.mark_cancelled("acme", job)
         result = await b.result(job, limit_s=200)
         assert (result.state, [a.outcome for a in result.attempts]) == ("cancelled", ["crashed"])

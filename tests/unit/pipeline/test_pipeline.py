@@ -6,8 +6,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.model import ScriptedModel, Turn, calls_tools, reply_of, says
 from sidecar.errors import ModelFailed
 from sidecar.models.call import ModelDelta
 from sidecar.models.content import ReasoningBlock, TextBlock, ToolUseBlock
@@ -15,6 +13,8 @@ from sidecar.models.event import Delta, Event, Status
 from sidecar.models.result import Usage
 from tests.support.garbage import ACKNOWLEDGEMENTS
 from tests.support.replica import MODEL, Bench, bench
+from tests.support.scripted_model import ScriptedModel, Turn, calls_tools, reply_of, says
+from tests.support.virtual_time import VirtualClock
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -80,7 +80,7 @@ async def test_a_job_without_an_id_is_called_by_its_sequence() -> None:
 
 
 async def test_a_streamed_answer_comes_in_deltas_that_join_to_its_text() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     text = "".join(f"word{i} " for i in range(40))
     async with bench(ScriptedModel(clock, [says(text, pieces=40, delta_s=0.1)])) as b:
         await b.replica()
@@ -96,7 +96,7 @@ async def test_a_streamed_answer_comes_in_deltas_that_join_to_its_text() -> None
 
 
 async def test_a_unary_job_has_no_deltas() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, [says("some text", pieces=5)])) as b:
         await b.replica()
         job = await b.submit()
@@ -105,7 +105,7 @@ async def test_a_unary_job_has_no_deltas() -> None:
 
 
 async def test_fast_tokens_are_gathered_and_none_is_later_than_50_ms() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     text = "".join(f"{i:03d}," for i in range(500))
     sent: dict[int, float] = {}
     heard: list[tuple[float, str]] = []
@@ -133,7 +133,7 @@ async def test_fast_tokens_are_gathered_and_none_is_later_than_50_ms() -> None:
 
 
 async def test_reasoning_is_streamed_apart_from_text() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     turn = Turn(
         reply=reply_of((ReasoningBlock(text="hm. so"), TextBlock(text="yes")), "end_turn"),
         deltas=(
@@ -154,7 +154,7 @@ async def test_reasoning_is_streamed_apart_from_text() -> None:
 
 
 async def test_a_job_that_has_to_wait_is_recorded_and_says_so() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, default=says("ok", first_s=5.0))) as b:
         await b.replica(scheduler={"slots": 1, "interactive_reserve": 0.0})
         first, second = await b.submit(job="first"), await b.submit(job="second", metadata={"a": 1})
@@ -176,7 +176,7 @@ async def test_a_job_that_has_to_wait_is_recorded_and_says_so() -> None:
 
 
 async def test_inline_tool_calls_end_the_job_for_the_client_to_go_on() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     call = ToolUseBlock(id="t1", name="add", input={"a": 1, "b": 2})
     async with bench(ScriptedModel(clock, [calls_tools(call, text="let me see")])) as b:
         await b.replica()
@@ -197,7 +197,7 @@ async def test_inline_tool_calls_end_the_job_for_the_client_to_go_on() -> None:
     ("answer", "state"), [('{"n": 3}', "succeeded"), ('{"n": "3"}', "failed"), ("n", "failed")]
 )
 async def test_an_answer_with_a_schema_is_held_against_it(answer: str, state: str) -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, [says(answer)])) as b:
         await b.replica()
         schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
@@ -257,7 +257,7 @@ async def test_a_schema_may_not_reach_for_files_or_the_network() -> None:
 
 
 async def test_warnings_of_the_model_and_lowered_limits_are_passed_on() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     reply = msgspec.structs.replace(
         reply_of((TextBlock(text="x"),), "other"), warnings=("top_k was not sent",), raw_stop_reason="tired"
     )
@@ -281,7 +281,7 @@ async def test_time_limits_reach_the_model_client() -> None:
 
 
 async def test_an_error_of_our_own_ends_the_job_and_not_the_process() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
 
     def broken(_: object) -> Turn:
         raise ZeroDivisionError
@@ -294,7 +294,7 @@ async def test_an_error_of_our_own_ends_the_job_and_not_the_process() -> None:
 
 
 async def test_a_final_error_of_the_model_is_the_jobs() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     error = ModelFailed("no", code="model_error")
     async with bench(ScriptedModel(clock, default=Turn(error=error))) as b:
         await b.replica()
@@ -305,7 +305,7 @@ async def test_a_final_error_of_the_model_is_the_jobs() -> None:
 
 
 async def test_half_surrogates_do_not_lose_the_job() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, [says("a\ud83d\ude00b\ud800c", pieces=6)])) as b:
         await b.replica()
         job = await b.submit(stream=True)

@@ -4,24 +4,22 @@ from typing import Literal
 
 import pytest
 
-from sidecar.adapters.memory.bus import Hint
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.faults import NO_FAULT, Fault, Operation
-from sidecar.adapters.memory.intake import MemoryIntake
-from sidecar.adapters.memory.model import ScriptedModel, says
 from sidecar.errors import BusRefused, BusUnavailable
 from sidecar.models.event import Delta, Event
 from sidecar.models.result import Result
 from sidecar.ports.bus import Lane
 from sidecar.runtime.grace import Grace
+from tests.support.jetstream.faults import NO_FAULT, Fault, Operation
 from tests.support.replica import Bench, bench
+from tests.support.scripted_model import ScriptedModel, says
+from tests.support.virtual_time import VirtualClock
 
 MOST_STEPS = 40
 TEXT = "".join(f"w{i:03d}" for i in range(3))
 
 
 def model() -> ScriptedModel:
-    clock = MemoryClock()
+    clock = VirtualClock()
     return ScriptedModel(clock, default=says(TEXT, pieces=3, delta_s=0.03))
 
 
@@ -147,7 +145,7 @@ async def test_the_end_is_finished_by_whoever_finds_it_unfinished() -> None:
 
 
 async def test_a_bus_that_is_away_for_a_minute_stops_no_answer() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, [says(TEXT * 10, pieces=200, delta_s=0.05)])) as b:
         await b.replica()
         job = await b.submit(stream=True)
@@ -188,7 +186,7 @@ async def test_a_second_request_with_a_known_id_is_dropped_and_counted() -> None
 @pytest.mark.parametrize("second", [b"garbage", b'{"messages": [{"role": "user", "content": "again"}]}'])
 @pytest.mark.parametrize("slots", [1, 8])
 async def test_requests_with_one_id_at_once_end_in_one_result(second: bytes, slots: int) -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, default=says("ok", first_s=3.0))) as b:
         await b.replica(scheduler={"slots": slots, "interactive_reserve": 0.0})
         await b.submit(job="before")
@@ -207,21 +205,20 @@ async def test_a_tenant_that_is_no_name_moves_nothing(tenant: str) -> None:
         replica = await b.replica()
         payload = b'{"messages": [{"role": "user", "content": "hi"}]}'
         subject = f"llm.v1.request.{tenant}.standard"
-        seq = b.bus.requests.store(subject, payload, {}).seq
-        b.bus.tell(Hint(f"llm.v1.sys.doorbell.{tenant}.standard", payload, {}, seq))
+        b.bus.publish(subject, payload)
+        job = f"s{b.bus.requests.last_seq}"
         await b.clock.advance(20)
         assert list(b.bus.requests.find(subject)) == []
         assert replica.jobs.completion.counts["rejected"] == 1
-        assert results(b, f"s{seq}", tenant) == int(tenant not in ("a b", "*", ">", "\ufffd"))
+        assert results(b, job, tenant) == int(tenant not in ("a b", "*", ">", "\ufffd"))
         assert (await b.result(await b.submit())).state == "succeeded"
 
 
 async def test_an_answer_too_large_for_bus_and_bucket_fails_and_says_so() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, [says("x" * 30_000, pieces=3, delta_s=0.1)])) as b:
-        b.bus.jobs.limits = b.bus.jobs.limits._replace(max_bytes=20_000)
-        b.bus.max_objects = 20_000
-        await b.replica()
+        b.bus.jobs.config["max_msg_size"] = 20_000
+        await b.replica(**b.with_full_bucket("acme"))
         job = await b.submit(stream=True)
         result = await b.result(job, limit_s=60)
         assert result.state == "failed"
@@ -234,9 +231,9 @@ async def test_an_answer_too_large_for_bus_and_bucket_fails_and_says_so() -> Non
 
 
 async def test_a_result_whose_metadata_does_not_fit_is_said_without_it() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, [says("x" * 7_000)])) as b:
-        b.bus.jobs.limits = b.bus.jobs.limits._replace(max_bytes=16_000)
+        b.bus.jobs.config["max_msg_size"] = 16_000
         await b.replica()
         job = await b.submit(metadata={"large": "y" * 7_000})
         result = await b.result(job, limit_s=60)
@@ -269,7 +266,7 @@ async def test_a_bus_that_refuses_ends_no_process_and_loses_no_job() -> None:
 
 
 async def test_a_replica_that_stops_hands_its_jobs_back() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, [says(TEXT, pieces=20, delta_s=10.0)])) as b:
         one = await b.replica("one")
         job = await b.submit(stream=True)
@@ -290,7 +287,7 @@ async def test_a_replica_that_stops_hands_its_jobs_back() -> None:
 
 async def test_a_full_queue_refuses_the_publish() -> None:
     async with bench() as b:
-        b.bus.requests.limits = b.bus.requests.limits._replace(per_subject=3)
+        b.bus.requests.config["max_msgs_per_subject"] = 3
         for i in range(3):
             await b.submit(job=f"j{i}")
         with pytest.raises(BusRefused) as refused:
@@ -322,7 +319,7 @@ async def test_requests_left_in_the_stream_are_found_without_doorbells() -> None
         later = await b.submit(job="later")
         assert (await b.result(later, limit_s=30)).state == "succeeded"
         lane = Lane("acme", "standard")
-        assert list(await MemoryIntake(b.bus).read(lane, after_seq=0, limit=10)) == []
+        assert list(await (await b.outside()).intake.read(lane, after_seq=0, limit=10)) == []
 
 
 async def test_an_id_of_the_form_of_a_sequence_cannot_swallow_a_later_request() -> None:

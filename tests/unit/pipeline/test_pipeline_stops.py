@@ -5,15 +5,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.faults import NO_FAULT, Fault, Operation, no_faults
-from sidecar.adapters.memory.model import ScriptedModel, Turn, fails, says
 from sidecar.errors import ModelUnavailable, StreamInterrupted
 from sidecar.models.api import CancelReply
 from sidecar.models.base import rfc3339
 from sidecar.models.event import Delta
 from sidecar.models.result import Result
+from tests.support.jetstream.faults import NO_FAULT, Fault, Operation, no_faults
 from tests.support.replica import MODEL, Bench, bench
+from tests.support.scripted_model import ScriptedModel, Turn, fails, says
+from tests.support.virtual_time import VirtualClock
 
 TEXT = "".join(f"w{i:03d}" for i in range(100))
 ONE_SLOT: dict[str, Any] = {"scheduler": {"slots": 1, "interactive_reserve": 0.0}}
@@ -39,7 +39,7 @@ async def assert_cancelled(b: Bench, job: str) -> Result:
 
 
 async def test_a_running_job_is_cancelled_at_once_and_gives_its_slot_back() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, [says("late", first_s=100.0)])) as b:
         await b.replica(**ONE_SLOT)
         job = await b.submit()
@@ -57,7 +57,7 @@ async def test_a_running_job_is_cancelled_at_once_and_gives_its_slot_back() -> N
 
 
 async def test_a_streaming_job_keeps_what_was_streamed() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, [says(TEXT, pieces=100, delta_s=0.1)])) as b:
         await b.replica()
         job = await b.submit(stream=True)
@@ -74,7 +74,7 @@ async def test_a_streaming_job_keeps_what_was_streamed() -> None:
 
 
 async def test_a_queued_job_is_cancelled_without_a_call() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, [says("one", first_s=50.0)])) as b:
         await b.replica(**ONE_SLOT)
         running, queued = await b.submit(), await b.submit()
@@ -88,7 +88,7 @@ async def test_a_queued_job_is_cancelled_without_a_call() -> None:
 
 
 async def test_a_job_beyond_the_window_is_cancelled_when_it_is_read() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, default=says("x", first_s=1.0))) as b:
         await b.replica(scheduler={"slots": 1, "interactive_reserve": 0.0, "window": 2})
         jobs = [await b.submit(job=f"j{i}") for i in range(8)]
@@ -128,7 +128,7 @@ async def test_a_finished_job_stays_as_it_is() -> None:
 
 
 async def test_a_job_between_retries_is_cancelled_without_another_call() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     error = ModelUnavailable("away", retry_after=30.0)
     async with bench(ScriptedModel(clock, default=Turn(error=error))) as b:
         await b.replica()
@@ -145,7 +145,7 @@ async def test_a_job_between_retries_is_cancelled_without_another_call() -> None
 
 
 async def test_a_cancellation_whose_hint_was_lost_is_found_all_the_same() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, [says("late", first_s=300.0)])) as b:
         await b.replica()
         job = await b.submit()
@@ -158,7 +158,7 @@ async def test_a_cancellation_whose_hint_was_lost_is_found_all_the_same() -> Non
 
 @pytest.mark.parametrize("at_s", [0.0, 0.01, 0.02, 0.05, 0.5, 1.0, 1.5, 1.7])
 async def test_a_cancellation_during_fallback_always_ends_the_job_once(at_s: float) -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     script = [fails(StreamInterrupted("cut"), after="some text"), says(TEXT, pieces=10, delta_s=0.2)]
     async with bench(ScriptedModel(clock, script)) as b:
         await b.replica()
@@ -186,7 +186,7 @@ async def test_a_cancellation_while_the_bus_holds_a_write_up_ends_the_job_once(
     operation: str, end: str, at_s: float, state: str, calls: int
 ) -> None:
     """What is committed stands, what is not is cancelled; slot and quota come back either way."""
-    async with bench(ScriptedModel(clock := MemoryClock(), default=says("ok", first_s=0.9))) as b:
+    async with bench(ScriptedModel(clock := VirtualClock(), default=says("ok", first_s=0.9))) as b:
         await b.fleet("one")
 
         def faults(op: Operation) -> Fault:
@@ -228,7 +228,7 @@ async def test_a_job_that_waits_for_quota_is_cancelled_and_takes_none() -> None:
 
 
 async def test_the_total_timeout_keeps_the_partial_text() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, [says(TEXT, pieces=100, delta_s=0.1)])) as b:
         await b.replica()
         job = await b.submit(stream=True, timeout_s=3)
@@ -243,7 +243,7 @@ async def test_the_total_timeout_keeps_the_partial_text() -> None:
 
 
 async def test_the_timeout_runs_from_the_first_attempt_through_all_waiting() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, default=Turn(error=ModelUnavailable("away")))) as b:
         await b.replica()
         job = await b.submit(timeout_s=30)
@@ -254,7 +254,7 @@ async def test_the_timeout_runs_from_the_first_attempt_through_all_waiting() -> 
 
 
 async def test_a_deadline_ends_a_running_job_as_expired() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, [says(TEXT, pieces=100, delta_s=0.1)])) as b:
         await b.replica()
         job = await b.submit(stream=True, deadline=rfc3339(clock.now() + 5), timeout_s=60)
@@ -266,7 +266,7 @@ async def test_a_deadline_ends_a_running_job_as_expired() -> None:
 
 
 async def test_a_deadline_ends_a_queued_job_as_expired() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, default=says("ok", first_s=50.0))) as b:
         await b.replica(**ONE_SLOT)
         await b.submit()
@@ -281,7 +281,7 @@ async def test_a_deadline_ends_a_queued_job_as_expired() -> None:
 
 
 async def test_a_deadline_in_the_past_expires_at_once() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock)) as b:
         await b.replica()
         result = await b.result(await b.submit(deadline="2020-01-01T00:00:00Z"), limit_s=5)
@@ -292,7 +292,7 @@ async def test_a_deadline_in_the_past_expires_at_once() -> None:
 
 
 async def test_a_temporary_error_moves_on_to_the_next_model() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
 
     def script(call: Any) -> Turn:
         if "sonnet" in call.candidate.profile.alias:
@@ -314,7 +314,7 @@ async def test_a_temporary_error_moves_on_to_the_next_model() -> None:
 
 
 async def test_text_that_broke_off_starts_again_under_a_new_attempt() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     script = [fails(StreamInterrupted("cut"), after="forget me"), says("whole answer", pieces=3, delta_s=0.1)]
     async with bench(ScriptedModel(clock, script)) as b:
         await b.replica()
@@ -336,7 +336,7 @@ async def test_text_that_broke_off_starts_again_under_a_new_attempt() -> None:
 
 
 async def test_an_interrupted_answer_fails_where_the_client_asked_for_that() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, [fails(StreamInterrupted("cut"), after="half")])) as b:
         await b.replica()
         job = await b.submit(stream=True, on_interrupt="fail")
@@ -349,7 +349,7 @@ async def test_an_interrupted_answer_fails_where_the_client_asked_for_that() -> 
 
 
 async def test_an_outage_of_minutes_fails_no_job_that_has_time_left() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
 
     def script(_: Any) -> Turn:
         away = clock.monotonic() < 300
@@ -372,7 +372,7 @@ async def test_an_outage_of_minutes_fails_no_job_that_has_time_left() -> None:
 
 
 async def test_while_nothing_can_be_called_the_job_waits_and_then_succeeds() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
 
     def script(_: Any) -> Turn:
         away = clock.monotonic() < 120

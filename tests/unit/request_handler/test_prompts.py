@@ -8,10 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.adapters.memory.bus import Hint
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.model import ScriptedModel, says
-from sidecar.adapters.memory.prompts import MemoryPromptStore
 from sidecar.errors import InvalidRequest
 from sidecar.models.base import FieldError
 from sidecar.models.codec import decode
@@ -27,6 +23,8 @@ from sidecar.models.prompt import (
 )
 from tests.support.garbage import ACKNOWLEDGEMENTS
 from tests.support.replica import MODEL, Bench, bench
+from tests.support.scripted_model import ScriptedModel, says
+from tests.support.virtual_time import VirtualClock
 
 GREET = {
     "messages": [{"role": "user", "content": "Greet {{name}} in {{ city }}."}],
@@ -43,7 +41,7 @@ def filled(made: PromptTemplate, **given: Any) -> tuple[str | None, tuple[Messag
 
 
 async def put(b: Bench, key: str, document: Any = None) -> int:
-    store = MemoryPromptStore(b.bus, replica="operator")
+    store = (await b.outside()).prompts
     payload = document if isinstance(document, bytes) else msgspec.json.encode(document or GREET)
     revision = await b.clock.run(store.create(key, payload))
     await b.clock.advance(0.2)
@@ -244,7 +242,7 @@ async def test_what_does_not_fit_is_refused_with_its_path(request_: Any, path: s
         await b.replica()
         await put(b, "shared.greet.1")
         await put(b, "shared.broken.1", b'{"messages": "none"}')
-        await put(b, "shared.not a key", b"{}")
+        await put(b, "shared.no.key.at.all", b"{}")
         await put(
             b, "shared.blank.1", {"messages": [{"role": "user", "content": "{{text}}"}], "variables": {"text": {}}}
         )
@@ -264,7 +262,7 @@ async def test_another_tenants_template_is_none_of_yours() -> None:
 async def test_a_template_is_there_at_once_and_gone_when_it_is_taken_away() -> None:
     async with bench() as b:
         await b.replica()
-        store = MemoryPromptStore(b.bus, replica="operator")
+        store = (await b.outside()).prompts
         await b.clock.run(store.create("shared.greet.1", msgspec.json.encode(GREET)))
         assert (await b.result(await b.submit(asks()))).state == "succeeded"
         await b.clock.run(store.delete("shared.greet.1"))
@@ -283,11 +281,11 @@ async def test_a_replica_that_heard_nothing_finds_out() -> None:
 
 
 async def test_a_waiting_job_keeps_the_template_it_was_admitted_with() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, default=says("ok", first_s=5))) as b:
         await b.replica(scheduler={"slots": 1, "interactive_reserve": 0.0})
         await put(b, "shared.greet.1")
-        store = MemoryPromptStore(b.bus, replica="operator")
+        store = (await b.outside()).prompts
         jobs = [await b.submit(asks(name=f"n{i}")) for i in range(3)]
         await b.clock.advance(1)
         waiting = await b.stored(jobs[-1])
@@ -310,7 +308,7 @@ async def test_a_waiting_job_keeps_the_template_it_was_admitted_with() -> None:
 
 
 async def test_a_template_whose_past_is_gone_fails_the_job_and_says_so() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, default=says("ok", first_s=5))) as b:
         replica = await b.replica(scheduler={"slots": 1, "interactive_reserve": 0.0})
         revision = await put(b, "shared.greet.1")
@@ -330,7 +328,7 @@ async def test_a_template_whose_past_is_gone_fails_the_job_and_says_so() -> None
 
 
 async def test_another_replica_goes_on_with_the_same_text() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(ScriptedModel(clock, default=says("ok", first_s=30))) as b:
         replicas = await b.fleet("one", "two", slots=1)
         await put(b, "shared.greet.1")
@@ -368,9 +366,7 @@ def test_the_hash_is_of_all_texts_in_order() -> None:
 
 
 def write_over(b: Bench, key: str, payload: bytes = ACKNOWLEDGEMENTS["acknowledgement"]) -> None:
-    subject = f"$KV.LLM_PROMPT.{key}"
-    ack = b.bus.prompts.store(subject, payload, {})
-    b.bus.tell(Hint(subject, payload, {}, ack.seq))
+    b.bus.write(f"$KV.LLM_PROMPT.{key}", payload)
 
 
 @pytest.mark.parametrize("payload", ACKNOWLEDGEMENTS.values(), ids=ACKNOWLEDGEMENTS)
@@ -401,7 +397,7 @@ async def test_a_template_that_was_written_over_stays_and_is_stored_again(times:
 
 
 async def test_a_job_keeps_its_template_though_its_revision_is_gone_and_stored_anew() -> None:
-    async with bench(ScriptedModel(MemoryClock(), lambda _: says("hi", first_s=5.0))) as b:
+    async with bench(ScriptedModel(VirtualClock(), lambda _: says("hi", first_s=5.0))) as b:
         await b.replica("one", scheduler={"slots": 1, "interactive_reserve": 0.0})
         await put(b, "acme.greet.1")
         first, second = await b.submit(asks()), await b.submit(asks())
@@ -416,7 +412,7 @@ async def test_a_template_taken_away_by_an_operator_is_not_stored_again() -> Non
     async with bench() as b:
         await b.replica("one")
         await put(b, "acme.greet.1")
-        await b.clock.run(MemoryPromptStore(b.bus, replica="operator").delete("acme.greet.1"))
+        await (await b.outside()).prompts.delete("acme.greet.1")
         write_over(b, "acme.greet.1")
         await b.clock.advance(1)
         assert (await error_of(b, asks()))[1] == "prompt.name"

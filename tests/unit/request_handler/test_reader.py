@@ -1,10 +1,12 @@
 """Reading requests into the scheduler's windows, a few of each lane at a time."""
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 
-from sidecar.adapters.memory.bus import MemoryBus
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.intake import MemoryIntake
+import pytest
+
+from sidecar.adapters.nats.client.mux import Mux
+from sidecar.adapters.nats.intake import NatsIntake
 from sidecar.errors import JobCancelled, Permanent, SidecarError
 from sidecar.ports.bus import Lane
 from sidecar.request_handler.decode import DecodedRequest
@@ -12,15 +14,19 @@ from sidecar.request_handler.reader import Reader
 from sidecar.runtime.lifecycle import Tasks
 from sidecar.scheduler.schedule import Scheduler
 from sidecar.scheduler.tickets import Ticket
+from tests.support.jetstream.link import connect, disconnect
+from tests.support.jetstream.server import FakeJetStream
+from tests.support.virtual_time import VirtualClock
 
 LANE = Lane("acme", "standard")
 REQUEST = b'{"messages": [{"role": "user", "content": "hi"}]}'
 
 
 class Stage:
-    def __init__(self, *, window: int = 4) -> None:
-        self.clock = MemoryClock()
-        self.bus = MemoryBus(self.clock)
+    def __init__(self, mux: Mux, clock: VirtualClock, bus: FakeJetStream, *, window: int = 4) -> None:
+        self.clock = clock
+        self.bus = bus
+        self.intake = NatsIntake(mux, bus.subjects)
         self.crashes: list[BaseException] = []
         self.tasks = Tasks(self.crashes.append)
         self.scheduler = Scheduler(
@@ -31,7 +37,7 @@ class Stage:
         self.poison: set[str] = set()
         self.max_queue = 10_000
         self.reader = Reader(
-            intake=MemoryIntake(self.bus),
+            intake=self.intake,
             scheduler=self.scheduler,
             clock=self.clock,
             tasks=self.tasks,
@@ -59,18 +65,36 @@ class Stage:
 
     async def refuse(self, opened: DecodedRequest, error: SidecarError) -> None:
         self.refused.append((opened.job, error))
-        await MemoryIntake(self.bus).delete(opened.stored.seq)
+        await self.intake.delete(opened.stored.seq)
 
     async def submit(self, job: str, payload: bytes = REQUEST) -> int:
-        return await MemoryIntake(self.bus).submit(LANE, payload, {"Llm-Job-Id": job})
+        return await self.intake.submit(LANE, payload, {"Llm-Job-Id": job})
 
     @property
     def waiting(self) -> list[str]:
         return [job for _, job in self.reader.waiting]
 
 
-async def test_a_window_is_filled_and_no_more() -> None:
-    stage = Stage(window=4)
+Make = Callable[..., Awaitable[Stage]]
+
+
+@pytest.fixture
+async def make() -> AsyncIterator[Make]:
+    muxes: list[Mux] = []
+
+    async def made(*, window: int = 4) -> Stage:
+        clock = VirtualClock()
+        bus = FakeJetStream(clock)
+        muxes.append(await connect(bus, "replica"))
+        return Stage(muxes[-1], clock, bus, window=window)
+
+    yield made
+    for mux in muxes:
+        await disconnect(mux)
+
+
+async def test_a_window_is_filled_and_no_more(make: Make) -> None:
+    stage = await make(window=4)
     for i in range(20):
         await stage.submit(f"j{i}")
     await stage.reader.reconcile()
@@ -79,8 +103,8 @@ async def test_a_window_is_filled_and_no_more() -> None:
     assert len(stage.waiting) < 20
 
 
-async def test_what_left_makes_room_for_the_next_in_order() -> None:
-    stage = Stage(window=2)
+async def test_what_left_makes_room_for_the_next_in_order(make: Make) -> None:
+    stage = await make(window=2)
     for i in range(5):
         await stage.submit(f"j{i}")
     await stage.reader.reconcile()
@@ -95,8 +119,8 @@ async def test_what_left_makes_room_for_the_next_in_order() -> None:
     assert seen == [f"j{i}" for i in range(5)]
 
 
-async def test_garbage_is_refused_and_the_next_is_read() -> None:
-    stage = Stage()
+async def test_garbage_is_refused_and_the_next_is_read(make: Make) -> None:
+    stage = await make()
     await stage.submit("bad", b"no json")
     await stage.submit("good")
     await stage.reader.reconcile()
@@ -106,8 +130,8 @@ async def test_garbage_is_refused_and_the_next_is_read() -> None:
     assert (job, error.code) == ("bad", "invalid_request")
 
 
-async def test_a_request_that_breaks_admission_is_refused_and_ends_nothing() -> None:
-    stage = Stage()
+async def test_a_request_that_breaks_admission_is_refused_and_ends_nothing(make: Make) -> None:
+    stage = await make()
     stage.poison.add("poison")
     await stage.submit("poison")
     await stage.submit("good")
@@ -118,8 +142,8 @@ async def test_a_request_that_breaks_admission_is_refused_and_ends_nothing() -> 
     assert stage.crashes == []
 
 
-async def test_a_refused_request_with_the_id_of_a_queued_one_is_dropped() -> None:
-    stage = Stage()
+async def test_a_refused_request_with_the_id_of_a_queued_one_is_dropped(make: Make) -> None:
+    stage = await make()
     await stage.submit("same")
     await stage.submit("same", b"garbage")
     await stage.reader.reconcile()
@@ -129,8 +153,8 @@ async def test_a_refused_request_with_the_id_of_a_queued_one_is_dropped() -> Non
     assert len(list(stage.bus.requests.find("llm.v1.request.>"))) == 1
 
 
-async def test_a_job_whose_cancellation_was_heard_is_not_queued() -> None:
-    stage = Stage()
+async def test_a_job_whose_cancellation_was_heard_is_not_queued(make: Make) -> None:
+    stage = await make()
     stage.marked.add(("acme", "gone"))
     await stage.submit("gone")
     await stage.reader.reconcile()
@@ -138,8 +162,8 @@ async def test_a_job_whose_cancellation_was_heard_is_not_queued() -> None:
     assert [(job, type(error)) for job, error in stage.refused] == [("gone", JobCancelled)]
 
 
-async def test_a_bus_that_is_away_is_asked_again() -> None:
-    stage = Stage()
+async def test_a_bus_that_is_away_is_asked_again(make: Make) -> None:
+    stage = await make()
     await stage.submit("j1")
     reconciling = asyncio.ensure_future(stage.reader.reconcile())
     await stage.clock.settle()
@@ -152,8 +176,8 @@ async def test_a_bus_that_is_away_is_asked_again() -> None:
     assert stage.crashes == []
 
 
-async def test_what_was_forgotten_can_be_read_again() -> None:
-    stage = Stage()
+async def test_what_was_forgotten_can_be_read_again(make: Make) -> None:
+    stage = await make()
     await stage.submit("j1")
     await stage.reader.reconcile()
     await stage.clock.settle()
@@ -167,8 +191,8 @@ async def test_what_was_forgotten_can_be_read_again() -> None:
     assert stage.waiting == ["j1"]
 
 
-async def test_an_unknown_refusal_is_passed_on_as_it_is() -> None:
-    stage = Stage()
+async def test_an_unknown_refusal_is_passed_on_as_it_is(make: Make) -> None:
+    stage = await make()
     error = Permanent("no", code="tenant_denied")
 
     def admit(opened: DecodedRequest) -> Ticket:

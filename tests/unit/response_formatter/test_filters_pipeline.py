@@ -8,8 +8,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.model import ScriptedModel, Turn, fails, reply_of, says
 from sidecar.config.settings import Policy
 from sidecar.errors import ModelFailed, Throttled
 from sidecar.models.call import ModelDelta
@@ -21,6 +19,8 @@ from sidecar.models.result import ErrorInfo, FilterReport, Result
 from sidecar.ports.bus import Lane
 from sidecar.response_formatter.filters import policy
 from tests.support.replica import bench
+from tests.support.scripted_model import ScriptedModel, Turn, fails, reply_of, says
+from tests.support.virtual_time import VirtualClock
 
 PII = {"pii": {"kind": "pii"}}
 MAIL = "Write to jane.doe@example.com today, or to nobody at all."
@@ -35,7 +35,7 @@ async def run(
     default: Mapping[str, Any] | None = None,
     **request: Any,
 ) -> tuple[Result, list[Event], ScriptedModel]:
-    model = ScriptedModel(MemoryClock(), default=turn)
+    model = ScriptedModel(VirtualClock(), default=turn)
     async with bench(model) as b:
         await b.replica(filters=configured or {}, **({"tenants": {"default": default}} if default else {}))
         job = await b.submit(**request)
@@ -197,7 +197,7 @@ async def test_calls_of_tools_are_left_alone_unless_asked_for() -> None:
 def test_events_of_tools_go_through_what_looks_at_tools() -> None:
     filters = {"pii": {"kind": "pii", "options": {"on": ["tools"]}}}
     configured = Policy.model_validate({"filters": filters, "tenants": {"acme": {"filters": ["pii"]}}})
-    made = policy.FilterPolicies(configured, models=ScriptedModel(MemoryClock()), region="us-east-1")
+    made = policy.FilterPolicies(configured, models=ScriptedModel(VirtualClock()), region="us-east-1")
     request = JobRequest(messages=(Message(role="user", content="hello"),))
     look = made.screen(Lane("acme", "batch"), request, job="job1").screen_tool
     assert look is not None
@@ -231,7 +231,7 @@ async def test_filters_of_class_tenant_and_request_all_hold() -> None:
         "keys": {"kind": "secrets", "options": {"placeholder": "<{kind}>"}},
         "words": {"kind": "blocklist", "options": {"words": ["bluebird"]}},
     }
-    model = ScriptedModel(MemoryClock(), default=says("BlueBird: jane.doe@example.com AKIAIOSFODNN7EXAMPLE"))
+    model = ScriptedModel(VirtualClock(), default=says("BlueBird: jane.doe@example.com AKIAIOSFODNN7EXAMPLE"))
     async with bench(model) as b:
         await b.replica(
             filters=configured,
@@ -342,7 +342,7 @@ def masks(text: str) -> GuardrailVerdict:
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_guardrail_judges_segments_and_what_it_masks_is_shown_masked(stream: bool) -> None:
     text = "Jane likes long walks on the beach and a good book in the evening. " * 5
-    model = ScriptedModel(MemoryClock(), default=pieces(text, count=50))
+    model = ScriptedModel(VirtualClock(), default=pieces(text, count=50))
     model.judge = masks
     async with bench(model) as b:
         await b.replica(filters=GUARD)
@@ -359,7 +359,7 @@ async def test_a_guardrail_that_cannot_be_asked_fails_the_job_and_lets_nothing_t
     def judge(text: str) -> GuardrailVerdict:
         raise Throttled("too many")
 
-    model = ScriptedModel(MemoryClock(), default=pieces("Some text that nobody could judge. " * 9, count=50))
+    model = ScriptedModel(VirtualClock(), default=pieces("Some text that nobody could judge. " * 9, count=50))
     model.judge = judge
     async with bench(model) as b:
         await b.replica(filters=GUARD)
@@ -377,7 +377,7 @@ async def test_a_guardrail_on_the_input_blocks_before_the_model_is_asked() -> No
     configured = {
         "guard": {"kind": "bedrock_guardrail", "action": "block", "options": {"id": "g", "on": ["input"]}}
     }
-    model = ScriptedModel(MemoryClock())
+    model = ScriptedModel(VirtualClock())
     model.judge = lambda text: GuardrailVerdict(intervened=True, is_blocked=True, text="no", kinds={"topic": 1})
     async with bench(model) as b:
         await b.replica(filters=configured)
@@ -425,7 +425,7 @@ async def test_a_filter_of_ones_own_comes_by_entry_point(monkeypatch: pytest.Mon
 
 
 async def test_a_reload_changes_filters_for_the_next_job() -> None:
-    model = ScriptedModel(MemoryClock(), default=says(MAIL))
+    model = ScriptedModel(VirtualClock(), default=says(MAIL))
     async with bench(model) as b:
         replica = await b.replica()
         assert (await b.result(await b.submit())).output.text == MAIL
@@ -443,7 +443,7 @@ async def test_an_error_that_quotes_the_answer_is_filtered() -> None:
 
 
 async def test_a_broken_stream_that_starts_again_forgets_what_was_held() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     turns = [fails(ModelFailed("broke"), after="Write to jane.do"), pieces(MAIL)]
     async with bench(ScriptedModel(clock, turns)) as b:
         await b.replica(filters=PII)

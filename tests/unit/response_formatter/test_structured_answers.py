@@ -13,8 +13,6 @@ from sidecar.adapters.bedrock.families import encode_call
 from sidecar.adapters.bedrock.schema import inexpressible, inlined, strict_schema, wrapped
 from sidecar.adapters.bedrock.stream import Assembler
 from sidecar.adapters.bedrock.wire import event_decoder
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.model import ScriptedModel, Turn, fails, says
 from sidecar.emulator.schema_instance import make_instance
 from sidecar.errors import ContextOverflow, InvalidRequest
 from sidecar.models.call import ModelReply, ToolSpec
@@ -30,6 +28,8 @@ from sidecar.runtime.schema_checks import SchemaChecks
 from tests.support.bedrock_calls import CLAUDE, NOVA, call, profile
 from tests.support.random_schemas import SchemaMaker
 from tests.support.replica import Bench, bench
+from tests.support.scripted_model import ScriptedModel, Turn, fails, says
+from tests.support.virtual_time import VirtualClock
 from tests.support.work import WorkHere, now
 
 HOW_MANY = int(os.environ.get("RANDOM_SCHEMAS", "300"))
@@ -299,7 +299,7 @@ async def repaired(b: Bench, **more: Any) -> Any:
 
 
 def model_of(*turns: Turn) -> ScriptedModel:
-    return ScriptedModel(MemoryClock(), list(turns))
+    return ScriptedModel(VirtualClock(), list(turns))
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -338,7 +338,7 @@ async def test_after_one_repair_the_answer_stands_as_it_is() -> None:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_repair_that_fails_leaves_the_first_answer(stream: bool) -> None:
     broken = fails(ContextOverflow("too long"), after="part")
-    model = ScriptedModel(MemoryClock(), [says("first")], default=broken)
+    model = ScriptedModel(VirtualClock(), [says("first")], default=broken)
     async with bench(model) as b:
         job = await repaired(b, stream=stream, model=["claude-sonnet-4-5"])
         result = await b.result(job)

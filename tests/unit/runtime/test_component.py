@@ -6,9 +6,9 @@ import logging
 
 import pytest
 
-from sidecar.adapters.memory.clock import MemoryClock
 from sidecar.errors import BusUnavailable, SidecarError
 from sidecar.runtime.lifecycle import Beat, Health, Lifecycle, Phase, Tasks, logged
+from tests.support.virtual_time import VirtualClock
 
 
 async def test_a_process_goes_through_its_phases_in_order() -> None:
@@ -104,7 +104,7 @@ async def test_a_duty_that_fails_is_logged_and_one_that_is_broken_is_not_hidden(
 
 
 async def test_all_who_wait_for_a_beat_go_on_in_the_same_moment() -> None:
-    clock = MemoryClock(epoch_s=1000.05)
+    clock = VirtualClock(epoch_s=1000.05)
     beat = Beat(clock, every_s=0.2)
     moments: list[float] = []
 

@@ -4,15 +4,15 @@ import random
 
 import pytest
 
-from sidecar.adapters.memory.clock import MemoryClock
 from sidecar.runtime.server_clock import ServerClock, shown_offset
 from tests.support.replica import WrongClock
+from tests.support.virtual_time import VirtualClock
 
 
 class Server:
     """A server whose clock is `ahead_s` ahead of the true time, and takes its time to answer."""
 
-    def __init__(self, true: MemoryClock) -> None:
+    def __init__(self, true: VirtualClock) -> None:
         self._true = true
         self.ahead_s = 0.0
 
@@ -28,16 +28,16 @@ class Server:
 
 
 @pytest.fixture
-def true() -> MemoryClock:
-    return MemoryClock()
+def true() -> VirtualClock:
+    return VirtualClock()
 
 
 @pytest.fixture
-def server(true: MemoryClock) -> Server:
+def server(true: VirtualClock) -> Server:
     return Server(true)
 
 
-async def test_until_the_first_sample_it_is_the_machines_own_time(true: MemoryClock) -> None:
+async def test_until_the_first_sample_it_is_the_machines_own_time(true: VirtualClock) -> None:
     clock = ServerClock(WrongClock(true, 3600.0))
     assert clock.now() == true.now() + 3600
     assert clock.offset_s is None
@@ -46,7 +46,7 @@ async def test_until_the_first_sample_it_is_the_machines_own_time(true: MemoryCl
 
 @pytest.mark.parametrize("ahead_s", [3600.0, -3600.0, 2.5, -86_400.0])
 async def test_it_is_the_servers_time_within_the_round_trip(
-    true: MemoryClock, server: Server, ahead_s: float
+    true: VirtualClock, server: Server, ahead_s: float
 ) -> None:
     clock = ServerClock(WrongClock(true, ahead_s))
     await server.asked_by(clock, there_s=0.05, back_s=0.15)
@@ -56,7 +56,7 @@ async def test_it_is_the_servers_time_within_the_round_trip(
     assert clock.now() == pytest.approx(true.now(), abs=0.21)
 
 
-async def test_a_clock_that_may_be_right_is_left_alone(true: MemoryClock, server: Server) -> None:
+async def test_a_clock_that_may_be_right_is_left_alone(true: VirtualClock, server: Server) -> None:
     clock = ServerClock(WrongClock(true, 0.004))
     for _ in range(20):
         await server.asked_by(clock)
@@ -64,7 +64,9 @@ async def test_a_clock_that_may_be_right_is_left_alone(true: MemoryClock, server
         assert clock.now() == pytest.approx(true.now() + 0.004, abs=1e-6)
 
 
-async def test_one_slow_answer_makes_it_no_worse_and_a_quick_one_better(true: MemoryClock, server: Server) -> None:
+async def test_one_slow_answer_makes_it_no_worse_and_a_quick_one_better(
+    true: VirtualClock, server: Server
+) -> None:
     clock = ServerClock(WrongClock(true, 3600.0))
     await server.asked_by(clock, there_s=2, back_s=0.01)
     await server.asked_by(clock, there_s=0.001, back_s=0.001)
@@ -74,7 +76,7 @@ async def test_one_slow_answer_makes_it_no_worse_and_a_quick_one_better(true: Me
     assert clock.now() - true.now() == pytest.approx(good, abs=1e-6)
 
 
-async def test_setting_the_machines_clock_under_way_changes_nothing(true: MemoryClock, server: Server) -> None:
+async def test_setting_the_machines_clock_under_way_changes_nothing(true: VirtualClock, server: Server) -> None:
     local = WrongClock(true, 3600.0)
     clock = ServerClock(local)
     await server.asked_by(clock)
@@ -86,7 +88,9 @@ async def test_setting_the_machines_clock_under_way_changes_nothing(true: Memory
     assert clock.now() - true.now() == pytest.approx(before)
 
 
-async def test_a_server_whose_clock_was_set_is_believed_the_second_time(true: MemoryClock, server: Server) -> None:
+async def test_a_server_whose_clock_was_set_is_believed_the_second_time(
+    true: VirtualClock, server: Server
+) -> None:
     clock = ServerClock(WrongClock(true))
     await server.asked_by(clock)
     server.ahead_s = 600.0
@@ -99,7 +103,7 @@ async def test_a_server_whose_clock_was_set_is_believed_the_second_time(true: Me
     assert clock.offset_s == pytest.approx(-600, abs=0.1)
 
 
-async def test_a_single_wrong_stamp_is_passed_over(true: MemoryClock, server: Server) -> None:
+async def test_a_single_wrong_stamp_is_passed_over(true: VirtualClock, server: Server) -> None:
     clock = ServerClock(WrongClock(true))
     await server.asked_by(clock)
     for wrong in (600.0, -600.0, 60.0):
@@ -110,7 +114,7 @@ async def test_a_single_wrong_stamp_is_passed_over(true: MemoryClock, server: Se
         assert clock.now() == pytest.approx(true.now(), abs=0.1)
 
 
-async def test_it_follows_a_server_whose_clock_drifts(true: MemoryClock, server: Server) -> None:
+async def test_it_follows_a_server_whose_clock_drifts(true: VirtualClock, server: Server) -> None:
     clock = ServerClock(WrongClock(true))
     rng = random.Random(7)
     for _ in range(2000):

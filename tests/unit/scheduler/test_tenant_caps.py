@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.model import ScriptedModel, says
 from sidecar.models.result import Result, Usage
 from tests.support.replica import Bench, bench
+from tests.support.scripted_model import ScriptedModel, says
+from tests.support.virtual_time import VirtualClock
 
 
 def slow(seconds: float = 5.0) -> ScriptedModel:
-    clock = MemoryClock()
+    clock = VirtualClock()
     return ScriptedModel(clock, default=says("ok", usage=Usage(input_tokens=10, output_tokens=5), first_s=seconds))
 
 

@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.model import ScriptedModel, Turn, calls_tools, fails, says
 from sidecar.errors import StreamInterrupted, Throttled
 from sidecar.models.call import ModelCall, ModelDelta, ModelReply
 from sidecar.models.content import Message, ToolUseBlock
 from sidecar.models.profile import Candidate, ModelProfile, Route
+from tests.support.scripted_model import ScriptedModel, Turn, calls_tools, fails, says
+from tests.support.virtual_time import VirtualClock
 
 CALL = ModelCall(
     candidate=Candidate(
@@ -20,12 +20,12 @@ CALL = ModelCall(
 )
 
 
-async def drain(model: ScriptedModel, clock: MemoryClock) -> list[tuple[float, ModelDelta | ModelReply]]:
+async def drain(model: ScriptedModel, clock: VirtualClock) -> list[tuple[float, ModelDelta | ModelReply]]:
     return [(clock.monotonic(), item) async for item in model.stream(CALL)]
 
 
 async def test_text_comes_in_pieces_at_its_pace_and_whole_at_last() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     model = ScriptedModel(clock, [says("one two three", pieces=3, first_s=2, delta_s=0.5)])
     items = await clock.run(drain(model, clock))
     assert [at for at, _ in items] == [2.0, 2.5, 3.0, 3.0]
@@ -35,7 +35,7 @@ async def test_text_comes_in_pieces_at_its_pace_and_whole_at_last() -> None:
 
 
 async def test_turns_are_played_in_order_then_the_default() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     use = ToolUseBlock(id="t1", name="search", input={"q": "nats"})
     model = ScriptedModel(clock, [calls_tools(use), fails(Throttled("slow down"))])
     assert (await model.converse(CALL)).stop_reason == "tool_use"
@@ -46,12 +46,12 @@ async def test_turns_are_played_in_order_then_the_default() -> None:
 
 
 async def test_a_script_can_decide_by_the_call() -> None:
-    model = ScriptedModel(MemoryClock(), lambda call: says(call.candidate.route.region))
+    model = ScriptedModel(VirtualClock(), lambda call: says(call.candidate.route.region))
     assert (await model.converse(CALL)).content[0].text == "us-east-1"  # type: ignore[union-attr]
 
 
 async def test_an_answer_without_an_end_is_an_error_after_its_text() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     model = ScriptedModel(clock, [Turn(deltas=(ModelDelta(index=0, text="half"),))])
     answer = model.stream(CALL)
     assert await anext(answer) == ModelDelta(index=0, text="half")
@@ -61,7 +61,7 @@ async def test_an_answer_without_an_end_is_an_error_after_its_text() -> None:
 
 
 async def test_a_call_that_is_cancelled_counts_as_broken_off() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     model = ScriptedModel(clock, [says("late", first_s=100)])
     call = asyncio.ensure_future(model.converse(CALL))
     await clock.settle()

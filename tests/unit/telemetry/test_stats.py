@@ -4,25 +4,24 @@ from typing import Any
 
 import msgspec
 
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.cluster_bus import MemoryClusterBus
-from sidecar.adapters.memory.model import ScriptedModel, says
 from sidecar.errors import Throttled
 from sidecar.models.result import Usage
 from sidecar.models.stats import MAX_TENANTS, Stats
 from tests.support.replica import Bench, bench
+from tests.support.scripted_model import ScriptedModel, says
+from tests.support.virtual_time import VirtualClock
 
 ANSWER = Usage(input_tokens=100, output_tokens=200)
 
 
 def model(seconds: float = 1.0) -> ScriptedModel:
-    clock = MemoryClock()
+    clock = VirtualClock()
     return ScriptedModel(clock, default=says("ok", usage=ANSWER, first_s=seconds))
 
 
 async def listen(made: Bench) -> list[Stats]:
     heard: list[Stats] = []
-    await MemoryClusterBus(made.bus, replica="observer").subscribe(
+    await (await made.outside()).bus.subscribe(
         "stats", lambda payload: heard.append(msgspec.json.decode(payload, type=Stats))
     )
     return heard
@@ -76,7 +75,7 @@ async def test_queues_waits_shares_and_money_of_tenants() -> None:
 
 
 async def test_refusals_by_the_model_are_seen_in_its_pool() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     refusals = [True] * 3
 
     def script(call: Any) -> Any:

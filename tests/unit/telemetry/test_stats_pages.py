@@ -4,8 +4,6 @@ from typing import get_args
 
 import msgspec
 
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.model import ScriptedModel, says
 from sidecar.models.base import JobClass
 from sidecar.models.result import Usage
 from sidecar.models.stats import (
@@ -19,13 +17,15 @@ from sidecar.models.stats import (
     TenantStats,
 )
 from tests.support.replica import bench
+from tests.support.scripted_model import ScriptedModel, says
+from tests.support.virtual_time import VirtualClock
 
 DEFAULT_MAX_PAYLOAD = 1_048_576
 TENANTS = MAX_TENANTS + 2 * PAGE_OF_TENANTS + 30
 
 
 async def test_who_keeps_the_pages_knows_all_tenants() -> None:
-    model = ScriptedModel(MemoryClock(), default=says("ok", usage=Usage(), first_s=600.0))
+    model = ScriptedModel(VirtualClock(), default=says("ok", usage=Usage(), first_s=600.0))
     async with bench(model) as made:
         replica = await made.replica(scheduler={"slots": 2, "interactive_reserve": 0.0})
         for i in range(TENANTS):
@@ -47,7 +47,7 @@ async def test_who_keeps_the_pages_knows_all_tenants() -> None:
 
 
 async def test_few_tenants_need_no_pages() -> None:
-    model = ScriptedModel(MemoryClock(), default=says("ok", usage=Usage(), first_s=600.0))
+    model = ScriptedModel(VirtualClock(), default=says("ok", usage=Usage(), first_s=600.0))
     async with bench(model) as made:
         replica = await made.replica()
         await made.submit(tenant="acme")

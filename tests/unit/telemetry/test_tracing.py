@@ -12,16 +12,15 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.intake import MemoryIntake
-from sidecar.adapters.memory.model import ScriptedModel, fails, says
 from sidecar.errors import Permanent
 from sidecar.models.trace import TRACE, within_trace
 from sidecar.ports.bus import Lane
 from sidecar.telemetry import conventions
 from sidecar.telemetry.tracing import Subject, Tracer
 from tests.support.replica import MODEL, Bench, bench
+from tests.support.scripted_model import ScriptedModel, fails, says
 from tests.support.tool_jobs import Providers, by_turn, call
+from tests.support.virtual_time import VirtualClock
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE_ID}-00f067aa0ba902b7-01"
@@ -61,7 +60,7 @@ def seen() -> Iterator[Seen]:
 async def submit(b: Bench, job: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> str:
     request = {"messages": [{"role": "user", "content": CANARY}], "model": MODEL, **more}
     given = {"Llm-Job-Id": job, "traceparent": PARENT, **(headers or {})}
-    intake = MemoryIntake(b.bus, replica="client")
+    intake = (await b.outside()).intake
     await intake.submit(Lane("acme", "standard"), json.dumps(request).encode(), given)
     return job
 
@@ -72,7 +71,7 @@ def attributes(span: ReadableSpan) -> Mapping[str, Any]:
 
 
 async def test_a_job_is_a_span_linked_to_its_submitter_and_its_calls_are_its_children(seen: Seen) -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     async with bench(by_turn(clock, [call("add", n=2)], says("four"))) as b:
         b.tracer = seen.tracer
         await b.replica()
@@ -132,7 +131,7 @@ async def test_without_telemetry_the_submitters_trace_is_carried_through() -> No
 
 
 async def test_a_failure_says_its_code_and_no_span_says_content(seen: Seen) -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     model = ScriptedModel(clock, default=fails(Permanent(CANARY, code="model_error")))
     async with bench(model) as b:
         b.tracer = seen.tracer

@@ -53,7 +53,7 @@ def found(world: Bench, ref: str = "orders", tenant: str = "acme") -> str | None
 
 async def test_a_service_is_a_tool_of_its_scope_without_registration() -> None:
     async with bench() as world:
-        world.bus.services = [service(), b"garbage", b"{}", b'{"endpoints": 5}', b"\xff"]
+        await world.announce(service(), b"garbage", b"{}", b'{"endpoints": 5}', b"\xff")
         await world.replica()
         await world.clock.advance(1.5)
         tool = world.replicas[0].tools.find("acme", "orders@^1")
@@ -65,11 +65,11 @@ async def test_a_service_is_a_tool_of_its_scope_without_registration() -> None:
 
 async def test_a_service_that_answers_no_more_is_forgotten() -> None:
     async with bench() as world:
-        world.bus.services = [service()]
+        await world.announce(service())
         await world.replica()
         await world.clock.advance(30)
         assert found(world) == SUBJECT
-        world.bus.services = []
+        await world.announce()
         await world.clock.advance(10)
         assert found(world) == SUBJECT
         await world.clock.advance(20)
@@ -82,7 +82,7 @@ async def test_a_service_that_answers_no_more_is_forgotten() -> None:
 )
 async def test_only_allowed_scopes_are_looked_at(allowed: tuple[str, ...], seen: tuple[str, ...]) -> None:
     async with bench() as world:
-        world.bus.services = [service(), service("llm.v1.call.acme.mine.1_0_0")]
+        await world.announce(service(), service("llm.v1.call.acme.mine.1_0_0"))
         await world.replica(tools={"discovery": allowed})
         await world.clock.advance(2)
         tools = {"shared": found(world), "acme": found(world, "mine")}
@@ -94,7 +94,7 @@ async def test_only_allowed_scopes_are_looked_at(allowed: tuple[str, ...], seen:
 
 async def test_a_policy_that_allows_a_scope_no_more_counts_at_once() -> None:
     async with bench() as world:
-        world.bus.services = [service()]
+        await world.announce(service())
         replica = await world.replica()
         await world.clock.advance(2)
         assert found(world) == SUBJECT
@@ -109,7 +109,7 @@ async def test_a_policy_that_allows_a_scope_no_more_counts_at_once() -> None:
 
 async def test_what_is_registered_hides_what_is_discovered() -> None:
     async with bench() as world:
-        world.bus.services = [service()]
+        await world.announce(service())
         replica = await world.replica()
         await world.clock.advance(2)
         body = {"name": "orders", "version": "1.2.0", "ttl_s": 10, **SAID, "description": "Registered."}
@@ -121,7 +121,7 @@ async def test_what_is_registered_hides_what_is_discovered() -> None:
 
 async def test_of_two_services_that_differ_the_first_one_counts() -> None:
     async with bench() as world:
-        world.bus.services = [service(), service(said={**SAID, "description": "Another."})]
+        await world.announce(service(), service(said={**SAID, "description": "Another."}))
         replica = await world.replica()
         await world.clock.advance(12)
         assert replica.tools.find("acme", "orders").description == "Looks up."
