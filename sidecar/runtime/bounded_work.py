@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, NamedTuple, ParamSpec, TypeVar, get_type_hints
 
@@ -47,18 +48,16 @@ class WorkCounts(NamedTuple):
     queued: int
 
 
+@dataclass(slots=True, eq=False)
 class _Piece:
     """One piece of work on its way. `task` runs it, once its turn has come."""
 
-    __slots__ = ("answer", "cost_s", "frame", "kind", "task", "tenant")
-
-    def __init__(self, tenant: str, kind: str, frame: bytes, answer: "asyncio.Future[bytes]") -> None:
-        self.tenant = tenant
-        self.kind = kind
-        self.frame = frame
-        self.answer = answer
-        self.cost_s = 0.0
-        self.task: asyncio.Task[bytes] | None = None
+    tenant: str
+    kind: str
+    frame: bytes
+    answer: "asyncio.Future[bytes]"
+    cost_s: float = field(default=0.0, init=False)
+    task: asyncio.Task[bytes] | None = field(default=None, init=False)
 
 
 class BoundedWork:

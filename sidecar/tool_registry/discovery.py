@@ -7,7 +7,7 @@ tool, so that nobody can aim the sidecar at other subjects, and a scope is the o
 import asyncio
 import logging
 from collections.abc import Collection, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -52,28 +52,20 @@ class _Service(msgspec.Struct):
 _decode_service = msgspec.json.Decoder(_Service).decode
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class Discovery:
     """Asks for services now and then, and keeps what was found in `catalogue`."""
 
-    def __init__(
-        self,
-        *,
-        bus: ToolBus,
-        catalogue: ToolCatalogue,
-        clock: Clock,
-        policy: CurrentPolicy,
-        subjects: Subjects,
-        checks: SchemaChecks,
-    ) -> None:
-        self._checks = checks
-        self._bus = bus
-        self._catalogue = catalogue
-        self._clock = clock
-        self._policy = policy
-        self._subjects = subjects
-        self._found: dict[ToolKey, ToolEntry] = {}
-        self._read: dict[str, tuple[str, ToolEntry]] = {}
-        self._refused: set[str] = set()
+    bus: ToolBus
+    catalogue: ToolCatalogue
+    clock: Clock
+    policy: CurrentPolicy
+    subjects: Subjects
+    checks: SchemaChecks
+
+    _found: dict[ToolKey, ToolEntry] = field(default_factory=dict, init=False)
+    _read: dict[str, tuple[str, ToolEntry]] = field(default_factory=dict, init=False)
+    _refused: set[str] = field(default_factory=set, init=False)
 
     def start(self, tasks: Tasks) -> None:
         tasks.spawn(self._watch(), name="services")
@@ -83,7 +75,7 @@ class Discovery:
             pause_s = REFUSED_S
             with logged("looking for services"):
                 pause_s = await self._look_patiently()
-            await self._clock.sleep(pause_s)
+            await self.clock.sleep(pause_s)
 
     async def _look_patiently(self) -> float:
         """Look, and say when to do it again: without permission to ask, seldom."""
@@ -95,18 +87,18 @@ class Discovery:
 
     async def look(self) -> None:
         """Ask all services once. What has not answered for `LIVES_S` is forgotten."""
-        scopes = self._policy.now.tools.discovery
+        scopes = self.policy.now.tools.discovery
         if scopes:
-            answers = await self._bus.services(wait_s=GATHER_S)
+            answers = await self.bus.services(wait_s=GATHER_S)
             await self._take(answers, scopes)
-        now = self._clock.now()
+        now = self.clock.now()
         self._found = {
             key: entry for key, entry in self._found.items() if entry.is_live(now) and _allows(scopes, key.scope)
         }
-        self._catalogue.set_discovered(self._found.values())
+        self.catalogue.set_discovered(self._found.values())
 
     async def _take(self, answers: Collection[bytes], scopes: Collection[str]) -> None:
-        expires = self._clock.now() + LIVES_S
+        expires = self.clock.now() + LIVES_S
         for endpoint in endpoints_of(answers):
             try:
                 entry = await self._entry(endpoint, expires)
@@ -116,7 +108,7 @@ class Discovery:
             known = self._found.get(entry.key)
             if not _allows(scopes, entry.key.scope) or (known is None and len(self._found) >= MOST_FOUND):
                 continue
-            if known is not None and known.document != entry.document and known.is_live(self._clock.now()):
+            if known is not None and known.document != entry.document and known.is_live(self.clock.now()):
                 self._refuse(endpoint.subject, "two services say different things of one version")
                 continue
             self._found[entry.key] = entry
@@ -128,7 +120,7 @@ class Discovery:
         if known is None or said != text:
             # A thousand services that are all new must not hold the event loop together.
             await asyncio.sleep(0)
-            known = await entry_from_service(endpoint.subject, text, self._subjects, self._checks)
+            known = await entry_from_service(endpoint.subject, text, self.subjects, self.checks)
             if len(self._read) >= MOST_FOUND:
                 self._read.clear()
             self._read[endpoint.subject] = text, known
@@ -162,9 +154,9 @@ async def entry_from_service(subject: str, text: str, subjects: Subjects, checks
     """
     scope, name, version = _named(subject, subjects)
     fields = decode(text.encode("utf-8", "replace"), dict[str, Any])
-    for field, value in (("name", name), ("version", version)):
-        if fields.setdefault(field, value) != value:
-            raise InvalidRequest(f"is {fields[field]!r}, but the subject says {value!r}", path=field)
+    for named, value in (("name", name), ("version", version)):
+        if fields.setdefault(named, value) != value:
+            raise InvalidRequest(f"is {fields[named]!r}, but the subject says {value!r}", path=named)
     registration = decode(encode(fields), ToolRegistration)
     await check_registration(registration, len(text), scope=scope, checks=checks)
     info = info_of(scope, registration, subjects=subjects, discovered=True)

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def free_port() -> int:
         return port
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class NatsServer:
     """One server with JetStream on the loopback interface, from `binary` or what `find_binary` finds.
 
@@ -59,29 +61,19 @@ class NatsServer:
     lets in any. `kill` ends it without a chance to tidy up, and `restart` starts it again over the same store.
     """
 
-    def __init__(
-        self,
-        *,
-        store_dir: Path | None = None,
-        port: int = 0,
-        name: str = "embedded",
-        config: str = "",
-        ready_s: float = 30.0,
-        websocket_origins: Sequence[str] | None = None,
-        binary: Path | None = None,
-    ) -> None:
-        self.port = port
-        self._binary = binary
-        self.name = name
-        self._config = config
-        self._ready_s = ready_s
-        self._store_dir = store_dir
-        self._run_dir: Path | None = None
-        self._monitor_port = 0
-        self._websocket_port = 0
-        self._websocket_origins = websocket_origins
-        self._listen = (-1, -1, -1)
-        self._process: subprocess.Popen[bytes] | None = None
+    store_dir: Path | None = None
+    port: int = 0
+    name: str = "embedded"
+    config: str = ""
+    ready_s: float = 30.0
+    websocket_origins: Sequence[str] | None = None
+    binary: Path | None = None
+
+    _run_dir: Path | None = field(default=None, init=False)
+    _monitor_port: int = field(default=0, init=False)
+    _websocket_port: int = field(default=0, init=False)
+    _listen: tuple[int, int, int] = field(default=(-1, -1, -1), init=False)
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     @property
     def url(self) -> str:
@@ -127,19 +119,19 @@ class NatsServer:
         path.write_text(self._configuration(run_dir), "utf-8")
         with (run_dir / "server.log").open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603
-                [str(self._binary or find_binary()), "-c", str(path)],
+                [str(self.binary or find_binary()), "-c", str(path)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
             )
 
     def wait_ready(self) -> None:
-        deadline = time.monotonic() + self._ready_s
+        deadline = time.monotonic() + self.ready_s
         while not (self._find_ports() and self._is_healthy()):
             if not self.is_running:
                 raise StartupError(f"nats-server ended at once: {self.log[-_LOG_TAIL:]}")
             if time.monotonic() > deadline:
-                raise StartupError(f"nats-server is not ready after {self._ready_s:g} s: {self.log[-_LOG_TAIL:]}")
+                raise StartupError(f"nats-server is not ready after {self.ready_s:g} s: {self.log[-_LOG_TAIL:]}")
             time.sleep(_POLL_S)
 
     def stop(self) -> None:
@@ -161,7 +153,7 @@ class NatsServer:
 
     def reload(self, config: str) -> None:
         """Replace the further configuration text and have the running server read it (SIGHUP)."""
-        self._config = config
+        self.config = config
         if self._process is None or self._run_dir is None:
             raise StartupError("nats-server is not running")
         (self._run_dir / "server.conf").write_text(self._configuration(self._run_dir), "utf-8")
@@ -184,7 +176,7 @@ class NatsServer:
     def _configuration(self, run_dir: Path) -> str:
         # A reload must not change these: they stay as they were at the start.
         port, monitor_port, websocket_port = self._listen
-        store = self._store_dir or run_dir / "store"
+        store = self.store_dir or run_dir / "store"
         return "\n".join(
             (
                 f"server_name: {json.dumps(self.name)}",
@@ -194,16 +186,16 @@ class NatsServer:
                 f"ports_file_dir: {json.dumps(str(run_dir))}",
                 f"jetstream {{ store_dir: {json.dumps(str(store))} }}",
                 self._websocket(websocket_port),
-                self._config,
+                self.config,
                 "",
             )
         )
 
     def _websocket(self, port: int) -> str:
-        if self._websocket_origins is None:
+        if self.websocket_origins is None:
             return ""
-        origins = json.dumps(list(self._websocket_origins))
-        allowed = f", allowed_origins: {origins}" if self._websocket_origins else ""
+        origins = json.dumps(list(self.websocket_origins))
+        allowed = f", allowed_origins: {origins}" if self.websocket_origins else ""
         return f"websocket {{ host: {json.dumps(HOST)}, port: {port}, no_tls: true{allowed} }}"
 
     def _find_ports(self) -> bool:
@@ -216,7 +208,7 @@ class NatsServer:
                 return False
             self.port = int(ports["nats"][0].rpartition(":")[2])
             self._monitor_port = int(ports["monitoring"][0].rpartition(":")[2])
-            if self._websocket_origins is not None:
+            if self.websocket_origins is not None:
                 self._websocket_port = int(ports["websocket"][0].rpartition(":")[2])
             return True
         return False

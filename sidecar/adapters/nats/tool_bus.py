@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from sidecar.adapters.nats.client.message import BusMessage
 from sidecar.adapters.nats.client.mux import Mux
@@ -33,21 +34,19 @@ _INFO = "$SRV.INFO"
 _NOBODY = 503
 
 
+@dataclass(slots=True, eq=False)
 class NatsToolBus:
     """`ToolBus` over core NATS. `now` is the clock by which deadlines are meant, in seconds since 1970."""
 
-    def __init__(
-        self, mux: Mux, *, most_reply_bytes: int = MOST_REPLY_BYTES, now: Callable[[], float] = time.time
-    ) -> None:
-        self._mux = mux
-        self._now = now
-        self._most_reply_bytes = most_reply_bytes
+    mux: Mux
+    most_reply_bytes: int = MOST_REPLY_BYTES
+    now: Callable[[], float] = time.time
 
     async def call(self, call: ToolCall) -> bytes:
-        if not self._mux.connection.is_connected:
+        if not self.mux.connection.is_connected:
             raise not_sent(BusUnavailable("not connected to NATS"))
         try:
-            now = self._now()
+            now = self.now()
             async with asyncio.timeout(left_s(call, now)):
                 reply = await self._reply(call, now)
         except BusUnavailable as e:
@@ -60,12 +59,12 @@ class NatsToolBus:
         except asyncio.CancelledError:
             self._tell_cancelled(call)
             raise
-        return output(reply.payload, reply.headers, most_bytes=self._most_reply_bytes)
+        return output(reply.payload, reply.headers, most_bytes=self.most_reply_bytes)
 
     async def services(self, *, wait_s: float) -> Sequence[bytes]:
         found: list[bytes] = []
         size = 0
-        replies = self._mux.request_many(_INFO, idle_timeout_s=wait_s)
+        replies = self.mux.request_many(_INFO, idle_timeout_s=wait_s)
         try:
             async with asyncio.timeout(wait_s), aclosing(replies):
                 async for reply in replies:
@@ -77,7 +76,7 @@ class NatsToolBus:
         except TimeoutError:
             return found
         except BusUnavailable:
-            if not self._mux.connection.is_connected:
+            if not self.mux.connection.is_connected:
                 raise
         return found
 
@@ -87,9 +86,7 @@ class NatsToolBus:
         if call.deadline is not None:
             # Also as a duration: whatever the provider's clock says, it then knows how long it has.
             headers = {**headers, HEADER_TIME_LEFT: f"{max(0.0, call.deadline - now):.3f}"}
-        replies = self._mux.request_many(
-            call.subject, call.payload, headers=headers, idle_timeout_s=call.timeout_s
-        )
+        replies = self.mux.request_many(call.subject, call.payload, headers=headers, idle_timeout_s=call.timeout_s)
         async with aclosing(replies):
             async for reply in replies:
                 if not is_heartbeat(reply.headers):
@@ -99,7 +96,7 @@ class NatsToolBus:
     def _unanswered(self, call: ToolCall, error: BusUnavailable) -> Temporary:
         if error.details.get("status") == _NOBODY:
             return nobody(call)
-        if not self._mux.connection.is_connected:
+        if not self.mux.connection.is_connected:
             return lost(error)
         self._tell_cancelled(call)
         return silent(call)
@@ -107,6 +104,6 @@ class NatsToolBus:
     def _tell_cancelled(self, call: ToolCall) -> None:
         """A hint: a provider that does not hear it works in vain."""
         try:
-            self._mux.publish(call_cancelled(call.subject), headers=call.headers)
+            self.mux.publish(call_cancelled(call.subject), headers=call.headers)
         except SidecarError as e:
             log.info("a provider was not told of a cancelled call: %s", e)

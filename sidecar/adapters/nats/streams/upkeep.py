@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar.adapters.nats.client.errors import NotFound
@@ -30,6 +31,7 @@ def is_full(info: Mapping[str, Any]) -> bool:
     return limit > 0 and info["config"].get("discard") == "new" and held > FULL_SHARE * limit
 
 
+@dataclass(slots=True, eq=False)
 class Upkeep:
     """Looks after the streams while the process runs.
 
@@ -38,32 +40,24 @@ class Upkeep:
     is told what is wrong, and None when it is well again; `on_fatal` what cannot be mended from here.
     """
 
-    def __init__(
-        self,
-        mux: Mux,
-        *,
-        settings: Callable[[], Settings],
-        clock: Clock,
-        on_trouble: Callable[[str | None], None],
-        on_fatal: Callable[[BaseException], None],
-    ) -> None:
-        self._mux = mux
-        self._settings = settings
-        self._clock = clock
-        self._on_trouble = on_trouble
-        self._on_fatal = on_fatal
-        self._last_seq: dict[str, int] = {}
-        self._full: list[str] = []
+    mux: Mux
+    settings: Callable[[], Settings]
+    clock: Clock
+    on_trouble: Callable[[str | None], None]
+    on_fatal: Callable[[BaseException], None]
+
+    _last_seq: dict[str, int] = field(default_factory=dict, init=False)
+    _full: list[str] = field(default_factory=list, init=False)
 
     async def run(self) -> None:
         """Until it is cancelled, or has called `on_fatal`."""
         while True:
-            await self._clock.sleep(LOOK_S)
+            await self.clock.sleep(LOOK_S)
             with logged("looking after the streams"):
                 try:
                     await self.look()
                 except StartupError as e:
-                    self._on_fatal(e)
+                    self.on_fatal(e)
                     return
 
     async def look(self) -> None:
@@ -71,30 +65,30 @@ class Upkeep:
         try:
             missing = await self._missing()
             if missing:
-                await self._clock.sleep(AGAIN_S)
+                await self.clock.sleep(AGAIN_S)
                 missing = await self._missing()
         except StartupError as e:
             # A server that is too old leads JetStream now, as can be while a cluster is being updated: what is
             # there goes on working, and the next look may find another leader.
-            self._on_trouble(e.message)
+            self.on_trouble(e.message)
             return
         if not missing:
-            self._on_trouble(f"full: {', '.join(self._full)}" if self._full else None)
+            self.on_trouble(f"full: {', '.join(self._full)}" if self._full else None)
             return
         names = ", ".join(missing)
         log.error("streams were deleted, and what they held is lost: making them anew", extra={"streams": names})
-        self._on_trouble(f"deleted under way, being made anew: {names}")
-        adopt = self._settings().nats.adopt
+        self.on_trouble(f"deleted under way, being made anew: {names}")
+        adopt = self.settings().nats.adopt
         for name, spec in missing.items():
-            await ensure_stream(self._mux, self._going_on(name, spec), adopt=adopt)
-        self._on_trouble(None)
+            await ensure_stream(self.mux, self._going_on(name, spec), adopt=adopt)
+        self.on_trouble(None)
 
     async def _missing(self) -> Mapping[str, StreamSpec]:
         missing = {}
         self._full.clear()
-        for spec in await wanted_streams(self._mux, self._settings()):
+        for spec in await wanted_streams(self.mux, self.settings()):
             try:
-                info = await self._mux.api(f"STREAM.INFO.{spec.name}")
+                info = await self.mux.api(f"STREAM.INFO.{spec.name}")
             except NotFound:
                 missing[spec.name] = spec
             else:
