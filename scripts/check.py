@@ -13,8 +13,8 @@ from scripts.sizes import measure, namesakes
 
 ROOT = Path(__file__).resolve().parent.parent
 _SIZED = ("sidecar", "scripts", "examples", "benchmarks")
-# What applications import, and a program of its own; the twins are named after what they stand for.
-_NAMED_APART = ("client/", "emulator/", "adapters/memory/")
+# What applications import, and a program of its own.
+_NAMED_APART = ("client/", "emulator/")
 
 
 @dataclass(frozen=True, slots=True)

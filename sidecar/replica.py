@@ -1,4 +1,4 @@
-"""One replica: the parts, put together over ports. `app` gives it real adapters, tests give it the twins."""
+"""One replica: the parts, put together over ports. `app` gives it adapters."""
 
 import logging
 from collections.abc import Callable

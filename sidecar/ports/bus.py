@@ -1,4 +1,4 @@
-"""What the parts ask of the world outside. Adapters implement these; `adapters/memory` has a twin of each.
+"""What the parts ask of the world outside. Adapters implement these.
 
 Every method may raise `BusUnavailable` (away or silent: try again) or `BusRefused` (will not work as it is);
 other errors are named where they can occur. All methods survive cancellation at each await: what was sent may

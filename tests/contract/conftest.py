@@ -1,4 +1,4 @@
-"""The worlds of the contract tests: in memory, and on a real server in both ways of reading."""
+"""The worlds of the contract tests: a server in memory and a real one, each in both ways of reading."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -8,28 +8,22 @@ import pytest
 from sidecar.adapters.nats.client.connection import Connection
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.streams.provision import ensure
-from tests.support.bus_world import MemoryWorld, NatsWorld, World, bus_settings, fake_world
+from tests.support.bus_world import NatsWorld, World, bus_settings, memory_world
 from tests.support.nats_server import AccountPool, no_environment
 
 
 @pytest.fixture(
     params=[
         "memory",
-        "fake",
-        "fake-leader",
+        "memory-leader",
         pytest.param("nats", marks=[pytest.mark.nats, pytest.mark.servers]),
         pytest.param("nats-leader", marks=[pytest.mark.nats, pytest.mark.servers]),
     ]
 )
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
-    if request.param == "memory":
-        memory = MemoryWorld()
-        yield memory
-        await memory.bus.close()
-        return
-    if request.param.startswith("fake"):
-        async with fake_world(is_replicated=request.param == "fake-leader") as fake:
-            yield fake
+    if request.param.startswith("memory"):
+        async with memory_world(is_replicated=request.param == "memory-leader") as made:
+            yield made
         return
     pool: AccountPool = request.getfixturevalue("nats_server")
     access = pool.take()

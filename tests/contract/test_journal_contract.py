@@ -1,4 +1,4 @@
-"""The journal of jobs, by one suite: the twin in memory, and JetStream in both ways of reading."""
+"""The journal of jobs, in both ways of reading."""
 
 import pytest
 

@@ -9,8 +9,8 @@ import pytest
 from sidecar.errors import Permanent, Temporary
 from sidecar.ports.bus import Reply
 from sidecar.ports.tools import ToolCall
-from tests.support.bus_world import World
-from tests.support.tool_worlds import Providers, heartbeat
+from tests.support.bus_world import NatsWorld, World
+from tests.support.providers import Providers, heartbeat
 
 SUBJECT = "llm.v1.call.acme.orders.1_2_0"
 BOTH = pytest.mark.parametrize("world", ["memory", pytest.param("nats", marks=pytest.mark.nats)], indirect=True)
@@ -18,7 +18,8 @@ BOTH = pytest.mark.parametrize("world", ["memory", pytest.param("nats", marks=py
 
 @pytest.fixture
 async def providers(world: World) -> AsyncIterator[Providers]:
-    made = Providers(world)
+    assert isinstance(world, NatsWorld)
+    made = Providers(world.other)
     yield made
     await made.close()
 
@@ -39,7 +40,7 @@ async def test_a_call_brings_the_input_and_its_headers_and_returns_the_output(
         return b'{"ok": true}'
 
     await providers.provide(SUBJECT, provider)
-    assert await providers.run(world.first.tool_bus.call(call())) == b'{"ok": true}'
+    assert await world.first.tool_bus.call(call()) == b'{"ok": true}'
     assert seen == [(b'{"id": 7}', {"Idempotency-Key": "job1-1", "Llm-Tenant": "acme"})]
     assert providers.cancelled == []
 
@@ -49,7 +50,7 @@ async def test_without_a_provider_the_call_fails_at_once_and_nothing_can_have_ru
     world: World, providers: Providers
 ) -> None:
     with pytest.raises(Temporary) as caught:
-        await providers.run(world.first.tool_bus.call(call(timeout_s=3000)))
+        await world.first.tool_bus.call(call(timeout_s=3000))
     assert caught.value.code == "tool_failed"
     assert caught.value.details == {"outcome": "none"}
 
@@ -63,7 +64,7 @@ async def test_an_error_reply_is_the_tools_failure_with_its_number_and_text(
 
     await providers.provide(SUBJECT, provider)
     with pytest.raises(Permanent) as caught:
-        await providers.run(world.first.tool_bus.call(call()))
+        await world.first.tool_bus.call(call())
     assert (caught.value.code, caught.value.message) == ("tool_failed", "no such order")
     assert caught.value.details["number"] == "404"
     assert "no such order" in caught.value.details["body"]
@@ -76,7 +77,7 @@ async def test_an_error_without_a_number_or_a_body_is_an_error(world: World, pro
 
     await providers.provide(SUBJECT, provider)
     with pytest.raises(Permanent, match="broken"):
-        await providers.run(world.first.tool_bus.call(call()))
+        await world.first.tool_bus.call(call())
 
 
 @BOTH
@@ -91,22 +92,22 @@ async def test_heartbeats_are_not_the_answer_and_what_comes_after_it_is_dropped(
         yield heartbeat()
 
     await providers.provide(SUBJECT, provider)
-    assert await providers.run(world.first.tool_bus.call(call())) == b'"done"'
+    assert await world.first.tool_bus.call(call()) == b'"done"'
 
 
 @pytest.mark.parametrize("world", ["memory"], indirect=True)
 async def test_each_heartbeat_gives_the_call_another_timeout(world: World, providers: Providers) -> None:
     async def provider(payload: bytes, headers: Mapping[str, str]) -> AsyncIterator[Reply]:
         for _ in range(3):
-            await providers.sleep(9)
+            await asyncio.sleep(9)
             yield heartbeat()
-        await providers.sleep(11)
+        await asyncio.sleep(11)
         yield Reply(b'"late"')
 
     await providers.provide(SUBJECT, provider)
     with pytest.raises(Temporary, match="within 10 s"):
-        await providers.run(world.first.tool_bus.call(call(timeout_s=10.0)))
-    assert providers.now() == pytest.approx(1_800_000_000 + 3 * 9 + 10)
+        await world.first.tool_bus.call(call(timeout_s=10.0))
+    assert world.now() == pytest.approx(1_800_000_000 + 3 * 9 + 10)
 
 
 @BOTH
@@ -114,11 +115,11 @@ async def test_heartbeats_do_not_carry_a_call_past_its_deadline(world: World, pr
     async def provider(payload: bytes, headers: Mapping[str, str]) -> AsyncIterator[Reply]:
         while True:
             yield heartbeat()
-            await providers.sleep(0.05)
+            await asyncio.sleep(0.05)
 
     await providers.provide(SUBJECT, provider)
     with pytest.raises(Temporary, match="deadline") as caught:
-        await providers.run(world.first.tool_bus.call(call(deadline=providers.now() + 0.5)))
+        await world.first.tool_bus.call(call(deadline=world.now() + 0.5))
     assert caught.value.details["outcome"] == "unknown"
     await world.until(lambda: len(providers.cancelled) == 1)
 
@@ -126,12 +127,12 @@ async def test_heartbeats_do_not_carry_a_call_past_its_deadline(world: World, pr
 @BOTH
 async def test_a_tool_that_is_silent_is_given_up_and_told_so(world: World, providers: Providers) -> None:
     async def provider(payload: bytes, headers: Mapping[str, str]) -> bytes:
-        await providers.sleep(3000)
+        await asyncio.sleep(3000)
         return b"late"
 
     await providers.provide(SUBJECT, provider)
     with pytest.raises(Temporary) as caught:
-        await providers.run(world.first.tool_bus.call(call(timeout_s=0.3)))
+        await world.first.tool_bus.call(call(timeout_s=0.3))
     assert caught.value.details["outcome"] == "unknown"
     await world.until(lambda: len(providers.cancelled) == 1)
     assert providers.cancelled[0]["Idempotency-Key"] == "job1-1"
@@ -143,7 +144,7 @@ async def test_a_call_that_is_cancelled_is_told_to_its_providers(world: World, p
 
     async def provider(payload: bytes, headers: Mapping[str, str]) -> bytes:
         called.set()
-        await providers.sleep(3000)
+        await asyncio.sleep(3000)
         return b"late"
 
     await providers.provide(SUBJECT, provider)
@@ -162,7 +163,7 @@ async def test_an_output_beyond_a_megabyte_is_a_failure(world: World, providers:
         return b"x" * (1024 * 1024)
 
     await providers.provide(SUBJECT, provider)
-    assert len(await providers.run(world.first.tool_bus.call(call()))) == 1024 * 1024
+    assert len(await world.first.tool_bus.call(call())) == 1024 * 1024
     from sidecar.adapters.nats.tool_outcome import output
 
     with pytest.raises(Permanent, match="larger"):
@@ -175,4 +176,4 @@ async def test_an_empty_reply_is_an_empty_output(world: World, providers: Provid
         return b""
 
     await providers.provide(SUBJECT, provider)
-    assert await providers.run(world.first.tool_bus.call(call())) == b""
+    assert await world.first.tool_bus.call(call()) == b""

@@ -8,22 +8,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
 
-from sidecar.adapters.memory.blobs import MemoryBlobs
-from sidecar.adapters.memory.bus import Hint, MemoryBus
-from sidecar.adapters.memory.checkpoints import MemoryCheckpoints
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.cluster_bus import MemoryClusterBus
-from sidecar.adapters.memory.dead_letters import MemoryDeadLetters
-from sidecar.adapters.memory.intake import MemoryIntake
-from sidecar.adapters.memory.job_store import MemoryJobStore
-from sidecar.adapters.memory.journal import MemoryJournal
-from sidecar.adapters.memory.leases import MemoryLeaseStore
-from sidecar.adapters.memory.policies import MemoryPolicyStore
-from sidecar.adapters.memory.prompts import MemoryPromptStore
-from sidecar.adapters.memory.publisher import MemoryPublisher
-from sidecar.adapters.memory.spend import MemorySpendLedger
-from sidecar.adapters.memory.tool_bus import MemoryToolBus
-from sidecar.adapters.memory.tool_store import MemoryToolStore
 from sidecar.adapters.nats.blobs import NatsBlobs
 from sidecar.adapters.nats.checkpoints import NatsCheckpoints
 from sidecar.adapters.nats.client.mux import Mux
@@ -125,60 +109,6 @@ class World(Protocol):
         ...
 
 
-class MemoryWorld:
-    def __init__(self) -> None:
-        self.clock = MemoryClock()
-        self.bus = MemoryBus(self.clock, max_queue=MAX_QUEUE, events_s=EVENTS_S, max_objects=OBJECTS_BYTES)
-        self.first, self.second = (self._storage(name) for name in ("first", "second"))
-        self.brief = MemoryPublisher(self.bus, events_s=BRIEF_S)
-
-    def _storage(self, replica: str) -> Storage:
-        return Storage(
-            MemoryIntake(self.bus, replica=replica),
-            MemoryJobStore(self.bus, replica=replica),
-            MemoryPublisher(self.bus, replica=replica),
-            MemoryLeaseStore(self.bus, replica=replica),
-            MemoryDeadLetters(self.bus, replica=replica),
-            MemoryCheckpoints(self.bus, replica=replica),
-            MemoryClusterBus(self.bus, replica=replica),
-            MemorySpendLedger(self.bus, replica=replica),
-            MemoryPolicyStore(self.bus, replica=replica),
-            MemoryBlobs(self.bus, replica=replica),
-            MemoryPromptStore(self.bus, replica=replica),
-            MemoryToolStore(self.bus, replica=replica),
-            MemoryToolBus(self.bus, replica=replica),
-            MemoryJournal(self.bus, replica=replica),
-        )
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        await self.clock.settle()
-        assert condition()
-
-    async def elapse(self, seconds: float) -> None:
-        await self.clock.advance(seconds)
-
-    def now(self) -> float:
-        return self.clock.now()
-
-    async def store_request(self, subject: bytes, payload: bytes, headers: Mapping[str, str]) -> int:
-        name = subject.decode("utf-8", "replace")
-        ack = self.bus.requests.store(name, payload, headers)
-        self.bus.tell(Hint(name.replace(".request.", ".sys.doorbell.", 1), payload, headers, ack.seq))
-        return ack.seq
-
-    async def write(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> int:
-        ack = self.bus.stream_of(subject).store(subject, payload, headers or {})
-        self.bus.tell(Hint(subject.replace(".log.", ".job."), payload, headers or {}, ack.seq))
-        return ack.seq
-
-    async def stored(self, subject: str) -> list[bytes]:
-        return [entry.payload for entry in self.bus.stream_of(subject).find(subject)]
-
-    @property
-    def foreign_writes(self) -> Mapping[str, int]:
-        return self.bus.foreign_writes
-
-
 def nats_storage(mux: Mux, *, is_replicated: bool, clock: Clock | None = None) -> Storage:
     subjects, clock = Subjects(), clock or SystemClock()
     return Storage(
@@ -247,7 +177,7 @@ class NatsWorld:
         return self.mux.foreign_writes.counts
 
 
-class FakeWorld(NatsWorld):
+class MemoryWorld(NatsWorld):
     """The real adapters over a server in memory, in virtual time."""
 
     def __init__(
@@ -269,12 +199,12 @@ class FakeWorld(NatsWorld):
 
 
 @asynccontextmanager
-async def fake_world(*, is_replicated: bool = False) -> AsyncIterator[FakeWorld]:
+async def memory_world(*, is_replicated: bool = False) -> AsyncIterator[MemoryWorld]:
     clock = VirtualClock()
     bus = FakeJetStream(clock, settings=bus_settings())
     muxes = [await connect(bus, name) for name in ("first", "second")]
     try:
-        yield FakeWorld(*muxes, is_replicated=is_replicated, clock=clock, bus=bus)
+        yield MemoryWorld(*muxes, is_replicated=is_replicated, clock=clock, bus=bus)
     finally:
         for mux in muxes:
             await disconnect(mux)

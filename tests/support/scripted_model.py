@@ -1,4 +1,4 @@
-"""A model that answers by a script: twin of the Bedrock client."""
+"""A model that answers by a script, in place of the Bedrock client."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing
@@ -64,7 +64,7 @@ def reply_of(content: tuple[AnswerBlock, ...], stop_reason: StopReason, usage: U
 
 
 class ScriptedModel:
-    """`ModelClient` twin. `script` holds the turns in order, or is a function from the call to its turn.
+    """A `ModelClient`. `script` holds the turns in order, or is a function from the call to its turn.
 
     After the script's end every call is answered by `default`. `calls` records what was asked, `open_calls`
     how many are under way, `broken_off` how many the caller cancelled or left. `judge` is what its guardrails say,

@@ -32,7 +32,7 @@ from sidecar.models.request import JobRequest
 from sidecar.models.tool import ToolRegistration
 from sidecar.scheduler.schedule import Scheduler
 from sidecar.scheduler.tickets import TenantCaps
-from tests.support.bus_world import fake_world
+from tests.support.bus_world import memory_world
 from tests.support.garbage import GARBAGE
 from tests.support.virtual_time import VirtualClock
 
@@ -139,7 +139,7 @@ def test_a_configuration_file_is_read_or_refused(
 
 @garbage
 async def test_the_list_of_starts_is_read_or_begun_anew(payload: bytes) -> None:
-    async with fake_world() as world:
+    async with memory_world() as world:
         world.bus.publish(f"$KV.LLM_CTL.checkpoint.{NAME}", payload)
         census = RestartLog(checkpoints=world.first.checkpoints, clock=world.clock, own="me")
         assert await census.since(0.0) == 1

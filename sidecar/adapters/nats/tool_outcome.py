@@ -1,4 +1,4 @@
-"""How a call of a tool ended, as errors. Pure; the twin in memory says the same."""
+"""How a call of a tool ended, as errors. Pure."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""The tool loop over the in-memory twins, in virtual time: turns, order, bounds, and every way a tool can fail."""
+"""The tool loop in virtual time: turns, order, bounds, and every way a tool can fail."""
 
 from typing import Any
 

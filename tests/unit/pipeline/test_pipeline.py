@@ -1,4 +1,4 @@
-"""The way of a job over the in-memory twins, in virtual time: answers, deltas, records, refusals."""
+"""The way of a job in virtual time: answers, deltas, records, refusals."""
 
 from hashlib import sha256
 from typing import Any

@@ -1,4 +1,4 @@
-"""Stopping jobs over the in-memory twins, in virtual time: cancellation in every state, time limits, deadlines."""
+"""Stopping jobs in virtual time: cancellation in every state, time limits, deadlines."""
 
 from typing import Any
 

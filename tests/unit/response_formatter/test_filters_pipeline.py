@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""Filters on the way of a job: deltas, results, input, blocks, reload. Over the twins, in virtual time."""
+"""Filters on the way of a job: deltas, results, input, blocks, reload. In virtual time."""
 
 from collections.abc import Mapping
 from hashlib import sha256

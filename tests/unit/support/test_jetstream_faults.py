@@ -9,7 +9,7 @@ from sidecar.adapters.nats.micro import NatsEndpoints
 from sidecar.errors import BusRefused, BusUnavailable, Conflict, InvalidRequest
 from sidecar.ports.bus import Doorbell, Endpoint, Lane, Query, Reply
 from sidecar.runtime.grace import Grace
-from tests.support.bus_world import FakeWorld, event, fake_world, job_state, result
+from tests.support.bus_world import MemoryWorld, event, job_state, memory_world, result
 from tests.support.jetstream.faults import Fault, Operation, no_faults
 from tests.support.jetstream.server import on
 
@@ -17,12 +17,12 @@ LANE = Lane("acme", "batch")
 
 
 @pytest.fixture
-async def world() -> AsyncIterator[FakeWorld]:
-    async with fake_world() as made:
+async def world() -> AsyncIterator[MemoryWorld]:
+    async with memory_world() as made:
         yield made
 
 
-async def test_a_lost_request_has_no_effect(world: FakeWorld) -> None:
+async def test_a_lost_request_has_no_effect(world: MemoryWorld) -> None:
     world.bus.faults = on("jobs.create", Fault(lose="request"))
     with pytest.raises(BusUnavailable):
         await world.first.jobs.create(job_state())
@@ -30,7 +30,7 @@ async def test_a_lost_request_has_no_effect(world: FakeWorld) -> None:
     assert world.clock.monotonic() == pytest.approx(world.bus.request_timeout_s, abs=0.1)
 
 
-async def test_a_lost_acknowledgement_has_its_effect(world: FakeWorld) -> None:
+async def test_a_lost_acknowledgement_has_its_effect(world: MemoryWorld) -> None:
     world.bus.faults = on("jobs.create", Fault(lose="ack"))
     with pytest.raises(BusUnavailable):
         await world.first.jobs.create(job_state())
@@ -40,7 +40,7 @@ async def test_a_lost_acknowledgement_has_its_effect(world: FakeWorld) -> None:
         await world.first.jobs.create(job_state())
 
 
-async def test_a_late_write_arrives_after_its_sender_gave_up(world: FakeWorld) -> None:
+async def test_a_late_write_arrives_after_its_sender_gave_up(world: MemoryWorld) -> None:
     world.bus.faults = on("jobs.create", Fault(lose="late", late_s=2))
     with pytest.raises(BusUnavailable):
         await world.first.jobs.create(job_state())
@@ -49,7 +49,7 @@ async def test_a_late_write_arrives_after_its_sender_gave_up(world: FakeWorld) -
     assert await world.second.jobs.get("acme", "j1") is not None
 
 
-async def test_a_late_fenced_write_does_not_get_past_a_new_owner(world: FakeWorld) -> None:
+async def test_a_late_fenced_write_does_not_get_past_a_new_owner(world: MemoryWorld) -> None:
     fence = await world.first.jobs.create(job_state())
     world.bus.faults = on("events.publish", Fault(lose="late", late_s=2))
     with pytest.raises(BusUnavailable):
@@ -59,27 +59,27 @@ async def test_a_late_fenced_write_does_not_get_past_a_new_owner(world: FakeWorl
     assert [item async for item in world.second.publisher.replay("acme", "j1")] == []
 
 
-async def test_a_doubled_write_is_fenced_by_its_own_first_copy(world: FakeWorld) -> None:
+async def test_a_doubled_write_is_fenced_by_its_own_first_copy(world: MemoryWorld) -> None:
     world.bus.faults = on("jobs.create", Fault(is_doubled=True))
     revision = await world.first.jobs.create(job_state())
     await world.clock.settle()
     assert [stored.revision for stored in await world.first.jobs.history("acme", "j1")] == [revision]
 
 
-async def test_a_refused_write_says_what_the_server_said(world: FakeWorld) -> None:
+async def test_a_refused_write_says_what_the_server_said(world: MemoryWorld) -> None:
     world.bus.faults = on("intake.submit", Fault(refusal=(503, 10077, "maximum messages exceeded")))
     with pytest.raises(BusRefused) as caught:
         await world.first.intake.submit(LANE, b"{}", {})
     assert caught.value.code == "queue_full"
 
 
-async def test_a_delay_holds_a_message_up(world: FakeWorld) -> None:
+async def test_a_delay_holds_a_message_up(world: MemoryWorld) -> None:
     world.bus.faults = on("intake.submit", Fault(delay_s=3))
     await world.first.intake.submit(LANE, b"{}", {})
     assert world.clock.monotonic() == 3
 
 
-async def test_doorbells_can_be_dropped_doubled_and_reordered(world: FakeWorld) -> None:
+async def test_doorbells_can_be_dropped_doubled_and_reordered(world: MemoryWorld) -> None:
     delays = {1: (), 2: (3.0,), 3: (0.0, 1.0)}
     world.bus.deliveries = lambda delivery: delays[delivery.seq]
     heard: list[int] = []
@@ -94,7 +94,7 @@ async def test_doorbells_can_be_dropped_doubled_and_reordered(world: FakeWorld) 
     assert heard == [3, 3, 2]
 
 
-async def test_replies_can_come_twice_and_late(world: FakeWorld) -> None:
+async def test_replies_can_come_twice_and_late(world: MemoryWorld) -> None:
     world.bus.replies = lambda delivery: (2.0, 2.0, 9.0)
     assert await world.first.intake.submit(LANE, b"{}", {}) == 1
     assert world.clock.monotonic() == 2.0
@@ -102,7 +102,7 @@ async def test_replies_can_come_twice_and_late(world: FakeWorld) -> None:
 
 
 async def test_what_a_partitioned_client_sends_arrives_when_its_connection_lives_to_see_it(
-    world: FakeWorld,
+    world: MemoryWorld,
 ) -> None:
     heard: list[Doorbell] = []
     await world.first.intake.listen(heard.append)
@@ -116,7 +116,7 @@ async def test_what_a_partitioned_client_sends_arrives_when_its_connection_lives
     assert [bell.seq for bell in heard] == [1, 2]
 
 
-async def test_a_connection_that_was_cut_off_too_long_is_given_up_with_all_that_waited(world: FakeWorld) -> None:
+async def test_a_connection_that_was_cut_off_too_long_is_given_up_with_all_that_waited(world: MemoryWorld) -> None:
     heard: list[Doorbell] = []
     await world.first.intake.listen(heard.append)
     world.bus.partition("first")
@@ -134,7 +134,7 @@ async def test_a_connection_that_was_cut_off_too_long_is_given_up_with_all_that_
     assert [bell.seq for bell in heard] == [2]
 
 
-async def test_a_partition_during_an_operation_loses_the_answer(world: FakeWorld) -> None:
+async def test_a_partition_during_an_operation_loses_the_answer(world: MemoryWorld) -> None:
     creating = asyncio.ensure_future(world.first.jobs.create(job_state()))
     while not world.bus.jobs.last_seq:  # noqa: ASYNC110 - a partition between the write and its answer has no event
         await asyncio.sleep(0)
@@ -144,7 +144,7 @@ async def test_a_partition_during_an_operation_loses_the_answer(world: FakeWorld
     assert await world.second.jobs.get("acme", "j1") is not None
 
 
-async def test_a_client_that_was_killed_hears_and_says_nothing_any_more(world: FakeWorld) -> None:
+async def test_a_client_that_was_killed_hears_and_says_nothing_any_more(world: MemoryWorld) -> None:
     heard: list[Doorbell] = []
     await world.first.intake.listen(heard.append)
     world.bus.kill("first")
@@ -156,7 +156,7 @@ async def test_a_client_that_was_killed_hears_and_says_nothing_any_more(world: F
     assert world.bus.requests.last_seq == 1
 
 
-async def test_a_dropped_connection_comes_back_and_hears_again(world: FakeWorld) -> None:
+async def test_a_dropped_connection_comes_back_and_hears_again(world: MemoryWorld) -> None:
     heard: list[Doorbell] = []
     await world.first.intake.listen(heard.append)
     asking = asyncio.ensure_future(world.first.intake.last_seq())
@@ -170,7 +170,7 @@ async def test_a_dropped_connection_comes_back_and_hears_again(world: FakeWorld)
     assert [bell.seq for bell in heard] == [1]
 
 
-async def test_a_restarted_server_has_its_streams_and_gets_its_clients_back(world: FakeWorld) -> None:
+async def test_a_restarted_server_has_its_streams_and_gets_its_clients_back(world: MemoryWorld) -> None:
     await world.first.intake.submit(LANE, b"{}", {})
     world.bus.stop()
     await world.clock.settle()
@@ -183,7 +183,7 @@ async def test_a_restarted_server_has_its_streams_and_gets_its_clients_back(worl
     assert await world.second.intake.last_seq() == 1
 
 
-async def test_two_fenced_events_of_a_job_at_once_are_one_too_many(world: FakeWorld) -> None:
+async def test_two_fenced_events_of_a_job_at_once_are_one_too_many(world: MemoryWorld) -> None:
     fence = await world.first.jobs.create(job_state())
     outcomes = await asyncio.gather(
         *(world.first.publisher.publish(event(n), fence=fence) for n in (1, 2)), return_exceptions=True
@@ -192,7 +192,7 @@ async def test_two_fenced_events_of_a_job_at_once_are_one_too_many(world: FakeWo
     await world.first.publisher.publish(event(2), fence=fence)
 
 
-async def test_the_record_of_operations_names_replica_and_subject(world: FakeWorld) -> None:
+async def test_the_record_of_operations_names_replica_and_subject(world: MemoryWorld) -> None:
     await world.second.intake.submit(LANE, b"{}", {})
     await world.first.publisher.publish_result(event(1, result()))
     assert world.bus.operations == [
@@ -201,7 +201,7 @@ async def test_the_record_of_operations_names_replica_and_subject(world: FakeWor
     ]
 
 
-async def test_a_strangers_message_reaches_whoever_listens(world: FakeWorld) -> None:
+async def test_a_strangers_message_reaches_whoever_listens(world: MemoryWorld) -> None:
     heard: list[bytes] = []
     await world.first.cluster.subscribe("stats", heard.append)
     world.bus.publish("llm.v1.sys.stats", b"lies", reply=b"llm.v1.request.acme.batch")
@@ -209,7 +209,7 @@ async def test_a_strangers_message_reaches_whoever_listens(world: FakeWorld) -> 
     assert heard == [b"lies"]
 
 
-async def test_endpoints_answer_once_or_many_times_and_hide_what_broke(world: FakeWorld) -> None:
+async def test_endpoints_answer_once_or_many_times_and_hide_what_broke(world: MemoryWorld) -> None:
     async def get(query: Query) -> Reply:
         if query.tokens[1] == "missing":
             raise InvalidRequest("there is no such job")
