@@ -262,6 +262,7 @@ class Replica:
             caller=ModelCaller(
                 coordinator=self.coordinator, models=ports.models, budgets=self.spending, clock=ports.clock
             ),
+            coordinator=self.coordinator,
             toolbox=toolbox,
             runner=ToolExecutor(
                 journal=ports.journal,

@@ -10,19 +10,18 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from sidecar.cluster import vain_grants
+from sidecar.cluster import messages, vain_grants
 from sidecar.cluster.reservation import Reservation
 from sidecar.cluster.roles import Crew, Work
 from sidecar.cluster.share import apply, ticket_of
 from sidecar.cluster.wait_reports import WaitReport, WaitReporter
 from sidecar.cluster.worker import Record, Worker
+from sidecar.conversation.reservation import Said
 from sidecar.errors import Conflict, GivenUp, JobCancelled, Permanent, SidecarError
-from sidecar.models.replica import GrantOffer, HeldJob, NextCallGrant, Outcome, ReservationOp
-from sidecar.models.result import ErrorInfo
+from sidecar.models.replica import GrantOffer, HeldJob, Outcome, ReservationOp
 from sidecar.ports.bus import Cancellable, Clock, Intake, Lane
 from sidecar.request_handler.reader import Reader, fetch
 from sidecar.runtime.lifecycle import Tasks, logged
-from sidecar.runtime.redaction import told
 from sidecar.scheduler.schedule import Scheduler
 from sidecar.scheduler.tickets import Grant, Ticket
 
@@ -341,19 +340,12 @@ class Leader:
         del self._of_worker[reservation.worker][seq]
         self._crew.left(reservation.worker)
 
-    def _answer(self, reservation: Reservation, number: int, pool: str | None, error: SidecarError | None) -> None:
+    def _answer(self, reservation: Reservation, number: int, said: Said) -> None:
         seq = reservation.seq
-        if reservation.worker == self._crew.own:
-            share = self._worker.share_of(seq)
-            if share is None:
-                return
-            if pool is not None:
-                share.granted(number, pool)
-            elif error is not None:
-                share.denied(number, error)
-            return
-        info = ErrorInfo(code=error.code, message=told(error), details=error.details) if error else None
-        self._crew.answer(reservation.worker, NextCallGrant(seq=seq, number=number, pool=pool, error=info))
+        if reservation.worker != self._crew.own:
+            self._crew.answer(reservation.worker, messages.next_call(seq, number, said))
+        elif (share := self._worker.share_of(seq)) is not None:
+            share.hear(number, said)
 
     def _again(self, ticket: Ticket, *, attempt: int, delay_s: float = 0.0) -> None:
         now = self.clock.monotonic()
@@ -464,8 +456,12 @@ class Leader:
     async def _tell_blocked(self) -> None:
         while True:
             await self.clock.sleep(LOOK_S)
-            for telling in self._teller.due(now=self.clock.monotonic()):
+            now = self.clock.monotonic()
+            for telling in self._teller.due(now=now):
                 self._tell(telling)
+            for grant, waits in self.scheduler.blocked_turns(now=now, most=RECORDS_A_ROUND):
+                if (reservation := self._held.get(grant.ticket.seq)) is not None:
+                    reservation.tell(waits)
 
     def _tell(self, telling: WaitReport) -> None:
         """Say why a job waits, if its document is written; the claim waits for what is being said."""

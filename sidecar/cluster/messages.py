@@ -4,6 +4,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from sidecar.conversation.reservation import Said
+from sidecar.errors import SidecarError
 from sidecar.models.plain import UNREADABLE
 from sidecar.models.replica import (
     GrantOffer,
@@ -16,6 +18,9 @@ from sidecar.models.replica import (
     Rollcall,
     Wire,
 )
+from sidecar.models.result import ErrorInfo
+from sidecar.runtime.redaction import told
+from sidecar.scheduler.tickets import WaitReason
 
 HEARTBEAT = "heartbeat"
 ROLLCALL = "rollcall"
@@ -52,6 +57,25 @@ def ops_to(member: str) -> str:
 
 def disowned_to(member: str) -> str:
     return f"disowned.{member}"
+
+
+def next_call(seq: int, number: int, said: Said) -> NextCallGrant:
+    """What a job elsewhere is told about the call that it waits for."""
+    if isinstance(said, SidecarError):
+        info = ErrorInfo(code=said.code, message=told(said), details=said.details)
+        return NextCallGrant(seq=seq, number=number, error=info)
+    if isinstance(said, WaitReason):
+        return NextCallGrant(seq=seq, number=number, waiting_for=said.reason, estimate_s=said.estimate_s)
+    return NextCallGrant(seq=seq, number=number, pool=said)
+
+
+def said_of(turn: NextCallGrant) -> Said | None:
+    """What `next_call` made the message of; None where a newer version says something else."""
+    if turn.pool is not None:
+        return turn.pool
+    if turn.error is not None:
+        return SidecarError(turn.error.message, code=turn.error.code, details=turn.error.details)
+    return WaitReason(turn.waiting_for, turn.estimate_s) if turn.waiting_for is not None else None
 
 
 def decode(payload: bytes, kind: type[W]) -> W | None:

@@ -4,11 +4,11 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 
+from sidecar.cluster import messages
 from sidecar.cluster.leader import Leader
 from sidecar.cluster.roles import Crew, Work
 from sidecar.cluster.saving import Saver
 from sidecar.cluster.worker import Worker
-from sidecar.errors import SidecarError
 from sidecar.models.replica import GrantOffer, HeldJob, NextCallGrant, ReservationOp
 from sidecar.ports.bus import Clock, Doorbell, Intake, Lane
 from sidecar.ports.cluster import Checkpoints
@@ -194,14 +194,9 @@ class RequestHandler:
 
     def answered(self, turn: NextCallGrant) -> None:
         """The scheduler's answer to a job here."""
-        share = self._worker.share_of(turn.seq)
-        if share is None:
-            return
-        if turn.pool is not None:
-            share.granted(turn.number, turn.pool)
-        elif turn.error is not None:
-            error = SidecarError(turn.error.message, code=turn.error.code, details=turn.error.details)
-            share.denied(turn.number, error)
+        share, said = self._worker.share_of(turn.seq), messages.said_of(turn)
+        if share is not None and said is not None:
+            share.hear(turn.number, said)
 
     def _on_doorbell(self, doorbell: Doorbell) -> None:
         if self.leader is not None:

@@ -3,15 +3,18 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from sidecar.conversation.reservation import Said
 from sidecar.errors import Permanent, SidecarError
 from sidecar.models.replica import HeldJob, NextCallRequest, Outcome
 from sidecar.models.result import Usage
 from sidecar.ports.bus import Clock
 from sidecar.scheduler.quota import Throttle
 from sidecar.scheduler.schedule import Scheduler
-from sidecar.scheduler.tickets import Grant
+from sidecar.scheduler.tickets import Grant, WaitReason
+from sidecar.scheduler.turns import LaterRoom
 
-Answer = Callable[["Reservation", int, str | None, SidecarError | None], None]
+Answer = Callable[["Reservation", int, Said], None]
+"""Tells a job about the call that it waits for."""
 
 
 class Term(Protocol):
@@ -66,13 +69,18 @@ class Reservation:
             self._term.scheduler.undo(grant, now=self._term.clock.monotonic())
             return
         self.grant, self.wish, self.answered = grant, None, (wish.number, grant.pool)
-        self.answer(self, wish.number, grant.pool, None)
+        self.answer(self, wish.number, grant.pool)
 
     def deny(self, error: SidecarError) -> None:
         """What this job waits for will not be granted any more."""
         wish, self.wish = self.wish, None
         if wish is not None:
-            self.answer(self, wish.number, None, error)
+            self.answer(self, wish.number, error)
+
+    def tell(self, waits: WaitReason) -> None:
+        """What this job waits for will still take a while."""
+        if self.wish is not None:
+            self.answer(self, self.wish.number, waits)
 
     def undo(self, number: int, *, keeps_slot: bool) -> None:
         if self._is_new(number):
@@ -86,18 +94,19 @@ class Reservation:
         if self.grant.is_open:
             # Its end was said by an operation that got lost.
             self._close(keeps_slot=True)
-        self.wish = wish
+        self.wish, now = wish, term.clock.monotonic()
         try:
             term.scheduler.next_turn(
                 self.grant,
                 pools=wish.pools,
+                later=[LaterRoom(now + room.after_s, room.pool, room.rank) for room in wish.later],
                 input_tokens=wish.input_tokens,
                 max_tokens=wish.max_tokens,
-                now=term.clock.monotonic(),
+                now=now,
             )
         except Permanent as e:
             self.wish = None
-            self.answer(self, wish.number, None, e)
+            self.answer(self, wish.number, e)
         term.kick()
 
     def throttled(self, number: int, kind: Throttle, retry_after: float | None) -> None:
@@ -148,7 +157,7 @@ class Reservation:
         if wish is None:
             return
         if self.answered is not None and self.answered[0] == wish.number:
-            self.answer(self, wish.number, self.answered[1], None)
+            self.answer(self, wish.number, self.answered[1])
         elif self.wish is None or self.wish.number < wish.number:
             self._close(keeps_slot=held.holds_slot)
             self.ask(wish)

@@ -9,7 +9,8 @@ from sidecar.conversation import usage
 from sidecar.conversation.aiming import fit_to_candidate
 from sidecar.conversation.run import JobRun
 from sidecar.conversation.tenant_budget import TenantBudgets
-from sidecar.coordinator.fallback import Failure, Final, Retry, Wait
+from sidecar.conversation.waiting import rooms_of, saying
+from sidecar.coordinator.fallback import Failure, Final, Next, Opening, Retry, Wait
 from sidecar.coordinator.health import Success
 from sidecar.coordinator.service import Coordinator
 from sidecar.errors import CallTimeout, JobCancelled, SidecarError
@@ -42,30 +43,25 @@ class ModelCaller:
         """
         run.failures.clear()
         candidate = call.candidate
+        if candidate.route.pool != run.reservation.pool:
+            candidate = await self._room(run, Next(candidate))
         while True:
             candidate = await self._enter(run, candidate)
             outcome = await self._attempt(run, call, candidate)
             if isinstance(outcome, ModelReply):
                 return outcome
-            candidate = await self._follow(run, Failure(candidate, outcome))
+            candidate = await self._follow(run, Failure(candidate, outcome, at=self._clock.now()))
 
     async def _enter(self, run: JobRun, candidate: Candidate) -> Candidate:
         """Whose breaker lets the job through, `candidate` if it can be; room in its quota is held."""
-        while True:
-            pool = candidate.route.pool
-            if self._coordinator.may_call(candidate, now=self._clock.now()):
-                if pool != run.reservation.pool:
-                    await run.reservation.move(pool)
-                if self._coordinator.begin(candidate, now=self._clock.now()):
-                    return candidate
+        while not self._coordinator.begin(candidate, now=self._clock.now()):
             decision = self._coordinator.instead(
                 run.plan.selection, tried=run.failures, now=self._clock.now(), deadline=run.deadline
             )
             if isinstance(decision, Final):
                 raise decision.error
-            candidate = decision.candidate
-            if isinstance(decision, Wait):
-                await self._wait(run, decision)
+            candidate = await self._room(run, decision)
+        return candidate
 
     async def _follow(self, run: JobRun, failure: Failure) -> Candidate:
         """Do what the coordinator says after a failure, before the next call. Raises the error of a final one."""
@@ -86,18 +82,29 @@ class ModelCaller:
         run.job.progress.status(
             Status(state="retrying", error=error_info(failure.error), next=decision.candidate.public_id)
         )
-        if isinstance(decision, Wait):
-            await self._wait(run, decision)
-        elif isinstance(decision, Retry):
-            await self._clock.sleep(decision.delay_s)
-        return decision.candidate
+        return await self._room(run, decision)
 
-    async def _wait(self, run: JobRun, decision: Wait) -> None:
-        estimate_ms = round(decision.delay_s * 1000)
-        await run.job.wait_for(
-            Status(state="waiting", waiting_for="model", reason=decision.reason, estimate_ms=estimate_ms)
+    async def _room(self, run: JobRun, decision: Next | Retry | Wait) -> Candidate:
+        """Whichever candidate has room first: nothing is held until then, and nobody waited for alone.
+
+        While none of them may be called the job waits here; from then on in its lane's order, for all of them.
+        """
+        now = self._clock.now()
+        first = Opening(decision.candidate, now + (0.0 if isinstance(decision, Next) else decision.delay_s))
+        openings = self._coordinator.openings(
+            run.plan.selection, tried=run.failures, first=first, stays=isinstance(decision, Retry), now=now
         )
-        await run.reservation.rest(decision.delay_s, pool=decision.candidate.route.pool)
+        if first.at > now:
+            # Before anything is said: that takes a write, and the slot is another's meanwhile.
+            run.reservation.release()
+            if isinstance(decision, Wait):
+                estimate_ms = round(decision.delay_s * 1000)
+                await run.job.wait_for(
+                    Status(state="waiting", waiting_for="model", reason=decision.reason, estimate_ms=estimate_ms)
+                )
+            await self._clock.sleep(first.at - now)
+        await run.reservation.move(rooms_of(openings, now=first.at), say=saying(run))
+        return run.plan.candidate_on(run.reservation.pool)
 
     async def _attempt(self, run: JobRun, call: ModelCall, candidate: Candidate) -> ModelReply | SidecarError:
         """Make the call that was begun, by `candidate`. Returns the error where it failed; others' are raised."""

@@ -1,16 +1,34 @@
 """A running job's part of slots and quota, as the job sees it, wherever the scheduler is."""
 
 import asyncio
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from sidecar.errors import DailyQuotaExhausted, ModelUnavailable, SidecarError, Throttled
-from sidecar.models.replica import HeldJob, NextCallRequest, Outcome
+from sidecar.models.replica import HeldJob, LaterPool, NextCallRequest, Outcome
 from sidecar.models.result import Usage
 from sidecar.ports.bus import Clock
 from sidecar.scheduler.quota import Throttle
-from sidecar.scheduler.tickets import Ticket
+from sidecar.scheduler.tickets import Ticket, WaitReason
+
+# A job that waits longer than this for room for its call says so.
+SAY_WAITING_S = 0.1
+
+
+class Room(NamedTuple):
+    """A pool that a call may use in `after_s` seconds; now where that is 0."""
+
+    pool: str
+    after_s: float = 0.0
+
+
+Said = str | SidecarError | WaitReason
+"""What a scheduler says of a call that is waited for: its pool, why there is none, or why it waits still."""
+
+Say = Callable[[WaitReason], Awaitable[None]]
+"""Tells a job's client what it waits for."""
 
 
 class SchedulerSide(Protocol):
@@ -44,7 +62,9 @@ class JobReservation:
 
     __slots__ = (
         "_answer",
+        "_asked_at",
         "_clock",
+        "_news",
         "_number",
         "_seat",
         "granted_attempt",
@@ -67,31 +87,28 @@ class JobReservation:
         self._seat = seat
         self._clock = clock
         self._number = 0
+        self._asked_at = 0.0
         self._answer: asyncio.Future[str] | None = None
+        self._news: asyncio.Future[WaitReason] | None = None
 
     def sit(self, seat: SchedulerSide) -> None:
         self._seat = seat
 
-    async def move(self, pool: str) -> None:
-        """Give the first pool's debit back, then wait for room in `pool`."""
-        self._undo(keeps_slot=True)
-        await self._ask((pool,), self.ticket.input_tokens, self.ticket.max_tokens)
-
-    async def rest(self, seconds: float, *, pool: str | None = None) -> None:
-        """Wait without holding a slot or quota, then for room in `pool`, or in the same one again."""
-        self._undo(keeps_slot=False)
-        await self._clock.sleep(seconds)
-        await self._ask((pool or self.pool,), self.ticket.input_tokens, self.ticket.max_tokens)
+    async def move(self, rooms: Sequence[Room], *, say: Say) -> None:
+        """Give the debit of a call that was not made or was refused back, and wait for room for another."""
+        if self.is_open:
+            self._undo(keeps_slot=True)
+        await self._ask(rooms, self.ticket.input_tokens, self.ticket.max_tokens, say)
 
     def release(self) -> None:
-        """Hold neither slot nor quota while the job waits for something else than a model; then `next_turn`."""
+        """Hold neither slot nor quota while the job waits for something else than room; `move` comes after."""
         if self.holds_slot or self.is_open:
             self._undo(keeps_slot=False)
 
-    async def next_turn(self, *, input_tokens: int, max_tokens: int) -> None:
+    async def next_turn(self, rooms: Sequence[Room], *, input_tokens: int, max_tokens: int, say: Say) -> None:
         """After `used` or `release`: wait for room for the next model call, ahead of queued jobs of its class."""
         self.ticket = msgspec.structs.replace(self.ticket, input_tokens=input_tokens, max_tokens=max_tokens)
-        await self._ask((self.pool,), input_tokens, max_tokens)
+        await self._ask(rooms, input_tokens, max_tokens, say)
 
     def failed(self, error: SidecarError) -> None:
         """Tell the limiter about a refusal by the pool in use."""
@@ -107,16 +124,22 @@ class JobReservation:
     def finish(self, outcome: Outcome) -> None:
         self._seat.finish(self._next(), outcome)
 
-    def granted(self, number: int, pool: str) -> None:
-        """The scheduler's answer to wish `number`. One that nobody waits for is passed over."""
-        if self._is_awaited(number) and self._answer is not None:
-            self.pool, self.is_open, self.holds_slot, self.wish = pool, True, True, None
-            self._answer.set_result(pool)
-
-    def denied(self, number: int, error: SidecarError) -> None:
-        if self._is_awaited(number) and self._answer is not None:
+    def hear(self, number: int, said: Said) -> None:
+        """The scheduler's word on wish `number`. One on what nobody waits for is passed over."""
+        answer, news = self._answer, self._news
+        if self.wish is None or self.wish.number != number or answer is None or news is None:
+            return
+        if isinstance(said, WaitReason):
+            # The scheduler keeps no slot for what waits.
+            self.holds_slot = False
+            if not news.done():
+                news.set_result(said)
+        elif isinstance(said, SidecarError):
             self.wish = None
-            self._answer.set_exception(error)
+            answer.set_exception(said)
+        else:
+            self.pool, self.is_open, self.holds_slot, self.wish = said, True, True, None
+            answer.set_result(said)
 
     def held(self, attempt: int | None) -> HeldJob:
         """What this worker's heartbeat says of the job."""
@@ -136,26 +159,58 @@ class JobReservation:
             number=self._number,
             is_open=self.is_open,
             holds_slot=self.holds_slot,
-            wish=self.wish,
+            wish=self._wish_now(),
         )
+
+    def _wish_now(self) -> NextCallRequest | None:
+        """What is waited for, as a scheduler has to be asked that hears of it now."""
+        wish = self.wish
+        if wish is None or not wish.later:
+            return wish
+        passed_s = self._clock.monotonic() - self._asked_at
+        later = tuple(
+            msgspec.structs.replace(room, after_s=max(0.0, room.after_s - passed_s)) for room in wish.later
+        )
+        return msgspec.structs.replace(wish, later=later)
 
     def _undo(self, *, keeps_slot: bool) -> None:
         self.is_open = False
         self.holds_slot = self.holds_slot and keeps_slot
         self._seat.undo(self._next(), keeps_slot=keeps_slot)
 
-    async def _ask(self, pools: tuple[str, ...], input_tokens: int, max_tokens: int) -> None:
-        number = self._next()
-        self.wish = NextCallRequest(number=number, pools=pools, input_tokens=input_tokens, max_tokens=max_tokens)
-        self._answer = asyncio.get_running_loop().create_future()
+    async def _ask(self, rooms: Sequence[Room], input_tokens: int, max_tokens: int, say: Say) -> None:
+        """One wait over all rooms. Raises ValueError where none may be used now: wait for the first before."""
+        pools = tuple(room.pool for room in rooms if room.after_s <= 0)
+        if not pools:
+            raise ValueError("no pool may be used now")
+        later = tuple(
+            LaterPool(pool=room.pool, after_s=room.after_s, rank=rank)
+            for rank, room in enumerate(rooms)
+            if room.after_s > 0
+        )
+        self.wish = NextCallRequest(
+            number=self._next(), pools=pools, later=later, input_tokens=input_tokens, max_tokens=max_tokens
+        )
+        loop = asyncio.get_running_loop()
+        self._asked_at = self._clock.monotonic()
+        self._answer = answer = loop.create_future()
+        self._news = loop.create_future()
+        number = self.wish.number
+        timer = self._clock.call_later(SAY_WAITING_S, lambda: self.hear(number, WaitReason("quota")))
         try:
             self._seat.ask(self.wish)
-            await self._answer
+            while not answer.done():
+                await asyncio.wait((answer, self._news), return_when=asyncio.FIRST_COMPLETED)
+                if self._news.done() and not answer.done():
+                    news, self._news = self._news.result(), loop.create_future()
+                    await say(news)
+            answer.result()
         finally:
-            self._answer = self.wish = None
-
-    def _is_awaited(self, number: int) -> bool:
-        return self.wish is not None and self.wish.number == number
+            timer.cancel()
+            if answer.done() and not answer.cancelled():
+                # Where telling failed nobody asks any more what the answer was.
+                answer.exception()
+            self._answer = self._news = self.wish = None
 
     def _next(self) -> int:
         self._number += 1

@@ -20,6 +20,9 @@ from sidecar.conversation.run import JobRun
 from sidecar.conversation.tool_execution import ToolExecutor
 from sidecar.conversation.tool_selection import ToolSelection, has_named, inline_names, specs
 from sidecar.conversation.tool_turn import Check, OfferedTool
+from sidecar.conversation.waiting import rooms_of, saying
+from sidecar.coordinator.fallback import Opening
+from sidecar.coordinator.service import Coordinator
 from sidecar.coordinator.token_estimate import call_tokens, next_call_tokens
 from sidecar.errors import Conflict, JobCancelled, Permanent, SidecarError
 from sidecar.job_manager.journal import Pin, StepJournal, TurnAnswer, in_order, spoken
@@ -33,8 +36,8 @@ from sidecar.response_formatter import structured
 from sidecar.response_formatter.structured import StructuredAnswers
 from sidecar.runtime.redaction import told
 
-# A job that waits longer than this for room for its next turn says so.
-SAY_WAITING_S = 0.1
+# A conversation stays with its model so long although another has room: elsewhere no part of it is cached.
+STAY_S = 2.0
 # A tool that was there when the job was admitted, or may be there again, is looked for this long.
 LOOK_FOR_S = 20.0
 LOOK_S = 0.25
@@ -49,6 +52,7 @@ class Conversation:
         self,
         *,
         caller: ModelCaller,
+        coordinator: Coordinator,
         toolbox: ToolSelection,
         runner: ToolExecutor,
         journals: JournalRecovery,
@@ -58,6 +62,7 @@ class Conversation:
         settings: JobsSettings,
     ) -> None:
         self._caller = caller
+        self._coordinator = coordinator
         self._toolbox = toolbox
         self._runner = runner
         self._journals = journals
@@ -203,18 +208,22 @@ class Conversation:
         return reply
 
     async def _room(self, run: JobRun, call: ModelCall) -> None:
-        status = Status(state="waiting", waiting_for="quota" if run.reservation.holds_slot else "slot")
-        timer = self._clock.call_later(SAY_WAITING_S, lambda: run.job.progress.status(status))
+        """Wait for room for the next turn: with the model of the last one, after a while with any candidate."""
+        now = self._clock.now()
+        own = Opening(run.plan.candidate_on(run.reservation.pool), now)
+        others = self._coordinator.openings(run.plan.selection, tried=(), first=own, stays=True, now=now)
+        openings = [own, *(Opening(other.candidate, max(other.at, now + STAY_S)) for other in others[1:])]
         try:
             await run.reservation.next_turn(
-                input_tokens=run.facts.input_estimate, max_tokens=call.params.max_tokens or 1
+                rooms_of(openings, now=now),
+                input_tokens=run.facts.input_estimate,
+                max_tokens=call.params.max_tokens or 1,
+                say=saying(run),
             )
         except SidecarError as e:
             if e.code == "budget_exceeded":
                 run.facts.stop_reason = "budget"
             raise
-        finally:
-            timer.cancel()
 
     async def _offered(self, run: JobRun, pins: tuple[Pin, ...]) -> dict[str, OfferedTool]:
         """The job's tools. One that is not there yet is waited for, without a slot; for a moment."""

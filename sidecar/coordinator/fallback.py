@@ -4,7 +4,7 @@ The table is the documented one (`docs/models.md`, held against it by a test). P
 pools come in as arguments.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from sidecar.coordinator.rules import FallbackRule, rule_of
@@ -25,10 +25,18 @@ _ALL_DOWN = "every candidate has failed lately"
 
 
 class Failure(NamedTuple):
-    """A call that failed."""
+    """A call that failed, `at` seconds since 1970; None: just now."""
 
     candidate: Candidate
     error: SidecarError
+    at: float | None = None
+
+
+class Opening(NamedTuple):
+    """A candidate that may be called from `at` (seconds since 1970) on."""
+
+    candidate: Candidate
+    at: float
 
 
 class Retry(NamedTuple):
@@ -116,6 +124,33 @@ def instead(
     return _wait(failures, usable, now=now, deadline=deadline, new_attempt=False, retry_at=retry_at, jitter=jitter)
 
 
+def openings(
+    candidates: Sequence[Candidate],
+    failures: Sequence[Failure],
+    *,
+    first: Opening,
+    stays: bool,
+    now: float,
+    retry_at: Callable[[str], float],
+    jitter: float = 0.5,
+) -> list[Opening]:
+    """Everyone who may still answer the job, in the order of preference, each with the time from which on.
+
+    `first` is whom the last decision named: nobody may be called before. `stays`: it is preferred to all others,
+    for it is called again; else the order is that of `candidates`.
+    """
+    found: list[Opening] = []
+    for candidate in candidates:
+        pool = candidate.route.pool
+        if pool == first.candidate.route.pool:
+            found.append(first)
+        elif not _is_ruled_out(candidate, failures) and _may_recover(candidate, failures):
+            rests_s = _spread(_due(pool, failures, now=now, retry_at=retry_at)[0] - now, jitter)
+            found.append(Opening(candidate, max(first.at, now + rests_s)))
+    others = [opening for opening in found if opening is not first]
+    return [first, *others] if stays or len(others) == len(found) else found
+
+
 def _retry(failures: Sequence[Failure], rule: FallbackRule, *, text_streamed: bool, jitter: float) -> Retry | None:
     pool = failures[-1].candidate.route.pool
     done = sum(1 for f in failures if f.candidate.route.pool == pool) - 1
@@ -147,12 +182,16 @@ def _untried(
     return next((c for c in usable if c.route.pool not in tried and retry_at(c.route.pool) <= now), None)
 
 
-def _counts(failures: Sequence[Failure]) -> Mapping[str, int]:
-    counts: dict[str, int] = {}
-    for failure in failures:
-        pool = failure.candidate.route.pool
-        counts[pool] = counts.get(pool, 0) + 1
-    return counts
+def _due(
+    pool: str, failures: Sequence[Failure], *, now: float, retry_at: Callable[[str], float]
+) -> tuple[float, int]:
+    """When a pool may be called (again), and how often it failed: later with each failure, or as it asked."""
+    mine = [f for f in failures if f.candidate.route.pool == pool]
+    if not mine:
+        return max(retry_at(pool), now), 0
+    error, at = mine[-1].error, mine[-1].at
+    asked_s = (error.retry_after or 0.0) if isinstance(error, Temporary) else 0.0
+    return max(retry_at(pool), (now if at is None else at) + max(_backoff(len(mine)), asked_s), now), len(mine)
 
 
 def _wait(
@@ -169,12 +208,9 @@ def _wait(
     hopeful = [c for c in usable if _may_recover(c, failures)]
     if not hopeful:
         return Final(_most_telling(failures))
-    counts = _counts(failures)
 
     def due(candidate: Candidate) -> tuple[float, int]:
-        pool = candidate.route.pool
-        count = counts.get(pool, 0)
-        return (max(retry_at(pool), now + _backoff(count), _asked_at(pool, failures, now)), count)
+        return _due(candidate.route.pool, failures, now=now, retry_at=retry_at)
 
     chosen = min(hopeful, key=due)
     delay_s = _within(due(chosen)[0] - now, now=now, deadline=deadline)
@@ -208,15 +244,6 @@ def _most_telling(failures: Sequence[Failure]) -> SidecarError:
 def _may_recover(candidate: Candidate, failures: Sequence[Failure]) -> bool:
     mine = [f for f in failures if f.candidate.route.pool == candidate.route.pool]
     return not mine or rule_of(mine[-1].error).waits
-
-
-def _asked_at(pool: str, failures: Sequence[Failure], now: float) -> float:
-    """When the provider asked to be called again, going by its last word on this pool."""
-    for failure in reversed(failures):
-        if failure.candidate.route.pool == pool:
-            error = failure.error
-            return now + (error.retry_after or 0.0) if isinstance(error, Temporary) else now
-    return now
 
 
 def _backoff(count: int) -> float:

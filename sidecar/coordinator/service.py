@@ -13,7 +13,7 @@ from sidecar.config.settings import BedrockSettings, Policy, TenantPolicy
 from sidecar.coordinator import cost, fallback, select
 from sidecar.coordinator.catalogue import Catalogue, ModelRow, ResolvedName
 from sidecar.coordinator.entry import Entry, Shelf, speed_score
-from sidecar.coordinator.fallback import Decision, Failure, Final, Next, Wait
+from sidecar.coordinator.fallback import Decision, Failure, Final, Next, Opening, Wait
 from sidecar.coordinator.health import Phase, Success
 from sidecar.coordinator.listing import model_info, no_region, why_unusable
 from sidecar.coordinator.pools import Observation, Pools
@@ -190,6 +190,27 @@ class Coordinator:
             tried,
             now=now,
             deadline=deadline,
+            retry_at=lambda pool: self._pools.retry_at(pool, now),
+            jitter=random.random() if jitter is None else jitter,  # noqa: S311 (spreads delays, guards nothing)
+        )
+
+    def openings(
+        self,
+        selection: Selection,
+        *,
+        tried: Sequence[Failure],
+        first: Opening,
+        now: float,
+        stays: bool = False,
+        jitter: float | None = None,
+    ) -> list[Opening]:
+        """Who may answer, and from when on, after a decision that named `first`; see `fallback.openings`."""
+        return fallback.openings(
+            (*selection.candidates, *selection.reserve),
+            tried,
+            first=first,
+            stays=stays,
+            now=now,
             retry_at=lambda pool: self._pools.retry_at(pool, now),
             jitter=random.random() if jitter is None else jitter,  # noqa: S311 (spreads delays, guards nothing)
         )

@@ -22,13 +22,25 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
     """Base of these messages: open for unknown fields, small on the wire."""
 
 
+class LaterPool(Wire, frozen=True):
+    """A pool that may take a call in `after_s` seconds; `rank` is its place in the order of preference."""
+
+    pool: str
+    after_s: float
+    rank: int = 0
+
+
 class NextCallRequest(Wire, frozen=True):
-    """The next model call of a running job, as asked for by its operation `number`."""
+    """The next model call of a running job, as asked for by its operation `number`.
+
+    One wait over all of `pools`, and over those of `later` from their time on (0.1.0 passes these over).
+    """
 
     number: int
     pools: tuple[str, ...]
     input_tokens: int
     max_tokens: int
+    later: tuple[LaterPool, ...] = ()
 
 
 class Outcome(Wire, frozen=True):
@@ -161,12 +173,17 @@ class OpsReply(Wire, frozen=True):
 
 
 class NextCallGrant(Wire, frozen=True):
-    """The scheduler's answer to a wish: the pool, or why there is none."""
+    """The scheduler's answer to a wish: the pool, or why there is none.
+
+    With neither it is a word in between: what the job waits for, and how long still where that is known.
+    """
 
     seq: int
     number: int
     pool: str | None = None
     error: ErrorInfo | None = None
+    waiting_for: Literal["quota", "tenant", "slot"] | None = None
+    estimate_s: float | None = None
 
 
 class OwnershipDoubt(Wire, frozen=True):

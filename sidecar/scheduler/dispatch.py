@@ -37,16 +37,27 @@ class Dispatch:
 
     def next(self, now: float) -> Grant | None:
         """The next call that may start, debited; None when nothing may start now."""
-        ledger = self.ledger
-        ledger.now = now
+        self.ledger.now = now
         backlog = self.backlog
-        if self.wakes or backlog.delayed or backlog.deadlines:
+        if self.wakes or backlog.delayed or backlog.deadlines or self.turns.later:
             self._wake(now)
+        found = self._pass(now)
+        # What no pool has room for waits without its slot; others may go in its place.
+        while found is None and self.turns.waiting and self.turns.give_up_slots(self._free_slot):
+            found = self._pass(now)
+        return found
+
+    def _free_slot(self, grant: Grant) -> None:
+        self.ledger.free_slot(grant)
+        self.backlog.unpark(grant.flow.tenant)
+
+    def _pass(self, now: float) -> Grant | None:
+        ledger = self.ledger
         held: dict[str, float] = {}
-        if self.turns.count or (backlog.queued and ledger.slots_used < ledger.slots):
+        if self.turns.waiting or (self.backlog.queued and ledger.slots_used < ledger.slots):
             for market in self.share.by_turn():
                 for share in market.by_turn():
-                    if self.turns.count and (found := self._from_turns(share, held, now)) is not None:
+                    if self.turns.waiting and (found := self._from_turns(share, held, now)) is not None:
                         return found
                     if ledger.has_slot(share.name):
                         for line in share.by_turn():
@@ -60,6 +71,7 @@ class Dispatch:
             tenant = heappop(self.wakes)[2]
             tenant.wakes_at = inf
             self.backlog.unpark(tenant)
+        self.turns.wake(now, self.backlog.pool_set)
         self.backlog.wake(now)
         self.backlog.expire(now + self.ledger.epoch_offset)
 
@@ -100,17 +112,17 @@ class Dispatch:
             turn = self.turns.head(share, key, is_due=self._is_due)
             if turn is None:
                 continue
-            if turn.flow.tenant.budget is not None and (error := self.unpayable(turn.ticket, turn.flow.tenant)):
-                self.turns.remove(share, key, turn)
+            if turn.flow.tenant.budget is not None and (error := self.unpayable(turn.whole, turn.flow.tenant)):
+                self.turns.remove(turn)
                 self.denied.append(DeniedCall(turn.previous, error))
                 continue
             pool = self._choose(turn.flow, turn.ticket, held, now)
-            if pool is None and not self.is_runnable(turn.ticket):
+            if pool is None and not self.is_runnable(turn.whole):
                 # A quota that shrank below a call that already waits: the model's own refusal ends it.
                 pool = self.ledger.pool(turn.ticket.pools[0])
             if pool is not None:
-                self.turns.remove(share, key, turn)
-                return self.ledger.debit(turn.flow, turn.ticket, pool, now, turn.previous)
+                self.turns.remove(turn)
+                return self.ledger.debit(turn.flow, turn.whole, pool, now, turn.previous)
         return None
 
     def _choose(self, flow: Flow, ticket: Ticket, held: dict[str, float], now: float) -> Pool | None:

@@ -6,7 +6,8 @@ Pure: values in, values out; `now` is monotonic seconds and never goes back. It 
 turns monotonic into wall-clock seconds, for deadlines and quota days; the owner keeps it current.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from math import inf
 from typing import Any
 
@@ -25,7 +26,7 @@ from sidecar.scheduler.meter import Meter
 from sidecar.scheduler.quota import Throttle
 from sidecar.scheduler.tenants import Price
 from sidecar.scheduler.tickets import DeniedCall, DroppedTicket, Grant, TenantCaps, Ticket, WaitReason
-from sidecar.scheduler.turns import NextCall, Turns
+from sidecar.scheduler.turns import LaterRoom, NextCall, Turns, in_order
 
 
 class Scheduler:
@@ -218,31 +219,43 @@ class Scheduler:
                 self.backlog.unpark(grant.flow.tenant)
 
     def next_turn(
-        self, grant: Grant, *, pools: tuple[str, ...], input_tokens: int, max_tokens: int, now: float
+        self,
+        grant: Grant,
+        *,
+        pools: tuple[str, ...],
+        input_tokens: int,
+        max_tokens: int,
+        now: float,
+        later: Sequence[LaterRoom] = (),
     ) -> None:
         """Ask for a running job's next call, after `settle` or `undo` of the last one, `grant`.
 
-        It comes from `grant()` as a new Grant of the same job with `turn` + 1, before queued jobs of its class.
-        It takes over the slot, or takes one where it was released. Raises ValueError while `grant` is open, and
+        One wait over all `pools`, in the order of preference, and those of `later` from their time on: whichever
+        has room first. It comes from `grant()` as a new Grant of the same job with `turn` + 1, before queued jobs
+        of its class. It takes over the slot where it is granted at once; otherwise it waits without, and takes
+        one. A further call for the same grant replaces the first. Raises ValueError while `grant` is open, and
         Permanent when no pool can ever hold the call (`quota_exceeded`) or no money is left (`budget_exceeded`).
         """
         self.ledger.now = now
         if grant.is_open:
             raise ValueError(f"grant {grant.id} is neither settled nor undone")
-        ticket = msgspec.structs.replace(
-            grant.ticket, pools=pools, input_tokens=input_tokens, max_tokens=max_tokens
-        )
-        if not self.dispatch.is_runnable(ticket):
+        self.turns.withdraw(grant)
+        turn = msgspec.structs.replace(grant.ticket, pools=pools, input_tokens=input_tokens, max_tokens=max_tokens)
+        whole = msgspec.structs.replace(turn, pools=in_order(pools, later)) if later else turn
+        if not self.dispatch.is_runnable(whole):
             raise Permanent(
                 f"the next turn needs {input_tokens + max_tokens} tokens, more than a minute's quota",
                 code="quota_exceeded",
-                details={"needed_tokens": input_tokens + max_tokens, "pools": list(pools)},
+                details={"needed_tokens": input_tokens + max_tokens, "pools": list(whole.pools)},
             )
-        flow = self.backlog.flow(ticket.lane, pools[0])
-        if (error := self.dispatch.unpayable(ticket, flow.tenant)) is not None:
+        # The job stays in the market of the pool that it prefers, whichever is free for it now.
+        flow = self.backlog.flow(turn.lane, whole.pools[0])
+        if (error := self.dispatch.unpayable(whole, flow.tenant)) is not None:
             raise error
         self.turns.add(
-            NextCall(grant, ticket, flow), pools=self.backlog.pool_set(pools), needs_slot=not grant.holds_slot
+            NextCall(grant, turn, flow, whole=whole, later=later),
+            pools=self.backlog.pool_set(pools),
+            needs_slot=not grant.holds_slot,
         )
 
     def switch(self, grant: Grant, *, pools: tuple[str, ...], now: float) -> bool:
@@ -277,6 +290,8 @@ class Scheduler:
         soonest = self.backlog.next_wake(epoch_offset=self.ledger.epoch_offset)
         if self.dispatch.wakes:
             soonest = min(soonest, self.dispatch.wakes[0][0])
+        if self.turns.later:
+            soonest = min(soonest, self.turns.later[0][0])
         for key, need in self.dispatch.held.items():
             soonest = min(soonest, now + self.ledger.pool(key).wait_s(need, now=now))
         return None if soonest == inf else max(soonest, now)
@@ -286,6 +301,17 @@ class Scheduler:
         return wait_estimate.blocked(
             lane, backlog=self.backlog, ledger=self.ledger, held=self.dispatch.held, now=now
         )
+
+    def blocked_turns(self, *, now: float, most: int) -> list[tuple[Grant, WaitReason]]:
+        """Running jobs whose next call waits and that were not told why, each once; `most` at a time."""
+        untold = list(islice((turn for turn in self.turns.waiting.values() if not turn.is_told), most))
+        for turn in untold:
+            turn.is_told = True
+        held = self.dispatch.held
+        return [
+            (turn.previous, wait_estimate.turn_blocked(turn, ledger=self.ledger, held=held, now=now))
+            for turn in untold
+        ]
 
     def is_head(self, ticket: Ticket) -> bool:
         """Whether the ticket is the next of its lane, for its pools."""

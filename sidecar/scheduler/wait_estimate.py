@@ -9,6 +9,7 @@ from sidecar.scheduler.backlog import Backlog, LaneState
 from sidecar.scheduler.fair_share import Queue, Share
 from sidecar.scheduler.ledger import Ledger
 from sidecar.scheduler.tickets import Ticket, WaitReason
+from sidecar.scheduler.turns import NextCall
 
 
 def blocked(
@@ -40,6 +41,17 @@ def _quota_wait_s(
     ]
     soonest = min(waits, default=inf)
     return None if soonest == inf else soonest
+
+
+def turn_blocked(turn: NextCall, *, ledger: Ledger, held: Mapping[str, float], now: float) -> WaitReason:
+    """Why a running job's next call is not made, and how long still where one of its pools can tell."""
+    pools = turn.ticket.pools
+    if not all(key in held for key in pools):
+        return WaitReason("slot" if turn.flow.tenant.has_slot else "tenant")
+    waits = [ledger.pool(key).wait_s(held[key], now=now) for key in pools]
+    waits += [room.at - now for room in turn.later]
+    soonest = min(waits)
+    return WaitReason("quota", None if soonest == inf else max(soonest, 0.0))
 
 
 def wait_s(

@@ -8,6 +8,7 @@ from sidecar.models.profile import QuotaLimits
 from sidecar.ports.bus import Lane
 from sidecar.scheduler.schedule import Scheduler
 from sidecar.scheduler.tickets import Grant, TenantCaps, Ticket
+from sidecar.scheduler.turns import LaterRoom
 
 CLASSES = {"interactive": 100.0, "standard": 20.0, "batch": 1.0}
 TENANTS = ("a", "b", "c")
@@ -100,6 +101,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         grant = self.scheduler.grant(now=self.now)
         self.collect_dropped()
         if grant is None:
+            assert not any(grant.holds_slot for grant in self.turning.values()), "what waits holds nothing"
             return None
         assert grant.id not in self.ids
         self.ids.add(grant.id)
@@ -162,10 +164,23 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.turning[grant.ticket.seq] = grant
 
     @precondition(lambda self: self.paused)
-    @rule(data=st.data(), route=st.sampled_from(ROUTES), input_tokens=st.integers(1, 20_000))
-    def next_turn(self, data: st.DataObject, route: tuple[str, ...], input_tokens: int) -> None:
+    @rule(
+        data=st.data(),
+        route=st.sampled_from(ROUTES),
+        input_tokens=st.integers(1, 20_000),
+        after_s=st.none() | st.sampled_from([0.0, 0.5, 30.0]),
+    )
+    def next_turn(
+        self, data: st.DataObject, route: tuple[str, ...], input_tokens: int, after_s: float | None
+    ) -> None:
+        """With `after_s` the first of several pools may be used only then."""
         grant = self.paused.pop(data.draw(st.sampled_from(sorted(self.paused))))
-        self.scheduler.next_turn(grant, pools=route, input_tokens=input_tokens, max_tokens=500, now=self.now)
+        later: list[LaterRoom] = []
+        if after_s is not None and len(route) > 1:
+            later, route = [LaterRoom(self.now + after_s, route[0], 0)], route[1:]
+        self.scheduler.next_turn(
+            grant, pools=route, later=later, input_tokens=input_tokens, max_tokens=500, now=self.now
+        )
         self.turning[grant.ticket.seq] = grant
 
     @precondition(lambda self: self.paused)
