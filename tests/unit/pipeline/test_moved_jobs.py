@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.model import ScriptedModel, Turn, calls_tools, fails, says
 from sidecar.errors import ModelUnavailable, Throttled
 from sidecar.models.call import ModelCall
 from sidecar.models.content import ToolUseBlock
 from sidecar.models.event import Status
 from tests.support.replica import MODEL, PLENTY, Bench, bench
+from tests.support.scripted_model import ScriptedModel, Turn, calls_tools, fails, says
 from tests.support.tool_jobs import Providers
+from tests.support.virtual_time import VirtualClock
 
 OTHER = "nova-lite"
 SMALL = {OTHER: {"tokens_per_minute": 1_000, "requests_per_minute": 2}}
@@ -82,7 +82,7 @@ async def test_jobs_that_were_refused_are_in_nobodys_way(
     chain: Any, models: dict[str, Any], refuses: bool, replicas: tuple[str, ...]
 ) -> None:
     account = Account(refuses=refuses)
-    async with bench(ScriptedModel(MemoryClock(), account.turn)) as b:
+    async with bench(ScriptedModel(VirtualClock(), account.turn)) as b:
         await b.fleet(*replicas, slots=24 // len(replicas), models={**PLENTY, **models})
         jobs = JOBS if len(replicas) == 1 else JOBS // 3
         took = await waits(b, account, chain, jobs)
@@ -97,7 +97,7 @@ async def test_a_job_that_waits_for_room_holds_nothing_and_says_what_for_and_how
     replicas: tuple[str, ...],
 ) -> None:
     """Both models' quotas are used up: one by what ran there before, the other by a refusal that asks for 20 s."""
-    clock = MemoryClock()
+    clock = VirtualClock()
     refusals = iter([Throttled("Too many tokens, please wait before trying again.", retry_after=20.0)])
 
     def turn(call: ModelCall) -> Turn:
@@ -124,7 +124,7 @@ async def test_a_job_that_waits_for_room_holds_nothing_and_says_what_for_and_how
 
 
 async def test_the_pause_before_a_second_try_is_nobodys_slot() -> None:
-    clock = MemoryClock()
+    clock = VirtualClock()
     script = iter([fails(ModelUnavailable("connection lost"))])
     async with bench(ScriptedModel(clock, lambda call: next(script, says("ok", first_s=0.1)))) as b:
         await b.fleet("one", slots=1)
@@ -135,7 +135,7 @@ async def test_the_pause_before_a_second_try_is_nobodys_slot() -> None:
 
 async def test_a_later_turn_waits_without_a_slot_and_goes_on_wherever_there_is_room() -> None:
     """The quota of the conversation's model is used up for a minute, the next model's is not."""
-    clock = MemoryClock()
+    clock = VirtualClock()
 
     def turn(call: ModelCall) -> Turn:
         if call.candidate.profile.alias == MODEL:
