@@ -21,6 +21,7 @@ from sidecar.models.result import Usage
 from sidecar.ports.bus import Lane
 from sidecar.response_formatter import formatter
 from sidecar.response_formatter.filters.policy import FilterPolicies
+from sidecar.runtime.bounded_work import BoundedWork
 from tests.support.scripted_model import ScriptedModel
 from tests.support.virtual_time import VirtualClock
 
@@ -47,7 +48,7 @@ CHAINS: dict[str, dict[str, Any]] = {
 
 def screening(configured: dict[str, Any]) -> FilterPolicies:
     policy = Policy.model_validate({"filters": configured, "tenants": {"default": {"filters": list(configured)}}})
-    return FilterPolicies(policy, models=ScriptedModel(VirtualClock()), region="us-east-1")
+    return FilterPolicies(policy, models=ScriptedModel(VirtualClock()), region="us-east-1", work=BoundedWork())
 
 
 def reply_of(text: str) -> ModelReply:

@@ -50,6 +50,7 @@ from sidecar.request_handler.planner import Planner
 from sidecar.request_handler.prompts import Prompts
 from sidecar.request_handler.reader import Later
 from sidecar.response_formatter import formatter, structured
+from sidecar.response_formatter.filters.chain import InputCheck
 from sidecar.response_formatter.filters.policy import FilterPolicies
 from sidecar.response_formatter.structured import StructuredAnswers
 from sidecar.scheduler.tickets import Ticket, WaitReason
@@ -117,22 +118,38 @@ class Pipeline:
         request = decoded.request
         if request is None:
             raise SidecarError(f"job {decoded.job} has no request")
-        if self._answers.is_checked_at_once(request.output):
-            structured.check_now(request.output)
-            return self._ticket(decoded, request)
-        return partial(self._admit_later, decoded, request)
-
-    async def _admit_later(self, decoded: DecodedRequest, request: JobRequest) -> Ticket:
-        if request.output is not None:
-            await self._answers.check(decoded.stored.lane.tenant, request.output)
-        return self._ticket(decoded, request)
-
-    def _ticket(self, decoded: DecodedRequest, request: JobRequest) -> Ticket:
+        if not self._is_plain(decoded.stored.lane.tenant, request):
+            return partial(self._admit_later, decoded, request)
+        structured.check_now(request.output)
         use: PromptUse | None = None
         if request.prompt is not None:
             request, use = self._prompts.rendered(decoded.stored.lane.tenant, request)
         ticket = self._planner.ticket(decoded, request, use)
-        self._filters.admit(decoded.stored.lane, request)
+        check = self._filters.check(decoded.stored.lane, request)
+        if check is None:
+            return ticket
+        if check.is_done_at_once:
+            check.now()
+            return ticket
+        return partial(self._checked, decoded.stored.lane, ticket, check)
+
+    def _is_plain(self, tenant: str, request: JobRequest) -> bool:
+        return (request.output is None or self._answers.is_checked_at_once(request.output)) and (
+            request.prompt is None or self._prompts.is_filled_in_at_once(tenant, request)
+        )
+
+    async def _admit_later(self, decoded: DecodedRequest, request: JobRequest) -> Ticket:
+        lane, use = decoded.stored.lane, None
+        if request.output is not None:
+            await self._answers.check(lane.tenant, request.output)
+        if request.prompt is not None:
+            request, use = await self._prompts.rendered_later(lane.tenant, request)
+        ticket = self._planner.ticket(decoded, request, use)
+        check = self._filters.check(lane, request)
+        return ticket if check is None else await self._checked(lane, ticket, check)
+
+    async def _checked(self, lane: Lane, ticket: Ticket, check: InputCheck) -> Ticket:
+        await self._filters.check_later(lane, check)
         return ticket
 
     async def refuse(
@@ -174,7 +191,7 @@ class Pipeline:
     async def record_queued(self, decoded: DecodedRequest) -> StoredState | None:
         """The document of a job that has to wait."""
         return await self._jobs.record_queued(
-            decoded.stored, job=decoded.job, metadata=decoded.metadata, prompt=self._prompt_of(decoded)
+            decoded.stored, job=decoded.job, metadata=decoded.metadata, prompt=await self._prompt_of(decoded)
         )
 
     async def record_blocked(
@@ -229,7 +246,7 @@ class Pipeline:
                 model=self._planner.model_of(reservation.pool),
                 known=known,
                 granted_attempt=reservation.granted_attempt,
-                prompt=self._prompt_of(decoded),
+                prompt=None if request.prompt is None else await self._prompt_of(decoded),
             )
         except ClaimedElsewhere as e:
             return Outcome(kind="taken", attempt=e.attempt, owner=e.owner)
@@ -314,7 +331,7 @@ class Pipeline:
             result = await self._answers.checked(run.job.state.tenant, result, run.job.request.output)
         return await run.filters.answered(result)
 
-    def _prompt_of(self, decoded: DecodedRequest) -> PromptUse | None:
+    async def _prompt_of(self, decoded: DecodedRequest) -> PromptUse | None:
         """The template that a job is made of; None where the job says itself, when it runs, what is wrong."""
         request = decoded.request
         if request is None or request.prompt is None:
@@ -322,7 +339,7 @@ class Pipeline:
         if decoded.plan is not None:
             return decoded.plan.prompt
         try:
-            return self._prompts.rendered(decoded.stored.lane.tenant, request)[1]
+            return (await self._prompts.rendered_later(decoded.stored.lane.tenant, request))[1]
         except InvalidRequest:
             return None
 

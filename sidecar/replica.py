@@ -134,8 +134,9 @@ class Replica:
             policy=self._policy.now, bedrock=settings.bedrock, default_max_tokens=settings.jobs.max_tokens
         )
         self.jobs = self._job_manager()
-        self.screening = FilterPolicies(self._policy.now, models=ports.models, region=settings.bedrock.regions[0])
-        self.prompts = Prompts(ports.prompts, clock=ports.clock, on_crash=on_crash)
+        region = settings.bedrock.regions[0]
+        self.screening = FilterPolicies(self._policy.now, models=ports.models, region=region, work=self.work)
+        self.prompts = Prompts(ports.prompts, work=self.work, clock=ports.clock, on_crash=on_crash)
         self.objects = self._objects()
         self.queries = Queries(ports.store, ports.publisher, ports.intake, clock=ports.clock)
         self.catalogue = CatalogueQueries(self.coordinator.models, policy=self._policy, clock=ports.clock)

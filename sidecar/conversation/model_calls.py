@@ -23,6 +23,8 @@ from sidecar.response_formatter.formatter import error_info
 
 # A whole answer gives no sign of life while it is made; one that takes longer than at this rate has stalled.
 SLOWEST_TOKENS_A_S = 10.0
+# Characters that go through filters in one go.
+LARGE_DELTA = 2_048
 
 
 class ModelCaller:
@@ -184,9 +186,9 @@ class ModelCaller:
         if run.job.request.stream:
             for index, block in enumerate(reply.content):
                 if isinstance(block, TextBlock):
-                    self._say(run, ModelDelta(index=index, text=block.text))
+                    await self._say_whole(run, ModelDelta(index=index, text=block.text))
                 elif isinstance(block, ReasoningBlock) and block.text:
-                    self._say(run, ModelDelta(index=index, reasoning=block.text))
+                    await self._say_whole(run, ModelDelta(index=index, reasoning=block.text))
             await self._say_rest(run)
         return reply
 
@@ -202,7 +204,10 @@ class ModelCaller:
                     1000 * (self._clock.monotonic() - run.job.started_at)
                 )
             if item.text or item.reasoning:
-                self._say(run, item)
+                if len(item.text or item.reasoning or "") <= LARGE_DELTA:
+                    self._say(run, item)
+                else:
+                    await self._say_whole(run, item)
                 if (gate := run.filters.gate) is not None and gate.has_judges:
                     self._show(run, await gate.settle())
         if reply is None:
@@ -214,6 +219,14 @@ class ModelCaller:
         if delta.text:
             run.facts.heard_chars += len(delta.text)
         self._show(run, (delta,) if run.filters.gate is None else run.filters.gate.take(delta))
+
+    async def _say_whole(self, run: JobRun, delta: ModelDelta) -> None:
+        """A delta of any size. Filters give the same whatever the pieces; between two, others have their turn."""
+        name = "text" if delta.text is not None else "reasoning"
+        text = delta.text if delta.text is not None else delta.reasoning or ""
+        for at in range(0, len(text), LARGE_DELTA):
+            self._say(run, msgspec.structs.replace(delta, **{name: text[at : at + LARGE_DELTA]}))
+            await asyncio.sleep(0)
 
     async def _say_rest(self, run: JobRun) -> None:
         """What filters held back until the answer was whole."""

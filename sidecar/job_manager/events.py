@@ -58,7 +58,7 @@ class EventWriter:
         self._waiting: deque[EventData | _Write] = deque()
         self._pump: asyncio.Task[None] | None = None
         self._deltas_may_leave_at = 0.0
-        self.saidap: asyncio.Future[None] | None = None
+        self._nap: asyncio.Future[None] | None = None
         self._is_urgent = False
         self._is_lost = False
         self._is_mute = False
@@ -68,7 +68,7 @@ class EventWriter:
         self._fence = 0
         self._state: JobState | None = None
         self._metadata: Mapping[str, Any] = {}
-        self.screen_tool: Callable[[ToolActivity], ToolActivity] | None = None
+        self.screen_tool: Callable[[ToolActivity], Awaitable[ToolActivity]] | None = None
         """What calls of tools go through before they are said."""
 
     def begin(self, state: JobState, *, revision: int, metadata: Mapping[str, Any], n: int = 0) -> None:
@@ -83,7 +83,7 @@ class EventWriter:
         self._say(status)
 
     def tool(self, activity: ToolActivity) -> None:
-        self._say(activity if self.screen_tool is None else self.screen_tool(activity))
+        self._say(activity)
 
     def delta(self, index: int, *, text: str | None = None, reasoning: str | None = None) -> None:
         waiting = self._waiting
@@ -134,6 +134,9 @@ class EventWriter:
                 if type(self._waiting[0]) is Delta:
                     await self._gather()
                 data = self._waiting.popleft()
+                if self.screen_tool is not None and isinstance(data, ToolActivity):
+                    # Here, in the order of all else that is said, since it may take longer than a moment.
+                    data = await self.screen_tool(data)
                 if type(data) is Delta:
                     data = self._piece(data)
                 if await self._store(data):
@@ -196,17 +199,17 @@ class EventWriter:
             if wait_s <= 0:
                 return
             # A future of its own, so that flush can end the nap without ending the pump.
-            nap = self.saidap = asyncio.get_running_loop().create_future()
+            nap = self._nap = asyncio.get_running_loop().create_future()
             timer = self._clock.call_later(wait_s, self._wake)
             try:
                 await nap
             finally:
                 timer.cancel()
-                self.saidap = None
+                self._nap = None
 
     def _wake(self) -> None:
-        if self.saidap is not None and not self.saidap.done():
-            self.saidap.set_result(None)
+        if self._nap is not None and not self._nap.done():
+            self._nap.set_result(None)
 
     def _event(self, data: EventData, n: int) -> Event:
         state = self._state

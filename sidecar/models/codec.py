@@ -46,7 +46,7 @@ def encode(message: Any) -> bytes:
     try:
         return _encoder.encode(message)
     except UnicodeEncodeError:
-        return _encoder.encode(_without_surrogates(msgspec.to_builtins(message)))
+        return _encoder.encode(without_surrogates(msgspec.to_builtins(message)))
 
 
 def decode_request(payload: bytes) -> JobRequest:
@@ -122,11 +122,12 @@ def _explain(error: Exception, payload: bytes, kind: Any, path: str = "") -> Inv
     return decode_errors.explain(error, payload, kind, prefix=path)
 
 
-def _without_surrogates(value: Any) -> Any:
+def without_surrogates(value: Any) -> Any:
+    """Plain values in which half surrogate pairs are U+FFFD, and whole ones the character they stand for."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, dict):
-        return {_without_surrogates(k): _without_surrogates(v) for k, v in value.items()}
+        return {without_surrogates(k): without_surrogates(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_surrogates(v) for v in value]
+        return [without_surrogates(v) for v in value]
     return value

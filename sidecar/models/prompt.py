@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -13,6 +14,7 @@ from sidecar.models.rules import check_messages
 from sidecar.models.subjects import is_name
 
 SHARED = "shared"
+_MOST_NAMED = 50
 LARGEST_RENDERED = 4_000_000
 """Characters of all texts of a filled-in template together."""
 
@@ -89,7 +91,7 @@ class PromptTemplate(Strict, frozen=True, kw_only=True):
         """The text of every variable. Raises FieldError with the variable's path below the request's `prompt`."""
         for name in given:
             if name not in self.variables:
-                known = ", ".join(self.variables) or "none"
+                known = ", ".join(islice(self.variables, _MOST_NAMED)) or "none"
                 raise FieldError(f"is no variable of this template; it has: {known}", path=f"variables.{name}")
         texts: dict[str, str] = {}
         for name, variable in self.variables.items():
@@ -101,11 +103,15 @@ class PromptTemplate(Strict, frozen=True, kw_only=True):
             texts[name] = "" if value is None else _text(value)
         return texts
 
+    def size(self, texts: Mapping[str, str]) -> int:
+        """How many characters the texts have together, once they are filled in."""
+        return sum(_size(text, texts) for _, text in self._texts())
+
     def rendered(self, texts: Mapping[str, str]) -> tuple[str | None, tuple[Message, ...]]:
         """System prompt and messages with every variable's text in its place. Raises FieldError where it would be
         too long.
         """
-        size = sum(_size(text, texts) for _, text in self._texts())
+        size = self.size(texts)
         if size > LARGEST_RENDERED:
             raise FieldError(
                 f"make the prompt {size} characters long, at most {LARGEST_RENDERED} are allowed", path="variables"

@@ -19,7 +19,6 @@ class AdmissionPlan(NamedTuple):
     that was, who can answer it, and how many tokens it sends.
     """
 
-    request: JobRequest
     prompt: PromptUse | None
     selection: Selection
     input_tokens: int

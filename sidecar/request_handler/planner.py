@@ -88,7 +88,7 @@ class Planner:
         admission.admit(asked, policy=tenant)
         if tenant.budget_usd_per_day is not None:
             self._on_budget(name)
-        decoded.plan = AdmissionPlan(request, prompt, selection, tokens)
+        decoded.plan = AdmissionPlan(prompt, selection, tokens)
         return Ticket(
             seq=stored.seq,
             lane=stored.lane,

@@ -5,18 +5,20 @@ whoever runs it takes exactly that document, whatever has been stored since.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
 
-from sidecar.errors import Conflict, InvalidRequest, SidecarError
+from sidecar.errors import Conflict, InvalidRequest, SidecarError, TooCostly
 from sidecar.models.base import FieldError
 from sidecar.models.codec import decode
+from sidecar.models.content import Message
 from sidecar.models.prompt import (
     SHARED,
     PromptTemplate,
     PromptUse,
+    Value,
     is_version,
     key_of,
     parts_of,
@@ -26,6 +28,7 @@ from sidecar.models.prompt import (
 from sidecar.models.request import JobRequest, PromptRef
 from sidecar.models.shown import shown
 from sidecar.ports.bus import Clock, PromptStore
+from sidecar.runtime.bounded_work import BoundedWork
 from sidecar.runtime.lifecycle import Tasks, Waker
 
 log = logging.getLogger(__name__)
@@ -33,6 +36,9 @@ log = logging.getLogger(__name__)
 LOOK_S = 15.0
 SETTLE_S = 0.05
 MOST_TEMPLATES = 10_000
+# A document in bytes, and characters of all its texts once they are filled in: more is done apart.
+MOST_READ_INLINE = 16 * 1024
+MOST_FILLED_INLINE = 256 * 1024
 
 
 class _Entry(msgspec.Struct):
@@ -54,12 +60,26 @@ class _Entry(msgspec.Struct):
             raise InvalidRequest(f"is stored, but is no template: {self.problem}", path="prompt.name")
         return self.template
 
+    def is_filled_in_at_once(self, ref: PromptRef) -> bool:
+        """Whether the document and what becomes of it are small. One that cannot be filled in says so at once."""
+        if len(self.document) > MOST_READ_INLINE:
+            return False
+        try:
+            template = self.read()
+            return template.size(template.values(ref.variables)) <= MOST_FILLED_INLINE
+        except (InvalidRequest, FieldError):
+            return True
+
 
 class Prompts:
     """The templates of all tenants, and requests made of them."""
 
-    def __init__(self, store: PromptStore, *, clock: Clock, on_crash: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self, store: PromptStore, *, work: BoundedWork, clock: Clock, on_crash: Callable[[BaseException], None]
+    ) -> None:
+        """`work` fills in what is large."""
         self._store = store
+        self._work = work
         self._clock = clock
         self._tasks = Tasks(on_crash)
         self._waker = Waker(clock)
@@ -74,6 +94,15 @@ class Prompts:
     async def stop(self) -> None:
         await self._tasks.cancel()
 
+    def is_filled_in_at_once(self, tenant: str, request: JobRequest) -> bool:
+        """Whether `rendered` takes no longer than a moment; for others there is `rendered_later`."""
+        ref = _ref_of(request)
+        try:
+            _, _, entry = self._find(tenant, ref)
+        except InvalidRequest:
+            return True
+        return entry.is_filled_in_at_once(ref)
+
     def rendered(self, tenant: str, request: JobRequest) -> tuple[JobRequest, PromptUse]:
         """The request with messages in place of its template's name, by what is known at this moment.
 
@@ -81,7 +110,15 @@ class Prompts:
         """
         ref = _ref_of(request)
         scope, version, entry = self._find(tenant, ref)
-        return _made(request, ref, entry.read(), scope=scope, version=version, revision=entry.revision)
+        filled = _filled(entry.read(), ref.variables, request.system)
+        return _made(request, ref, filled, scope=scope, version=version, revision=entry.revision)
+
+    async def rendered_later(self, tenant: str, request: JobRequest) -> tuple[JobRequest, PromptUse]:
+        """The same, away from the event loop where that takes longer than a moment. Raises InvalidRequest."""
+        ref = _ref_of(request)
+        scope, version, entry = self._find(tenant, ref)
+        filled = await self._fill(tenant, entry, ref, request.system)
+        return _made(request, ref, filled, scope=scope, version=version, revision=entry.revision)
 
     async def rendered_as(
         self, tenant: str, request: JobRequest, pinned: PromptUse | None
@@ -97,8 +134,9 @@ class Prompts:
             # Without that revision the words decide whether what is stored now is the same.
             entry = _Entry(document, pinned.revision) if document is not None else entry
         if entry is not None:
+            filled = await self._fill(tenant, entry, ref, request.system)
             made, use = _made(
-                request, ref, entry.read(), scope=pinned.scope, version=pinned.version, revision=pinned.revision
+                request, ref, filled, scope=pinned.scope, version=pinned.version, revision=pinned.revision
             )
             if use.sha256 == pinned.sha256:
                 return made, use
@@ -110,10 +148,19 @@ class Prompts:
     async def _late(self, tenant: str, request: JobRequest) -> tuple[JobRequest, PromptUse]:
         """This replica may not have heard yet of what the one that admitted the job knew."""
         try:
-            return self.rendered(tenant, request)
+            return await self.rendered_later(tenant, request)
         except InvalidRequest:
             await self._reload()
-            return self.rendered(tenant, request)
+            return await self.rendered_later(tenant, request)
+
+    async def _fill(self, tenant: str, entry: _Entry, ref: PromptRef, system: str | None) -> "FilledPrompt":
+        if entry.is_filled_in_at_once(ref):
+            return _filled(entry.read(), ref.variables, system)
+        try:
+            return await self._work.run(tenant, fill_in, entry.document, ref.variables, system)
+        except TooCostly as e:
+            why = f"filling in the template {e.message}: give shorter values, or store a shorter template"
+            raise InvalidRequest(why, path="prompt.variables") from e
 
     def _find(self, tenant: str, ref: PromptRef) -> tuple[str, str, _Entry]:
         for scope in (tenant, SHARED):
@@ -195,27 +242,37 @@ def _ref_of(request: JobRequest) -> PromptRef:
     return request.prompt
 
 
+class FilledPrompt(msgspec.Struct, frozen=True, array_like=True):
+    """`sha256` is of the texts, the request's own system prompt before the template's."""
+
+    system: str | None
+    messages: tuple[Message, ...]
+    sha256: str
+
+
+def fill_in(document: bytes, variables: dict[str, Value], system: str | None) -> FilledPrompt:
+    """For a worker process: a stored template with a request's variables. Raises InvalidRequest."""
+    return _filled(_Entry(document, 0).read(), variables, system)
+
+
+def _filled(template: PromptTemplate, variables: Mapping[str, Value], system: str | None) -> FilledPrompt:
+    try:
+        own, messages = template.rendered(template.values(variables))
+    except FieldError as e:
+        raise InvalidRequest(e.message, path=f"prompt.{e.path}") from e
+    used = own if system is None else system
+    return FilledPrompt(used, messages, text_digest(used, messages))
+
+
 def _made(
-    request: JobRequest, ref: PromptRef, template: PromptTemplate, *, scope: str, version: str, revision: int
+    request: JobRequest, ref: PromptRef, filled: FilledPrompt, *, scope: str, version: str, revision: int
 ) -> tuple[JobRequest, PromptUse]:
     """A system prompt of the request itself goes before the template's."""
     try:
-        system, messages = template.rendered(template.values(ref.variables))
-    except FieldError as e:
-        raise InvalidRequest(e.message, path=f"prompt.{e.path}") from e
-    try:
-        made = msgspec.structs.replace(
-            request, messages=messages, prompt=None, system=system if request.system is None else request.system
-        )
+        made = msgspec.structs.replace(request, messages=filled.messages, prompt=None, system=filled.system)
     except FieldError as e:
         raise InvalidRequest(
             f"with these variables the prompt's {e.path} {e.message}", path="prompt.variables"
         ) from e
-    use = PromptUse(
-        name=ref.name,
-        version=version,
-        scope=scope,
-        sha256=text_digest(made.system, messages),
-        revision=revision,
-    )
+    use = PromptUse(name=ref.name, version=version, scope=scope, sha256=filled.sha256, revision=revision)
     return made, use

@@ -18,6 +18,7 @@ import msgspec
 
 from sidecar.errors import InvalidRequest, Permanent, SidecarError, TooCostly
 from sidecar.models.base import FieldError
+from sidecar.models.codec import without_surrogates
 from sidecar.runtime.fair_queue import FairQueue
 from sidecar.runtime.worker_main import WorkAnswer, WorkFailure, WorkRequest
 from sidecar.runtime.worker_process import WorkerProcess
@@ -221,7 +222,13 @@ def frame_of(function: Callable[..., Any], limit_s: float, args: Any, named: Any
     """A call as a worker process reads it."""
     encode = msgspec.msgpack.encode
     name = f"{function.__module__}:{function.__qualname__}"
-    given, more = msgspec.Raw(encode(list(args))), msgspec.Raw(encode(dict(named)))
+    try:
+        given, more = msgspec.Raw(encode(list(args))), msgspec.Raw(encode(dict(named)))
+    except UnicodeEncodeError:
+        args, named = (
+            without_surrogates(msgspec.to_builtins(part, builtin_types=(bytes,))) for part in (args, named)
+        )
+        given, more = msgspec.Raw(encode(list(args))), msgspec.Raw(encode(dict(named)))
     return encode(WorkRequest(name, limit_s, given, more))
 
 

@@ -1,20 +1,91 @@
 """One job's filters at work: on its input, its deltas, and its result."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from sidecar.errors import InvalidRequest, Permanent, TooCostly
 from sidecar.models.call import ModelCall
+from sidecar.models.codec import encode
 from sidecar.models.event import ToolActivity
 from sidecar.models.filtering import Direction, FilterContext
 from sidecar.models.plain import UNREADABLE
+from sidecar.models.request import JobRequest
 from sidecar.models.result import ErrorInfo, FilterReport, Output, Result
+from sidecar.response_formatter.filters import apart
+from sidecar.response_formatter.filters.apart import ShownText, is_done_at_once, with_source
 from sidecar.response_formatter.filters.inputs import details_of, refusal, texts, with_texts
+from sidecar.response_formatter.filters.rewriting import Beside, Rewriter, with_text
 from sidecar.response_formatter.filters.scanner import BlockMatch
-from sidecar.response_formatter.filters.stream import Chain, FilterCounts, Judging, OutgoingText, StreamFilter
-from sidecar.response_formatter.filters.values import screened_value
+from sidecar.response_formatter.filters.stream import Chain, FilterCounts, Judging, Part, StreamFilter
 from sidecar.response_formatter.formatter import digest
+from sidecar.runtime.bounded_work import BoundedWork
+
+
+class TextFiltering:
+    """Texts of one tenant through chains: at once where they are short, else in a worker process."""
+
+    def __init__(self, tenant: str, work: BoundedWork) -> None:
+        self._tenant = tenant
+        self._work = work
+
+    async def shown(self, chain: Chain, given: Sequence[Sequence[Part]]) -> list[ShownText]:
+        """Each text in its parts, up to the first that is blocked. Raises TooCostly."""
+        source = chain.source
+        if source is None or is_done_at_once(chain, [text for parts in given for _, text in parts]):
+            shown = []
+            for parts in given:
+                shown.append(apart.show(chain, parts))
+                if shown[-1].blocked is not None:
+                    break
+            return shown
+        raw = [[(index, text.encode("utf-8", "surrogatepass")) for index, text in parts] for parts in given]
+        return await self._work.run(self._tenant, apart.show_texts, source, raw)
+
+    async def rewritten(self, chain: Chain, tools: Chain, beside: Beside) -> Beside:
+        """What stands beside an answer's text. Raises TooCostly."""
+        if chain.source is None or tools.source is None or len(encode(beside)) <= apart.MOST_INLINE_BYTES:
+            return Rewriter(chain, tools).rewritten(beside)
+        return await self._work.run(self._tenant, apart.rewrite, chain.source, tools.source, beside)
+
+    async def values(self, tools: Chain, values: list[Any]) -> list[Any]:
+        """What a call of a tool is told with. Raises TooCostly."""
+        if tools.source is None or len(encode(values)) <= apart.MOST_INLINE_BYTES:
+            rewriter = Rewriter(tools, tools)
+            return [rewriter.of_tools(value) for value in values]
+        return await self._work.run(self._tenant, apart.screen_values, tools.source, values)
+
+
+class InputCheck:
+    """What stands before the queue: whether a rule blocks what a request says."""
+
+    def __init__(self, chain: Chain, request: JobRequest) -> None:
+        self._chain = with_source(
+            chain._replace(rules=tuple(rule for rule in chain.rules if rule.action == "block"), judges=())
+        )
+        self._texts = texts(request.messages or (), request.system) if self._chain.rules else []
+
+    @property
+    def is_done_at_once(self) -> bool:
+        return is_done_at_once(self._chain, [text for _, text in self._texts])
+
+    def now(self) -> None:
+        """Raise Permanent (`guardrail_blocked`) for an input that is blocked."""
+        for path, text in self._texts:
+            blocked = apart.show(self._chain, ((0, text),)).blocked
+            if blocked is not None:
+                raise refusal(blocked, path)
+
+    async def later(self, filtering: TextFiltering) -> None:
+        """The same where it takes longer. Raises InvalidRequest where it takes too long."""
+        try:
+            shown = await filtering.shown(self._chain, [((0, text),) for _, text in self._texts])
+        except TooCostly as e:
+            raise _too_long(e) from e
+        for (path, _), one in zip(self._texts, shown, strict=False):
+            if one.blocked is not None:
+                raise refusal(one.blocked, path)
 
 
 class FilterChain:
@@ -28,6 +99,7 @@ class FilterChain:
         job_class: str,
         chain_for: Callable[[Direction], Chain],
         is_streamed: bool,
+        work: BoundedWork,
     ) -> None:
         """`is_streamed`: the answer comes in deltas."""
         self._tenant = tenant
@@ -35,6 +107,7 @@ class FilterChain:
         self._job_class = job_class
         self._chain_for = chain_for
         self._chain = chain_for("output")
+        self._filtering = TextFiltering(tenant, work)
         self._input_reports: tuple[FilterReport, ...] = ()
         self.is_withheld = False
         self.gate = (
@@ -47,16 +120,27 @@ class FilterChain:
         )
 
     async def input(self, call: ModelCall) -> ModelCall:
-        """The call as the model may see it. Raises Permanent (`guardrail_blocked`), and a judge's own errors."""
+        """The call as the model may see it. Raises a judge's own errors, and Permanent (`guardrail_blocked`;
+        InvalidRequest for what takes too long to filter).
+        """
         chain = self._chain_for("input")
         if chain.is_plain:
             return call
-        tally = FilterCounts(on="input")
-        told: dict[str, str] = {}
+        counts = FilterCounts(on="input")
+        paths: dict[str, str] = {}
         for path, text in texts(call.messages, call.system):
-            if text not in told:
-                told[text] = await self._read(chain, tally, path, text)
-        self._input_reports = tally.reports(chain.sanitise)
+            paths.setdefault(text, path)
+        try:
+            shown = await self._filtering.shown(chain, [((0, text),) for text in paths])
+        except TooCostly as e:
+            raise _too_long(e) from e
+        told: dict[str, str] = {}
+        for (text, path), one in zip(paths.items(), shown, strict=False):
+            parts, blocked, _ = await self._judged(chain, counts, one, self._context("input", "message"))
+            if blocked is not None:
+                raise refusal(blocked, path)
+            told[text] = "".join(part for _, part in parts)
+        self._input_reports = counts.reports(chain.sanitise)
         if all(text == shown for text, shown in told.items()):
             return call
         return msgspec.structs.replace(
@@ -65,61 +149,69 @@ class FilterChain:
             messages=tuple(with_texts(message, told) for message in call.messages),
         )
 
-    async def _read(self, chain: Chain, tally: FilterCounts, path: str, text: str) -> str:
-        shown, blocked, _ = await self._through(chain, tally, ((0, text),), self._context("input", "message"))
-        if blocked is not None:
-            raise refusal(blocked, path)
-        return "".join(text for _, text in shown)
-
-    async def _through(
-        self, chain: Chain, tally: FilterCounts, parts: Sequence[tuple[int, str]], context: FilterContext
-    ) -> tuple[list[tuple[int, str]], BlockMatch | None, bool]:
+    async def _judged(
+        self, chain: Chain, counts: FilterCounts, one: ShownText, context: FilterContext
+    ) -> tuple[Sequence[Part], BlockMatch | None, bool]:
         """Parts of one text, what blocked it, and whether a judge changed it."""
-        channel = OutgoingText(chain, tally)
-        shown = [part for index, text in parts for part in channel.feed(index, text)]
-        shown += channel.end()
-        if channel.blocked is not None or not chain.judges:
-            return shown, channel.blocked, False
-        judging = Judging(chain, tally, context)
-        judging.take(shown)
+        one.count(counts)
+        if one.blocked is not None or not chain.judges:
+            return one.parts, one.blocked, False
+        judging = Judging(chain, counts, context)
+        judging.take(one.parts)
         return await judging.judged(is_end=True), judging.blocked, judging.is_changed
 
     async def answered(self, result: Result) -> Result:
-        """A whole answer's result as the client may see it. Raises a judge's own errors."""
+        """A whole answer's result as the client may see it. Raises a judge's own errors, and Permanent
+        (`guardrail_blocked`) for what takes too long to filter.
+        """
         if self.gate is not None and self.gate.trouble is not None:
             raise self.gate.trouble
-        tally = FilterCounts()
+        try:
+            return await self._answered(result)
+        except TooCostly as e:
+            why = f"filtering the answer {e.message}: ask for a shorter one"
+            raise Permanent(why, code="guardrail_blocked", details={"budget": e.kind}) from e
+
+    async def _answered(self, result: Result) -> Result:
+        counts = FilterCounts()
         content = result.output.content
+        given = {
+            name: parts
+            for name in ("text", "reasoning")
+            if (parts := [(at, block["text"]) for at, block in enumerate(content) if _has_text(block, name)])
+        }
+        shown = await self._filtering.shown(self._chain, list(given.values()))
         told: dict[int, str] = {}
         is_judged = False
-        for name in ("text", "reasoning"):
-            parts = [(at, block["text"]) for at, block in enumerate(content) if _has_text(block, name)]
-            if not parts:
-                continue
-            context = self._context("output", name)
-            shown, blocked, is_changed = await self._through(self._chain, tally, parts, context)
+        for (name, parts), one in zip(given.items(), shown, strict=False):
+            seen, blocked, is_changed = await self._judged(self._chain, counts, one, self._context("output", name))
             if blocked is not None:
-                return self._withheld(result, blocked, tally)
+                return self._withheld(result, blocked, counts)
             is_judged = is_judged or is_changed
-            told.update((index, "") for index, _ in parts)
-            for index, text in shown:
-                told[index] += text
-        filters = (*self._input_reports, *result.filters, *tally.reports(self._chain.sanitise))
+            pieces: dict[int, list[str]] = {index: [] for index, _ in parts}
+            for index, text in seen:
+                pieces[index].append(text)
+            told.update((index, "".join(texts)) for index, texts in pieces.items())
+        filters = (*self._input_reports, *result.filters, *counts.reports(self._chain.sanitise))
         is_same = all(content[index]["text"] == text for index, text in told.items())
         is_plain = self._chain.is_plain and self.screen_tool is None and result.output.structured is None
         if is_same and is_plain:
             return msgspec.structs.replace(result, filters=filters) if filters else result
-        return self._rewritten(result, told, filters, is_cut=tally.is_cut, is_judged=is_judged)
+        return await self._rewritten(result, told, filters, is_cut=counts.is_cut, is_judged=is_judged)
 
     def stopped(self, result: Result) -> Result:
         """The result of a job that came to no whole answer: its text has been through the gate."""
         found = self.gate.tally.reports(self._chain.sanitise) if self.gate is not None else ()
         filters = (*self._input_reports, *found)
         if self._chain.rules and result.error is not None:
-            result = msgspec.structs.replace(result, error=self._error(result.error))
+            rewriter = Rewriter(self._chain, self._chain)
+            message, details = (rewriter.value(part) for part in (result.error.message, result.error.details))
+            result = msgspec.structs.replace(
+                result, error=msgspec.structs.replace(result.error, message=message, details=details)
+            )
         return msgspec.structs.replace(result, filters=filters) if filters else result
 
-    def _rewritten(
+    async def _rewritten(
         self,
         result: Result,
         told: Mapping[int, str],
@@ -128,91 +220,58 @@ class FilterChain:
         is_cut: bool,
         is_judged: bool,
     ) -> Result:
-        warnings = list(result.warnings)
-        shown = (self._block(block, told.get(at)) for at, block in enumerate(result.output.content))
+        output, error, warnings = result.output, result.error, list(result.warnings)
+        given = Beside(
+            blocks={at: block for at, block in enumerate(output.content) if at not in told},
+            structured=output.structured,
+            messages=output.messages,
+            error=None if error is None else [error.message, error.details],
+        )
+        beside = await self._filtering.rewritten(self._chain, self._chain_for("tools"), given)
+        shown = (
+            with_text(block, told[at]) if at in told else beside.blocks[at]
+            for at, block in enumerate(output.content)
+        )
         blocks = tuple(block for block in shown if block is not None)
         text = "".join(block["text"] for block in blocks if block.get("type") == "text")
-        structured = self._value(result.output.structured)
-        messages = tuple(
-            {**message, "content": self._content(message["content"])} for message in result.output.messages
-        )
-        if is_judged and result.output.structured is not None:
+        structured = beside.structured
+        if is_judged and output.structured is not None:
             structured = _parsed(text)
-        if structured != result.output.structured:
+        if structured != output.structured:
             warnings.append("filters changed the structured output: it may not fit the schema any more")
         if is_cut:
             warnings.append(f"the answer was longer than {self._chain.sanitise.max_chars} characters and was cut")
+        if error is not None:
+            error = msgspec.structs.replace(error, message=beside.error[0], details=beside.error[1])
         return msgspec.structs.replace(
             result,
             output=msgspec.structs.replace(
-                result.output,
-                text=text,
-                content=blocks,
-                structured=structured,
-                messages=messages,
+                output, text=text, content=blocks, structured=structured, messages=beside.messages
             ),
-            error=self._error(result.error) if result.error is not None else None,
+            error=error,
             partial=result.partial or is_cut,
             filters=filters,
             warnings=tuple(warnings),
             text_sha256=digest(text),
         )
 
-    def _block(self, block: dict[str, Any], text: str | None) -> dict[str, Any] | None:
-        """A block of the answer; None where nothing is left of it."""
-        if text is not None:
-            if text == block["text"]:
-                return block
-            if not text:
-                return None
-            # A signature is of the text as the model wrote it.
-            return {key: value for key, value in {**block, "text": text}.items() if key != "signature"}
-        if block.get("type") == "tool_use":
-            return {**block, "input": self._of_tools(block["input"])}
-        if block.get("type") == "other":
-            return {**block, "value": self._value(block.get("value"))}
-        return block
-
     @property
-    def screen_tool(self) -> Callable[[ToolActivity], ToolActivity] | None:
+    def screen_tool(self) -> Callable[[ToolActivity], Awaitable[ToolActivity]] | None:
         """What calls of tools go through before clients are told of them; None where nothing looks at them."""
         return self._activity if self._chain_for("tools").rules else None
 
-    def _activity(self, activity: ToolActivity) -> ToolActivity:
+    async def _activity(self, activity: ToolActivity) -> ToolActivity:
+        """Raises Permanent (`guardrail_blocked`) for one that takes too long to filter."""
         error = activity.error
+        given = [activity.input, activity.output, None if error is None else error.message]
+        try:
+            taken, gave, message = await self._filtering.values(self._chain_for("tools"), given)
+        except TooCostly as e:
+            why = f"filtering what the tool {activity.tool!r} took and gave {e.message}: have it give less"
+            raise Permanent(why, code="guardrail_blocked", details={"budget": e.kind}) from e
         if error is not None:
-            error = msgspec.structs.replace(error, message=self._of_tools(error.message))
-        return msgspec.structs.replace(
-            activity, input=self._of_tools(activity.input), output=self._of_tools(activity.output), error=error
-        )
-
-    def _of_tools(self, value: Any) -> Any:
-        chain = self._chain_for("tools")
-        return screened_value(value, chain) if value is not None and chain.rules else value
-
-    def _content(self, content: Any) -> Any:
-        """What the job added to the conversation: its texts, and what tools said."""
-        if isinstance(content, str):
-            return self._value(content)
-        shown = []
-        for block in content:
-            if block.get("type") == "tool_result":
-                shown.append({**block, "content": self._of_tools(block["content"])})
-            elif "text" in block:
-                kept = self._block(block, self._value(block["text"]))
-                shown += [kept] if kept is not None else []
-            else:
-                shown.append(self._block(block, None) or block)
-        return shown
-
-    def _value(self, value: Any) -> Any:
-        return value if value is None else screened_value(value, self._chain)
-
-    def _error(self, error: ErrorInfo) -> ErrorInfo:
-        """An error's message may quote the answer."""
-        return msgspec.structs.replace(
-            error, message=self._value(error.message), details=self._value(error.details)
-        )
+            error = msgspec.structs.replace(error, message=message)
+        return msgspec.structs.replace(activity, input=taken, output=gave, error=error)
 
     def _withheld(self, result: Result, blocked: BlockMatch, tally: FilterCounts) -> Result:
         """A blocked answer: nothing of it is shown. Where it should have had a form, that is a failure."""
@@ -234,6 +293,10 @@ class FilterChain:
             warnings=(*result.warnings, why),
             text_sha256=digest(""),
         )
+
+
+def _too_long(error: TooCostly) -> InvalidRequest:
+    return InvalidRequest(f"filtering the input {error.message}: send less text in one request", path="messages")
 
 
 def _has_text(block: Mapping[str, Any], kind: str) -> bool:

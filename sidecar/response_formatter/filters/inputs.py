@@ -8,21 +8,9 @@ import msgspec
 from sidecar.errors import Permanent
 from sidecar.models.content import JsonBlock, Message, TextBlock, ToolResultBlock
 from sidecar.response_formatter.filters.scanner import BlockMatch
-from sidecar.response_formatter.filters.stream import Chain, FilterCounts, OutgoingText
 
-
-def check_input(chain: Chain, messages: Sequence[Message], system: str | None) -> None:
-    """Raise Permanent (`guardrail_blocked`) for an input that a rule of the chain blocks."""
-    rules = tuple(rule for rule in chain.rules if rule.action == "block")
-    if not rules:
-        return
-    only = chain._replace(rules=rules, judges=())
-    for path, text in texts(messages, system):
-        channel = OutgoingText(only, FilterCounts(on="input"))
-        channel.feed(0, text)
-        channel.end()
-        if channel.blocked is not None:
-            raise refusal(channel.blocked, path)
+_LONGEST_STEP = 64
+_LONGEST_PATH = 300
 
 
 def texts(messages: Sequence[Message], system: str | None) -> list[tuple[str, str]]:
@@ -59,10 +47,17 @@ def _leaves(value: Any, path: str) -> list[tuple[str, str]]:
     if isinstance(value, str):
         return [(path, value)]
     if isinstance(value, dict):
-        return [leaf for key, item in value.items() for leaf in _leaves(item, f"{path}.{key}")]
+        return [
+            leaf for key, item in value.items() for leaf in _leaves(item, _below(path, f".{key[:_LONGEST_STEP]}"))
+        ]
     if isinstance(value, list):
-        return [leaf for at, item in enumerate(value) for leaf in _leaves(item, f"{path}[{at}]")]
+        return [leaf for at, item in enumerate(value) for leaf in _leaves(item, _below(path, f"[{at}]"))]
     return []
+
+
+def _below(path: str, step: str) -> str:
+    """A path is made for each text: one that grew with the names in it would cost more than the texts."""
+    return path + step if len(path) < _LONGEST_PATH else path
 
 
 def with_texts(message: Message, told: Mapping[str, str]) -> Message:

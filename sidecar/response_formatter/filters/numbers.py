@@ -9,6 +9,7 @@ from sidecar.response_formatter.filters.scanner import Match
 
 CONTEXT = 64
 MOST_DIGITS = 19
+LEAST_DIGITS = 7
 _MOST_GROUPS = 8
 _NEAR = 48
 # So many groups so near before: the inside of a list, where each stretch would have to be looked at in vain.
@@ -17,9 +18,8 @@ _MOST_BEFORE = 12
 _SPACES = " \t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000"
 _DASHES = ".\\-\u2010-\u2015\u2212\ufe58\ufe63\uff0d"
 _GROUP = re.compile(r"\d+")
-_GAP = re.compile(rf"[{_SPACES}{_DASHES}/()·]{{1,4}}")
+_RUN = re.compile(rf"\d+(?:[{_SPACES}{_DASHES}/()·]{{1,4}}\d+)*")
 _TIES = "-./_:"
-_EDGE = re.compile(r"[^\W_]|_")
 
 # Issuers' numbers by ISO/IEC 7812: first digits and lengths, from the networks' published ranges.
 _CARDS = re.compile(
@@ -91,24 +91,28 @@ class DigitRun:
                 continue
             if _touches_word(self.text, groups[first].start - 1):
                 continue
-            digits, sizes, gaps = "", (), ()  # type: tuple[str, tuple[int, ...], tuple[str, ...]]
-            for last in range(first, min(len(groups), first + _MOST_GROUPS)):
-                group = groups[last]
-                digits += group.digits
-                sizes += (len(group.digits),)
-                gaps += (group.gap,) if last > first else ()
-                if len(digits) > MOST_DIGITS:
-                    break
-                if len(digits) >= 7 and self._ends(group.end):
-                    yield Stretch(
-                        groups[first].start,
-                        group.end,
-                        digits,
-                        sizes,
-                        gaps,
-                        _is_bare(self.text, groups[first].start, group.end) and not self._is_tail(first),
-                        first == 0 and last == len(groups) - 1,
-                    )
+            yield from self._from(first)
+
+    def _from(self, first: int) -> Iterator[Stretch]:
+        """Those that begin with a group."""
+        groups, text, start = self.groups, self.text, self.groups[first].start
+        is_tail: bool | None = None
+        digits, sizes, gaps = "", (), ()  # type: tuple[str, tuple[int, ...], tuple[str, ...]]
+        for last in range(first, min(len(groups), first + _MOST_GROUPS)):
+            group = groups[last]
+            digits += group.digits
+            if len(digits) > MOST_DIGITS:
+                break
+            sizes += (len(group.digits),)
+            gaps += (group.gap,) if last > first else ()
+            if len(digits) < LEAST_DIGITS or not self._ends(group.end):
+                continue
+            is_bare = _is_bare(text, start, group.end)
+            if is_bare:
+                is_tail = self._is_tail(first) if is_tail is None else is_tail
+                is_bare = not is_tail
+            is_alone = first == 0 and last == len(groups) - 1
+            yield Stretch(start, group.end, digits, sizes, gaps, is_bare, is_alone)
 
     def _ends(self, at: int) -> bool:
         return not _touches_word(self.text, at) or EXTENSION.match(self.text, at) is not None
@@ -132,16 +136,20 @@ class DigitRun:
 
 
 def runs_in(text: str, start: int) -> Iterator[DigitRun]:
-    """The runs of which a part lies at or after `start`, with `CONTEXT` characters before it read as well."""
-    groups: list[Group] = []
-    for match in _GROUP.finditer(text, max(0, start - CONTEXT)):
-        gap = text[groups[-1].end : match.start()] if groups else ""
-        if groups and not _GAP.fullmatch(gap):
-            yield DigitRun(text, groups)
-            groups, gap = [], ""
-        digits = match[0] if match[0].isascii() else "".join(str(int(c)) for c in match[0])
-        groups.append(Group(match.start(), match.end(), digits, gap))
-    if groups:
+    """The runs of which a part lies at or after `start`, with `CONTEXT` characters before it read as well.
+
+    Those with fewer than `LEAST_DIGITS` digits are no number of anything, and left out.
+    """
+    for run in _RUN.finditer(text, max(0, start - CONTEXT)):
+        if run.end() - run.start() < LEAST_DIGITS:
+            continue
+        groups: list[Group] = []
+        before_it = run.start()
+        for match in _GROUP.finditer(text, run.start(), run.end()):
+            at, end = match.span()
+            digits = match[0] if match[0].isascii() else "".join(str(int(c)) for c in match[0])
+            groups.append(Group(at, end, digits, text[before_it:at]))
+            before_it = end
         yield DigitRun(text, groups)
 
 
@@ -182,7 +190,7 @@ def _is_card_layout(one: Stretch) -> bool:
 
 
 def _touches_word(text: str, at: int) -> bool:
-    return 0 <= at < len(text) and _EDGE.match(text, at) is not None
+    return 0 <= at < len(text) and (text[at].isalnum() or text[at] == "_")
 
 
 def _is_bare(text: str, start: int, end: int) -> bool:

@@ -98,6 +98,11 @@ _BY_DIGITS: dict[int, tuple[NumberForm, ...]] = {
     size: tuple(form for form in _NUMBERS if form.digits == size) for size in {form.digits for form in _NUMBERS}
 }
 
+_ANY_WORD = {
+    size: re.compile("|".join(form.words.pattern for form in forms if form.words.pattern) or r"(?!)")
+    for size, forms in _BY_DIGITS.items()
+}
+
 
 class LetterForm(NamedTuple):
     country: str
@@ -151,8 +156,15 @@ _AT_LETTER = tuple(form for form in _LETTERS if not form.at_digit)
 def number_id(run: DigitRun) -> Iterator[Match]:
     """Persons' numbers among a run's stretches."""
     for one in run.stretches:
-        for form in _BY_DIGITS.get(len(one.digits), ()):
-            if _is_it(run.text, one, form):
+        forms = _BY_DIGITS.get(len(one.digits), ())
+        if not forms:
+            continue
+        said = before(run.text, one.start)
+        # Most often nothing there names any number: one look for all forms, instead of one for each.
+        if _ANY_WORD[len(one.digits)].search(said) is None:
+            said = ""
+        for form in forms:
+            if _is_it(said, one, form):
                 yield Match(one.start, one.end, f"national_id_{form.country}")
                 break
 
@@ -171,16 +183,17 @@ def ids_with_letters(text: str, start: int) -> Sequence[Match]:
     return found
 
 
-def _is_it(text: str, one: Stretch, form: NumberForm) -> bool:
+def _is_it(said: str, one: Stretch, form: NumberForm) -> bool:
+    """`said` is what stands before the stretch. The dearest question comes last: whether the checksum is right."""
     if len(set(one.digits)) < 2:
         return False
     is_formed = one.sizes in form.grouped and (not form.joints or "".join(one.gaps) == form.joints)
     if form.joints.isspace():
         is_formed = is_formed and one.is_alone
     is_known = (is_formed or form.is_strong) and one.is_bare
-    if not _is_number(form.module, one.digits):
+    if not is_known and not (said and form.words.pattern and form.words.search(said)):
         return False
-    return is_known or (bool(form.words.pattern) and form.words.search(before(text, one.start)) is not None)
+    return _is_number(form.module, one.digits)
 
 
 @lru_cache(maxsize=8192)

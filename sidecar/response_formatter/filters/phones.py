@@ -40,11 +40,10 @@ class PhoneBook:
     """Looks for numbers, national ones as they are dialled in `regions`."""
 
     def __init__(self, regions: Sequence[str]) -> None:
-        import phonenumbers
+        from sidecar.response_formatter.filters import phone_rules
 
         self._regions = tuple(regions)
-        for region in self._regions:
-            phonenumbers.PhoneMetadata.metadata_for_region(region)
+        phone_rules.load(self._regions)
 
     def find(self, run: DigitRun) -> Iterator[Match]:
         for one in run.stretches:
@@ -122,24 +121,16 @@ def _announces(said: str) -> bool:
 @lru_cache(maxsize=4096)
 def _is_possible(digits: str) -> bool:
     """Whether a number after a plus sign has a country's code and as many digits as it can have there."""
-    import phonenumbers
+    from sidecar.response_formatter.filters import phone_rules
 
-    try:
-        return phonenumbers.is_possible_number(phonenumbers.parse(f"+{digits}", None))
-    except phonenumbers.NumberParseException:
-        return False
+    return phone_rules.is_possible(digits)
 
 
 @lru_cache(maxsize=4096)
 def _is_valid(digits: str, regions: tuple[str, ...]) -> bool:
     """Whether a number is given out in one of the regions; without regions, it begins with its country's code."""
-    import phonenumbers
+    from sidecar.response_formatter.filters import phone_rules
 
-    for region in regions or (None,):
-        try:
-            number = phonenumbers.parse(digits if region else f"+{digits}", region)
-        except phonenumbers.NumberParseException:
-            continue
-        if phonenumbers.is_valid_number(number):
-            return True
-    return False
+    if not regions:
+        return phone_rules.is_valid_abroad(digits)
+    return any(phone_rules.is_valid(digits, region) for region in regions)

@@ -5,8 +5,11 @@ says what it is must be there too. Libraries know the numbers: python-stdnum and
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from ipaddress import ip_address
+from itertools import product
+from string import ascii_uppercase, digits
 
 from sidecar.config.filters import PiiOptions
 from sidecar.response_formatter.filters.numbers import CONTEXT, DigitRun, runs_in
@@ -17,7 +20,7 @@ from sidecar.response_formatter.filters.scanner import Match, each_start
 _WINDOW = 330
 _LONGEST_LOCAL = 64
 
-_LOCAL = re.compile(r"[\w.+%'&/=?^{|}~!#$*\-]{1,64}\Z")
+_LOCAL_BACKWARDS = re.compile(r"[\w.+%'&/=?^{|}~!#$*\-]{1,64}")
 _LOCAL_EDGE = ".%'/=?&{|}!#$*-^~"
 _DOMAIN = re.compile(
     r"(?:[^\W_](?:[\w\-]{0,61}[^\W_])?[.\uff0e\u3002]){1,6}(?:xn--[a-zA-Z0-9\-]{2,40}|[^\W\d_]{2,24})(?![^\W_])"
@@ -40,6 +43,7 @@ _IBAN = re.compile(
 )
 _ADDRESS = re.compile(r"(?<![\w:.])(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9a-fA-F:]{6,39})(?![\w:]|\.\d)")
 _DIGIT = re.compile(r"\d")
+_VALUES = {char: str(int(char, 36)) for char in digits + ascii_uppercase}
 
 # Where no finding can reach across: the end of a line, punctuation, or a word too long to be a part of a number.
 _BREAK = re.compile(
@@ -112,11 +116,14 @@ class PiiDetector:
 
 
 def _email(text: str, at: int) -> Match | None:
-    local = _LOCAL.search(text[max(0, at - _LONGEST_LOCAL) : at])
-    domain = _DOMAIN.match(text, at + 1)
-    if local is None or domain is None:
+    # Backwards, since it ends where the sign stands: forwards every beginning would be tried.
+    local = _LOCAL_BACKWARDS.match(text[max(0, at - _LONGEST_LOCAL) : at][::-1])
+    if local is None:
         return None
-    name = local[0].lstrip(_LOCAL_EDGE)
+    domain = _DOMAIN.match(text, at + 1)
+    if domain is None:
+        return None
+    name = local[0][::-1].lstrip(_LOCAL_EDGE)
     last = domain[0].rpartition(".")[2].lower()
     if not name or name.endswith(".") or last in _FILES or last in _HOSTS:
         return None
@@ -149,9 +156,12 @@ def _iban_end(text: str, match: "re.Match[str]") -> int:
     """Where the account number that begins a match ends; 0 when none does."""
     from stdnum import iban
 
+    most = _iban_sizes().get(text[match.start() : match.start() + 2].upper())
+    if most is None:
+        return 0
     places = [at for at in range(match.start(), match.end()) if text[at].isalnum()]
-    compact = "".join(text[at] for at in places).upper()
-    for size in range(len(compact), 14, -1):
+    compact = "".join([text[at] for at in places]).upper()
+    for size in range(min(len(compact), most), 14, -1):
         after = text[places[size - 1] + 1 : places[size - 1] + 2]
         if after and (after.isalnum() or after == "_"):
             continue
@@ -162,7 +172,21 @@ def _iban_end(text: str, match: "re.Match[str]") -> int:
     return 0
 
 
+@cache
+def _iban_sizes() -> Mapping[str, int]:
+    """The longest account number of each country that has any, by the registry that python-stdnum carries."""
+    from stdnum import numdb
+
+    registry = numdb.get("iban")
+    sizes: dict[str, int] = {}
+    for country in map("".join, product(ascii_uppercase, repeat=2)):
+        form = registry.info(country)[0][1].get("bban")
+        if form:
+            sizes[country] = 4 + sum(map(int, re.findall(r"\d+", form)))
+    return sizes
+
+
 def _is_mod_97(compact: str) -> bool:
     if not compact.isascii():
         return False
-    return int("".join(str(int(c, 36)) for c in compact[4:] + compact[:4])) % 97 == 1
+    return int("".join([_VALUES[c] for c in compact[4:] + compact[:4]])) % 97 == 1

@@ -1,18 +1,13 @@
 """Which filters hold for a job, made ready once for each policy: see docs/filters.md."""
 
-from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import entry_points
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sidecar.config.filters import (
     OPTIONS,
-    PLUGIN_GROUP,
-    BlocklistOptions,
     GuardrailOptions,
-    PiiOptions,
     SanitiseOptions,
     ScreenOptions,
-    SecretsOptions,
     Treatment,
     parsed,
     split_plugin,
@@ -22,11 +17,13 @@ from sidecar.errors import StartupError
 from sidecar.models.filtering import Direction, Filter
 from sidecar.models.request import JobRequest
 from sidecar.ports.bus import Lane, ModelClient
-from sidecar.response_formatter.filters.chain import FilterChain
+from sidecar.response_formatter.filters.apart import with_source
+from sidecar.response_formatter.filters.chain import FilterChain, InputCheck, TextFiltering
 from sidecar.response_formatter.filters.guardrail import GuardrailFilter
-from sidecar.response_formatter.filters.inputs import check_input
-from sidecar.response_formatter.filters.scanner import Detector, FilterRule
+from sidecar.response_formatter.filters.making import made_by_plugin, plugin_rule, rule_of
+from sidecar.response_formatter.filters.scanner import FilterRule, RuleSource
 from sidecar.response_formatter.filters.stream import Chain, Judge
+from sidecar.runtime.bounded_work import BoundedWork
 
 DEFAULT_SANITISER = "sanitise"
 _STRICTNESS: Mapping[Treatment, int] = {"keep": 0, "mark": 1, "remove": 2}
@@ -44,9 +41,10 @@ class FilterEntry(NamedTuple):
 class FilterPolicies:
     """Makes each job's screen. `apply` a policy before anything else."""
 
-    def __init__(self, policy: Policy, *, models: ModelClient, region: str) -> None:
-        """`region` is where guardrails are that name none. Raises StartupError."""
+    def __init__(self, policy: Policy, *, models: ModelClient, region: str, work: BoundedWork) -> None:
+        """`work` filters what is long; `region` is where guardrails are that name none. Raises StartupError."""
         self._models = models
+        self._work = work
         self._region = region
         self._policy = policy
         self._made: dict[str, FilterEntry] = {}
@@ -77,14 +75,19 @@ class FilterPolicies:
             job_class=lane.job_class,
             chain_for=lambda direction: self._chain(effective, asked, direction),
             is_streamed=request.stream or is_timed,
+            work=self._work,
         )
 
-    def admit(self, lane: Lane, request: JobRequest | None) -> None:
-        """Raise Permanent (`guardrail_blocked`) for an input that a filter blocks, where that is known at once."""
-        if request is None or not self._made:
-            return
+    def check(self, lane: Lane, request: JobRequest) -> InputCheck | None:
+        """Whether a filter blocks what a request says, as far as that is known before it runs; None: no filter."""
+        if not self._made:
+            return None
         effective, asked = self._effective(lane, request)
-        check_input(self._chain(effective, asked, "input"), request.messages or (), request.system)
+        return InputCheck(self._chain(effective, asked, "input"), request)
+
+    async def check_later(self, lane: Lane, check: InputCheck) -> None:
+        """Raise Permanent (`guardrail_blocked`), or InvalidRequest where that takes too long to find out."""
+        await check.later(TextFiltering(lane.tenant, self._work))
 
     def _effective(self, lane: Lane, request: JobRequest) -> tuple[tuple[str, ...], frozenset[str]]:
         """The names of all that hold, and of those that only the request asks for."""
@@ -101,11 +104,9 @@ class FilterPolicies:
         if known is None:
             # A reload may have taken a filter away that a job was admitted with.
             made = [(name, self._made[name]) for name in names if name in self._made]
-            known = self._chains[key] = Chain(
-                sanitise=self._sanitiser(made, asked),
-                rules=tuple(one.rule for _, one in made if one.rule is not None and direction in one.on),
-                judges=tuple(one.judge for _, one in made if one.judge is not None and direction in one.on),
-            )
+            rules = tuple(one.rule for _, one in made if one.rule is not None and direction in one.on)
+            judges = tuple(one.judge for _, one in made if one.judge is not None and direction in one.on)
+            known = self._chains[key] = with_source(Chain(self._sanitiser(made, asked), rules, judges))
         return known
 
     def _sanitiser(self, made: Sequence[tuple[str, FilterEntry]], asked: frozenset[str]) -> SanitiseOptions:
@@ -139,39 +140,20 @@ class FilterPolicies:
             return FilterEntry(
                 frozenset(options.on), judge=Judge(name, entry.action, guardrail, options.segment_chars)
             )
+        rule = rule_of(RuleSource(name, entry.action, entry.kind, dict(entry.options)))
         assert isinstance(options, ScreenOptions)  # noqa: S101
-        rule = FilterRule(name, entry.action, _detector(options), options.placeholder)
         return FilterEntry(frozenset(options.on), rule=rule)
 
     def _make_plugin(self, name: str, entry: FilterPolicy) -> FilterEntry:
-        common, options = split_plugin(entry.options)
-        found = [point for point in entry_points(group=PLUGIN_GROUP) if point.name == entry.kind]
-        if not found:
-            raise ValueError(f"kind: no installed package brings {entry.kind!r}")
-        make: Callable[[dict[str, Any]], Any] = found[0].load()
-        made = make(options)
-        if all(hasattr(made, part) for part in ("find", "settled", "window", "context")):
-            return FilterEntry(frozenset(common.on), rule=FilterRule(name, entry.action, made, common.placeholder))
+        common, _ = split_plugin(entry.options)
+        made = made_by_plugin(entry.kind, entry.options)
+        rule = plugin_rule(RuleSource(name, entry.action, entry.kind, dict(entry.options)), made)
+        if rule is not None:
+            return FilterEntry(frozenset(common.on), rule=rule)
         if not isinstance(made, Filter):
             raise ValueError(f"kind: what {entry.kind!r} makes has neither `apply` nor what a detector has")
         judge = Judge(name, entry.action, made, getattr(made, "segment_chars", None))
         return FilterEntry(frozenset(common.on), judge=judge)
-
-
-def _detector(options: ScreenOptions) -> Detector:
-    """Imported as they are needed: their libraries take a tenth of a second."""
-    if isinstance(options, PiiOptions):
-        from sidecar.response_formatter.filters.pii import PiiDetector
-
-        return PiiDetector(options)
-    if isinstance(options, SecretsOptions):
-        from sidecar.response_formatter.filters.secrets import SecretDetector
-
-        return SecretDetector(options)
-    assert isinstance(options, BlocklistOptions)  # noqa: S101
-    from sidecar.response_formatter.filters.blocklist import BlocklistDetector
-
-    return BlocklistDetector(options)
 
 
 def _strictest(treatments: Any) -> Treatment:

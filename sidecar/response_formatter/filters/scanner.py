@@ -6,7 +6,9 @@ is cut: once enough has come after a place, what begins there is known. Whole te
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
+
+import msgspec
 
 Action = Literal["redact", "block", "flag"]
 
@@ -51,11 +53,21 @@ class Detector(Protocol):
         ...
 
 
+class RuleSource(msgspec.Struct, frozen=True, array_like=True):
+    """What the configuration says of a rule: enough to make it again, in another process."""
+
+    name: str
+    action: Action
+    kind: str
+    options: dict[str, Any]
+
+
 class FilterRule(NamedTuple):
     name: str
     action: Action
     detector: Detector
     placeholder: str = "[{KIND}]"
+    source: RuleSource | None = None
 
     def shown(self, kind: str) -> str:
         """What stands in a redacted stretch's place."""

@@ -5,7 +5,7 @@ piece keeps the index of the content block where it stood.
 """
 
 from collections import deque
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from typing import Literal, NamedTuple
 
 from sidecar.config.filters import SanitiseOptions
@@ -31,11 +31,12 @@ class Judge(NamedTuple):
 
 
 class Chain(NamedTuple):
-    """What a job's answer goes through, in order."""
+    """What a job's answer goes through, in order. `source` is what a worker process makes it of, judges apart."""
 
     sanitise: SanitiseOptions
     rules: tuple[FilterRule, ...] = ()
     judges: tuple[Judge, ...] = ()
+    source: bytes | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -58,6 +59,10 @@ class FilterCounts:
         counts = self._counts.setdefault((name, action), {})
         for kind, count in kinds.items():
             counts[kind] = counts.get(kind, 0) + count
+
+    def found_so_far(self) -> list[tuple[str, str, dict[str, int]]]:
+        """What was counted, by filter and action, without what the sanitiser hid."""
+        return [(name, action, dict(kinds)) for (name, action), kinds in self._counts.items()]
 
     def reports(self, options: SanitiseOptions) -> tuple[FilterReport, ...]:
         treatments = {"control": options.controls, "bidi": options.bidi, "invisible": options.invisible}
@@ -146,6 +151,14 @@ class OutgoingText:
         return self._marks[0][1]
 
 
+def shown_whole(chain: Chain, counts: FilterCounts, parts: Iterable[Part]) -> tuple[list[Part], BlockMatch | None]:
+    """A whole text in its parts, as it may be shown before any judge, and what blocked it."""
+    channel = OutgoingText(chain, counts)
+    shown = [part for index, text in parts for part in channel.feed(index, text)]
+    shown += channel.end()
+    return shown, channel.blocked
+
+
 class Judging:
     """Parts gathered into segments, each judged by every judge in turn. The same segments whatever the pieces."""
 
@@ -155,13 +168,13 @@ class Judging:
         self._context = context
         sizes = [judge.segment_chars for judge in chain.judges]
         self._segment = None if None in sizes else min((size for size in sizes if size), default=None)
-        self._parts: list[Part] = []
+        self._parts: deque[Part] = deque()
         self._size = 0
         self.blocked: BlockMatch | None = None
         self.is_changed = False
 
     def take(self, parts: Sequence[Part]) -> None:
-        self._parts.extend(parts)
+        self._parts.extend(part for part in parts if part[1])
         self._size += sum(len(text) for _, text in parts)
 
     @property
@@ -192,22 +205,29 @@ class Judging:
         return parts
 
     def _next(self) -> list[Part]:
-        """The next segment: up to the last white space within its size."""
-        text = "".join(text for _, text in self._parts)
-        cut = len(text)
-        if self._segment is not None and cut >= self._segment:
-            cut = max(text.rfind(" ", 0, self._segment), text.rfind("\n", 0, self._segment)) + 1 or self._segment
+        """The next segment: up to the last white space within its size. No more is looked at than is taken."""
+        parts, size = self._parts, self._size
+        if self._segment is not None and self._size >= self._segment:
+            text = "".join(self._first(self._segment))
+            size = max(text.rfind(" "), text.rfind("\n")) + 1 or self._segment
         taken: list[Part] = []
-        left: list[Part] = []
-        for index, piece in self._parts:
-            head, rest = piece[:cut], piece[cut:]
-            cut -= len(head)
-            if head:
-                taken.append((index, head))
-            if rest:
-                left.append((index, rest))
-        self._parts, self._size = left, sum(len(piece) for _, piece in left)
+        self._size -= size
+        while size and parts:
+            index, piece = parts.popleft()
+            if len(piece) > size:
+                parts.appendleft((index, piece[size:]))
+                piece = piece[:size]
+            size -= len(piece)
+            taken.append((index, piece))
         return taken
+
+    def _first(self, size: int) -> Iterator[str]:
+        """The first `size` characters, in pieces."""
+        for _, piece in self._parts:
+            yield piece[:size]
+            size -= len(piece)
+            if size <= 0:
+                return
 
 
 async def _asked(judge: Judge, text: str, context: FilterContext) -> Filtered:

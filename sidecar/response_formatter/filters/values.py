@@ -5,6 +5,8 @@ from typing import Any
 from sidecar.response_formatter.filters.sanitise import sanitised
 from sidecar.response_formatter.filters.stream import Chain, FilterCounts, OutgoingText
 
+_MOST_NAME_CHARS = 160
+
 
 def screened_value(value: Any, chain: Chain) -> Any:
     """The value with each text in it, and each number, as the chain's rules let it be seen.
@@ -32,7 +34,8 @@ def _screened(value: Any, name: str, chain: Chain) -> Any:
 def _text(value: str, name: str, chain: Chain) -> str:
     if not name:
         return _through(value, chain)
-    before = f"{name}: "
+    # No filter looks further back, and one name may stand before very many values.
+    before = f"{name[-_MOST_NAME_CHARS:]}: "
     whole = _through(before + value, chain)
     # Where the name itself was touched, the value is judged alone.
     return whole[len(before) :] if whole.startswith(before) else _through(value, chain)

@@ -17,10 +17,11 @@ from sidecar.models.filtering import FilterContext, Filtered, GuardrailVerdict
 from sidecar.models.request import JobRequest
 from sidecar.models.result import ErrorInfo, FilterReport, Result
 from sidecar.ports.bus import Lane
-from sidecar.response_formatter.filters import policy
+from sidecar.response_formatter.filters import making, policy
 from tests.support.replica import bench
 from tests.support.scripted_model import ScriptedModel, Turn, fails, reply_of, says
 from tests.support.virtual_time import VirtualClock
+from tests.support.work import WorkHere
 
 PII = {"pii": {"kind": "pii"}}
 MAIL = "Write to jane.doe@example.com today, or to nobody at all."
@@ -194,15 +195,19 @@ async def test_calls_of_tools_are_left_alone_unless_asked_for() -> None:
     assert result.output.content[0]["input"] == {"to": "[EMAIL]"}
 
 
-def test_events_of_tools_go_through_what_looks_at_tools() -> None:
+async def test_events_of_tools_go_through_what_looks_at_tools() -> None:
     filters = {"pii": {"kind": "pii", "options": {"on": ["tools"]}}}
     configured = Policy.model_validate({"filters": filters, "tenants": {"acme": {"filters": ["pii"]}}})
-    made = policy.FilterPolicies(configured, models=ScriptedModel(VirtualClock()), region="us-east-1")
+    made = policy.FilterPolicies(
+        configured, models=ScriptedModel(VirtualClock()), region="us-east-1", work=WorkHere()
+    )
     request = JobRequest(messages=(Message(role="user", content="hello"),))
     look = made.screen(Lane("acme", "batch"), request, job="job1").screen_tool
     assert look is not None
     error = ErrorInfo(code="tool_failed", message="no jane.doe@example.com here")
-    seen = look(ToolActivity(phase="failed", tool="mail", input={"to": ["jane.doe@example.com"]}, error=error))
+    seen = await look(
+        ToolActivity(phase="failed", tool="mail", input={"to": ["jane.doe@example.com"]}, error=error)
+    )
     assert seen.input == {"to": ["[EMAIL]"]}
     assert seen.error is not None
     assert seen.error.message == "no [EMAIL] here"
@@ -415,7 +420,7 @@ async def test_a_filter_of_ones_own_comes_by_entry_point(monkeypatch: pytest.Mon
     class Points(list[Any]):
         names = frozenset({"shouting"})
 
-    monkeypatch.setattr(policy, "entry_points", lambda group: [Point()])
+    monkeypatch.setattr(making, "entry_points", lambda group: [Point()])
     monkeypatch.setattr("sidecar.config.filters.entry_points", lambda group: Points())
     configured = {"calm": {"kind": "shouting", "options": {"replacement": "quiet"}}}
     text = "this is LOUD and goes on for a while, then ends with a WORD more"
