@@ -348,7 +348,7 @@ class Pipeline:
         request, plan = job.request, decoded.plan
         if request.prompt is None:
             return request
-        if plan is not None and plan.prompt == job.state.prompt:
+        if plan is not None and plan.prompt == job.state.prompt and plan.request.prompt is None:
             job.request = plan.request
         else:
             job.request, use = await self._prompts.rendered_as(job.state.tenant, request, job.state.prompt)

@@ -16,9 +16,10 @@ from sidecar.ports.bus import StoredRequest
 
 class AdmissionPlan(NamedTuple):
     """What admission found out, for the call that follows: the request with its template filled in, which template
-    that was, who can answer it, and how many tokens it sends.
+    that was, who can answer it, and how many tokens it sends. A long one stands as it came: it is filled in again.
     """
 
+    request: JobRequest
     prompt: PromptUse | None
     selection: Selection
     input_tokens: int

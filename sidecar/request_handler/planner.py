@@ -25,6 +25,7 @@ from sidecar.request_handler.decode import AdmissionPlan, DecodedRequest
 from sidecar.scheduler.tickets import Ticket
 
 MOST_SPILL_PRICE = 2.0
+MOST_KEPT_TOKENS = 16_384
 OLD_S = 30.0
 # The job's own timer ends a call first, and knows whether the timeout or the deadline was the reason.
 CLIENT_GRACE_S = 1.0
@@ -88,7 +89,9 @@ class Planner:
         admission.admit(asked, policy=tenant)
         if tenant.budget_usd_per_day is not None:
             self._on_budget(name)
-        decoded.plan = AdmissionPlan(prompt, selection, tokens)
+        # A few bytes can ask for megabytes: of those no queue is kept.
+        kept = request if prompt is None or tokens <= MOST_KEPT_TOKENS else decoded.request or request
+        decoded.plan = AdmissionPlan(kept, prompt, selection, tokens)
         return Ticket(
             seq=stored.seq,
             lane=stored.lane,
