@@ -17,8 +17,9 @@ from sidecar.runtime.worker_main import HEADER, READY
 log = logging.getLogger(__name__)
 
 START_S = 30.0
-# A worker that gets little of a busy processor may take so many times longer than the time it may use.
-PATIENCE = 5.0
+# A worker that gets little of a busy processor may take so many times longer than the time it may use, and longer.
+PATIENCE = 10.0
+PATIENCE_S = 3.0
 _REAP_S = 0.005
 _MOST_REAPS = 400
 _LARGEST_FRAME = 1 << 30
@@ -84,7 +85,7 @@ class WorkerProcess:
             if not self._is_ready:
                 await asyncio.wait_for(self._reader.readexactly(len(READY)), START_S)
                 self._is_ready = True
-            return await asyncio.wait_for(self._asked(frame), PATIENCE * limit_s)
+            return await asyncio.wait_for(self._asked(frame), PATIENCE * limit_s + PATIENCE_S)
         except TimeoutError:
             self._process.kill()
             if not self._is_ready:
