@@ -44,7 +44,7 @@ from sidecar.models.replica import ENDED, Outcome
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Result, TerminalState
 from sidecar.models.trace import within_trace
-from sidecar.ports.bus import Clock, StoredRequest, StoredState
+from sidecar.ports.bus import Clock, Lane, StoredRequest, StoredState
 from sidecar.request_handler.decode import DecodedRequest
 from sidecar.request_handler.planner import Planner
 from sidecar.request_handler.prompts import Prompts

@@ -7,8 +7,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sidecar.adapters.memory.clock import MemoryClock
-from sidecar.adapters.memory.model import ScriptedModel
 from sidecar.config.settings import Policy
 from sidecar.errors import InvalidRequest, Permanent, TooCostly
 from sidecar.models.content import JsonBlock, Message, TextBlock, ToolResultBlock, ToolUseBlock
@@ -29,6 +27,8 @@ FILTERS: dict[str, Any] = {
     "words": {"kind": "blocklist", "action": "flag", "options": {"words": ["acme corp"], "on": ["output"]}},
     "never": {"kind": "blocklist", "action": "block", "options": {"patterns": ["for[b]idden"], "on": ["input"]}},
 }
+NOBODY: Any = None
+"""No filter here asks a model."""
 LANE = Lane("acme", "standard")
 PIECES = (
     "jane.doe@example.com", "+49 30 1234567", "DE89 3704 0044 0532 0130 00", "password = hunter2hunter2",
@@ -60,7 +60,7 @@ class WithoutWork(BoundedWork):
 def policies(work: BoundedWork) -> FilterPolicies:
     names = ["pii", "keys", "words", "never"]
     policy = Policy.model_validate({"filters": FILTERS, "tenants": {"acme": {"filters": names}}})
-    return FilterPolicies(policy, models=ScriptedModel(MemoryClock()), region="us-east-1", work=work)
+    return FilterPolicies(policy, models=NOBODY, region="us-east-1", work=work)
 
 
 HERE, APART = policies(WithoutWork()), policies(WorkHere())
@@ -151,7 +151,7 @@ async def test_what_is_short_stays_here_and_what_is_long_does_not() -> None:
 
 async def test_long_text_without_rules_goes_away_only_where_the_sanitiser_has_something_to_do() -> None:
     work = WorkHere()
-    made = FilterPolicies(Policy(), models=ScriptedModel(MemoryClock()), region="us-east-1", work=work)
+    made = FilterPolicies(Policy(), models=NOBODY, region="us-east-1", work=work)
     chain = made.screen(LANE, REQUEST, job="a")
     await chain.answered(Result(state="succeeded", output=of_text("plain " * 10_000)))
     assert not work.done
