@@ -16,8 +16,7 @@ from typing import Any
 import msgspec
 
 import sidecar.app
-from sidecar.adapters.nats.client.mux import Mux
-from sidecar.app import App
+from sidecar.app import nats_ports
 from sidecar.cli.main import main as run_command
 from sidecar.job_manager.journal import Step
 from sidecar.models.call import ModelCall, ModelDelta, ModelReply
@@ -189,25 +188,24 @@ class TrippedModels(Tripped):
             yield item
 
 
-class FaultyApp(App):
-    """The real application over wired ports."""
-
-    def _ports(self, mux: Mux, models: Any) -> Ports:
-        trip = tripwire(Path(os.environ["FAULT_LATCHES"]))
-        ports = super()._ports(mux, models)
-        wired: dict[str, Any] = {
-            "intake": TrippedIntake(ports.intake, trip),
-            "store": TrippedStore(ports.store, trip),
-            "publisher": TrippedPublisher(ports.publisher, trip),
-            "models": TrippedModels(ports.models, trip),
-            "journal": TrippedJournal(ports.journal, trip),
-            "tool_bus": TrippedToolBus(ports.tool_bus, trip),
-        }
-        return ports._replace(**wired)
+def wired_ports(*arguments: Any, **options: Any) -> Ports:
+    """The real ports, wired."""
+    trip = tripwire(Path(os.environ["FAULT_LATCHES"]))
+    ports = nats_ports(*arguments, **options)
+    wired: dict[str, Any] = {
+        "intake": TrippedIntake(ports.intake, trip),
+        "store": TrippedStore(ports.store, trip),
+        "publisher": TrippedPublisher(ports.publisher, trip),
+        "models": TrippedModels(ports.models, trip),
+        "journal": TrippedJournal(ports.journal, trip),
+        "tool_bus": TrippedToolBus(ports.tool_bus, trip),
+    }
+    return ports._replace(**wired)
 
 
 def main() -> int:
-    sidecar.app.App = FaultyApp  # type: ignore[misc]
+    assert sidecar.app.nats_ports is nats_ports
+    sidecar.app.nats_ports = wired_ports
     return run_command(sys.argv[1:])
 
 
