@@ -8,11 +8,13 @@ from sidecar.ports.bus import Doorbell, Lane, LaneCounts
 class LaneIndex:
     """One lane. `read_seq`: everything up to here is in memory or gone. `has_more`: something may stand behind.
 
-    `tracked` counts requests in memory, `excess` those of them that are turned away, `stored` all that the stream
-    holds: the count of the last reconcile and what was heard since.
+    `tracked` counts requests in memory, `stored` all that the stream holds: the count of the last reconcile and what
+    was heard since. A lane that holds more than it may has an `edge`: what stands behind it, `beyond` requests, is
+    not read with the others but judged one by one in its order, and the edge moves past each that was judged;
+    `excess` counts those that were judged to be too many and are not gone yet.
     """
 
-    __slots__ = ("excess", "has_more", "is_filling", "lane", "read_seq", "stored", "tracked")
+    __slots__ = ("beyond", "edge", "excess", "has_more", "is_filling", "lane", "read_seq", "stored", "tracked")
 
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
@@ -20,8 +22,35 @@ class LaneIndex:
         self.has_more = False
         self.is_filling = False
         self.tracked = 0
+        self.edge: int | None = None
+        self.beyond = 0
         self.excess = 0
         self.stored = 0
+
+    @property
+    def kept(self) -> int:
+        """How many requests the lane has that stay: queued and running."""
+        return self.stored - self.beyond - self.excess
+
+    def is_beyond(self, seq: int) -> bool:
+        """Whether a request is yet to be judged."""
+        return self.edge is not None and seq > self.edge
+
+    def let_in(self, seq: int) -> None:
+        """The next request beyond the edge may stay: it is read when those before it have been."""
+        self.judged(seq)
+        if seq > self.read_seq:
+            self.has_more = True
+
+    def judged(self, seq: int) -> None:
+        """The edge moves past a request."""
+        if self.edge is not None and seq > self.edge:
+            self.edge = seq
+            self.beyond = max(0, self.beyond - 1)
+
+    def lift_edge(self) -> None:
+        """Nothing stands behind the edge any more, as far as is known."""
+        self.edge, self.beyond = None, 0
 
 
 class Index:
@@ -39,15 +68,25 @@ class Index:
             found = self.lanes[lane] = LaneIndex(lane)
         return found
 
-    def ring(self, doorbell: Doorbell) -> LaneIndex | None:
-        """Note a doorbell. The lane to read, or None when the request is known already."""
-        lane = self.lane(doorbell.lane)
-        if doorbell.seq > self.highest_seq:
-            self.highest_seq = doorbell.seq
+    def ring(self, doorbell: Doorbell, *, most: int) -> LaneIndex | None:
+        """Note a doorbell. The lane, or None when the request is known already.
+
+        A request that is more than the `most` its lane may hold is to be judged, and with it all that follow it
+        before it was.
+        """
+        lane, seq = self.lane(doorbell.lane), doorbell.seq
+        is_new = seq > self.highest_seq
+        if is_new:
+            self.highest_seq = seq
             lane.stored += 1
-        if doorbell.seq <= lane.read_seq:
+        if seq <= lane.read_seq:
             return None
-        lane.has_more = True
+        if lane.edge is None and lane.stored > most and seq not in self._tracked:
+            lane.edge = seq - 1
+        if lane.is_beyond(seq):
+            lane.beyond += is_new
+        else:
+            lane.has_more = True
         return lane
 
     def hold(self, lane: Lane, seq: int) -> None:
@@ -56,22 +95,13 @@ class Index:
             self._tracked[seq] = lane
             self.lane(lane).tracked += 1
 
-    def set_aside(self, lane: LaneIndex, seq: int) -> bool:
-        """A request is one too many for its lane: not to be read with the others. False when it is known."""
-        if seq in self._tracked or seq <= lane.read_seq:
-            return False
-        self.hold(lane.lane, seq)
-        self._excess.add(seq)
-        lane.excess += 1
-        return True
-
-    def let_in(self, lane: LaneIndex, seq: int) -> None:
-        """There is room after all for a request that was set aside."""
-        if seq in self._excess:
-            self._excess.discard(seq)
-            del self._tracked[seq]
-            lane.excess -= 1
-            lane.tracked -= 1
+    def turn_away(self, lane: LaneIndex, seq: int) -> None:
+        """The next request beyond the edge is one too many: it is ended, and not read with the others."""
+        lane.judged(seq)
+        if seq not in self._tracked:
+            self.hold(lane.lane, seq)
+            self._excess.add(seq)
+            lane.excess += 1
 
     def track(self, lane: LaneIndex, seq: int) -> bool:
         """A request was read. False when it is in memory already."""
@@ -104,12 +134,16 @@ class Index:
         doorbell was lost, or a request was dropped on the way. It is read again from its start.
         """
         self.highest_seq = max(self.highest_seq, backlog.last_seq)
+        before = {lane: index.stored for lane, index in self.lanes.items()}
         for index in self.lanes.values():
             index.stored = 0
         for lane, count in backlog.counts.items():
             index = self.lane(lane)
             index.stored = count
-            if count > index.tracked and not index.is_filling:
+            if index.edge is not None:
+                # What was not heard of came after what was.
+                index.beyond = max(0, index.beyond + count - before.get(lane, count))
+            if count > index.tracked + index.beyond and not index.is_filling:
                 if not index.has_more:
                     index.read_seq = 0
                 index.has_more = True
@@ -122,4 +156,4 @@ class Index:
 
 
 def _is_idle(index: LaneIndex) -> bool:
-    return not (index.tracked or index.has_more or index.is_filling)
+    return not (index.tracked or index.has_more or index.is_filling or index.edge is not None)

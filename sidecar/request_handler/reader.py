@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 FILLS_AT_ONCE = 32
 REFUSALS_AT_ONCE = 8
+LANES_JUDGED_AT_ONCE = 4
 # Whoever sends when a result has come finds a queue that is about to be one job shorter.
 LENIENCE_S = 0.1
 LARGE_BYTES = 64 * 1024
@@ -85,49 +86,63 @@ class Reader:
         self._cached_bytes = 0
         self._known: dict[tuple[str, str], int] = {}
         self._fills = asyncio.Semaphore(FILLS_AT_ONCE)
-        self._excess: deque[tuple[LaneIndex, int, float]] = deque()
-        self._turning_away = 0
+        self._judging: set[Lane] = set()
+        self._refusals = asyncio.Semaphore(LANES_JUDGED_AT_ONCE)
         self.waiting: dict[tuple[str, str], Ticket] = {}
         self.unrecorded: deque[Ticket] = deque()
         self.is_open = True
 
     def on_doorbell(self, doorbell: Doorbell) -> None:
-        lane = self._index.ring(doorbell)
+        lane = self._index.ring(doorbell, most=self._max_queue(doorbell.lane))
         if lane is None:
             return
-        if lane.stored > self._max_queue(lane.lane) and self._index.set_aside(lane, doorbell.seq):
-            self._excess.append((lane, doorbell.seq, self._clock.monotonic() + LENIENCE_S))
-            if self._turning_away < REFUSALS_AT_ONCE and self.is_open:
-                self._turning_away += 1
-                self._tasks.spawn(self._turn_away())
+        if lane.edge is not None:
+            self._judge(lane)
         self._fill(lane)
 
-    async def _turn_away(self) -> None:
-        """Refuse the requests that are more than their tenants may queue, the newest ones, beside all else."""
-        try:
-            while self._excess and self.is_open:
-                lane, seq, due = self._excess.popleft()
-                if (early_s := due - self._clock.monotonic()) > 0:
-                    await self._clock.sleep(early_s)
-                stored = await fetch(self._intake, seq, clock=self._clock)
-                if stored is None:
-                    self._index.forget(seq)
-                elif (refusal := await self._judge_excess(lane, stored)) is not None:
-                    await self._end_refused(*refusal)
-        finally:
-            self._turning_away -= 1
+    def _judge(self, lane: LaneIndex) -> None:
+        if lane.lane not in self._judging and self.is_open:
+            self._judging.add(lane.lane)
+            self._tasks.spawn(self._judge_lane(lane))
 
-    async def _judge_excess(self, lane: LaneIndex, stored: StoredRequest) -> Refusal | None:
+    async def _judge_lane(self, lane: LaneIndex) -> None:
+        """Judge what stands behind a lane's edge, in its order: there is room for it by now, or it is refused.
+
+        The stream keeps them meanwhile: memory does not grow with a flood, and what may stay is not held up.
+        """
+        try:
+            while self.is_open and lane.edge is not None:
+                try:
+                    batch = await self._intake.read(lane.lane, after_seq=lane.edge, limit=REFUSALS_AT_ONCE)
+                except BusUnavailable:
+                    await self._clock.sleep(FIRST_DELAY_S)
+                    continue
+                if not batch:
+                    lane.lift_edge()
+                    lane.has_more = lane.has_more or lane.stored > lane.tracked
+                    break
+                early_s = batch[-1].stored_at + LENIENCE_S - self._clock.now()
+                if early_s > 0:
+                    await self._clock.sleep(min(early_s, LENIENCE_S))
+                async with self._refusals:
+                    await self._judge_batch(lane, batch)
+        finally:
+            self._judging.discard(lane.lane)
+            self._fill(lane)
+
+    async def _judge_batch(self, lane: LaneIndex, batch: Sequence[StoredRequest]) -> None:
         most = self._max_queue(lane.lane)
-        if lane.stored <= most:
-            self._index.let_in(lane, stored.seq)
-            taken = self._take(lane, stored)
-            refusal = await taken() if callable(taken) else taken
-            self._on_filled()
-            return refusal
-        opened = open_request(stored)
-        error = opened.refusal or queue_full(lane.lane.tenant, queued=lane.stored - 1, max_queue=most)
-        return opened, error
+        refused: list[Refusal] = []
+        for stored in batch:
+            if lane.kept < most or self._index.is_tracked(stored.seq):
+                lane.let_in(stored.seq)
+                continue
+            self._index.turn_away(lane, stored.seq)
+            opened = open_request(stored)
+            error = opened.refusal or queue_full(lane.lane.tenant, queued=lane.kept, max_queue=most)
+            refused.append((opened, error))
+        self._fill(lane)
+        await asyncio.gather(*(self._end_refused(opened, error) for opened, error in refused))
 
     async def reconcile(self) -> None:
         """Read every lane that holds more than is known of it."""
@@ -228,6 +243,10 @@ class Reader:
         refused: list[Refusal] = []
         later: list[Taking] = []
         for stored in batch:
+            if lane.is_beyond(stored.seq):
+                # To be judged first; it is read again if it stays.
+                lane.has_more = False
+                break
             if len(stored.payload) > LARGE_BYTES:
                 # A batch of large requests would hold the event loop for as long as all of them together take.
                 await asyncio.sleep(0)

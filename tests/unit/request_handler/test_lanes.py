@@ -12,14 +12,14 @@ def bell(seq: int, lane: Lane = A) -> Doorbell:
 
 def test_a_doorbell_says_that_a_lane_has_more_until_it_was_read() -> None:
     index = Index()
-    lane = index.ring(bell(5))
+    lane = index.ring(bell(5), most=10)
     assert lane is not None
     assert lane.has_more
     assert index.highest_seq == 5
     assert index.track(lane, 5)
-    assert index.ring(bell(5)) is None
-    assert index.ring(bell(4)) is None
-    assert index.ring(bell(6)) is lane
+    assert index.ring(bell(5), most=10) is None
+    assert index.ring(bell(4), most=10) is None
+    assert index.ring(bell(6), most=10) is lane
 
 
 def test_a_request_is_in_memory_once() -> None:
