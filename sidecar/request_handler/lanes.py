@@ -8,10 +8,10 @@ from sidecar.ports.bus import Doorbell, Lane, LaneCounts
 class LaneIndex:
     """One lane. `read_seq`: everything up to here is in memory or gone. `has_more`: something may stand behind.
 
-    `tracked` counts requests in memory, `stored` all that the stream holds: the count of the last reconcile and what
-    was heard since. A lane that holds more than it may has an `edge`: what stands behind it, `beyond` requests, is
-    not read with the others but judged one by one in its order, and the edge moves past each that was judged;
-    `excess` counts those that were judged to be too many and are not gone yet.
+    `tracked` counts requests in memory, `stored` all that the stream holds: the count of the last reconcile and
+    what was heard since. A lane that holds more than it may has an `edge`: what stands behind it, `beyond`
+    requests, is not read with the others but judged one by one in its order, and the edge moves past each that was
+    judged; `excess` counts those that were judged to be too many and are not gone yet.
     """
 
     __slots__ = ("beyond", "edge", "excess", "has_more", "is_filling", "lane", "read_seq", "stored", "tracked")

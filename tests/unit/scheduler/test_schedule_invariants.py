@@ -276,6 +276,13 @@ class SchedulerMachine(RuleBasedStateMachine):
                         pool = scheduler.ledger.pool(key)
                         need = queue.items[0].input_tokens + queue.items[0].max_tokens
                         assert key in scheduler.dispatch.held or need > pool.largest
+        for turn in scheduler.turns.waiting.values():
+            is_free = scheduler.ledger.has_slot(turn.ticket.lane.job_class) and turn.flow.tenant.has_slot
+            assert not is_free or all(
+                key in scheduler.dispatch.held
+                or turn.ticket.input_tokens + turn.ticket.max_tokens > scheduler.ledger.pool(key).largest
+                for key in turn.ticket.pools
+            ), f"{turn.ticket} waits for nothing"
         for key, need in scheduler.dispatch.held.items():
             assert not scheduler.ledger.pool(key).fits(need, self.now)
 
