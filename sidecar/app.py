@@ -111,7 +111,7 @@ class App:
         mux = self._mux = await self._connect()
         await ensure(mux, self.settings)
         await self._start_clock(mux)
-        models = BedrockManager(self.settings.bedrock)
+        models = BedrockManager(self.settings.bedrock, work=self._work)
         await models.start()
         self._closing.push_async_callback(models.close)
         self._endpoints = nats_endpoints(mux, self.settings, self._clock)

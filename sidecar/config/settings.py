@@ -112,7 +112,7 @@ class BoundedWorkSettings(Section):
 
     processes: int = Field(2, ge=1, le=64, description="worker processes; started when first needed")
     time_limit_s: float = Field(2.0, gt=0, le=60, description="processor time of one check, filter or rendering")
-    memory_bytes: int = Field(1024**3, ge=256 * 1024**2, description="address space of one process")
+    memory_bytes: int = Field(256 * 1024**2, ge=128 * 1024**2, description="address space of one process")
     idle_s: float = Field(60.0, gt=0, description="idle processes end after this")
 
 

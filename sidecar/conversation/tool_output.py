@@ -7,7 +7,7 @@ import msgspec
 
 from sidecar.errors import Permanent
 from sidecar.models.base import FieldError
-from sidecar.models.codec import encode
+from sidecar.models.codec import DEAR_NUMBERS, encode, has_dear_numbers
 from sidecar.models.content import JsonBlock, ToolResultBlock
 from sidecar.models.rules import check_depth
 from sidecar.runtime.json_schema import misfit
@@ -34,6 +34,8 @@ def parse(payload: bytes) -> Any:
     """The value of a reply. An empty one is null. Raises Permanent `tool_failed` for what is no JSON."""
     if not payload:
         return None
+    if has_dear_numbers(payload):
+        raise Permanent(f"the tool's reply holds {DEAR_NUMBERS}: send them as texts", code="tool_failed")
     try:
         value = _decode(payload)
         check_depth(value, path="the output")

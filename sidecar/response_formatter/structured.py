@@ -9,6 +9,7 @@ import msgspec
 
 from sidecar.errors import InvalidRequest, TooCostly
 from sidecar.models.base import FieldError
+from sidecar.models.codec import DEAR_NUMBERS, has_dear_numbers
 from sidecar.models.content import Message, TextBlock
 from sidecar.models.request import OutputSpec
 from sidecar.models.result import ErrorInfo, Result
@@ -171,6 +172,8 @@ def _utf8(text: str) -> bytes:
 
 
 def _value(data: bytes) -> tuple[Unfit | None, Any]:
+    if has_dear_numbers(data):
+        return Unfit(f"the answer holds {DEAR_NUMBERS}"), None
     try:
         value = msgspec.json.decode(data)
         check_depth(value, path="")

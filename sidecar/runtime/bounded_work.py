@@ -37,7 +37,7 @@ class WorkLimits(NamedTuple):
 
     processes: int = 2
     limit_s: float = 2.0
-    memory_bytes: int = 1024 * 1024 * 1024
+    memory_bytes: int = 256 * 1024 * 1024
     idle_s: float = 60.0
 
 

@@ -16,6 +16,7 @@ from sidecar.adapters.bedrock.call_form import EncodedCall
 from sidecar.adapters.bedrock.messages import MessageEncoder, MessageRules
 from sidecar.adapters.bedrock.names import ToolNames
 from sidecar.adapters.bedrock.output import OutputPlan, in_words, plan_output
+from sidecar.adapters.bedrock.schema import SchemaForms
 from sidecar.adapters.bedrock.tools import names_in, plan_tools
 from sidecar.models.call import ModelCall
 from sidecar.models.profile import Traits
@@ -37,15 +38,15 @@ def _rules(prefill: bool, replays_reasoning: bool, points: bool) -> MessageRules
 class ConverseFamily:
     """The generic form. One instance serves all calls; it keeps nothing."""
 
-    def encode(self, call: ModelCall, *, is_stream: bool) -> EncodedCall:
+    def encode(self, call: ModelCall, *, is_stream: bool, forms: SchemaForms | None = None) -> EncodedCall:
         traits = call.candidate.profile.traits
         warnings: list[str] = []
         names = ToolNames(names_in(call), allows_hyphens=traits.hyphens_in_tool_names)
         messages = MessageEncoder(self.rules(traits), names, warnings).encode(call.messages)
         reasoning = self.reasoning(call, messages, warnings)
         can_force = self.can_force(traits, bool(reasoning))
-        output = plan_output(call, can_force=can_force, warnings=warnings)
-        by_tool = self.tool_schema(output.schema) if output is not None and output.kind == "tool" else None
+        output = plan_output(call, can_force=can_force, warnings=warnings, forms=forms)
+        by_tool = self.tool_schema(output) if output is not None and output.kind == "tool" else None
         plan = plan_tools(call, names, output=by_tool, can_force=can_force, warnings=warnings)
         params: dict[str, Any] = {"messages": messages}
         self._system(params, call, output, warnings)
@@ -113,9 +114,9 @@ class ConverseFamily:
         """`top_k` as a field of `additionalModelRequestFields`."""
         return {"top_k": value}
 
-    def tool_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+    def tool_schema(self, output: OutputPlan) -> dict[str, Any]:
         """The schema of an answer's tool as the family reads it."""
-        return schema
+        return output.schema
 
     def _system(
         self, params: dict[str, Any], call: ModelCall, output: OutputPlan | None, warnings: list[str]

@@ -6,7 +6,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -21,13 +21,23 @@ from sidecar.adapters.bedrock.endpoints import (
 )
 from sidecar.adapters.bedrock.families import encode_call
 from sidecar.adapters.bedrock.guardrail import decode_verdict, encode_guardrail
+from sidecar.adapters.bedrock.schema import SchemaForms, make_forms
 from sidecar.adapters.bedrock.stream import Assembler
 from sidecar.adapters.bedrock.transport import BrokenStream, CallTarget, EventReader, Transport
 from sidecar.adapters.bedrock.watchdog import Watchdog
 from sidecar.config.settings import BedrockSettings
-from sidecar.errors import CallTimeout, ModelFailed, SidecarError, StartupError, Temporary
+from sidecar.errors import (
+    CallTimeout,
+    InvalidRequest,
+    ModelFailed,
+    SidecarError,
+    StartupError,
+    Temporary,
+    TooCostly,
+)
 from sidecar.models.call import CallLimits, ModelCall, ModelDelta, ModelReply
 from sidecar.models.filtering import GuardrailVerdict
+from sidecar.runtime.bounded_work import BoundedWork
 
 if TYPE_CHECKING:
     from botocore.session import Session
@@ -37,6 +47,8 @@ log = logging.getLogger(__name__)
 # After the answer's end only its bill is outstanding, and then only the end of the stream.
 BILL_GRACE_S = 10.0
 END_GRACE_S = 0.25
+# JSON of an output schema: what is larger is prepared in a worker process.
+MOST_INLINE_SCHEMA = 16 * 1024
 # A guardrail stands in the way of every answer: short trouble is waited out, longer trouble is said.
 GUARDRAIL_DELAYS_S = (0.1, 0.5)
 LONGEST_GUARDRAIL_DELAY_S = 5.0
@@ -45,7 +57,14 @@ LONGEST_GUARDRAIL_DELAY_S = 5.0
 class BedrockManager:
     """Calls models in any region. `start` before the first call; `monotonic` is seconds that never go back."""
 
-    def __init__(self, settings: BedrockSettings, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: BedrockSettings,
+        monotonic: Callable[[], float] = time.monotonic,
+        work: BoundedWork | None = None,
+    ) -> None:
+        """`work` prepares large output schemas."""
+        self._work = work
         self._settings = settings
         self._monotonic = monotonic
         self._transport: Transport | None = None
@@ -105,16 +124,35 @@ class BedrockManager:
 
         Bedrock says nothing before an answer is whole, so `first_token_s` cannot hold here: `total_s` does.
         """
-        encoded = encode_call(call, is_stream=False)
+        encoded = encode_call(
+            call,
+            is_stream=False,
+            forms=None if call.output_schema is None else await self._forms(call.output_schema, call),
+        )
         response = await self._open().converse(_target(call), encoded.params, self._limits(call))
         return decode_response(response, encoded)
+
+    async def _forms(self, asked: dict[str, Any], call: ModelCall) -> SchemaForms | None:
+        """The forms of a large output schema, made away from the event loop; None where they cost a moment."""
+        if self._work is None or len(data := msgspec.json.encode(asked)) <= MOST_INLINE_SCHEMA:
+            return None
+        try:
+            made = await self._work.run(call.request_metadata.get("tenant", ""), make_forms, data)
+        except TooCostly as e:
+            why = f"preparing the schema for the model {e.message}: simplify the schema"
+            raise InvalidRequest(why, path="output.schema") from e
+        return made.of(asked)
 
     async def stream(self, call: ModelCall) -> AsyncIterator[ModelDelta | ModelReply]:
         """Deltas as they come, then the reply. Raises the typed errors of a call.
 
         An answer is complete with messageStop; when its usage does not follow, it is estimated, with a warning.
         """
-        encoded = encode_call(call, is_stream=True)
+        encoded = encode_call(
+            call,
+            is_stream=True,
+            forms=None if call.output_schema is None else await self._forms(call.output_schema, call),
+        )
         started = self._monotonic()
         reader = await self._open().open_stream(_target(call), encoded.params, self._limits(call))
         watchdog = self._watch(call, reader, elapsed_s=self._monotonic() - started)

@@ -4,7 +4,7 @@ from typing import Any
 
 from sidecar.adapters.bedrock.converse import ConverseFamily
 from sidecar.adapters.bedrock.messages import MessageRules
-from sidecar.adapters.bedrock.schema import inlined
+from sidecar.adapters.bedrock.output import OutputPlan
 from sidecar.models.call import ModelCall
 from sidecar.models.profile import Traits
 
@@ -23,8 +23,8 @@ class NovaFamily(ConverseFamily):
             result_documents=False,
         )
 
-    def tool_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
-        return inlined(schema)
+    def tool_schema(self, output: OutputPlan) -> dict[str, Any]:
+        return output.forms.inlined
 
     def top_k(self, value: int) -> dict[str, Any]:
         return {"inferenceConfig": {"topK": min(value, _MAX_TOP_K)}}

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from sidecar.adapters.bedrock.schema import inexpressible, is_plain_object, strict_schema, wrapped
+from sidecar.adapters.bedrock.schema import SchemaForms
 from sidecar.models.call import ModelCall
 
 
@@ -15,30 +15,34 @@ class OutputPlan:
 
     kind: Literal["native", "tool", "words"]
     schema: dict[str, Any]
+    forms: SchemaForms
     is_wrapped: bool = False
 
 
-def plan_output(call: ModelCall, *, can_force: bool, warnings: list[str]) -> OutputPlan | None:
+def plan_output(
+    call: ModelCall, *, can_force: bool, warnings: list[str], forms: SchemaForms | None = None
+) -> OutputPlan | None:
     """What enforces the schema, as strongly as this model and this schema allow; None without a schema.
 
-    `can_force`: whether this call may force a tool. What the model is not held to stands in the warnings.
+    `can_force`: whether this call may force a tool. What the model is not held to stands in the warnings. `forms`
+    are those of the call's schema, where they were made before.
     """
     asked, traits = call.output_schema, call.candidate.profile.traits
     if asked is None:
         return None
-    schema, is_wrapped = (asked, False) if is_plain_object(asked) else (wrapped(asked), True)
-    lost = inexpressible(schema) if traits.schema == "native" else None
+    forms = forms or SchemaForms(asked)
+    lost = forms.lost if traits.schema == "native" else None
     if traits.schema == "native" and lost is None:
-        strict, dropped = strict_schema(schema)
+        strict, dropped = forms.strict
         if dropped:
             warnings.append(f"left out of the schema that the model enforces: {', '.join(dropped)}")
-        return OutputPlan("native", strict, is_wrapped)
+        return OutputPlan("native", strict, forms, forms.is_wrapped)
     if traits.schema != "none" and can_force:
         if lost is not None:
             warnings.append(f"the model's own enforcement knows no {lost}: the answer is asked for by a tool")
-        return OutputPlan("tool", schema, is_wrapped)
+        return OutputPlan("tool", forms.sent, forms, forms.is_wrapped)
     warnings.append("the output schema is asked for in words; nothing makes this model keep to it")
-    return OutputPlan("words", asked)
+    return OutputPlan("words", asked, forms)
 
 
 def in_words(schema: dict[str, Any]) -> str:

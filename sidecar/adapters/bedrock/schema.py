@@ -4,8 +4,11 @@ What is left out is written into the description, so that the model still knows 
 when the answer is validated against the schema that was asked for. Nothing here changes what counts as valid.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
+
+import msgspec
 
 VALUE = "value"
 """The one property of the object that stands around an answer whose schema is no plain object."""
@@ -58,6 +61,53 @@ _OTHER_REFERENCES = ("$dynamicRef", "$recursiveRef")
 _MOST_TOLD = 300
 _MOST_INLINED = 2_000
 _DEEPEST_INLINED = 150
+
+
+class SchemaForms:
+    """The forms of one output schema, each made when it is first asked for, or all of them elsewhere.
+
+    `sent` describes an object: where `is_wrapped`, one around what was asked for.
+    """
+
+    def __init__(self, asked: dict[str, Any]) -> None:
+        self.is_wrapped = not is_plain_object(asked)
+        self._asked = asked
+
+    @cached_property
+    def sent(self) -> dict[str, Any]:
+        return wrapped(self._asked) if self.is_wrapped else self._asked
+
+    @cached_property
+    def lost(self) -> str | None:
+        return inexpressible(self.sent)
+
+    @cached_property
+    def strict(self) -> tuple[dict[str, Any], list[str]]:
+        return strict_schema(self.sent)
+
+    @cached_property
+    def inlined(self) -> dict[str, Any]:
+        return inlined(self.sent)
+
+
+class MadeForms(msgspec.Struct, frozen=True, array_like=True):
+    """All forms of a schema, as a worker process gives them."""
+
+    sent: dict[str, Any]
+    lost: str | None
+    strict: tuple[dict[str, Any], list[str]]
+    inlined: dict[str, Any]
+
+    def of(self, asked: dict[str, Any]) -> SchemaForms:
+        forms = SchemaForms(asked)
+        forms.sent, forms.lost, forms.strict, forms.inlined = self.sent, self.lost, self.strict, self.inlined
+        return forms
+
+
+def make_forms(schema: bytes) -> MadeForms:
+    """For a worker process: all forms of a schema (JSON)."""
+    forms = SchemaForms(msgspec.json.decode(schema))
+    return MadeForms(forms.sent, forms.lost, forms.strict, forms.inlined)
 
 
 def strict_schema(schema: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -199,25 +249,32 @@ def _below(part: dict[str, Any]) -> Iterator[Any]:
 
 
 def _is_recursive(schema: dict[str, Any]) -> bool:
-    """Whether a local reference leads into what contains it."""
-    done: set[str] = set()
-    above = {"#": None}
-    waiting = [iter(_references(schema))]
+    """Whether a local reference leads into what contains it. Each part is looked at once, whoever refers to it."""
+    done: set[int] = set()
+    above = {id(schema): None}
+    waiting = [iter(_next_to(schema, schema))]
     while waiting:
-        pointer = next(waiting[-1], None)
-        if pointer is None:
+        part = next(waiting[-1], None)
+        if part is None:
             waiting.pop()
             done.add(above.popitem()[0])
-        elif pointer in above:
+        elif id(part) in above:
             return True
-        elif pointer not in done:
-            above[pointer] = None
-            waiting.append(iter(_references(_at(schema, pointer))))
+        elif id(part) not in done:
+            above[id(part)] = None
+            waiting.append(iter(_next_to(part, schema)))
     return False
 
 
-def _references(schema: Any) -> Iterable[str]:
-    return {ref for part in _parts(schema) if isinstance(ref := part.get("$ref"), str) and ref.startswith("#")}
+def _next_to(part: dict[str, Any], root: Any) -> Iterator[dict[str, Any]]:
+    """What a part contains and what it refers to."""
+    for inner in _below(part):
+        if isinstance(inner, dict):
+            yield inner
+    reference = part.get("$ref")
+    target = _at(root, reference) if isinstance(reference, str) and reference.startswith("#") else None
+    if isinstance(target, dict):
+        yield target
 
 
 def _at(root: Any, pointer: str) -> Any:
