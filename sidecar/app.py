@@ -321,6 +321,7 @@ class App:
                 clock_offset_s=self._clock.offset_s,
                 restored=self.replica.jobs.restored,
                 work=self._work.counts,
+                standstills=self.replica.requests.standstills,
                 endpoints=self._endpoints.figures if self._endpoints is not None else None,
             )
             page = Page(metrics.render(scrape), content_type=metrics.CONTENT_TYPE)

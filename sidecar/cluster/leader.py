@@ -14,6 +14,7 @@ from sidecar.cluster import messages, vain_grants
 from sidecar.cluster.reservation import Reservation
 from sidecar.cluster.roles import Crew, Work
 from sidecar.cluster.share import apply, ticket_of
+from sidecar.cluster.standstill import StandstillWatch
 from sidecar.cluster.wait_reports import WaitReport, WaitReporter
 from sidecar.cluster.worker import Record, Worker
 from sidecar.conversation.reservation import Said
@@ -106,7 +107,14 @@ class Leader:
         self._duties.spawn(self._watch(), name="intake-watch")
         self._duties.spawn(self._record_waiting(), name="queued-records")
         self._duties.spawn(self._tell_blocked(), name="blocked-jobs")
+        watch = StandstillWatch(self.scheduler, self.reader, clock=self.clock, on_found=self._stood_still)
+        self._duties.spawn(watch.watch(), name="standstill-watch")
         self.kick()
+
+    def _stood_still(self) -> None:
+        self.counts["standstills"] += 1
+        # Not by a kick: one that got lost may be what is wrong.
+        self._on_kick()
 
     def close(self) -> None:
         """Grant no more, from this moment on."""

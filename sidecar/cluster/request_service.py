@@ -59,6 +59,7 @@ class RequestHandler:
         self._saving: asyncio.Task[None] | None = None
         self._marks: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._listens = False
+        self._standstills = 0
         self.leader: Leader | None = None
         self.scheduler = new_scheduler()
 
@@ -90,6 +91,11 @@ class RequestHandler:
     def jobs_of(self, lane: Lane) -> int:
         """How many jobs of a lane are in the scheduler's memory: waiting in its window, or in flight."""
         return self.leader.reader.jobs_of(lane) if self.leader is not None else 0
+
+    @property
+    def standstills(self) -> int:
+        """How often jobs were found waiting though slots were free and nothing was in their way."""
+        return self._standstills + (self.leader.counts["standstills"] if self.leader is not None else 0)
 
     def kick(self) -> None:
         """Something changed that may let a job run."""
@@ -151,6 +157,7 @@ class RequestHandler:
             self._saving.cancel()
             self._saving = None
         if leader is not None:
+            self._standstills += leader.counts["standstills"]
             leader.close()
             self._worker.scatter()
             self._savings.spawn(self._end_term(leader))

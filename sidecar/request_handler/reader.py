@@ -5,6 +5,7 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import Any
 
 from sidecar.errors import BusUnavailable, JobCancelled, SidecarError
 from sidecar.models.authors import is_aimed
@@ -144,10 +145,12 @@ class Reader:
         self._fill(lane)
         await asyncio.gather(*(self._end_refused(opened, error) for opened, error in refused))
 
-    async def reconcile(self) -> None:
-        """Read every lane that holds more than is known of it."""
-        for lane in self._index.reconcile(await self._intake.backlog()):
+    async def reconcile(self) -> set[Lane]:
+        """Read every lane that holds more than is known of it. Returns those lanes."""
+        found = list(self._index.reconcile(await self._intake.backlog()))
+        for lane in found:
             self._fill(lane)
+        return {lane.lane for lane in found}
 
     async def check(self) -> bool:
         """Whether the doorbells keep up with the stream; if not, it is time to reconcile."""
@@ -161,6 +164,22 @@ class Reader:
     def stored(self) -> dict[Lane, int]:
         """How many requests the stream holds of each lane, queued and in flight."""
         return {lane: index.stored for lane, index in self._index.lanes.items() if index.stored}
+
+    def unread_lanes(self) -> list[Lane]:
+        """Lanes that hold requests which nobody reads although there is room for them."""
+        return [
+            lane
+            for lane, index in self._index.lanes.items()
+            if index.kept > index.tracked - index.excess
+            and not index.is_filling
+            and lane not in self._judging
+            and self._scheduler.room(lane) > 0
+        ]
+
+    def state_of(self, lane: Lane) -> dict[str, Any]:
+        """What is known of a lane, for a log line."""
+        index = self._index.lane(lane)
+        return {name: getattr(index, name) for name in index.__slots__ if name != "lane"}
 
     def left(self, ticket: Ticket) -> None:
         """The job does not wait any more: there may be room for the next of its lane."""

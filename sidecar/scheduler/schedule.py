@@ -302,6 +302,14 @@ class Scheduler:
             lane, backlog=self.backlog, ledger=self.ledger, held=self.dispatch.held, now=now
         )
 
+    def runnable_lanes(self, *, now: float) -> list[Lane]:
+        """Lanes with a job that nothing is in the way of: none once `grant` has found nothing more."""
+        return [
+            lane
+            for lane, state in self.backlog.lanes.items()
+            if state.queued and self.blocked(lane, now=now) is None and self.ledger.has_slot(lane.job_class)
+        ]
+
     def blocked_turns(self, *, now: float, most: int) -> list[tuple[Grant, WaitReason]]:
         """Running jobs whose next call waits and that were not told why, each once; `most` at a time."""
         untold = list(islice((turn for turn in self.turns.waiting.values() if not turn.is_told), most))

@@ -34,6 +34,7 @@ class Scrape(NamedTuple):
     clock_offset_s: float | None = None
     restored: Mapping[str, int] = MappingProxyType({})
     work: WorkCounts = WorkCounts({}, {}, 0)
+    standstills: int = 0
     endpoints: EndpointFigures | None = None
 
 
@@ -85,6 +86,11 @@ def _process(scrape: Scrape) -> Iterator[Metric]:
     for kind, count in scrape.restored.items():
         restored.add_metric([kind], count)
     yield restored
+    yield CounterMetricFamily(
+        "sidecar_standstills",
+        "Times that jobs waited for a second though slots were free and nothing was in their way.",
+        value=scrape.standstills,
+    )
     yield GaugeMetricFamily("sidecar_degraded", "1 while something is away.", value=scrape.is_degraded)
     yield GaugeMetricFamily(
         "sidecar_event_loop_lag_seconds", "The event loop's worst delay since the last scrape.", value=scrape.lag_s
