@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 from sidecar.config.settings import JobsSettings
@@ -58,23 +59,30 @@ from sidecar.scheduler.tickets import Ticket, WaitReason
 log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True)
 class Leaving:
     """How a granted job leaves its worker, as the scheduler is told: ended, unless something says otherwise."""
 
-    __slots__ = ("outcome",)
-
-    def __init__(self) -> None:
-        self.outcome = ENDED
+    outcome: Outcome = ENDED
 
 
 @contextmanager
-def contained(decoded: DecodedRequest, reservation: JobReservation, leaving: Leaving) -> Iterator[None]:
-    """One job must not end the process: the next one would be granted it, and end too."""
+def contained(job: str, reservation: JobReservation, leaving: Leaving) -> Iterator[None]:
+    """What becomes of a grant that was not carried out. One job must not end the process: the next one would be
+    granted it, and end too.
+    """
     try:
-        with left_to_the_next_reading(decoded.job), within_trace(decoded.stored.headers):
-            yield
+        yield
+    except ClaimedElsewhere as e:
+        leaving.outcome = Outcome(kind="taken", attempt=e.attempt, owner=e.owner)
+    except Conflict as e:
+        log.warning("a job could not be claimed", extra={"job": job, "error": e.message})
+        leaving.outcome = Outcome(kind="returned", attempt=reservation.granted_attempt)
+    except (BusRefused, BusUnavailable) as e:
+        # The request still stands, so the next reconcile takes it up again.
+        log.error("the bus refused a job's records", extra={"job": job, "error": e.message})
     except Exception:
-        log.exception("a job could not be run", extra={"job": decoded.job})
+        log.exception("a job could not be run", extra={"job": job})
         leaving.outcome = Outcome(kind="returned", attempt=reservation.granted_attempt)
 
 
@@ -118,9 +126,10 @@ class Pipeline:
         request = decoded.request
         if request is None:
             raise SidecarError(f"job {decoded.job} has no request")
-        if not self._is_plain(decoded.stored.lane.tenant, request):
-            return partial(self._admit_later, decoded, request)
-        structured.check_now(request.output)
+        if request.output is not None or request.prompt is not None:
+            if not self._is_plain(decoded.stored.lane.tenant, request):
+                return partial(self._admit_later, decoded, request)
+            structured.check_now(request.output)
         use: PromptUse | None = None
         if request.prompt is not None:
             request, use = self._prompts.rendered(decoded.stored.lane.tenant, request)
@@ -210,13 +219,24 @@ class Pipeline:
         if request is None:
             raise SidecarError(f"job {decoded.job} was granted without a request")
         leaving = Leaving()
-        with contained(decoded, reservation, leaving):
-            job = await self._claimed(decoded, request, reservation, known)
-            if isinstance(job, Outcome):
-                return job
-            run = self._begun(decoded, request, job, reservation)
+        with contained(decoded.job, reservation, leaving), within_trace(decoded.stored.headers):
+            job = await self._jobs.claim(
+                decoded.stored,
+                request,
+                job=decoded.job,
+                model=self._planner.model_of(reservation.pool),
+                known=known,
+                granted_attempt=reservation.granted_attempt,
+                prompt=None if request.prompt is None else await self._prompt_of(decoded),
+            )
+            if job is None:
+                return ENDED
+            run = self._begun(decoded, job, reservation)
             async with self._held(run, leaving):
                 async with self._stoppable(run):
+                    job.scope.check()
+                    if job.is_last_chance:
+                        await self._jobs.wait_alone(job)
                     run.plan = await self._planned(run, decoded)
                     reply = await self._turns.until_answered(run)
                     reply = await self._turns.repaired(run, reply)
@@ -230,45 +250,27 @@ class Pipeline:
                 await self._jobs.completion.announce(job.state, metadata=job.metadata)
                 await self._jobs.completion.delete(job.state.request_seq)
                 self._on_ended(decoded, result)
-                if has_named(request.tools):
+                if run.has_tools:
                     await self._journals.close(*job.key, job.journal)
         return leaving.outcome
 
-    async def _claimed(
-        self, decoded: DecodedRequest, request: JobRequest, reservation: JobReservation, known: StoredState | None
-    ) -> OwnedJob | Outcome:
-        """The job, made ours; else what became of the grant."""
-        try:
-            job = await self._jobs.claim(
-                decoded.stored,
-                request,
-                job=decoded.job,
-                model=self._planner.model_of(reservation.pool),
-                known=known,
-                granted_attempt=reservation.granted_attempt,
-                prompt=None if request.prompt is None else await self._prompt_of(decoded),
-            )
-        except ClaimedElsewhere as e:
-            return Outcome(kind="taken", attempt=e.attempt, owner=e.owner)
-        except Conflict as e:
-            log.warning("a job could not be claimed", extra={"job": decoded.job, "error": e.message})
-            return Outcome(kind="returned", attempt=reservation.granted_attempt)
-        return ENDED if job is None else job
-
-    def _begun(
-        self, decoded: DecodedRequest, request: JobRequest, job: OwnedJob, reservation: JobReservation
-    ) -> JobRun:
-        filters = self._filters.screen(decoded.stored.lane, request, job=decoded.job)
+    def _begun(self, decoded: DecodedRequest, job: OwnedJob, reservation: JobReservation) -> JobRun:
+        filters = self._filters.screen(decoded.stored.lane, job.request, job=decoded.job)
         job.progress.screen_tool = filters.screen_tool
         facts = RunFacts(queued_ms=self._since(decoded.stored.stored_at))
         if job.state.carried is not None:
             facts.take_up(job.state.carried)
         return JobRun(
-            job=job, reservation=reservation, filters=filters, facts=facts, stored_at=decoded.stored.stored_at
+            job=job,
+            reservation=reservation,
+            filters=filters,
+            facts=facts,
+            stored_at=decoded.stored.stored_at,
+            has_tools=has_named(job.request.tools),
         )
 
     @asynccontextmanager
-    async def _held(self, run: JobRun, leaving: "Leaving") -> AsyncIterator[None]:
+    async def _held(self, run: JobRun, leaving: Leaving) -> AsyncIterator[None]:
         """What becomes of a job of ours that does not come to its end here: it is handed on, or was lost."""
         job, facts = run.job, run.facts
         try:
@@ -298,8 +300,7 @@ class Pipeline:
         try:
             async with job.scope:
                 with time_limits(job, default_s=self._settings.timeout_s) as run.deadline:
-                    async with self._jobs.apart(job):
-                        yield
+                    yield
             if run.filters.is_withheld and run.facts.has_streamed:
                 await job.restart()
             return

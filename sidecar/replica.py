@@ -439,7 +439,8 @@ class Replica:
     def _on_ended(self, opened: DecodedRequest, result: Result) -> None:
         stored = opened.stored
         self.tally.ended(stored.lane.tenant, result, job_class=stored.lane.job_class)
-        self._tracer.ended(result, subject_of(opened))
+        if self._tracer.is_active:
+            self._tracer.ended(result, subject_of(opened))
 
     def _on_cancel_mark(self, tenant: str, job: str) -> None:
         if not self.jobs.cancel(tenant, job):

@@ -5,7 +5,8 @@ from typing import cast
 import msgspec
 
 from sidecar.conversation.run import JobRun
-from sidecar.coordinator.service import Coordinator
+from sidecar.coordinator.cost import affordable_output_tokens
+from sidecar.coordinator.select import service_tier
 from sidecar.errors import Permanent
 from sidecar.models.call import ModelCall
 from sidecar.models.facts import RunFacts
@@ -13,17 +14,19 @@ from sidecar.models.profile import Candidate, ModelProfile
 from sidecar.models.request import JobRequest, Params, ServiceTier
 
 
-def fit_to_candidate(
-    run: JobRun, call: ModelCall, candidate: Candidate, *, coordinator: Coordinator, now: float
-) -> ModelCall:
+def fit_to_candidate(run: JobRun, call: ModelCall, candidate: Candidate, *, now: float) -> ModelCall:
     """`call` for `candidate`. `now`: seconds since 1970.
 
     The run's facts learn what was lowered, and whether the answer's length is bounded by the budget. Raises
     Permanent with code `budget_exceeded` when not one token of an answer can be paid any more.
     """
     request, facts = run.job.request, run.facts
-    tier = coordinator.service_tier(
-        candidate, request, job_class=run.job.state.job_class, deadline=run.deadline, now=now
+    tier = service_tier(
+        candidate.profile,
+        asked=request.service_tier,
+        job_class=run.job.state.job_class,
+        deadline=run.deadline,
+        now=now,
     )
     params = _fitting(call.params, candidate.profile, facts)
     facts.is_bound_by_budget = False
@@ -31,7 +34,6 @@ def fit_to_candidate(
         params = _affordable(
             params,
             candidate,
-            coordinator=coordinator,
             facts=facts,
             budget_usd=request.budget.max_cost_usd,
             cache_ttl=None if request.cache == "none" else "5m",
@@ -53,7 +55,6 @@ def _affordable(
     params: Params,
     candidate: Candidate,
     *,
-    coordinator: Coordinator,
     facts: RunFacts,
     budget_usd: float,
     cache_ttl: str | None,
@@ -61,7 +62,7 @@ def _affordable(
 ) -> Params:
     """The parameters with no more output than what is left of the budget can pay."""
     spent_usd = facts.cost_usd or 0.0
-    affordable = coordinator.affordable_output_tokens(
+    affordable = affordable_output_tokens(
         candidate,
         input_tokens=facts.input_estimate,
         left_usd=budget_usd - spent_usd,

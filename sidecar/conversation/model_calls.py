@@ -119,7 +119,7 @@ class ModelCaller:
         except asyncio.CancelledError:
             self._coordinator.abandon(candidate, now=self._clock.now())
             usage.note(fitting, facts, outcome="cancelled", seconds=self._clock.monotonic() - started)
-            usage.guess(fitting, facts, coordinator=self._coordinator)
+            usage.guess(fitting, facts)
             raise
         except JobCancelled:
             raise
@@ -128,11 +128,11 @@ class ModelCaller:
             seconds = self._clock.monotonic() - started
             usage.note(fitting, facts, outcome="error", seconds=seconds, error=error_info(e))
             if facts.has_streamed or facts.heard_chars:
-                usage.guess(fitting, facts, coordinator=self._coordinator)
+                usage.guess(fitting, facts)
             return e
         seconds = self._clock.monotonic() - started
         usage.note(fitting, facts, outcome="ok", seconds=seconds)
-        usage.count(fitting, reply, facts, coordinator=self._coordinator)
+        usage.count(fitting, reply, facts)
         try:
             # Counted before the reservation ends: nothing in between looks as if it were free.
             await self._budgets.settle(run.job, facts)
@@ -145,7 +145,7 @@ class ModelCaller:
         """The call as it fits the candidate, after saying who is called. An error where no answer can be paid."""
         now = self._clock.now()
         try:
-            fitting = fit_to_candidate(run, call, candidate, coordinator=self._coordinator, now=now)
+            fitting = fit_to_candidate(run, call, candidate, now=now)
         except SidecarError as e:
             self._coordinator.abandon(candidate, now=now)
             run.facts.stop_reason = "budget"

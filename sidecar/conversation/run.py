@@ -38,9 +38,9 @@ class JobRun:
     """What the job is, what it holds of slots and quota, what it has cost so far.
 
     `stored_at` is when its request was stored, `deadline` the end of its time, both in seconds since 1970.
-    `offered` are the tools that the sidecar runs for it, by name, `inline` the names of its client's own. `extra`
-    are messages that no turn has taken up yet; `turns` counts its calls of a model, `failures` are those of the
-    turn under way. `result` is there once the work is over, whichever way.
+    `has_tools`: the sidecar has tools of the request to run; `offered` are these by name, `inline` names of its
+    client's own. `extra` are messages that no turn has taken up yet; `turns` counts its calls of a model, and the
+    `failures` are of the turn under way. `result` is there once the work is over, whichever way.
     """
 
     job: OwnedJob
@@ -48,6 +48,7 @@ class JobRun:
     filters: FilterChain
     facts: RunFacts
     stored_at: float
+    has_tools: bool
     deadline: float = inf
     plan: ConversationPlan = field(init=False)
     offered: dict[str, OfferedTool] = field(default_factory=dict)

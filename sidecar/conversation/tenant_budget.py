@@ -94,11 +94,10 @@ class TenantBudgets:
 
     def count(self, job: OwnedJob, facts: RunFacts) -> "asyncio.Task[None] | None":
         """The same, without waiting for it."""
-        tenant = job.state.tenant
-        if facts.cost_usd is None or self._policy.now.tenant(tenant).budget_usd_per_day is None:
+        if facts.cost_usd is None:
             return None
-        due = round(facts.cost_usd * USD) - facts.counted_micro_usd
-        if due <= 0:
+        tenant, due = job.state.tenant, round(facts.cost_usd * USD) - facts.counted_micro_usd
+        if due <= 0 or self._policy.now.tenant(tenant).budget_usd_per_day is None:
             return None
         facts.counted_micro_usd += due
         call_id = f"{tenant}:{job.state.job}:{job.state.attempt}:{len(facts.attempts)}"

@@ -85,7 +85,7 @@ def inline_names(request: JobRequest) -> frozenset[str]:
 
 def has_named(tools: Sequence[str | InlineTool]) -> bool:
     """Whether the sidecar has tools of this request to run."""
-    return any(isinstance(tool, str) for tool in tools)
+    return bool(tools) and any(isinstance(tool, str) for tool in tools)
 
 
 def _offered(info: ToolInfo) -> OfferedTool:

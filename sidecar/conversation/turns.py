@@ -18,7 +18,7 @@ from sidecar.conversation.model_calls import ModelCaller
 from sidecar.conversation.recovery import JournalRecovery
 from sidecar.conversation.run import JobRun
 from sidecar.conversation.tool_execution import ToolExecutor
-from sidecar.conversation.tool_selection import ToolSelection, has_named, inline_names, specs
+from sidecar.conversation.tool_selection import ToolSelection, inline_names, specs
 from sidecar.conversation.tool_turn import Check, OfferedTool
 from sidecar.conversation.waiting import rooms_of, saying
 from sidecar.coordinator.fallback import Opening
@@ -73,7 +73,7 @@ class Conversation:
 
     async def until_answered(self, run: JobRun) -> ModelReply:
         """The whole answer to the run's plan, after as many turns as it takes. Raises the error that ended it."""
-        if not has_named(run.job.request.tools):
+        if not run.has_tools:
             run.turns = 1
             return await self._caller.call(run, run.plan.call)
         run.inline = inline_names(run.job.request)
@@ -98,7 +98,7 @@ class Conversation:
         run.extra = structured.repair_turn(texts, unfit)
         attempt, shown = run.job.state.attempt, list(run.facts.text)
         try:
-            return await (self._loop(run) if has_named(run.job.request.tools) else self._turn(run))
+            return await (self._loop(run) if run.has_tools else self._turn(run))
         except (Conflict, JobCancelled):
             raise
         except SidecarError as e:

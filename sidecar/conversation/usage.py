@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from sidecar.coordinator.cost import LONG_TTL_FACTOR, TIER_FACTORS
+from sidecar.coordinator.cost import LONG_TTL_FACTOR, TIER_FACTORS, cost_usd
 from sidecar.coordinator.service import Coordinator
 from sidecar.coordinator.token_estimate import request_tokens
 from sidecar.errors import InvalidRequest
@@ -40,20 +40,20 @@ def note(
     )
 
 
-def count(call: ModelCall, reply: ModelReply, facts: RunFacts, *, coordinator: Coordinator) -> None:
+def count(call: ModelCall, reply: ModelReply, facts: RunFacts) -> None:
     """Enter what a whole answer took."""
     facts.usage += reply.usage
     if reply.usage_basis == "estimated":
         facts.usage_basis = "estimated"
-    _charge(call, reply.usage, facts, coordinator)
+    _charge(call, reply.usage, facts)
 
 
-def guess(call: ModelCall, facts: RunFacts, *, coordinator: Coordinator) -> None:
+def guess(call: ModelCall, facts: RunFacts) -> None:
     """Whether a call that broke off is billed is not known: count what was seen, and say it is a guess."""
     usage = Usage(input_tokens=facts.input_estimate, output_tokens=facts.heard_chars // CHARACTERS_A_TOKEN)
     facts.usage += usage
     facts.usage_basis = "estimated"
-    _charge(call, usage, facts, coordinator)
+    _charge(call, usage, facts)
 
 
 def appraise(stored: StoredRequest, lost: LastCall, *, coordinator: Coordinator) -> CallPrice:
@@ -66,10 +66,10 @@ def appraise(stored: StoredRequest, lost: LastCall, *, coordinator: Coordinator)
     return CallPrice(usage, coordinator.price_on(f"{lost.model_id}@{lost.region}", usage))
 
 
-def _charge(call: ModelCall, usage: Usage, facts: RunFacts, coordinator: Coordinator) -> None:
+def _charge(call: ModelCall, usage: Usage, facts: RunFacts) -> None:
     tier = "default" if call.service_tier == "auto" else call.service_tier
     ttl = _longest_ttl(call) if usage.cache_write_tokens else "5m"
-    price = coordinator.price(call.candidate, usage, cache_ttl=ttl, service_tier=tier)
+    price = cost_usd(call.candidate, usage, cache_ttl=ttl, service_tier=tier)
     if price is None:
         facts.cost_usd = None
         facts.warn(f"no price is known for {call.candidate.profile.public_id}: cost_usd is not given")
@@ -90,5 +90,8 @@ def _longest_ttl(call: ModelCall) -> str:
 
 
 def _ttl_of(messages: Sequence[Message]) -> str:
-    blocks = (block for message in messages if not isinstance(message.content, str) for block in message.content)
-    return "1h" if any(isinstance(block, CachePointBlock) and block.ttl == "1h" for block in blocks) else "5m"
+    for message in messages:
+        for block in () if isinstance(message.content, str) else message.content:
+            if isinstance(block, CachePointBlock) and block.ttl == "1h":
+                return "1h"
+    return "5m"

@@ -36,8 +36,9 @@ def cost_usd(
         usage.input_tokens * price.input
         + usage.output_tokens * price.output
         + usage.cache_read_tokens * (price.input if price.cache_read is None else price.cache_read)
-        + usage.cache_write_tokens * _write_price(price, cache_ttl)
     )
+    if usage.cache_write_tokens:
+        total += usage.cache_write_tokens * _write_price(price, cache_ttl)
     return total * PER_MTOK * factor(candidate, service_tier)
 
 

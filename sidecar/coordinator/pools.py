@@ -17,49 +17,49 @@ Observation = Success | SidecarError
 class Pools:
     """Mutable and bounded: a request may name any account's ARN, so the pools that were called longest ago go.
 
-    Survives a reload of the policy.
+    `troubled` are those whose breaker is other than closed, or was when they were called last. All of it survives
+    a reload of the policy.
     """
 
     def __init__(self) -> None:
         self._breakers: OrderedDict[str, Breaker] = OrderedDict()
         self._speeds: dict[str, Speed] = {}
-        self._troubled: set[str] = set()
+        self.troubled: set[str] = set()
         self._warm: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
     def begin(self, pool: str, *, now: float) -> bool:
         """Whether a call may go; takes a half-open breaker's probe."""
         breaker = self._breakers.get(pool, CLOSED)
-        if health.phase(breaker, now) == "open":
-            return False
-        self._keep(pool, health.probing(breaker, now))
+        if pool in self.troubled:
+            if health.phase(breaker, now) == "open":
+                return False
+            breaker = health.probing(breaker, now)
+        self._keep(pool, breaker)
         return True
 
     def observe(self, pool: str, outcome: Observation, *, now: float) -> None:
+        """Learn from the end of a call."""
         breaker = self._breakers.get(pool, CLOSED)
         if isinstance(outcome, SidecarError):
             self._keep(pool, health.failed(breaker, outcome, now))
             return
         self._keep(pool, health.succeeded(breaker, now))
+        before = self._speeds.get(pool) or Speed()
         self._speeds[pool] = health.measured(
-            self.speed(pool), first_token_s=outcome.first_token_s, tokens_per_s=outcome.tokens_per_s
+            before, first_token_s=outcome.first_token_s, tokens_per_s=outcome.tokens_per_s
         )
-
-    @property
-    def are_troubled(self) -> bool:
-        """Whether any pool's breaker is other than closed, or was when its pool was called last."""
-        return bool(self._troubled)
 
     def _keep(self, pool: str, breaker: Breaker) -> None:
         self._breakers[pool] = breaker
         self._breakers.move_to_end(pool)
         if breaker.until == 0.0:
-            self._troubled.discard(pool)
+            self.troubled.discard(pool)
         else:
-            self._troubled.add(pool)
+            self.troubled.add(pool)
         if len(self._breakers) > MAX_POOLS:
             oldest, _ = self._breakers.popitem(last=False)
             self._speeds.pop(oldest, None)
-            self._troubled.discard(oldest)
+            self.troubled.discard(oldest)
 
     def warm(self, affinity: str, pool: str, *, now: float) -> None:
         """Remember where the prompts of `affinity` are cached now."""
@@ -83,6 +83,8 @@ class Pools:
 
     def retry_at(self, pool: str, now: float) -> float:
         """When to try a call, or to look again whether one may be tried; `now` where it may at once."""
+        if pool not in self.troubled:
+            return now
         return health.look_at(self._breakers.get(pool, CLOSED), now)
 
     def reason(self, pool: str) -> str:

@@ -95,7 +95,7 @@ def wish_of(request: JobRequest, *, input_tokens: int, default_max_tokens: int) 
         budget_usd=request.budget.max_cost_usd,
         kind=task.kind if task else "chat",
         quality=task.quality if task else "balanced",
-        answer_tokens=min(whole, MIN_ANSWER_TOKENS) if request.models else whole,
+        answer_tokens=whole if request.model is None else min(whole, MIN_ANSWER_TOKENS),
         caches=request.cache != "none",
     )
 
@@ -170,9 +170,14 @@ class Search:
     def add_named(self, entries: Iterable[Entry]) -> None:
         """Those of `entries` that can serve, in their own order."""
         for entry in entries:
-            if entry.pool not in self._seen and self._can_serve(entry, is_named=True):
-                self._seen.add(entry.pool)
-                self.found.append(entry)
+            if entry.pool in self._seen:
+                continue
+            why = refusal(entry, self.wish, allowed=self.allowed, is_named=True)
+            if why is not None:
+                self._note(entry, why)
+                continue
+            self._seen.add(entry.pool)
+            self.found.append(entry)
 
     def add_best(
         self,
@@ -197,17 +202,19 @@ class Search:
                 continue
             if max_price is not None and (entry.blended_price is None or entry.blended_price > max_price):
                 continue
-            if self._can_serve(entry, is_named=False):
-                models.add(entry.alias)
-                self._seen.add(entry.pool)
-                self.found.append(entry)
+            why = refusal(entry, self.wish, allowed=self.allowed, is_named=False)
+            if why is not None:
+                self._note(entry, why)
+                continue
+            models.add(entry.alias)
+            self._seen.add(entry.pool)
+            self.found.append(entry)
 
-    def _can_serve(self, entry: Entry, *, is_named: bool) -> bool:
-        why = refusal(entry, self.wish, allowed=self.allowed, is_named=is_named)
-        if why is not None and entry.alias not in self._refused:
+    def _note(self, entry: Entry, why: Refusal) -> None:
+        """One reason for each model."""
+        if entry.alias not in self._refused:
             self._refused.add(entry.alias)
             self.refusals.append(why)
-        return why is None
 
 
 def service_tier(

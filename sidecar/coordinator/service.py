@@ -112,7 +112,7 @@ class Coordinator:
             headroom=headroom,
             warm_pool=self._pools.warm_pool(affinity, now=now),
         )
-        if request.models:
+        if request.model is not None:
             reason, warnings = self._search_named(request, search)
         else:
             reason, warnings = self._search_best(search), ()
@@ -122,10 +122,6 @@ class Coordinator:
         if not search.found:
             raise _nothing_serves(request, search.refusals)
         return self._by_health(search, reason=reason, warnings=warnings, now=now)
-
-    def may_call(self, candidate: Candidate, *, now: float) -> bool:
-        """Whether `begin` would say yes at this moment."""
-        return self._pools.retry_at(candidate.route.pool, now) <= now
 
     def begin(self, candidate: Candidate, *, now: float) -> bool:
         """Call right before a model is called. False: its breaker is open, or its one probe is under way."""
@@ -213,56 +209,6 @@ class Coordinator:
             now=now,
             retry_at=lambda pool: self._pools.retry_at(pool, now),
             jitter=random.random() if jitter is None else jitter,  # noqa: S311 (spreads delays, guards nothing)
-        )
-
-    def price(
-        self, candidate: Candidate, usage: Usage, *, cache_ttl: str = "5m", service_tier: str = "default"
-    ) -> float | None:
-        """US dollars for this usage; None where no price is known. `cache_ttl`: the longest one asked for."""
-        return cost.cost_usd(candidate, usage, cache_ttl=cache_ttl, service_tier=service_tier)
-
-    def estimate_cost(
-        self,
-        candidate: Candidate,
-        *,
-        input_tokens: int,
-        max_tokens: int,
-        cache_ttl: str | None = "5m",
-        service_tier: str = "default",
-    ) -> float | None:
-        """The most a call can cost, in US dollars; None where no price is known. `cache_ttl` None: no caching."""
-        return cost.upper_bound_usd(
-            candidate,
-            input_tokens=input_tokens,
-            max_tokens=max_tokens,
-            cache_ttl=cache_ttl,
-            service_tier=service_tier,
-        )
-
-    def affordable_output_tokens(
-        self,
-        candidate: Candidate,
-        *,
-        input_tokens: int,
-        left_usd: float,
-        cache_ttl: str | None = "5m",
-        service_tier: str = "default",
-    ) -> int | None:
-        """How long an answer may get before `left_usd` could be passed; 0: not at all; None: no price known."""
-        return cost.affordable_output_tokens(
-            candidate,
-            input_tokens=input_tokens,
-            left_usd=left_usd,
-            cache_ttl=cache_ttl,
-            service_tier=service_tier,
-        )
-
-    def service_tier(
-        self, candidate: Candidate, request: JobRequest, *, job_class: str, deadline: float | None, now: float
-    ) -> str:
-        """The tier to ask Bedrock for: the request's own, or by class and time left where the model has tiers."""
-        return select.service_tier(
-            candidate.profile, asked=request.service_tier, job_class=job_class, deadline=deadline, now=now
         )
 
     def models(self, tenant: TenantPolicy, *, now: float) -> tuple[ModelInfo, ...]:
@@ -368,19 +314,18 @@ class Coordinator:
 
     def _by_health(self, search: Search, *, reason: str, warnings: tuple[str, ...], now: float) -> Selection:
         rejected = [r.rejected for r in search.refusals]
-        found = search.found[:MAX_CANDIDATES]
-        usable, reserve = list(found), []
-        if self._pools.are_troubled:
-            usable = [e for e in found if self._pools.phase(e.pool, now) in _CALLABLE]
-            reserve = [e for e in found if e not in usable]
+        usable: list[Entry] = search.found[:MAX_CANDIDATES]
+        reserve: list[Entry] = []
+        if self._pools.troubled:
+            reserve = [e for e in usable if self._pools.phase(e.pool, now) not in _CALLABLE]
+            usable = [e for e in usable if e not in reserve]
         wait_s = 0.0
         if not usable:
             usable, reserve = sorted(reserve, key=lambda e: self._pools.retry_at(e.pool, now)), []
             wait_s = self._pools.retry_at(usable[0].pool, now) - now
-        rejected += [
-            Rejected(model=e.candidate.public_pool, reason=f"unhealthy: {self._pools.reason(e.pool)}")
-            for e in reserve
-        ]
+        for e in reserve:
+            why = f"unhealthy: {self._pools.reason(e.pool)}"
+            rejected.append(Rejected(model=e.candidate.public_pool, reason=why))
         if usable[0].pool == search.warm_pool:
             reason += "; its prompt cache is warm"
         return Selection(
@@ -389,7 +334,7 @@ class Coordinator:
             reason=reason,
             wait_s=wait_s,
             warnings=warnings,
-            reserve=tuple([e.candidate for e in reserve]),
+            reserve=tuple([e.candidate for e in reserve]) if reserve else (),
         )
 
     def _entries_of(self, name: str, profile: ModelProfile) -> tuple[Entry, ...]:

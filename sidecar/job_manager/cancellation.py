@@ -9,8 +9,9 @@ from sidecar.errors import SidecarError
 class CancelScope:
     """What runs inside can be stopped from outside with a reason: `scope.stop(JobCancelled(…))`.
 
-    The reason is raised where the block ends. A cancellation of the task itself (the process stops) goes
-    through as `CancelledError`, also when both happen at once. The pattern is that of `asyncio.timeout`.
+    The reason is raised where the block ends; whoever may have been stopped before begins it with `check`. A
+    cancellation of the task itself (the process stops) goes through as `CancelledError`, also when both happen at
+    once. The pattern is that of `asyncio.timeout`.
     """
 
     def __init__(self) -> None:
@@ -28,12 +29,11 @@ class CancelScope:
             self._has_cancelled = self._task.cancel()
 
     def check(self) -> None:
-        """Raise the reason if there is one: for the moments between two blocks."""
+        """Raise the reason if there is one: at a block's begin, and for the moments between two blocks."""
         if self.reason is not None:
             raise self.reason
 
     async def __aenter__(self) -> "CancelScope":
-        self.check()
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - an awaited coroutine always runs in a task
         self._task = task

@@ -107,7 +107,8 @@ class EventWriter:
     async def flush(self) -> None:
         """Wait until everything said so far is stored. Raises Conflict when the job was lost."""
         self._is_urgent = True
-        self._wake()
+        if self._nap is not None:
+            self._wake()
         while self._pump is not None:
             await asyncio.shield(self._pump)
         self._is_urgent = False

@@ -18,7 +18,8 @@ class OwnedJob(StateRecord):
     """One claimed job: its document, which only its owner writes, its voice, the scope by which it can be stopped.
 
     `started_at` is the monotonic time of the claim. `journal` is what its turns with tools have come to; None
-    while it has none, or has not been read. `headers` are the request's.
+    while it has none, or has not been read. `headers` are the request's. `is_last_chance`: one more owner lost
+    ends it; `is_alone`: it runs beside no other such job.
     """
 
     progress: EventWriter
@@ -43,6 +44,8 @@ class OwnedJob(StateRecord):
         self.scope = CancelScope()
         self.clock = clock
         self.started_at = clock.monotonic()
+        self.is_last_chance = False
+        self.is_alone = False
         self._is_kept_alive = False
 
     def speak_through(self, progress: EventWriter) -> None:
@@ -82,7 +85,10 @@ class OwnedJob(StateRecord):
             for step in dict.fromkeys(steps):
                 await journal.append(*self.key, step, fence=fence, keep_s=keep_s)
             self.progress.moved(revision=await self.refresh())
-            self._is_kept_alive = False
+            self.is_last_chance = False
+
+        self.is_alone = False
+        self._is_kept_alive = False
 
         self.progress.keep(again)
 

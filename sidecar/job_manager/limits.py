@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sidecar.errors import BusRefused, BusUnavailable, CallTimeout, Conflict, Permanent, SidecarError
+from sidecar.errors import BusRefused, BusUnavailable, CallTimeout, Conflict, Permanent
 from sidecar.job_manager.job import OwnedJob
 from sidecar.models.base import epoch
 
@@ -21,12 +21,17 @@ def time_limits(job: OwnedJob, *, default_s: float) -> Iterator[float]:
     timeout_s = job.request.timeout_s or default_s
     started = epoch(job.state.started) if job.state.started else now
     ends_at = started + timeout_s
-    over: SidecarError = CallTimeout(f"the job did not end within {timeout_s:g} s", limit="total")
-    deadline = job.request.deadline
+    deadline, is_by_deadline = job.request.deadline, False
     if deadline is not None and deadline.timestamp() < ends_at:
-        ends_at = deadline.timestamp()
-        over = Permanent("the deadline passed while the job ran", code="deadline_exceeded")
-    timer = job.clock.call_later(max(0.0, ends_at - now), lambda: job.scope.stop(over))
+        ends_at, is_by_deadline = deadline.timestamp(), True
+
+    def stop() -> None:
+        if is_by_deadline:
+            job.scope.stop(Permanent("the deadline passed while the job ran", code="deadline_exceeded"))
+        else:
+            job.scope.stop(CallTimeout(f"the job did not end within {timeout_s:g} s", limit="total"))
+
+    timer = job.clock.call_later(max(0.0, ends_at - now), stop)
     try:
         yield ends_at
     finally:

@@ -3,8 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 from sidecar.errors import BusRefused, BusUnavailable, Conflict, JobCancelled
@@ -170,7 +169,7 @@ class JobManager:
         the template that the job is made of where its document names none yet.
         """
         owned = OwnedJob(
-            bound(self._base(stored, job, known), prompt),
+            self._base(stored, job, known, prompt),
             request=request,
             headers=stored.headers,
             revision=known.revision if known else None,
@@ -208,33 +207,28 @@ class JobManager:
                 on_lost=owned.scope.stop,
             )
         )
-        if (error := crash_loop(owned.state, max_attempts=self._max_attempts)) is not None:
-            owned.scope.stop(error)
+        if owned.state.silent:
+            owned.is_last_chance = is_last_chance(owned.state, max_attempts=self._max_attempts)
+            if (error := crash_loop(owned.state, max_attempts=self._max_attempts)) is not None:
+                owned.scope.stop(error)
 
-    @asynccontextmanager
-    async def apart(self, owned: OwnedJob) -> AsyncIterator[None]:
-        """Hold the job while it runs. On its last chance it runs beside no other such job, for a while at least:
-        of those that went down together, each is then judged by itself.
+    async def wait_alone(self, owned: OwnedJob) -> None:
+        """On its last chance a job runs beside no other such job, for a while at least: of those that went down
+        together, each is then judged by itself. Holds until `release`.
         """
-        if not is_last_chance(owned.state, max_attempts=self._max_attempts):
-            yield
-            return
         if self._last_chance.locked():
             reason = "it was lost with its owners before: runs beside no other such job"
             await owned.wait_for(Status(state="waiting", waiting_for="slot", reason=reason))
-        is_held = False
-        try:
-            with logged("waiting for a last chance to be over", job=owned.state.job):
-                await within(self._clock, ALONE_S, self._last_chance.acquire(), what="another job's last chance")
-                is_held = True
-            yield
-        finally:
-            if is_held:
-                self._last_chance.release()
+        with logged("waiting for a last chance to be over", job=owned.state.job):
+            await within(self._clock, ALONE_S, self._last_chance.acquire(), what="another job's last chance")
+            owned.is_alone = True
 
-    def _base(self, stored: StoredRequest, job: str, known: StoredState | None) -> JobState:
+    def _base(
+        self, stored: StoredRequest, job: str, known: StoredState | None, prompt: PromptUse | None = None
+    ) -> JobState:
         """The document that the next write replaces, as far as it is known."""
-        return known.state if known else transitions.queued(stored, job=job, now=self._clock.now())
+        state = known.state if known else transitions.queued(stored, job=job, now=self._clock.now())
+        return state if prompt is None else bound(state, prompt)
 
     def _on_restored(self, state: JobState, found: Standing) -> None:
         kind = "foreign" if found.revision else "missing"
@@ -259,7 +253,9 @@ class JobManager:
         for _ in range(MOST_ROUNDS):
             try:
                 if not record.state.is_terminal:
-                    before = await self._succession.settle(record.state, stored)
+                    before = record.state
+                    if before.state in ("running", "waiting"):
+                        before = await self._succession.settle(before, stored)
                     await record.write(
                         transitions.claimed(before, owner=self._owner, now=self._clock.now(), model=model)
                     )
@@ -393,6 +389,9 @@ class JobManager:
     async def release(self, owned: OwnedJob) -> None:
         """The job is no longer in this process's hands, however it left them."""
         self._forget(owned)
+        if owned.is_alone:
+            owned.is_alone = False
+            self._last_chance.release()
         await owned.progress.close()
 
     def _forget(self, owned: OwnedJob) -> None:

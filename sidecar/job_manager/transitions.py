@@ -83,14 +83,15 @@ def found_ended(state: JobState, event: Event) -> JobState:
 def claimed(state: JobState, *, owner: str, now: float, model: str | None = None) -> JobState:
     """The document of a new attempt by `owner`; of a live job, after `bereaved`."""
     _check(state.state, "running")
+    time = rfc3339(now)
     return msgspec.structs.replace(
         state,
         state="running",
         attempt=state.attempt + 1,
         owner=owner,
         model=model or state.model,
-        started=state.started or rfc3339(now),
-        updated=rfc3339(now),
+        started=state.started or time,
+        updated=time,
     )
 
 

@@ -43,6 +43,7 @@ class _Envelope(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _decoders: dict[Any, Callable[[bytes], Any]] = {}
+_decode_request = msgspec.json.Decoder(JobRequest).decode
 _encoder = msgspec.json.Encoder()
 
 
@@ -59,7 +60,10 @@ def encode(message: Any) -> bytes:
 
 def decode_request(payload: bytes) -> JobRequest:
     """A job request. Raises InvalidRequest with the path of the field and the remedy."""
-    return decode(payload, JobRequest)
+    try:
+        return _decode_request(payload or b"{}")
+    except UNREADABLE as e:
+        raise _explain(e, payload or b"{}", JobRequest) from e
 
 
 def decode_plain_or_request(payload: bytes) -> JobRequest:

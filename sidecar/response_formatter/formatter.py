@@ -1,6 +1,5 @@
 """From a model's answer, or from what stopped it, to the one result. Pure."""
 
-from collections.abc import Iterable
 from hashlib import sha256
 from typing import Any
 
@@ -17,7 +16,7 @@ from sidecar.runtime.redaction import told
 
 def text_of(content: tuple[AnswerBlock, ...]) -> str:
     """The answer's text: its text blocks joined as they came, nothing trimmed."""
-    return "".join(block.text for block in content if type(block) is TextBlock)
+    return "".join([block.text for block in content if type(block) is TextBlock])
 
 
 def digest(text: str) -> str:
@@ -37,24 +36,21 @@ def error_info(error: SidecarError) -> ErrorInfo:
 def answered(reply: ModelReply, facts: RunFacts) -> Result:
     """The result of an answer that is whole. A guardrail's block and a full context are outcomes of their own."""
     text = text_of(reply.content)
-    facts.warn(*reply.warnings)
+    if reply.warnings:
+        facts.warn(*reply.warnings)
     if reply.stop_reason == "other":
         facts.warn(f"the model stopped with a reason of its own: {reply.raw_stop_reason!r}")
     is_cut_by_budget = reply.stop_reason == "max_tokens" and facts.is_bound_by_budget
-    content = _builtins(reply.content)
+    content, messages = map(msgspec.to_builtins, (reply.content, facts.messages))
     return Result(
         state="succeeded",
-        output=Output(text=text, content=content, messages=_builtins(facts.messages)),
+        output=Output(text=text, content=tuple(content), messages=tuple(messages)),
         stop_reason="budget" if is_cut_by_budget else reply.stop_reason,
         partial=is_cut_by_budget,
         filters=guardrail_reports(reply.guardrail_trace) if reply.guardrail_trace else (),
         text_sha256=digest(text),
         **_facts(facts),
     )
-
-
-def _builtins(structs: Iterable[Any]) -> tuple[dict[str, Any], ...]:
-    return tuple(msgspec.to_builtins(struct) for struct in structs)
 
 
 def stopped(

@@ -96,13 +96,17 @@ class Meter:
                 account = accounts[name] = Account()
             account.cost.add(cost, now)
             account.tokens.add(quota_tokens, now)
-        self._calls.setdefault(grant.pool, Minute()).add(1, now)
+        calls = self._calls.get(grant.pool)
+        if calls is None:
+            calls = self._calls[grant.pool] = Minute()
+        calls.add(1, now)
         usd = self._cost_of(grant.pool, usage)
         if usd:
             self._spend(tenant, usd, epoch)
 
     def _spend(self, tenant: str, usd: float, epoch: float) -> None:
-        self.roll(epoch)
+        if int(epoch // DAY_S) != self._day:
+            self.roll(epoch)
         if tenant not in self.spent_usd and len(self.spent_usd) >= MOST_SPENDERS:
             tenant = OTHERS
         self.spent_usd[tenant] = self.spent_usd.get(tenant, 0.0) + usd

@@ -283,7 +283,7 @@ class Scheduler:
     def succeeded(self, pool: str, *, now: float) -> None:
         """A call was answered."""
         self.ledger.now = now
-        self.ledger.pool(pool).succeeded(now=now)
+        (self.ledger.pools.get(pool) or self.ledger.pool(pool)).succeeded(now=now)
 
     def next_wake(self, *, now: float) -> float | None:
         """When something that is blocked may become grantable by itself (monotonic); None: only by an event."""

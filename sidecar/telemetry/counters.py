@@ -63,13 +63,17 @@ class Counters:
                 self._tenants.add(tenant)
         label = Label(tenant, result.model or "")
         self.jobs[label, result.state] += 1
-        # Children are jobs of their own, and counted as such.
-        cost_usd = (result.cost_usd or 0.0) - sum(child.cost_usd or 0.0 for child in result.children)
+        cost_usd, usage = result.cost_usd or 0.0, result.usage
+        input_tokens, output_tokens = usage.input_tokens, usage.output_tokens
+        for child in result.children:
+            # Children are jobs of their own, and counted as such.
+            cost_usd -= child.cost_usd or 0.0
+            input_tokens -= child.usage.input_tokens
+            output_tokens -= child.usage.output_tokens
         if cost_usd > 0:
             self.cost_usd[label] += cost_usd  # type: ignore[assignment]  # typeshed: counters count ints
-        usage, below = result.usage, [child.usage for child in result.children]
-        self.tokens[label, "input"] += usage.input_tokens - sum(u.input_tokens for u in below)
-        self.tokens[label, "output"] += usage.output_tokens - sum(u.output_tokens for u in below)
+        self.tokens[label, "input"] += input_tokens
+        self.tokens[label, "output"] += output_tokens
         if result.error is not None:
             self.errors[result.error.code] += 1
         for call in result.attempts:

@@ -55,10 +55,7 @@ class Tracer:
         self._tracer = tracer
         self._providers = providers
         self._instruments = _Instruments(meter) if meter is not None else None
-
-    @property
-    def is_active(self) -> bool:
-        return self._tracer is not None or self._instruments is not None
+        self.is_active = tracer is not None or meter is not None
 
     async def close(self) -> None:
         """Send what was not sent yet. Cancelled, it leaves off at once, and the process may end."""

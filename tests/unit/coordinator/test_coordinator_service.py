@@ -1,6 +1,7 @@
 import pytest
 
 from sidecar.config.settings import BedrockSettings, ModelPolicy, Policy, TenantPolicy
+from sidecar.coordinator import cost
 from sidecar.coordinator.fallback import Failure, Final, Next, Retry
 from sidecar.coordinator.health import Speed, Success
 from sidecar.coordinator.pools import MAX_POOLS, Pools
@@ -95,12 +96,11 @@ def test_the_listing_says_price_health_and_why_not() -> None:
 def test_prices_and_bounds_go_by_the_candidate() -> None:
     subject = coordinator(row("a", prices=(Price(input=2.0, output=10.0),)))
     candidate = select(subject, request()).candidates[0]
+    pool = candidate.route.pool
 
-    assert subject.price(candidate, Usage(input_tokens=1_000, output_tokens=100)) == pytest.approx(0.003)
-    assert subject.estimate_cost(candidate, input_tokens=1_000, max_tokens=100) == pytest.approx(0.003)
-    assert subject.affordable_output_tokens(candidate, input_tokens=1_000, left_usd=0.003) == 100
-    tier = subject.service_tier(candidate, request(), job_class="batch", deadline=None, now=NOW)
-    assert tier == "default"
+    assert subject.price_on(pool, Usage(input_tokens=1_000, output_tokens=100)) == pytest.approx(0.003)
+    assert subject.most_usd(pool, 1_000, 100) == pytest.approx(0.003)
+    assert cost.affordable_output_tokens(candidate, input_tokens=1_000, left_usd=0.003) == 100
 
 
 def test_unknown_models_of_the_configuration_are_told_at_start() -> None:

@@ -204,7 +204,9 @@ async def test_an_owner_that_died_before_its_call_is_not_held_against_the_job() 
         assert (stored.state.silent, stored.state.crashes) == (4, 0)
 
 
-async def test_those_who_go_down_with_a_poisonous_job_are_not_given_up_with_it() -> None:
+async def test_those_who_go_down_with_a_poisonous_job_are_not_given_up_with_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """One process after the other, each of which has all jobs, dies with the call of one of them."""
     async with bench() as b:
         poisoned = 0
@@ -229,6 +231,7 @@ async def test_those_who_go_down_with_a_poisonous_job_are_not_given_up_with_it()
         assert poison.error.code == "crash_loop"
         assert [a.attempt for a in poison.attempts if a.outcome == "crashed"] == [1, 2, 3]
         await check_all_ended(b, innocent)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_a_crashed_attempts_call_is_in_the_result_and_said_to_be_estimated() -> None:
@@ -296,7 +299,7 @@ async def test_a_job_that_ends_without_running_again_still_says_what_it_took() -
         assert result.usage.output_tokens > 0
 
 
-async def test_a_cancelled_job_whose_owner_died_says_what_it_took() -> None:
+async def test_a_cancelled_job_whose_owner_died_says_what_it_took(caplog: pytest.LogCaptureFixture) -> None:
     async with bench() as b:
         b.model._default = LONG
         await b.fleet("one", "two")
@@ -305,3 +308,4 @@ async def test_a_cancelled_job_whose_owner_died_says_what_it_took() -> None:
         await (await b.outside()).store.mark_cancelled("acme", job)
         result = await b.result(job, limit_s=200)
         assert (result.state, [a.outcome for a in result.attempts]) == ("cancelled", ["crashed"])
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
