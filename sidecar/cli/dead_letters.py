@@ -15,7 +15,7 @@ from sidecar.cli.tables import table
 from sidecar.config.connection import ConnectionSettings
 from sidecar.errors import BusUnavailable, Permanent
 from sidecar.models.base import rfc3339
-from sidecar.models.subjects import HEADER_JOB_ID, Subjects
+from sidecar.models.subjects import HEADER_JOB_ID, HEADER_MESSAGE_ID, Subjects
 from sidecar.ports.bus import DeadLetter, DeadLetters, Intake
 
 _LONGEST_ID = 64
@@ -78,7 +78,7 @@ async def resubmit(dead: DeadLetters, intake: Intake, tenant: str, job: str) -> 
     letter = await _found(dead, tenant, job)
     ending = f"-r{letter.seq}"
     fresh = job[: _LONGEST_ID - len(ending)] + ending
-    headers = {**letter.request.headers, HEADER_JOB_ID: fresh, "Nats-Msg-Id": f"{tenant}:{fresh}"}
+    headers = {**letter.request.headers, HEADER_JOB_ID: fresh, HEADER_MESSAGE_ID: f"{tenant}:{fresh}"}
     await intake.submit(letter.request.lane, letter.request.payload, headers)
     return fresh
 

@@ -11,13 +11,12 @@ from sidecar.adapters.nats.client.connection import Connection
 from sidecar.adapters.nats.client.errors import NotFound
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.server_time import ServerTime
+from sidecar.adapters.nats.streams.batches import STOPS_ON_BATCHES, stops_on_batches
 from sidecar.adapters.nats.streams.drift import compare
 from sidecar.adapters.nats.streams.levels import (
-    STOPS_ON_BATCHES,
     check_version,
     fitting,
     level_of,
-    stops_on_batches,
 )
 from sidecar.adapters.nats.streams.topology import StreamSpec, streams
 from sidecar.cli.findings import NATS, Finding

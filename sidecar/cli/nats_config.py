@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
-from sidecar.cli.nats_watchers import WATCHER, watcher_of, watching
 from sidecar.errors import StartupError
 from sidecar.models.subjects import (
     CANCEL_BUCKET,
@@ -28,6 +27,10 @@ from sidecar.models.subjects import (
 )
 
 Mode = Literal["accounts", "users"]
+# Users that only look, as the dashboard does, and what they may ask with how many tokens.
+WATCHER = "dashboard"
+WATCHER_INBOX = "_INBOX.dashboard"
+_READS = {"get": 2, "replay": 2, "jobs": 1, "models": 1}
 
 SIDECAR = "SIDECAR"
 """The account of the sidecar and its streams, where there are accounts."""
@@ -230,3 +233,19 @@ def _list(name: str, items: Sequence[str]) -> list[str]:
 
 def _quoted(subjects: Iterable[str]) -> str:
     return "[" + ", ".join(f'"{subject}"' for subject in subjects) + "]"
+
+
+def watcher_of(tenant: str) -> str:
+    """The name of the user that sees this tenant's jobs and nothing else."""
+    return f"{tenant}-{WATCHER}"
+
+
+def watching(subjects: Subjects, *, tenant: str | None = None) -> tuple[list[str], list[str]]:
+    """What a watcher may publish and subscribe to: of all tenants and the statistics, or of one tenant alone.
+
+    The requests it may make change nothing. Its answers come to an inbox prefix of its own.
+    """
+    publish = [subjects.endpoint(verb, tenant or "*", *["*"] * (tokens - 1)) for verb, tokens in _READS.items()]
+    if tenant is None:
+        return publish, [subjects.sys("stats"), subjects.endpoint("job", ">"), f"{WATCHER_INBOX}.>"]
+    return publish, [subjects.endpoint("job", tenant, ">"), f"_INBOX_{tenant}.{WATCHER}.>"]

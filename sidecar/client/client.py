@@ -19,7 +19,7 @@ from sidecar.client.order import START, Place
 from sidecar.client.publish import publish_anew, publish_request
 from sidecar.client.requests import Request, RequestFields, build_request
 from sidecar.client.results import JobResult, decode_event
-from sidecar.errors import BusUnavailable, InvalidRequest, Permanent, RateLimited, SidecarError, Temporary
+from sidecar.errors import BusUnavailable, Permanent, RateLimited, SidecarError, Temporary
 from sidecar.models.api import CancelReply, CancelRequest, JobsPage, JobsRequest, ModelInfo, ModelsPage
 from sidecar.models.base import JobClass
 from sidecar.models.codec import encode
@@ -28,7 +28,7 @@ from sidecar.models.job import JobState, State
 from sidecar.models.objects import ObjectInfo
 from sidecar.models.plain import UNREADABLE
 from sidecar.models.request import JobRequest
-from sidecar.models.subjects import HEADER_JOB_ID, Subjects, is_name
+from sidecar.models.subjects import HEADER_JOB_ID, HEADER_MESSAGE_ID, Subjects, checked
 
 if TYPE_CHECKING:
     from sidecar.client.tools.definition import Tool
@@ -38,7 +38,6 @@ DEFAULT_SERVER = "nats://127.0.0.1:4222"
 _PAGE = 1000
 # When to ask whether a job is known that the stream says it has: at once, and when it may have been read.
 _KNOWN_AFTER_S = (0.0, 0.3)
-_MSG_ID = "Nats-Msg-Id"
 # What a request's headers may take of the server's limit.
 _HEADERS = 1024
 T = TypeVar("T")
@@ -59,10 +58,8 @@ class SidecarClient:
     """
 
     def __init__(self, bus: Bus, *, tenant: str, prefix: str = "llm", request_timeout_s: float = 5.0) -> None:
-        if not is_name(tenant):
-            raise InvalidRequest(f"tenant {tenant!r}: 1 to 64 of A-Z a-z 0-9 _ -", path="tenant")
         self.bus = bus
-        self.tenant = tenant
+        self.tenant = checked(tenant, path="tenant")
         self.subjects = Subjects(prefix)
         self.request_timeout_s = request_timeout_s
         self.objects = Objects(self)
@@ -157,7 +154,7 @@ class SidecarClient:
                 self.bus,
                 subject,
                 payload,
-                headers={**sent, _MSG_ID: f"{self.tenant}:{job_id}"},
+                headers={**sent, HEADER_MESSAGE_ID: f"{self.tenant}:{job_id}"},
                 timeout_s=ack_timeout_s,
             )
             if ack.duplicate and is_repeatable and not await self._is_known(job_id):
@@ -336,9 +333,7 @@ class SidecarClient:
         return False
 
     def _job_name(self, job_id: str) -> str:
-        if not is_name(job_id):
-            raise InvalidRequest(f"job id {job_id!r}: 1 to 64 of A-Z a-z 0-9 _ -", path="job_id")
-        return job_id
+        return checked(job_id, path="job_id")
 
     async def _encoded(self, request: JobRequest) -> bytes:
         """The request as it is sent: images and documents that make it too large go to the object store."""

@@ -16,7 +16,7 @@ from sidecar.models.codec import decode_event, encode
 from sidecar.models.content import Message
 from sidecar.models.request import JobBudget, JobRequest, Params
 from sidecar.models.result import Child, Result
-from sidecar.models.subjects import HEADER_DEPTH, HEADER_JOB_ID, is_name
+from sidecar.models.subjects import HEADER_DEPTH, HEADER_JOB_ID, HEADER_MESSAGE_ID, is_name
 from sidecar.models.trace import TRACE, trace_of
 from sidecar.ports.bus import Clock, Intake, JobStore, Lane, Publisher
 from sidecar.runtime.lifecycle import logged, within
@@ -104,7 +104,7 @@ class ChildJobs:
         headers |= {
             HEADER_JOB_ID: child,
             HEADER_DEPTH: str(depth),
-            "Nats-Msg-Id": f"{state.tenant}:{child}",
+            HEADER_MESSAGE_ID: f"{state.tenant}:{child}",
         }
         lane = Lane(state.tenant, tool.job_class or state.job_class)
         waiter = await self._publisher.wait_result(state.tenant, child)

@@ -4,9 +4,8 @@ from sidecar.conversation.child_jobs import ChildJobs
 from sidecar.job_manager.job import OwnedJob
 from sidecar.job_manager.journal import StepJournal, read, restore, unseen
 from sidecar.models.believed import event_of
-from sidecar.models.event import Status
+from sidecar.models.event import EventPosition, Status
 from sidecar.models.facts import RunFacts
-from sidecar.models.place import EventPosition
 from sidecar.models.result import Attempt
 from sidecar.ports.bus import Clock, Publisher
 from sidecar.ports.bus import JournalStore as JournalPort

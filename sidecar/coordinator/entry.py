@@ -23,7 +23,6 @@ CAPABILITY_BITS: dict[str, int] = {
     "long_context": 32,
 }
 QUALITY_INDEX: dict[str, int] = {"fast": 0, "balanced": 1, "best": 2}
-KINDS: tuple[TaskKind, ...] = ("chat", "code", "extract", "summarize", "classify", "reason")
 
 # What each property is worth at most. Quality and kind outweigh what was measured, so that noise does not move a
 # conversation between models; a warm cache outweighs noise too.

@@ -2,20 +2,25 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
-import msgspec
-
 from sidecar.errors import BusUnavailable, InvalidRequest, Permanent, SidecarError
-from sidecar.models.api import CancelReply, CancelRequest, JobsPage, JobsRequest, ReplayRequest
+from sidecar.models.api import CancelReply, CancelRequest, JobsPage, JobsRequest, ReplayRequest, schemas_of
 from sidecar.models.base import JOB_CLASSES, Open
 from sidecar.models.codec import decode, decode_event, decode_plain_or_request, encode
 from sidecar.models.job import TERMINAL, JobState
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
-from sidecar.models.subjects import HEADER_END, HEADER_JOB_ID, TRACE_HEADERS, check_job_id, is_name
+from sidecar.models.subjects import (
+    HEADER_END,
+    HEADER_JOB_ID,
+    HEADER_MESSAGE_ID,
+    TRACE_HEADERS,
+    check_job_id,
+    checked,
+)
 from sidecar.ports.bus import (
     STREAM_READ_SEATS,
     Clock,
@@ -56,11 +61,13 @@ class Queries:
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         return (
-            Endpoint("ask", "ask.*.*", self.ask, _schemas(JobRequest, Result), is_ask=True),
-            Endpoint("get", "get.*.*", self.get, _schemas(None, JobState)),
-            Endpoint("replay", "replay.*.*", self.replay, _schemas(ReplayRequest, None), seats=STREAM_READ_SEATS),
-            Endpoint("cancel", "cancel.*.*", self.cancel, _schemas(CancelRequest, CancelReply)),
-            Endpoint("jobs", "jobs.*", self.jobs, _schemas(JobsRequest, JobsPage), seats=STREAM_READ_SEATS),
+            Endpoint("ask", "ask.*.*", self.ask, schemas_of(JobRequest, Result), is_ask=True),
+            Endpoint("get", "get.*.*", self.get, schemas_of(None, JobState)),
+            Endpoint(
+                "replay", "replay.*.*", self.replay, schemas_of(ReplayRequest, None), seats=STREAM_READ_SEATS
+            ),
+            Endpoint("cancel", "cancel.*.*", self.cancel, schemas_of(CancelRequest, CancelReply)),
+            Endpoint("jobs", "jobs.*", self.jobs, schemas_of(JobsRequest, JobsPage), seats=STREAM_READ_SEATS),
         )
 
     async def ask(self, query: Query) -> Reply:
@@ -74,7 +81,7 @@ class Queries:
             raise InvalidRequest(problem, path=HEADER_JOB_ID)
         job = given or f"a{uuid.uuid4().hex}"
         headers = {name: query.headers[name] for name in TRACE_HEADERS if name in query.headers}
-        headers |= {HEADER_JOB_ID: job, "Nats-Msg-Id": f"{tenant}:{job}"}
+        headers |= {HEADER_JOB_ID: job, HEADER_MESSAGE_ID: f"{tenant}:{job}"}
         waiter = await self._publisher.wait_result(tenant, job)
         try:
             finished = await self._finished(tenant, job) if given is not None else None
@@ -195,16 +202,5 @@ def _names(query: Query, *expected: str) -> tuple[str, ...]:
     if len(query.tokens) != len(expected):
         raise InvalidRequest(f"the subject needs {' and '.join(expected)}", path="subject")
     for name, token in zip(expected, query.tokens, strict=True):
-        if not is_name(token):
-            raise InvalidRequest(f"{token[:80]!r}: use 1 to 64 of A-Z a-z 0-9 _ -", path=f"subject.{name}")
+        checked(token, path=f"subject.{name}")
     return query.tokens
-
-
-def _schemas(request: Any, response: Any) -> Mapping[str, str]:
-    """Endpoint metadata (ADR-32): what goes in and what comes back, as JSON Schema."""
-    given = {"schema.request": request, "schema.response": response}
-    return {
-        name: msgspec.json.encode(msgspec.json.schema(kind)).decode()
-        for name, kind in given.items()
-        if kind is not None
-    }

@@ -2,13 +2,10 @@
 
 from typing import Protocol
 
-import msgspec
-
 from sidecar.config.settings import CurrentPolicy, Policy, TenantPolicy
-from sidecar.errors import InvalidRequest
-from sidecar.models.api import ModelInfo, ModelsPage
+from sidecar.models.api import ModelInfo, ModelsPage, schemas_of
 from sidecar.models.codec import encode
-from sidecar.models.subjects import is_name
+from sidecar.models.subjects import checked
 from sidecar.ports.bus import Clock, Endpoint, Query, Reply
 
 # How old the health in an answer may be.
@@ -36,19 +33,17 @@ class CatalogueQueries:
         self._made: dict[_Allowed, tuple[float, bytes]] = {}
 
     def endpoints(self) -> tuple[Endpoint, ...]:
-        metadata = {"schema.response": msgspec.json.encode(msgspec.json.schema(ModelsPage)).decode()}
-        return (Endpoint("models", "models.*", self.models, metadata),)
+        return (Endpoint("models", "models.*", self.models, schemas_of(None, ModelsPage)),)
 
     async def models(self, query: Query) -> Reply:
         """The catalogue as the tenant may use it."""
-        if len(query.tokens) != 1 or not is_name(query.tokens[0]):
-            raise InvalidRequest("use 1 to 64 of A-Z a-z 0-9 _ -", path="subject.tenant")
+        name = checked(query.tokens[0] if len(query.tokens) == 1 else "", path="subject.tenant")
         policy = self._policy.now
         if policy is not self._made_of:
             # The catalogue itself may have changed with it.
             self._made_of = policy
             self._made.clear()
-        tenant, now = policy.tenant(query.tokens[0]), self._clock.monotonic()
+        tenant, now = policy.tenant(name), self._clock.monotonic()
         found = self._made.get(tenant.models)
         if found is None or found[0] < now:
             page = ModelsPage(models=self._models_of(tenant, now=self._clock.now()))

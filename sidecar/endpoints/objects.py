@@ -7,11 +7,12 @@ import msgspec
 
 from sidecar.config.settings import CurrentPolicy
 from sidecar.errors import InvalidRequest, Permanent, SidecarError
+from sidecar.models.api import schemas_of
 from sidecar.models.call import ModelCall
 from sidecar.models.codec import decode, encode
 from sidecar.models.content import DocumentBlock, ImageBlock, Message, Source, ToolResultBlock
 from sidecar.models.objects import ObjectChunk, ObjectGet, ObjectInfo, ObjectPut, bucket_of
-from sidecar.models.subjects import HEADER_END, is_name
+from sidecar.models.subjects import HEADER_END, checked
 from sidecar.ports.bus import STREAM_READ_SEATS, Blobs, Endpoint, Query, Reply
 from sidecar.request_handler.admission import check_tenant
 from sidecar.runtime.redaction import told
@@ -32,9 +33,13 @@ class Objects:
     def endpoints(self) -> tuple[Endpoint, ...]:
         return (
             Endpoint(
-                "objects_get", "objects.*.get", self.get, _schemas(ObjectGet, ObjectChunk), seats=STREAM_READ_SEATS
+                "objects_get",
+                "objects.*.get",
+                self.get,
+                schemas_of(ObjectGet, ObjectChunk),
+                seats=STREAM_READ_SEATS,
             ),
-            Endpoint("objects_put", "objects.*.put", self.put, _schemas(ObjectPut, ObjectInfo)),
+            Endpoint("objects_put", "objects.*.put", self.put, schemas_of(ObjectPut, ObjectInfo)),
         )
 
     async def filled(self, call: ModelCall, *, tenant: str) -> ModelCall:
@@ -98,9 +103,7 @@ class Objects:
         return Reply(encode(info))
 
     def _tenant(self, query: Query) -> str:
-        if not query.tokens or not is_name(query.tokens[0]):
-            raise InvalidRequest("use 1 to 64 of A-Z a-z 0-9 _ -", path="subject.tenant")
-        tenant = query.tokens[0]
+        tenant = checked(query.tokens[0] if query.tokens else "", path="subject.tenant")
         check_tenant(tenant, policy=self._policy.now.tenant(tenant))
         return tenant
 
@@ -132,8 +135,3 @@ def _with_content(block: Any, contents: dict[str, bytes]) -> Any:
     if isinstance(block, ToolResultBlock) and not isinstance(block.content, str):
         return msgspec.structs.replace(block, content=tuple(_with_content(p, contents) for p in block.content))
     return block
-
-
-def _schemas(request: Any, response: Any) -> dict[str, str]:
-    given = {"schema.request": request, "schema.response": response}
-    return {name: msgspec.json.encode(msgspec.json.schema(kind)).decode() for name, kind in given.items()}

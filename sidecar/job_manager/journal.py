@@ -21,8 +21,8 @@ from sidecar.models.content import (
     ToolResultBlock,
     ToolUseBlock,
 )
+from sidecar.models.event import EventPosition
 from sidecar.models.facts import RunFacts
-from sidecar.models.place import EventPosition
 from sidecar.models.result import Attempt, Child, StopReason, Usage, UsageBasis
 
 log = logging.getLogger(__name__)

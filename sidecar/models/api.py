@@ -84,3 +84,13 @@ class ErrorReply(Open, frozen=True, kw_only=True):
     """Body of an error reply; the same code and message stand in the `Nats-Service-Error` headers."""
 
     error: ErrorBody
+
+
+def schemas_of(request: Any, response: Any) -> dict[str, str]:
+    """An endpoint's metadata (ADR-32): the JSON Schemas of what goes in and comes back; None for what has none."""
+    given = {"schema.request": request, "schema.response": response}
+    return {
+        name: msgspec.json.encode(msgspec.json.schema(kind)).decode()
+        for name, kind in given.items()
+        if kind is not None
+    }

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 import msgspec
 
 from sidecar.models.plain import UNREADABLE
-from sidecar.models.subjects import is_name
+from sidecar.models.subjects import HEADER_TTL, is_name
 
-TTL = "Nats-TTL"
 _LONGEST = 4096
 # Leases live for seconds; one that says more is nobody's to wait for.
 _LONGEST_LEASE_S = 600
@@ -55,7 +54,7 @@ def is_lease(payload: bytes, headers: Mapping[str, str]) -> bool:
 
     What lives for ever was not written by a holder: nobody would ever see it end.
     """
-    ttl = headers.get(TTL, "")
+    ttl = headers.get(HEADER_TTL, "")
     if not (ttl.isascii() and ttl.isdecimal() and 0 < int(ttl[:9]) <= _LONGEST_LEASE_S):
         return False
     return bool(payload.isascii() and is_name(payload.decode()))

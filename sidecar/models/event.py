@@ -1,9 +1,16 @@
 """What the sidecar says about a job: `llm.v1.job.<tenant>.<job>.<type>`."""
 
+import logging
 from typing import Any, Literal
 
+import msgspec
+
 from sidecar.models.base import Open, Timestamp
+from sidecar.models.plain import UNREADABLE
 from sidecar.models.result import ErrorInfo, Result
+from sidecar.models.shown import shown
+
+log = logging.getLogger(__name__)
 
 EventType = Literal["status", "delta", "tool", "result"]
 
@@ -69,3 +76,20 @@ class Event(Open, frozen=True, kw_only=True):
     time: Timestamp
     metadata: dict[str, Any]
     data: EventData
+
+
+class EventPosition(msgspec.Struct, frozen=True):
+    attempt: int
+    n: int
+
+
+_decode = msgspec.json.Decoder(EventPosition).decode
+
+
+def place_of(payload: bytes, *, subject: str) -> EventPosition | None:
+    """The place of a stored event; None, with a warning, for what somebody else put at `subject`."""
+    try:
+        return _decode(payload)
+    except UNREADABLE as e:
+        log.warning("%s holds what is no event: %s", shown(subject), shown(e))
+        return None

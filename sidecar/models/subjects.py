@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sidecar.errors import InvalidRequest
 from sidecar.models.base import NAME_PATTERN
 from sidecar.models.event import EventType
 
@@ -32,10 +33,25 @@ HEADER_TOOL_PROGRESS = "Llm-Tool-Progress"
 IN_PROGRESS = "in_progress"
 SHARED_SCOPE = "shared"
 TRACE_HEADERS = ("traceparent", "tracestate")
+# What JetStream and its key-value layout read.
+HEADER_MESSAGE_ID = "Nats-Msg-Id"
+HEADER_EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+HEADER_EXPECTED_OF = "Nats-Expected-Last-Subject-Sequence-Subject"
+HEADER_TTL = "Nats-TTL"
+HEADER_ROLLUP = "Nats-Rollup"
+HEADER_OPERATION = "KV-Operation"
 
 is_name: Callable[[str], object] = re.compile(NAME_PATTERN).fullmatch
 """Whether a token may stand for a tenant, job, scope or tool: something true where it may, else None."""
+_NAMES = "use 1 to 64 of A-Z a-z 0-9 _ -"
 _DERIVED = re.compile(r"s[0-9]+")
+
+
+def checked(token: str, *, path: str = "") -> str:
+    """The token, where it is a name. Raises InvalidRequest for what would address something else, as `*` does."""
+    if not is_name(token):
+        raise InvalidRequest(f"{token[:80]!r}: {_NAMES}", path=path)
+    return token
 
 
 def check_job_id(given: str) -> str | None:
@@ -45,7 +61,7 @@ def check_job_id(given: str) -> str | None:
     known already and be dropped.
     """
     if not is_name(given):
-        return "use 1 to 64 of A-Z a-z 0-9 _ -"
+        return _NAMES
     if _DERIVED.fullmatch(given):
         return "names of the form s<number> are kept for requests without an id: choose another"
     return None
@@ -66,9 +82,14 @@ def token_version(token: str) -> str:
     return token.replace("_", ".").replace("=", "+")
 
 
+def job_key(tenant: str, job: str) -> str:
+    """The key of a job's documents: its state, the mark that it is cancelled. Raises InvalidRequest."""
+    return f"{checked(tenant)}.{checked(job)}"
+
+
 def journal_key(tenant: str, job: str) -> str:
-    """The key of a job's steps in the bucket of jobs, beside `<tenant>.<job>`, its state document."""
-    return f"{tenant}.{job}.journal"
+    """The key of a job's steps in the bucket of jobs, beside its state document. Raises InvalidRequest."""
+    return f"{job_key(tenant, job)}.journal"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,14 @@ Each check raises what the job ends with, or returns. `check_tenant` comes first
 to know what the job asks for, in the order of their cost.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import inf
 
 import msgspec
 
 from sidecar.config.settings import TenantPolicy
 from sidecar.errors import Permanent, Temporary
+from sidecar.models.base import JOB_CLASSES, JobClass
 from sidecar.models.profile import QuotaLimits
 
 
@@ -108,3 +109,24 @@ def check_deadline(asked: AdmissionQuery) -> None:
             code="deadline_exceeded",
             details={"left_s": round(left_s, 3), "wait_s": round(asked.wait_s, 3), "queued": asked.queued},
         )
+
+
+def classify(tenant: str, named: str, *, allowed: Collection[JobClass]) -> JobClass:
+    """The class that a request's subject names.
+
+    A class that the tenant may not use is refused rather than lowered: whoever asks for `interactive` and
+    silently got `batch` would wait for something that never comes. Raises Permanent (`tenant_denied`).
+    """
+    if named not in JOB_CLASSES:
+        raise Permanent(
+            f"the subject's class {named[:80]!r} is not known: use {', '.join(JOB_CLASSES)}",
+            code="invalid_request",
+        )
+    if named not in allowed:
+        usable = [name for name in JOB_CLASSES if name in allowed]
+        raise Permanent(
+            f"tenant {tenant} may not use class {named}: use {', '.join(usable) or 'none; ask the operator'}",
+            code="tenant_denied",
+            details={"class": named, "allowed": usable},
+        )
+    return named

@@ -19,8 +19,7 @@ from sidecar.models.prompt import PromptUse
 from sidecar.models.request import InlineTool, JobRequest, Params
 from sidecar.ports.bus import Clock, Lane, StoredRequest
 from sidecar.request_handler import admission
-from sidecar.request_handler.admission import AdmissionQuery
-from sidecar.request_handler.classification import classify
+from sidecar.request_handler.admission import AdmissionQuery, classify
 from sidecar.request_handler.decode import AdmissionPlan, DecodedRequest
 from sidecar.scheduler.tickets import Ticket
 

@@ -2,17 +2,16 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from hashlib import blake2b
-from typing import Any, NamedTuple
-
-import msgspec
+from typing import NamedTuple
 
 from sidecar.config.settings import CurrentPolicy
 from sidecar.errors import BusUnavailable, Conflict, InvalidRequest, Permanent, TooCostly
+from sidecar.models.api import schemas_of
 from sidecar.models.base import rfc3339
 from sidecar.models.codec import decode, encode
-from sidecar.models.subjects import Subjects, is_name
+from sidecar.models.subjects import Subjects, checked
 from sidecar.models.tool import (
     ToolDeregistered,
     ToolDeregistration,
@@ -109,16 +108,16 @@ class ToolRegistry:
                 "tools_register",
                 "tools.*.register",
                 self._register,
-                _schemas(ToolRegistration, ToolRegistered),
+                schemas_of(ToolRegistration, ToolRegistered),
                 quick=self._renew,
             ),
             Endpoint(
                 "tools_deregister",
                 "tools.*.deregister",
                 self._deregister,
-                _schemas(ToolDeregistration, ToolDeregistered),
+                schemas_of(ToolDeregistration, ToolDeregistered),
             ),
-            Endpoint("tools_list", "tools.*.list", self._list, _schemas(ToolListRequest, ToolList)),
+            Endpoint("tools_list", "tools.*.list", self._list, schemas_of(ToolListRequest, ToolList)),
         )
 
     def find(self, tenant: str, ref: str) -> ToolInfo:
@@ -292,15 +291,4 @@ def _digest(query: Query) -> bytes:
 
 
 def _scope(query: Query) -> str:
-    scope = query.tokens[0] if query.tokens else ""
-    if not is_name(scope):
-        raise InvalidRequest(f"{scope[:80]!r}: use 1 to 64 of A-Z a-z 0-9 _ -", path="subject.scope")
-    return scope
-
-
-def _schemas(request: Any, response: Any) -> Mapping[str, str]:
-    """Endpoint metadata (ADR-32): what goes in and what comes back, as JSON Schema."""
-    return {
-        "schema.request": msgspec.json.encode(msgspec.json.schema(request)).decode(),
-        "schema.response": msgspec.json.encode(msgspec.json.schema(response)).decode(),
-    }
+    return checked(query.tokens[0] if query.tokens else "", path="subject.scope")

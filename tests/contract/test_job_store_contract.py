@@ -5,10 +5,10 @@ import asyncio
 import msgspec
 import pytest
 
-from sidecar.adapters.nats.job_store import EXPECTED
 from sidecar.errors import Conflict, InvalidRequest
 from sidecar.models import codec
 from sidecar.models.job import JobState
+from sidecar.models.subjects import HEADER_EXPECTED
 from tests.support.bus_world import World, job_state, result
 
 STATES, MARKS = "$KV.LLM_JOB.", "$KV.LLM_CANCEL."
@@ -225,7 +225,7 @@ BROKEN = [
     ACKNOWLEDGEMENT,
 ]
 # A client that compares before it writes does as replicas do.
-COMPARED = {EXPECTED: "1"}
+COMPARED = {HEADER_EXPECTED: "1"}
 
 
 async def test_a_document_that_is_none_hides_no_other(world: World) -> None:
@@ -233,7 +233,7 @@ async def test_a_document_that_is_none_hides_no_other(world: World) -> None:
     await jobs.create(job_state(job="first"))
     for i, payload in enumerate(BROKEN):
         revision = await jobs.create(job_state(job=f"b{i}"))
-        await world.write(f"{STATES}acme.b{i}", payload, {EXPECTED: str(revision)})
+        await world.write(f"{STATES}acme.b{i}", payload, {HEADER_EXPECTED: str(revision)})
         await world.write(f"{STATES}acme.never-written-{i}", payload)
     await jobs.create(job_state(job="last"))
     assert [job.job for job in (await jobs.list("acme")).jobs] == ["last", "first"]
@@ -258,7 +258,7 @@ async def test_what_is_no_document_counts_as_none_and_can_be_written_over(
 ) -> None:
     revision = await world.first.jobs.create(job_state())
     assert await world.first.jobs.look("acme", "j1") == (job_state(), revision)
-    given = headers if EXPECTED not in headers else {EXPECTED: str(revision)}
+    given = headers if HEADER_EXPECTED not in headers else {HEADER_EXPECTED: str(revision)}
     await world.write(f"{STATES}acme.j1", payload, given)
     assert await world.second.jobs.get("acme", "j1") is None
     found = await world.second.jobs.look("acme", "j1")

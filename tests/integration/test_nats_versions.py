@@ -16,7 +16,7 @@ from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StreamReader
 from sidecar.adapters.nats.embedded import NatsServer
 from sidecar.adapters.nats.streams import levels
-from sidecar.adapters.nats.streams.levels import stops_on_batches
+from sidecar.adapters.nats.streams.batches import stops_on_batches
 from sidecar.adapters.nats.streams.provision import ensure
 from sidecar.adapters.nats.streams.upkeep import Upkeep
 from sidecar.cli.doctor_nats import findings, is_strict

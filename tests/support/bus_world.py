@@ -9,15 +9,14 @@ from functools import cache
 from typing import Any, Protocol
 
 from sidecar.adapters.nats.blobs import NatsBlobs
-from sidecar.adapters.nats.checkpoints import NatsCheckpoints
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.cluster_bus import NatsClusterBus
+from sidecar.adapters.nats.control import NatsCheckpoints, NatsLeaseStore
 from sidecar.adapters.nats.dead_letters import NatsDeadLetters
 from sidecar.adapters.nats.direct import StreamReader
 from sidecar.adapters.nats.intake import NatsIntake
 from sidecar.adapters.nats.job_store import NatsJobStore
 from sidecar.adapters.nats.journal import NatsJournal
-from sidecar.adapters.nats.leases import NatsLeaseStore
 from sidecar.adapters.nats.policies import NatsPolicyStore
 from sidecar.adapters.nats.prompts import NatsPromptStore
 from sidecar.adapters.nats.publisher import NatsPublisher

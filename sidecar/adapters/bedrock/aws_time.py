@@ -8,9 +8,8 @@ from email.utils import parsedate_to_datetime
 
 log = logging.getLogger(__name__)
 
-# AWS takes what was signed up to five minutes before or after.
-TOLERATED_S = 300.0
-# Above this a refused signature is put down to the clock; answers take their time and name whole seconds.
+# AWS takes what was signed up to 300 s before or after. Above this a refused signature is put down to the clock:
+# answers take their time and name whole seconds.
 _SUSPECT_S = 240.0
 _OF_SIGNATURES = frozenset(
     {"invalidsignature", "signaturedoesnotmatch", "requestexpired", "requesttimetooskewed", "incompletesignature"}

@@ -30,7 +30,7 @@ from sidecar.models.objects import (
     meta_of,
     meta_subject,
 )
-from sidecar.models.subjects import is_name
+from sidecar.models.subjects import HEADER_MESSAGE_ID, HEADER_ROLLUP, checked
 from sidecar.ports.bus import Clock
 
 log = logging.getLogger(__name__)
@@ -66,13 +66,13 @@ class NatsBlobs:
         )
 
     async def append(self, tenant: str, upload: str, *, part: int, data: bytes) -> None:
-        headers = {"Nats-Msg-Id": f"{upload}:{part}"}
-        await self._store(tenant, chunk_subject(_named(tenant), _named(upload)), data, headers)
+        headers = {HEADER_MESSAGE_ID: f"{upload}:{part}"}
+        await self._store(tenant, chunk_subject(checked(tenant), checked(upload)), data, headers)
 
     async def finish(
         self, tenant: str, name: str, *, upload: str, parts: int, size: int, sha256: str
     ) -> ObjectInfo:
-        subject = chunk_subject(_named(tenant), _named(upload))
+        subject = chunk_subject(checked(tenant), checked(upload))
         if parts:
             there = await self._mux.api(f"STREAM.INFO.{object_stream(tenant)}", {"subjects_filter": subject})
             count = (there["state"].get("subjects") or {}).get(subject, 0)
@@ -82,7 +82,7 @@ class NatsBlobs:
         meta = meta_of(
             tenant, name, upload=upload, size=size, chunks=parts, digest=sha256, mtime=rfc3339(self._clock.now())
         )
-        headers = {"Nats-Rollup": "sub"}
+        headers = {HEADER_ROLLUP: "sub"}
         await self._store(tenant, meta_subject(tenant, name), codec.encode(meta), headers)
         if before is not None and before.nuid != upload:
             await self._purge(tenant, before.nuid)
@@ -116,7 +116,7 @@ class NatsBlobs:
         if meta is None:
             return
         gone = ObjectMeta(name=name, bucket=meta.bucket, nuid=meta.nuid, deleted=True)
-        headers = {"Nats-Rollup": "sub"}
+        headers = {HEADER_ROLLUP: "sub"}
         await self._store(tenant, meta_subject(tenant, name), codec.encode(gone), headers)
         await self._purge(tenant, meta.nuid)
 
@@ -139,7 +139,7 @@ class NatsBlobs:
             ) from e
 
     async def _make(self, tenant: str) -> None:
-        spec = object_store(self._settings, _named(tenant))
+        spec = object_store(self._settings, checked(tenant))
         try:
             await ensure_stream(self._mux, spec, adopt=self._settings.nats.adopt)
         except StartupError as e:
@@ -158,7 +158,7 @@ class NatsBlobs:
         reader = GenuineReader(
             self._reader(tenant), bucket=_METRIC, writes=self._mux.foreign_writes, is_genuine=is_no_acknowledgement
         )
-        found = await reader.last(meta_subject(_named(tenant), name))
+        found = await reader.last(meta_subject(checked(tenant), name))
         if found is None:
             return None
         try:
@@ -212,10 +212,4 @@ class NatsBlobs:
             log.info("old pieces stay until they age", extra={"bucket": bucket_of(tenant), "error": e.message})
 
     def _reader(self, tenant: str) -> StreamReader:
-        return StreamReader(self._mux, object_stream(_named(tenant)), is_replicated=True)
-
-
-def _named(token: str) -> str:
-    if not is_name(token):
-        raise InvalidRequest(f"{token[:80]!r}: use 1 to 64 of A-Z a-z 0-9 _ -")
-    return token
+        return StreamReader(self._mux, object_stream(checked(tenant)), is_replicated=True)

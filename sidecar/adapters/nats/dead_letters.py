@@ -13,7 +13,7 @@ from sidecar.models import codec
 from sidecar.models.base import epoch, rfc3339
 from sidecar.models.dead_letter import DeadNote
 from sidecar.models.shown import shown
-from sidecar.models.subjects import DEAD_STREAM, Subjects, is_name
+from sidecar.models.subjects import DEAD_STREAM, HEADER_MESSAGE_ID, Subjects, checked
 from sidecar.ports.bus import DeadLetter, Lane, StoredRequest
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class NatsDeadLetters:
 
     async def _store(self, subject: str, request: StoredRequest, note: str) -> int:
         headers = {k: v for k, v in request.headers.items() if not k.lower().startswith("nats-")}
-        headers |= {_NOTE: note, "Nats-Msg-Id": f"dead:{subject}:{request.seq}"}
+        headers |= {_NOTE: note, HEADER_MESSAGE_ID: f"dead:{subject}:{request.seq}"}
         return (await self._mux.store(subject, request.payload, headers=headers)).seq
 
     def _is_of(self, found: StoredMessage, request: StoredRequest) -> bool:
@@ -99,15 +99,13 @@ class NatsDeadLetters:
     def _letter(self, found: StoredMessage) -> DeadLetter:
         note = _note(found)
         tenant, job = found.subject.split(".")[-2:]
-        headers = {k: v for k, v in found.headers.items() if k not in (_NOTE, "Nats-Msg-Id")}
+        headers = {k: v for k, v in found.headers.items() if k not in (_NOTE, HEADER_MESSAGE_ID)}
         lane = Lane(tenant, note.job_class)
         request = StoredRequest(note.request_seq, lane, found.payload, headers, epoch(note.stored))
         return DeadLetter(found.seq, job, request, note.reason, note.history, found.stored_at)
 
     def _subject(self, tenant: str, job: str | None) -> str:
-        if not is_name(tenant) or not (job is None or is_name(job)):
-            raise InvalidRequest(f"{tenant!r} and {job!r} do not name a job")
-        return self._subjects.dead(tenant, job or "*")
+        return self._subjects.dead(checked(tenant), "*" if job is None else checked(job))
 
 
 def _note(found: StoredMessage) -> DeadNote:

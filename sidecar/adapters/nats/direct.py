@@ -18,7 +18,7 @@ import msgspec
 from sidecar.adapters.nats.client.errors import NotFound
 from sidecar.adapters.nats.client.message import BusMessage, decode_headers
 from sidecar.adapters.nats.client.mux import Mux
-from sidecar.adapters.nats.streams.levels import stops_on_batches
+from sidecar.adapters.nats.streams.batches import stops_on_batches
 from sidecar.errors import BusRefused, BusUnavailable, SidecarError
 from sidecar.models.base import epoch
 from sidecar.wire.headers import SERVER_HEADERS

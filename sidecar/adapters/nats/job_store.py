@@ -7,16 +7,14 @@ from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import TOMBSTONE, StreamReader
 from sidecar.adapters.nats.genuine import GenuineReader, is_by_replica, is_no_acknowledgement
 from sidecar.adapters.nats.job_list import list_jobs
-from sidecar.errors import InvalidRequest
 from sidecar.models import codec
 from sidecar.models.api import JobsPage
 from sidecar.models.authors import is_aimed
 from sidecar.models.believed import document_of
 from sidecar.models.job import JobState, State
-from sidecar.models.subjects import CANCEL_BUCKET, JOB_BUCKET, is_name
+from sidecar.models.subjects import CANCEL_BUCKET, HEADER_EXPECTED, JOB_BUCKET, checked, job_key
 from sidecar.ports.bus import Standing, StoredState
 
-EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _STATES = f"$KV.{JOB_BUCKET}."
 _MARKS = f"$KV.{CANCEL_BUCKET}."
 
@@ -48,7 +46,7 @@ class NatsJobStore:
         return StoredState(state, revision) if state is not None else None
 
     async def look(self, tenant: str, job: str) -> Standing:
-        found = await self._documents.last(_key(_STATES, tenant, job))
+        found = await self._documents.last(_STATES + job_key(tenant, job))
         if found is None:
             return Standing(None, 0)
         state = None if found.is_tombstone else document_of(found.payload, tenant=tenant, job=job)
@@ -67,23 +65,21 @@ class NatsJobStore:
     async def list(
         self, tenant: str, *, state: State | None = None, limit: int = 100, cursor: str | None = None
     ) -> JobsPage:
-        if not is_name(tenant):
-            raise InvalidRequest(f"{tenant!r} does not name a tenant")
-        pattern = f"{_STATES}{tenant}.*"
+        pattern = f"{_STATES}{checked(tenant)}.*"
         return await list_jobs(
             self._states, pattern, documents=self._documents, state=state, limit=limit, cursor=cursor
         )
 
     async def history(self, tenant: str, job: str) -> Sequence[StoredState]:
-        found = [item async for item in self._states.scan(_key(_STATES, tenant, job), seq=1)]
+        found = [item async for item in self._states.scan(_STATES + job_key(tenant, job), seq=1)]
         states = [(document_of(item.payload, tenant=tenant, job=job), item.seq) for item in found]
         return [StoredState(state, seq) for state, seq in states if state is not None]
 
     async def mark_cancelled(self, tenant: str, job: str, *, reason: str | None = None) -> None:
-        await self._mux.store(_key(_MARKS, tenant, job), (reason or "").encode())
+        await self._mux.store(_MARKS + job_key(tenant, job), (reason or "").encode())
 
     async def is_cancelled(self, tenant: str, job: str) -> bool:
-        found = await self._marks.last(_key(_MARKS, tenant, job))
+        found = await self._marks.last(_MARKS + job_key(tenant, job))
         return found is not None and not found.is_tombstone
 
     async def listen_cancelled(self, on_mark: Callable[[str, str], None]) -> None:
@@ -97,13 +93,6 @@ class NatsJobStore:
         await self._mux.subscribe(f"{_MARKS}*.*", hear)
 
     async def _write(self, state: JobState, revision: int) -> int:
-        subject = _key(_STATES, state.tenant, state.job)
-        ack = await self._mux.store(subject, codec.encode(state), headers={EXPECTED: str(revision)})
+        subject = _STATES + job_key(state.tenant, state.job)
+        ack = await self._mux.store(subject, codec.encode(state), headers={HEADER_EXPECTED: str(revision)})
         return ack.seq
-
-
-def _key(root: str, tenant: str, job: str) -> str:
-    """Raises InvalidRequest for what would address other keys, such as a wildcard."""
-    if not (is_name(tenant) and is_name(job)):
-        raise InvalidRequest(f"{tenant!r} and {job!r} do not name a job")
-    return f"{root}{tenant}.{job}"

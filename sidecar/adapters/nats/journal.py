@@ -5,14 +5,21 @@ from collections.abc import Sequence
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StoredMessage, StreamReader
 from sidecar.adapters.nats.genuine import GenuineReader, is_no_acknowledgement
-from sidecar.adapters.nats.job_store import EXPECTED
-from sidecar.errors import InvalidRequest
-from sidecar.models.subjects import JOB_BUCKET, JOB_STREAM, is_name, journal_key
+from sidecar.models.subjects import (
+    HEADER_EXPECTED,
+    HEADER_EXPECTED_OF,
+    HEADER_OPERATION,
+    HEADER_ROLLUP,
+    HEADER_TTL,
+    JOB_BUCKET,
+    JOB_STREAM,
+    job_key,
+    journal_key,
+)
 
-_EXPECTED_OF = f"{EXPECTED}-Subject"
 _ROOT = f"$KV.{JOB_BUCKET}."
 # A purge as the KV interface writes it; the marker that it leaves goes by itself.
-_PURGE = {"KV-Operation": "PURGE", "Nats-Rollup": "sub", "Nats-TTL": "1"}
+_PURGE = {HEADER_OPERATION: "PURGE", HEADER_ROLLUP: "sub", HEADER_TTL: "1"}
 
 
 class NatsJournal:
@@ -32,14 +39,14 @@ class NatsJournal:
 
     async def append(self, tenant: str, job: str, step: bytes, *, fence: int, keep_s: int) -> None:
         headers = {
-            EXPECTED: str(fence),
-            _EXPECTED_OF: f"{_ROOT}{tenant}.{job}",
-            "Nats-TTL": str(max(1, keep_s)),
+            HEADER_EXPECTED: str(fence),
+            HEADER_EXPECTED_OF: _ROOT + job_key(tenant, job),
+            HEADER_TTL: str(max(1, keep_s)),
         }
-        await self._mux.store(_subject(tenant, job), step, headers=headers)
+        await self._mux.store(_ROOT + journal_key(tenant, job), step, headers=headers)
 
     async def read(self, tenant: str, job: str) -> Sequence[bytes]:
-        subject = _subject(tenant, job)
+        subject = _ROOT + journal_key(tenant, job)
         newest = await self._reader.newest(subject) if self._is_replicated else None
         found: list[StoredMessage] = [item async for item in self._reader.scan(subject, seq=1)]
         while newest is not None and (not found or found[-1].seq < newest.seq):
@@ -48,16 +55,10 @@ class NatsJournal:
             if item is None:
                 break
             found.append(item)
-        strangers = [item for item in found if not (item.is_tombstone or _EXPECTED_OF in item.headers)]
+        strangers = [item for item in found if not (item.is_tombstone or HEADER_EXPECTED_OF in item.headers)]
         if strangers:
             await self._genuine.remove(strangers)
-        return [item.payload for item in found if _EXPECTED_OF in item.headers]
+        return [item.payload for item in found if HEADER_EXPECTED_OF in item.headers]
 
     async def purge(self, tenant: str, job: str) -> None:
-        await self._mux.store(_subject(tenant, job), b"", headers=_PURGE)
-
-
-def _subject(tenant: str, job: str) -> str:
-    if not (is_name(tenant) and is_name(job)):
-        raise InvalidRequest(f"{tenant!r} and {job!r} do not name a job")
-    return f"{_ROOT}{journal_key(tenant, job)}"
+        await self._mux.store(_ROOT + journal_key(tenant, job), b"", headers=_PURGE)

@@ -7,9 +7,8 @@ from sidecar.adapters.nats.client.message import BusMessage
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StoredMessage, StreamReader
 from sidecar.adapters.nats.genuine import GenuineReader, is_no_acknowledgement
-from sidecar.adapters.nats.job_store import EXPECTED
 from sidecar.errors import Conflict
-from sidecar.models.subjects import CONFIG_BUCKET
+from sidecar.models.subjects import CONFIG_BUCKET, HEADER_EXPECTED, HEADER_OPERATION
 from sidecar.ports.cluster import StoredPolicy
 
 POLICY_KEY = "policy"
@@ -19,7 +18,7 @@ _ROOT = f"$KV.{CONFIG_BUCKET}."
 _SUBJECT = _ROOT + POLICY_KEY
 _GOOD = f"{_ROOT}{GOOD_KEY}."
 _ACCEPTED = "Llm-Policy"
-_GONE = {"KV-Operation": "DEL"}
+_GONE = {HEADER_OPERATION: "DEL"}
 
 
 class NatsPolicyStore:
@@ -58,7 +57,7 @@ class NatsPolicyStore:
         found = [item async for item in self._reader.scan(_SUBJECT, seq=1)]
         if top is not None and is_no_acknowledgement(top):
             raise Conflict("an operator has said what the policy is")
-        expected = {EXPECTED: str(top.seq if top is not None else 0)}
+        expected = {HEADER_EXPECTED: str(top.seq if top is not None else 0)}
         headers = {**_GONE, **expected} if document is None else expected
         await self._mux.store(_SUBJECT, document or b"", headers=headers)
         await self._genuine.remove([item for item in found if not is_no_acknowledgement(item)])
@@ -74,7 +73,7 @@ class NatsPolicyStore:
 
     async def keep_good(self, document: bytes | None) -> None:
         before = await self._kept()
-        headers: Mapping[str, str] = {_ACCEPTED: "none" if document is None else "document", EXPECTED: "0"}
+        headers: Mapping[str, str] = {_ACCEPTED: "none" if document is None else "document", HEADER_EXPECTED: "0"}
         await self._mux.store(f"{_GOOD}{secrets.token_hex(16)}", document or b"", headers=headers)
         for item in before:
             await self._reader.delete(item.seq)

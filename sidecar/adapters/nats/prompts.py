@@ -6,10 +6,9 @@ from sidecar.adapters.nats.client.message import BusMessage
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import TOMBSTONE, StoredMessage, StreamReader
 from sidecar.adapters.nats.genuine import GenuineReader, is_no_acknowledgement
-from sidecar.adapters.nats.job_store import EXPECTED
 from sidecar.errors import Conflict
 from sidecar.models.authors import is_aimed
-from sidecar.models.subjects import PROMPT_BUCKET
+from sidecar.models.subjects import HEADER_EXPECTED, HEADER_OPERATION, PROMPT_BUCKET
 from sidecar.ports.bus import StoredPrompt, StoredPrompts
 
 _ROOT = f"$KV.{PROMPT_BUCKET}."
@@ -51,11 +50,11 @@ class NatsPromptStore:
         last = await self._genuine.last(_ROOT + key)
         if last is not None and not last.is_tombstone:
             raise Conflict(f"{key} is stored already")
-        headers = {EXPECTED: str(last.seq if last is not None else 0)}
+        headers = {HEADER_EXPECTED: str(last.seq if last is not None else 0)}
         return (await self._mux.store(_ROOT + key, document, headers=headers)).seq
 
     async def delete(self, key: str) -> None:
-        await self._mux.store(_ROOT + key, b"", headers={"KV-Operation": "DEL"})
+        await self._mux.store(_ROOT + key, b"", headers={HEADER_OPERATION: "DEL"})
 
     async def listen(self, on_change: Callable[[str, bytes | None], None]) -> None:
         def hear(message: BusMessage) -> None:

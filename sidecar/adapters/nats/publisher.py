@@ -1,23 +1,115 @@
 """Events of jobs: stored under `log`, fenced by the revision of the job's state, republished as `job`."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
 
+from sidecar.adapters.nats.client.connection import State, Subscription
+from sidecar.adapters.nats.client.message import BusMessage
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StoredMessage, StreamReader
 from sidecar.adapters.nats.genuine import GenuineReader, is_by_replica
-from sidecar.adapters.nats.job_store import EXPECTED
-from sidecar.adapters.nats.result_waiter import NatsResultWaiter, ResultWatch
-from sidecar.errors import BusUnavailable, Conflict, InvalidRequest
+from sidecar.errors import BusUnavailable, Conflict, SidecarError
 from sidecar.models import codec
 from sidecar.models.believed import result_of
-from sidecar.models.event import Event
-from sidecar.models.place import EventPosition, place_of
-from sidecar.models.subjects import JOB_BUCKET, JOB_STREAM, Subjects, is_name
+from sidecar.models.event import Event, EventPosition, place_of
+from sidecar.models.subjects import (
+    HEADER_EXPECTED,
+    HEADER_EXPECTED_OF,
+    HEADER_TTL,
+    JOB_BUCKET,
+    JOB_STREAM,
+    Subjects,
+    checked,
+)
 from sidecar.models.trace import TRACE
 from sidecar.ports.bus import StoredEvent
 
-_EXPECTED_OF = f"{EXPECTED}-Subject"
-_TTL = "Nats-TTL"
+log = logging.getLogger(__name__)
+
+
+class NatsResultWaiter:
+    """`ResultWaiter` over a core subscription. `of_job` is tenant and job."""
+
+    def __init__(
+        self, stored_as: str, on_close: Callable[["NatsResultWaiter"], None], *, of_job: tuple[str, str]
+    ) -> None:
+        self.stored_as = stored_as
+        self._tenant, self._job = of_job
+        self._on_close = on_close
+        self._heard: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._subscription: Subscription | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        return not self._heard.done()
+
+    async def listen(self, mux: Mux, subject: str) -> None:
+        self._subscription = await mux.subscribe(subject, self._on_message)
+
+    async def payload(self) -> bytes:
+        return await asyncio.shield(self._heard)
+
+    async def close(self) -> None:
+        self._on_close(self)
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            await subscription.unsubscribe()
+
+    def fail(self, error: SidecarError) -> None:
+        if not self._heard.done():
+            self._heard.set_exception(error)
+            # Whoever waits hears of it; where nobody does, nothing was missed.
+            self._heard.exception()
+
+    def hear(self, payload: bytes) -> None:
+        if not self._heard.done() and result_of(payload, tenant=self._tenant, job=self._job) is not None:
+            self._heard.set_result(payload)
+
+    def _on_message(self, message: BusMessage) -> None:
+        self.hear(message.payload)
+
+
+class ResultWatch:
+    """The open waiters of a process. A result that passed while the connection was away is read afterwards."""
+
+    def __init__(self, mux: Mux, reader: StreamReader) -> None:
+        self._mux = mux
+        self._reader = reader
+        self._waiters: set[NatsResultWaiter] = set()
+        self._task: asyncio.Task[None] | None = None
+        mux.connection.on_state(self._on_state)
+
+    async def open(self, subject: str, *, stored_as: str, of_job: tuple[str, str]) -> NatsResultWaiter:
+        waiter = NatsResultWaiter(stored_as, self._waiters.discard, of_job=of_job)
+        self._waiters.add(waiter)
+        try:
+            await waiter.listen(self._mux, subject)
+        except BaseException:
+            self._waiters.discard(waiter)
+            raise
+        return waiter
+
+    def _on_state(self, state: State) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        if state == "connected" and self._waiters:
+            self._task = asyncio.get_running_loop().create_task(self._catch_up())
+
+    async def _catch_up(self) -> None:
+        for waiter in tuple(self._waiters):
+            if not waiter.is_waiting:
+                continue
+            try:
+                found = await self._reader.last(waiter.stored_as)
+            except SidecarError as e:
+                log.warning("looking for missed results failed: %s", e.message)
+                return
+            if found is not None:
+                waiter.hear(found.payload)
+
+
 _MOST_TRIES = 20
 
 
@@ -48,21 +140,21 @@ class NatsPublisher:
 
     async def publish(self, event: Event, *, fence: int) -> None:
         headers = {
-            EXPECTED: str(fence),
-            _EXPECTED_OF: f"{self._fence_root}{event.tenant}.{event.job}",
-            _TTL: self._ttl,
+            HEADER_EXPECTED: str(fence),
+            HEADER_EXPECTED_OF: f"{self._fence_root}{event.tenant}.{event.job}",
+            HEADER_TTL: self._ttl,
             **TRACE.get(),
         }
         subject = self._subjects.log(event.tenant, event.job, event.type)
         await self._mux.store(subject, codec.encode(event), headers=headers)
 
     async def publish_result(self, event: Event) -> bool:
-        headers = {_TTL: self._ttl, **TRACE.get()}
+        headers = {HEADER_TTL: self._ttl, **TRACE.get()}
         subject = self._subjects.log(event.tenant, event.job, event.type)
         payload, expected = codec.encode(event), 0
         for _ in range(_MOST_TRIES):
             try:
-                await self._mux.store(subject, payload, headers={EXPECTED: str(expected), **headers})
+                await self._mux.store(subject, payload, headers={HEADER_EXPECTED: str(expected), **headers})
                 return True
             except Conflict:
                 found = await self._reader.last(subject)
@@ -107,6 +199,4 @@ class NatsPublisher:
             yield item_or_none
 
     def _log(self, tenant: str, job: str, kind: str) -> str:
-        if not (is_name(tenant) and is_name(job)):
-            raise InvalidRequest(f"{tenant!r} and {job!r} do not name a job")
-        return self._subjects.log(tenant, job, kind)
+        return self._subjects.log(checked(tenant), checked(job), kind)

@@ -6,12 +6,11 @@ import msgspec
 
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StreamReader
-from sidecar.errors import BusRefused, InvalidRequest
+from sidecar.errors import BusRefused
 from sidecar.models.plain import UNREADABLE
-from sidecar.models.subjects import SPEND_STREAM, Subjects, is_name
+from sidecar.models.subjects import HEADER_MESSAGE_ID, SPEND_STREAM, Subjects, checked
 
 INCREMENT = "Nats-Incr"
-MESSAGE_ID = "Nats-Msg-Id"
 DAY_S = 86_400
 
 
@@ -31,7 +30,7 @@ class NatsSpendLedger:
         self._reader = StreamReader(mux, SPEND_STREAM, is_replicated=is_replicated)
 
     async def add(self, tenant: str, day: int, micro_usd: int, *, call_id: str) -> int:
-        headers = {INCREMENT: str(micro_usd), MESSAGE_ID: call_id}
+        headers = {INCREMENT: str(micro_usd), HEADER_MESSAGE_ID: call_id}
         ack = await self._mux.store(self._subject(tenant, day), b"", headers=headers)
         if ack.value is None:
             # A duplicate: its acknowledgement carries no value.
@@ -49,9 +48,7 @@ class NatsSpendLedger:
             raise BusRefused(f"what {subject} holds is no counter") from e
 
     def _subject(self, tenant: str, day: int) -> str:
-        if not is_name(tenant):
-            raise InvalidRequest(f"{tenant!r} does not name a tenant")
-        return self._subjects.spend(tenant, date_of(day))
+        return self._subjects.spend(checked(tenant), date_of(day))
 
 
 def date_of(day: int) -> str:

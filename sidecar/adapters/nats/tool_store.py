@@ -5,16 +5,22 @@ from collections.abc import Callable, Mapping
 from sidecar.adapters.nats.client.message import BusMessage, decode_headers
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StoredMessage, StreamReader, split_headers
-from sidecar.adapters.nats.job_store import EXPECTED
 from sidecar.errors import Conflict
 from sidecar.models.base import epoch, rfc3339
-from sidecar.models.subjects import TOOL_BUCKET, Subjects, is_name, token_version, version_token
+from sidecar.models.subjects import (
+    HEADER_EXPECTED,
+    HEADER_OPERATION,
+    HEADER_TTL,
+    TOOL_BUCKET,
+    Subjects,
+    is_name,
+    token_version,
+    version_token,
+)
 from sidecar.ports.tools import StoredTool, ToolChange, ToolKey, ToolSnapshot
 
 HEADER_EXPIRES = "Llm-Expires"
-OPERATION = "KV-Operation"
 _ROOT = f"$KV.{TOOL_BUCKET}."
-_TTL = "Nats-TTL"
 _TOMBSTONE_S = 3600
 
 
@@ -31,7 +37,7 @@ class NatsToolStore:
         self._reader = StreamReader(mux, f"KV_{TOOL_BUCKET}", is_replicated=is_replicated)
 
     async def put(self, key: ToolKey, document: bytes, *, expires: float, revision: int, keep_s: int) -> int:
-        headers = {HEADER_EXPIRES: rfc3339(expires), _TTL: str(keep_s)}
+        headers = {HEADER_EXPIRES: rfc3339(expires), HEADER_TTL: str(keep_s)}
         try:
             return await self._write(key, document, headers, revision)
         except Conflict:
@@ -47,7 +53,7 @@ class NatsToolStore:
         return StoredTool(key, found.payload, _expires(found.headers), found.seq)
 
     async def delete(self, key: ToolKey, *, revision: int) -> None:
-        await self._write(key, b"", {OPERATION: "DEL", _TTL: str(_TOMBSTONE_S)}, revision)
+        await self._write(key, b"", {HEADER_OPERATION: "DEL", HEADER_TTL: str(_TOMBSTONE_S)}, revision)
 
     async def snapshot(self) -> ToolSnapshot:
         revision = await self.last_revision()
@@ -88,14 +94,14 @@ class NatsToolStore:
         self._mux.foreign_writes.met(TOOL_BUCKET, subject=subject, seq=seq, payload=payload)
 
     async def _write(self, key: ToolKey, document: bytes, headers: Mapping[str, str], revision: int) -> int:
-        ack = await self._mux.store(_subject(key), document, headers={**headers, EXPECTED: str(revision)})
+        ack = await self._mux.store(_subject(key), document, headers={**headers, HEADER_EXPECTED: str(revision)})
         return ack.seq
 
 
 def _change(revision: int, key: ToolKey | None, document: bytes, headers: Mapping[str, str]) -> ToolChange:
-    if OPERATION not in headers and HEADER_EXPIRES not in headers:
+    if HEADER_OPERATION not in headers and HEADER_EXPIRES not in headers:
         return ToolChange(revision, key, None, is_foreign=True)
-    if key is None or OPERATION in headers:
+    if key is None or HEADER_OPERATION in headers:
         return ToolChange(revision, key, None)
     return ToolChange(revision, key, StoredTool(key, document, _expires(headers), revision))
 

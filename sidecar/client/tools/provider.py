@@ -12,8 +12,8 @@ from sidecar.client.tools.errors import InvalidTool
 from sidecar.client.tools.registering import Registrar
 from sidecar.client.tools.serving import ToolServer
 from sidecar.client.tools.stopping import ProviderEnd
-from sidecar.errors import CallTimeout, InvalidRequest, SidecarError
-from sidecar.models.subjects import is_name
+from sidecar.errors import CallTimeout, SidecarError
+from sidecar.models.subjects import checked
 
 if TYPE_CHECKING:
     from sidecar.client.client import SidecarClient
@@ -50,9 +50,7 @@ class ToolProvider:
 
         Raises InvalidTool for what is no tool, or a version twice; InvalidRequest for a scope that is no name.
         """
-        self.scope = client.tenant if scope is None else scope
-        if not is_name(self.scope):
-            raise InvalidRequest(f"scope {self.scope!r}: 1 to 64 of A-Z a-z 0-9 _ -", path="scope")
+        self.scope = client.tenant if scope is None else checked(scope, path="scope")
         self.tools: Sequence[Tool[..., Any]] = _checked(tools)
         self._client = client
         self._grace_s = grace_s

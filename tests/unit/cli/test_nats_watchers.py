@@ -3,8 +3,7 @@
 import pytest
 
 from sidecar.cli.main import main
-from sidecar.cli.nats_config import Mode, Watchers, render
-from sidecar.cli.nats_watchers import watching
+from sidecar.cli.nats_config import Mode, Watchers, render, watching
 from sidecar.errors import StartupError
 from sidecar.models.subjects import Subjects
 

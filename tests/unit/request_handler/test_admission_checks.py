@@ -6,8 +6,7 @@ from sidecar.config.settings import TenantPolicy
 from sidecar.errors import Permanent, SidecarError, Temporary
 from sidecar.models.profile import QuotaLimits
 from sidecar.request_handler import admission
-from sidecar.request_handler.admission import AdmissionQuery
-from sidecar.request_handler.classification import classify
+from sidecar.request_handler.admission import AdmissionQuery, classify
 
 
 def asked(**changes: object) -> AdmissionQuery:

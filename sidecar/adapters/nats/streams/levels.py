@@ -8,7 +8,6 @@ and one that is to be on needs the level that brought it.
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 from sidecar.adapters.nats.streams.topology import StreamSpec
@@ -30,10 +29,6 @@ _LEVEL_OF: Mapping[str, int] = {
 }
 LEVEL_THAT_COUNTS = _LEVEL_OF["allow_msg_counter"]
 
-STOPS_ON_BATCHES = (
-    "batches that are read while others write stop its JetStream; none are asked for, which is slower"
-)
-
 _UNKNOWN = re.compile(r'unknown field \\?"([^"\\]+)')
 
 
@@ -44,16 +39,6 @@ def check_version(version: str) -> None:
         raise StartupError(
             f"the NATS server is version {version or 'unknown'}: {_release(OLDEST_LEVEL)} or newer is needed"
         )
-
-
-@lru_cache(maxsize=16)
-def stops_on_batches(version: str) -> bool:
-    """Whether a server stops serving JetStream for good when a batch is read while others write to the stream.
-
-    The end of a batch takes the stream's lock for reading a second time, which waits for a writer that waits for
-    the first. 2.12.2 has it mended (tried with all three).
-    """
-    return re.match(r"v?2\.12\.[01]\b", version) is not None
 
 
 def level_of(info: Mapping[str, Any]) -> int:

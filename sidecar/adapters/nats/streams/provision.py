@@ -8,14 +8,13 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from sidecar.adapters.nats.client.errors import NotFound
 from sidecar.adapters.nats.client.mux import Mux
+from sidecar.adapters.nats.streams.batches import STOPS_ON_BATCHES, stops_on_batches
 from sidecar.adapters.nats.streams.drift import Difference, Drift, compare, is_covered
 from sidecar.adapters.nats.streams.levels import (
-    STOPS_ON_BATCHES,
     check_version,
     fitting,
     level_of,
     needed_release,
-    stops_on_batches,
     unknown_field,
 )
 from sidecar.adapters.nats.streams.topology import StreamSpec, bytes_setting, streams

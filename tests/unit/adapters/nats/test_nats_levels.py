@@ -6,12 +6,12 @@ import pytest
 
 from sidecar.adapters.nats.client.errors import NotFound
 from sidecar.adapters.nats.client.mux import Mux
+from sidecar.adapters.nats.streams.batches import stops_on_batches
 from sidecar.adapters.nats.streams.levels import (
     check_version,
     fitting,
     known_fields,
     level_of,
-    stops_on_batches,
     unknown_field,
 )
 from sidecar.adapters.nats.streams.provision import ensure_stream

@@ -1,16 +1,16 @@
-"""Leases in the KV bucket `LLM_CTL`: compare-and-set, and a time to live that the server keeps."""
+"""The KV bucket `LLM_CTL`: checkpoints; leases by compare-and-set, with a time to live that the server keeps."""
 
 import time
 from collections.abc import Callable
 
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StoredMessage, StreamReader
-from sidecar.adapters.nats.job_store import EXPECTED
-from sidecar.errors import Conflict, InvalidRequest
-from sidecar.models.authors import TTL, is_lease
-from sidecar.models.subjects import CONTROL_BUCKET, is_name
+from sidecar.adapters.nats.genuine import GenuineReader, is_no_acknowledgement
+from sidecar.errors import Conflict
+from sidecar.models.authors import is_lease
+from sidecar.models.subjects import CONTROL_BUCKET, HEADER_EXPECTED, HEADER_TTL, checked
 
-_ROOT = f"$KV.{CONTROL_BUCKET}.lease."
+_LEASES = f"$KV.{CONTROL_BUCKET}.lease."
 _MOST_TRIES = 3
 
 
@@ -36,7 +36,7 @@ class NatsLeaseStore:
             try:
                 return await self._store(name, holder, expected, ttl_s)
             except Conflict:
-                found = await self._reader.last(_subject(name))
+                found = await self._reader.last(_LEASES + checked(name))
             if found is None:
                 expected = 0
             elif found.is_tombstone or (_is_lease(found) and found.payload == holder.encode()):
@@ -58,7 +58,7 @@ class NatsLeaseStore:
             try:
                 return await self._store(name, holder, revision, ttl_s)
             except Conflict:
-                found = await self._reader.last(_subject(name))
+                found = await self._reader.last(_LEASES + checked(name))
                 if found is None or found.is_tombstone or _is_lease(found):
                     raise
                 # Nobody took the lease: a stranger wrote over it, and replaced exactly this holder's.
@@ -69,7 +69,7 @@ class NatsLeaseStore:
         await self._reader.delete(revision)
 
     async def holder(self, name: str) -> str | None:
-        found = await self._reader.last(_subject(name))
+        found = await self._reader.last(_LEASES + checked(name))
         return found.payload.decode() if found is not None and _is_lease(found) else None
 
     async def _is_left(self, name: str, found: StoredMessage, foreign_s: float) -> bool:
@@ -85,15 +85,30 @@ class NatsLeaseStore:
         return found.seq
 
     async def _store(self, name: str, holder: str, expected: int, ttl_s: int) -> int:
-        headers = {EXPECTED: str(expected), TTL: str(ttl_s)}
-        return (await self._mux.store(_subject(name), holder.encode(), headers=headers)).seq
+        headers = {HEADER_EXPECTED: str(expected), HEADER_TTL: str(ttl_s)}
+        return (await self._mux.store(_LEASES + checked(name), holder.encode(), headers=headers)).seq
 
 
 def _is_lease(found: StoredMessage) -> bool:
     return is_lease(found.payload, found.headers)
 
 
-def _subject(name: str) -> str:
-    if not is_name(name):
-        raise InvalidRequest(f"{name!r} does not name a lease")
-    return _ROOT + name
+_CHECKPOINTS = f"$KV.{CONTROL_BUCKET}.checkpoint."
+
+
+class NatsCheckpoints:
+    """`Checkpoints` over a KV bucket: key `checkpoint.<name>`."""
+
+    def __init__(self, mux: Mux, *, is_replicated: bool = False) -> None:
+        self._mux = mux
+        reader = StreamReader(mux, f"KV_{CONTROL_BUCKET}", is_replicated=is_replicated)
+        self._reader = GenuineReader(
+            reader, bucket=CONTROL_BUCKET, writes=mux.foreign_writes, is_genuine=is_no_acknowledgement
+        )
+
+    async def save(self, name: str, payload: bytes) -> None:
+        await self._mux.store(_CHECKPOINTS + checked(name), payload)
+
+    async def load(self, name: str) -> bytes | None:
+        found = await self._reader.last(_CHECKPOINTS + checked(name))
+        return None if found is None or found.is_tombstone else found.payload
