@@ -13,7 +13,7 @@ from sidecar.errors import AccessDenied, Throttled
 from sidecar.models.filtering import FilterContext, GuardrailVerdict
 from sidecar.models.request import Guardrail
 from sidecar.response_formatter.filters.guardrail import GuardrailFilter
-from sidecar.response_formatter.trace import guardrail_reports
+from sidecar.response_formatter.formatter import guardrail_reports
 from tests.support.bedrock_calls import TRANSPORTS, call, manager, profile
 
 CONTEXT = FilterContext(tenant="acme", job="job1", job_class="standard")

@@ -56,11 +56,6 @@ class Stretch(NamedTuple):
     is_alone: bool
     """Whether no other group of digits stands next to it, as in a list of numbers."""
 
-    @property
-    def is_even(self) -> bool:
-        """Whether one and the same sign stands in all gaps."""
-        return len(set(self.gaps)) <= 1
-
 
 class DigitRun:
     """Groups of digits close enough to be one number."""
