@@ -1,7 +1,12 @@
 """The nats-servers that are tried, and the documentation's table of them."""
 
-from scripts.servers import Case, Outcome, parse_case, pinned, table
+from scripts.servers import BEGIN, END, PAGE, Case, Outcome, parse_case, pinned, table
 from sidecar.adapters.nats.streams.levels import OLDEST_SERVER
+
+
+def documented() -> str:
+    _, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
+    return rest.partition(END)[0]
 
 
 def test_releases_mixtures_and_refusals_are_told_apart() -> None:
@@ -24,3 +29,9 @@ def test_a_run_without_a_test_or_with_a_failure_is_no_success() -> None:
     failed = Outcome(case, passed=3, failed=2, skipped=0, elapsed_s=1.0)
     assert not failed.is_ok
     assert "**2 failed**" in table([failed])
+
+
+def test_the_documentation_has_every_server_that_is_tried_and_each_has_passed() -> None:
+    rows = [row.split("|")[1].strip() for row in documented().strip().splitlines()[2:]]
+    assert rows == [case.name for case in pinned()], "run ./dev test-servers --write"
+    assert "failed" not in documented()
