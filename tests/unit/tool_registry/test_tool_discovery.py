@@ -98,11 +98,8 @@ async def test_a_policy_that_allows_a_scope_no_more_counts_at_once() -> None:
         replica = await world.replica()
         await world.clock.advance(2)
         assert found(world) == SUBJECT
-        replica.apply(
-            replica._policy.model_copy(
-                update={"tools": replica._policy.tools.model_copy(update={"discovery": ()})}
-            )
-        )
+        policy = replica._policy.now
+        replica.apply(policy.model_copy(update={"tools": policy.tools.model_copy(update={"discovery": ()})}))
         await world.clock.advance(6)
         assert found(world) is None
 
