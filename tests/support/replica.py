@@ -1,5 +1,6 @@
 """A replica over a server in memory, and a client's few moves, for tests of the way of a job."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import msgspec
 
 from sidecar.adapters.nats.client.mux import Mux
+from sidecar.adapters.nats.server_time import ServerTime
 from sidecar.adapters.nats.streams.topology import object_store
 from sidecar.app import nats_ports
 from sidecar.config.settings import Settings
@@ -31,16 +33,46 @@ PLENTY = {MODEL: {"tokens_per_minute": 1_000_000_000, "requests_per_minute": 100
 
 
 class WrongClock:
-    """A machine's clock that is `ahead_s` ahead of the one that all share; who sets that, sets the clock."""
+    """A machine's clock that is `ahead_s` ahead of the one that all share; who sets that, sets the clock.
+
+    Up to `stalled_until` (of `monotonic`) nothing that waits on it wakes, as in a process whose loop is held up.
+    """
 
     def __init__(self, right: VirtualClock, ahead_s: float = 0.0) -> None:
         self._right = right
         self.ahead_s = ahead_s
+        self.stalled_until = 0.0
         self.monotonic = self.steady = right.monotonic
-        self.sleep, self.call_later = right.sleep, right.call_later
 
     def now(self) -> float:
         return self._right.now() + self.ahead_s
+
+    async def sleep(self, seconds: float) -> None:
+        await self._right.sleep(seconds)
+        while (left_s := self.stalled_until - self.monotonic()) > 0:
+            await self._right.sleep(left_s)
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> "Timer":
+        return Timer(self, delay_s, callback)
+
+
+class Timer:
+    """A timer of a clock that may be held up."""
+
+    def __init__(self, clock: WrongClock, delay_s: float, callback: Callable[[], None]) -> None:
+        self._clock = clock
+        self._callback = callback
+        self._handle = clock._right.call_later(delay_s, self._fire)
+
+    def cancel(self) -> None:
+        self._handle.cancel()
+
+    def _fire(self) -> None:
+        left_s = self._clock.stalled_until - self._clock.monotonic()
+        if left_s > 0:
+            self._handle = self._clock._right.call_later(left_s, self._fire)
+        else:
+            self._callback()
 
 
 class Bench:
@@ -57,6 +89,7 @@ class Bench:
         self.muxes: dict[str, Mux] = {}
         self.services: list[bytes] = []
         """What other micro services of this bus say of themselves."""
+        self._asking: list[asyncio.Task[None]] = []
         self._outside: Ports | None = None
         self._providers: Providers | None = None
 
@@ -89,13 +122,13 @@ class Bench:
         await self.clock.run(replica.drain(Grace(self.clock, grace_s)))
         await disconnect(self.muxes[replica.name])
 
-    async def until(self, condition: Callable[[], bool], *, limit_s: float = 60.0) -> float:
+    async def until(self, condition: Callable[[], bool], *, limit_s: float = 60.0, every_s: float = 0.02) -> float:
         """Let time pass until `condition` holds. Returns how much has passed."""
         began = self.clock.monotonic()
 
         async def wait() -> None:
             while not condition():
-                await self.clock.sleep(0.02)
+                await self.clock.sleep(every_s)
 
         await self.clock.run(wait(), limit_s=limit_s)
         return self.clock.monotonic() - began
@@ -116,9 +149,16 @@ class Bench:
         sample()
         return clock
 
-    async def replica(self, name: str = "one", *, clock: ServerClock | None = None, **settings: Any) -> Replica:
+    async def replica(
+        self, name: str = "one", *, clock: ServerClock | None = None, asks_the_time: bool = False, **settings: Any
+    ) -> Replica:
+        """Start one. `asks_the_time`: it keeps `clock` at the server's time itself, as a process does."""
         made = Settings(**settings)
         mux = self.muxes[name] = await connect(self.bus, name)
+        if asks_the_time and clock is not None:
+            server_time = ServerTime(mux, clock)
+            await self.clock.run(server_time.try_sample())
+            self._asking.append(asyncio.ensure_future(server_time.run()))
         ports = nats_ports(mux, made, self.model, clock=clock or self.clock)
         replica = Replica(
             made,
@@ -216,6 +256,8 @@ class Bench:
         """End all that still runs."""
         for replica in (*self.replicas, *self.dead):
             await self.clock.run(replica.drain(Grace(self.clock, 0)))
+        for task in self._asking:
+            task.cancel()
         if self._providers is not None:
             await self._providers.close()
         for mux in self.muxes.values():
