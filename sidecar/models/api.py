@@ -1,5 +1,6 @@
 """Payloads of the request/reply endpoints that are not jobs, events or tools."""
 
+from functools import cache
 from typing import Annotated, Any
 
 import msgspec
@@ -89,8 +90,10 @@ class ErrorReply(Open, frozen=True, kw_only=True):
 def schemas_of(request: Any, response: Any) -> dict[str, str]:
     """An endpoint's metadata (ADR-32): the JSON Schemas of what goes in and comes back; None for what has none."""
     given = {"schema.request": request, "schema.response": response}
-    return {
-        name: msgspec.json.encode(msgspec.json.schema(kind)).decode()
-        for name, kind in given.items()
-        if kind is not None
-    }
+    return {name: _schema_text(kind) for name, kind in given.items() if kind is not None}
+
+
+@cache
+def _schema_text(kind: Any) -> str:
+    # Some milliseconds a model: made once a process.
+    return msgspec.json.encode(msgspec.json.schema(kind)).decode()
