@@ -59,7 +59,7 @@ class SidecarClient:
 
     def __init__(self, bus: Bus, *, tenant: str, prefix: str = "llm", request_timeout_s: float = 5.0) -> None:
         self.bus = bus
-        self.tenant = checked(tenant, path="tenant")
+        self.tenant = checked(tenant, what="tenant", path="tenant")
         self.subjects = Subjects(prefix)
         self.request_timeout_s = request_timeout_s
         self.objects = Objects(self)
@@ -333,7 +333,7 @@ class SidecarClient:
         return False
 
     def _job_name(self, job_id: str) -> str:
-        return checked(job_id, path="job_id")
+        return checked(job_id, what="job id", path="job_id")
 
     async def _encoded(self, request: JobRequest) -> bytes:
         """The request as it is sent: images and documents that make it too large go to the object store."""

@@ -47,10 +47,13 @@ _NAMES = "use 1 to 64 of A-Z a-z 0-9 _ -"
 _DERIVED = re.compile(r"s[0-9]+")
 
 
-def checked(token: str, *, path: str = "") -> str:
-    """The token, where it is a name. Raises InvalidRequest for what would address something else, as `*` does."""
+def checked(token: str, *, what: str = "", path: str = "") -> str:
+    """The token, where it is a name. Raises InvalidRequest for what would address something else, as `*` does.
+
+    `what` says in the error's text what the token is, where nobody sees the `path`.
+    """
     if not is_name(token):
-        raise InvalidRequest(f"{token[:80]!r}: {_NAMES}", path=path)
+        raise InvalidRequest(f"{what} {token[:80]!r}: {_NAMES}".lstrip(), path=path)
     return token
 
 

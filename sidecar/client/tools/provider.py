@@ -50,7 +50,7 @@ class ToolProvider:
 
         Raises InvalidTool for what is no tool, or a version twice; InvalidRequest for a scope that is no name.
         """
-        self.scope = client.tenant if scope is None else checked(scope, path="scope")
+        self.scope = client.tenant if scope is None else checked(scope, what="scope", path="scope")
         self.tools: Sequence[Tool[..., Any]] = _checked(tools)
         self._client = client
         self._grace_s = grace_s
