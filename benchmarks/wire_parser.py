@@ -1,4 +1,5 @@
-"""Nanoseconds a message: reading NATS's protocol, with and without the guard of the subscription.
+"""Nanoseconds a message: reading NATS's protocol, with and without the guard of the subscription, and dropping
+requests of a tenant that is not heard.
 
     python -m benchmarks.wire_parser [--rounds 300]
 
@@ -9,9 +10,11 @@ as a socket gives them. `docs/decisions/strict-wire.md` has figures.
 import argparse
 import asyncio
 import time
+from collections import Counter
 from statistics import median
 
-from sidecar.adapters.nats.client.subscription import guarded
+from sidecar.adapters.nats.client.subscription import dropping, guarded
+from sidecar.adapters.nats.fair.deaf import dropper
 from sidecar.wire.matching import Misdelivered
 from sidecar.wire.parser import Parser
 
@@ -51,6 +54,11 @@ async def once(parser: Parser, pieces: list[bytes], count: int) -> float:
     return (time.perf_counter_ns() - begun) / count
 
 
+def flood() -> tuple[list[bytes], int]:
+    data = b"".join(b"MSG llm.v1.get.globex.j%d w9 _INBOX_globex.1 0\r\n\r\n" % i for i in range(1000))
+    return [data[at : at + PIECE] for at in range(0, len(data), PIECE)], 1000
+
+
 async def run(rounds: int) -> None:
     pieces, count = stream()
     plain, checked = (Parser(Receiver()) for _ in range(2))  # type: ignore[arg-type]
@@ -58,9 +66,13 @@ async def run(rounds: int) -> None:
     misdelivered = Misdelivered()
     checked.handlers[b"w1"] = guarded(f"{INBOX.decode()}*", ignore, misdelivered)
     checked.handlers[b"w9"] = guarded("llm.v1.get.*.*", ignore, misdelivered)
+    deaf = Parser(Receiver())  # type: ignore[arg-type]
+    drops = dropper({b"globex": Counter[str]()}, "get", position=3)
+    deaf.handlers[b"w9"] = dropping(guarded("llm.v1.get.*.*", ignore, misdelivered), drops)
+    dropped = median([await once(deaf, *flood()) for _ in range(rounds)])
     figures = [[await once(parser, pieces, count) for parser in (plain, checked)] for _ in range(rounds)]
     read, with_guard = (median(column) for column in zip(*figures, strict=True))
-    print(f"{read:.0f} ns read, {with_guard:.0f} ns with the subscription's guard")
+    print(f"{read:.0f} ns read, {with_guard:.0f} ns with the subscription's guard, {dropped:.0f} ns dropped")
 
 
 def main() -> None:

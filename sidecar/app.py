@@ -20,6 +20,7 @@ from sidecar.adapters.http.guard import Guard
 from sidecar.adapters.nats.blobs import NatsBlobs
 from sidecar.adapters.nats.client.connection import Connection, State
 from sidecar.adapters.nats.client.mux import Mux
+from sidecar.adapters.nats.client.pace import Pace
 from sidecar.adapters.nats.cluster_bus import NatsClusterBus
 from sidecar.adapters.nats.control import NatsCheckpoints, NatsLeaseStore
 from sidecar.adapters.nats.dead_letters import NatsDeadLetters
@@ -73,6 +74,8 @@ class App:
         self.name = replica_name(settings)
         self.replica: Replica | None = None
         self._mux: Mux | None = None
+        self._connections: dict[str, Connection] = {}
+        self._pace = Pace()
         self._endpoints: NatsEndpoints | None = None
         self.admin: AdminServer | None = None
         self._closing = AsyncExitStack()
@@ -108,12 +111,13 @@ class App:
         if self.settings.admin.enabled:
             await self._start_admin()
         mux = self._mux = await self._connect()
+        requests = await self._connect_for_requests()
         await ensure(mux, self.settings)
         await self._start_clock(mux)
         models = BedrockManager(self.settings.bedrock, work=self._work)
         await models.start()
         self._closing.push_async_callback(models.close)
-        self._endpoints = nats_endpoints(mux, self.settings, self._clock)
+        self._endpoints = nats_endpoints(requests, self.settings, self._clock)
         self.replica = Replica(
             self.settings,
             nats_ports(mux, self.settings, models, clock=self._clock, endpoints=self._endpoints),
@@ -195,6 +199,7 @@ class App:
 
     async def _connect(self) -> Mux:
         connection = Connection(self.settings.nats, name=f"llm-sidecar {self.name}")
+        self._connections["jobs"] = connection
         connection.on_state(self._on_nats_state)
         await connection.start()
         self._closing.push_async_callback(connection.close)
@@ -202,6 +207,26 @@ class App:
         await mux.start()
         self._closing.push_async_callback(mux.close)
         return mux
+
+    async def _connect_for_requests(self) -> Connection:
+        """What strangers send comes over a connection of its own, read as far as jobs leave time: the lease,
+        heartbeats and JetStream's replies never stand behind it. Without it jobs are done all the same.
+        """
+        name = f"llm-sidecar {self.name} requests"
+        connection = self._connections["requests"] = Connection(
+            self.settings.nats, name=name, purpose="for requests", pace=self._pace
+        )
+        connection.on_state(self._on_requests_state)
+        await connection.start(within_s=self.settings.nats.request_timeout_s)
+        if not connection.is_connected:
+            self._on_requests_state("disconnected")
+        self._closing.push_async_callback(connection.close)
+        return connection
+
+    def _on_requests_state(self, state: State) -> None:
+        if not self._is_closing:
+            reason = f"the connection for requests is {state}: this replica answers none"
+            self.lifecycle.health.set("requests", None if state == "connected" else reason)
 
     def _replica_state(self) -> ReplicaState:
         if self.lifecycle.phase in (Phase.CREATED, Phase.STARTING):
@@ -293,7 +318,7 @@ class App:
                 "is_scheduler": bool(replica and replica.cluster.term),
                 "replicas": replica.cluster.members if replica else 0,
                 "tasks": len(asyncio.all_tasks()),
-                "subscriptions": self._mux.connection.subscriptions if self._mux else 0,
+                "subscriptions": sum(one.subscriptions for one in self._connections.values()),
                 "requests": self._mux.waiting if self._mux else 0,
             }
         )
@@ -316,7 +341,9 @@ class App:
                 is_policy_current=self._reloader is None or self._reloader.is_ok,
                 live_tools=self.replica.tools.live_count,
                 foreign_writes=self._mux.foreign_writes.counts if self._mux is not None else {},
-                misdelivered=self._mux.connection.misdelivered.count if self._mux else 0,
+                misdelivered=sum(one.misdelivered.count for one in self._connections.values()),
+                connected={name: one.is_connected for name, one in self._connections.items()},
+                request_reading_s=(self._pace.read_s, self._pace.rested_s),
                 clock_offset_s=self._clock.offset_s,
                 restored=self.replica.jobs.restored,
                 work=self._work.counts,
@@ -364,7 +391,7 @@ def _page(body: dict[str, Any], status: int = 200) -> Page:
 def nats_ports(
     mux: Mux, settings: Settings, models: ModelClient, *, clock: Clock, endpoints: NatsEndpoints | None = None
 ) -> Ports:
-    """All that a replica needs of the world, over one connection to NATS."""
+    """All that a replica needs of the world, over one connection to NATS, but for `endpoints` that have their own."""
     subjects = Subjects(settings.nats.prefix)
     is_replicated = settings.nats.replicas > 1
     return Ports(
@@ -372,7 +399,7 @@ def nats_ports(
         store=NatsJobStore(mux, is_replicated=is_replicated),
         publisher=NatsPublisher(mux, subjects, events_s=settings.retention.events_s, is_replicated=is_replicated),
         journal=NatsJournal(mux, is_replicated=is_replicated),
-        endpoints=endpoints or nats_endpoints(mux, settings, clock),
+        endpoints=endpoints or nats_endpoints(mux.connection, settings, clock),
         models=models,
         bus=NatsClusterBus(mux, subjects),
         leases=NatsLeaseStore(mux, is_replicated=is_replicated, monotonic=clock.monotonic),
@@ -388,8 +415,8 @@ def nats_ports(
     )
 
 
-def nats_endpoints(mux: Mux, settings: Settings, clock: Clock) -> NatsEndpoints:
+def nats_endpoints(connection: Connection, settings: Settings, clock: Clock) -> NatsEndpoints:
     subjects = Subjects(settings.nats.prefix)
     return NatsEndpoints(
-        mux, subjects=subjects, settings=settings.endpoints, monotonic=clock.monotonic, now=clock.now
+        connection, subjects=subjects, settings=settings.endpoints, monotonic=clock.monotonic, now=clock.now
     )

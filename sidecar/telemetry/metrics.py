@@ -20,6 +20,8 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 class Scrape(NamedTuple):
     """All that one answer is made of. `lag_s`: how late the event loop was, at its worst since the last scrape.
 
+    `connected`: each connection to NATS by what it is for, and whether it is there. `request_reading_s`: what
+    reading requests took of the event loop, and what it left to others while they needed it.
     `clock_offset_s`: how far this machine's clock is ahead of the NATS server's; None where that is not known.
     """
 
@@ -36,6 +38,8 @@ class Scrape(NamedTuple):
     work: WorkCounts = WorkCounts({}, {}, 0)
     standstills: int = 0
     endpoints: EndpointFigures | None = None
+    connected: Mapping[str, bool] = MappingProxyType({})
+    request_reading_s: tuple[float, float] = (0.0, 0.0)
 
 
 def render(scrape: Scrape) -> bytes:
@@ -62,6 +66,23 @@ class _Scraped(Collector):
             yield from _pools(self._scrape.stats)
 
 
+def _connections(scrape: Scrape) -> Iterator[Metric]:
+    connected = GaugeMetricFamily(
+        "sidecar_nats_connected", "1 while this connection to NATS is there.", labels=["connection"]
+    )
+    for name, is_connected in scrape.connected.items():
+        connected.add_metric([name], is_connected)
+    yield connected
+    reading = CounterMetricFamily(
+        "sidecar_request_reading_seconds",
+        "The event loop's time that reading requests took (read), and that it left to others (rested).",
+        labels=["phase"],
+    )
+    for phase, seconds in zip(("read", "rested"), scrape.request_reading_s, strict=True):
+        reading.add_metric([phase], seconds)
+    yield reading
+
+
 def _process(scrape: Scrape) -> Iterator[Metric]:
     stats = scrape.stats
     info = GaugeMetricFamily("sidecar_build_info", "Always 1.", labels=["version", "replica"])
@@ -78,6 +99,7 @@ def _process(scrape: Scrape) -> Iterator[Metric]:
         "Messages dropped because their subject did not fit the subscription they came for.",
         value=scrape.misdelivered,
     )
+    yield from _connections(scrape)
     restored = CounterMetricFamily(
         "sidecar_documents_restored",
         "Documents of jobs that others deleted (missing) or wrote over (foreign).",

@@ -5,6 +5,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import pytest
@@ -13,7 +14,9 @@ from tests.support.emulator import EmulatorProcess
 from tests.support.endpoint_flood import Flood, flooding
 from tests.support.nats_server import make_server, running
 from tests.support.process import SidecarProcess, spawn_sidecar
+from tests.support.raw_flood import flooding as flooding_raw
 from tests.support.stranger import Stranger, asks, stranger
+from tests.support.tenancy import Tenancy, configured, connected
 
 pytestmark = pytest.mark.nats
 
@@ -114,3 +117,65 @@ async def test_another_tenant_notices_nothing(place: Place, name: str) -> None:
         assert flood.heard.total()
         # The server cuts off who is slow to take what it asked for: jobs of all tenants would have to wait.
         assert place.sidecar.log.count('"connected to NATS') == 1
+
+
+FLOOD_S = 5.0
+LEAST_SENT = 10_000
+ONE = ["llm.v1.get.globex.x"]
+EACH = [
+    "llm.v1.get.globex.x",
+    "llm.v1.jobs.globex",
+    "llm.v1.models.globex",
+    "llm.v1.replay.globex.x",
+    "llm.v1.ask.globex.standard",
+    "llm.v1.cancel.globex.x",
+    "llm.v1.tools.globex.list",
+    "llm.v1.objects.globex.get",
+    # Answers that may not go there, and requests that want none.
+    "llm.v1.get.globex.x=llm.v1.get.acme.x",
+    "llm.v1.cancel.globex.x=_INBOX_acme.1",
+]
+
+
+@pytest.mark.parametrize(
+    ("mode", "replicas", "aims"),
+    [
+        pytest.param("users", 1, ONE, id="users-one-replica-get"),
+        pytest.param("users", 2, EACH, id="users-two-replicas-each"),
+        pytest.param("accounts", 1, EACH, id="accounts-one-replica-each"),
+        pytest.param("accounts", 2, ONE, id="accounts-two-replicas-get"),
+    ],
+)
+async def test_jobs_of_another_tenant_do_not_notice_a_raw_flood(
+    bedrock: EmulatorProcess, mode: str, replicas: int, aims: list[str]
+) -> None:
+    """Bytes as fast as a socket takes them, hundreds of thousands of requests a second."""
+    with ExitStack() as stack:
+        server = stack.enter_context(running(make_server(config=configured(mode))))
+        url = server.url.replace("nats://", "nats://sidecar:p@")
+        sidecars = [
+            stack.enter_context(spawn_sidecar(url, bedrock.url, jobs={"drain_s": 0})) for _ in range(replicas)
+        ]
+        tenancy = Tenancy(mode, server.url, sidecars[0])
+        async with connected(tenancy, "acme") as acme:
+            await acme.run(asks("[[tokens=3]] warm"), job=uuid.uuid4().hex)
+            terms = [sidecar.log.count('"this replica schedules"') for sidecar in sidecars]
+            flood = asyncio.create_task(flooding_raw(tenancy.url("globex"), FLOOD_S, aims))
+            worst = 0.0
+            while not flood.done():
+                began = time.monotonic()
+                result = await acme.run(asks("[[tokens=3]] quick"), job=uuid.uuid4().hex)
+                assert result["state"] == "succeeded"
+                worst = max(worst, time.monotonic() - began)
+            assert await flood > LEAST_SENT
+            assert worst < MOST_S
+            # Questions come by the connection that was flooded, and are answered again.
+            job = uuid.uuid4().hex
+            await acme.run(asks("[[tokens=3]] quick"), job=job)
+            assert (await acme.answer("get", "acme", job))["state"] == "succeeded"
+        assert [sidecar.log.count('"this replica schedules"') for sidecar in sidecars] == terms
+        assert sum(terms) == 1
+        for sidecar in sidecars:
+            assert sidecar.log.count('"connected to NATS') == 1
+            assert "fallen silent" not in sidecar.log
+            assert sidecar.is_running

@@ -95,6 +95,20 @@ async def test_heartbeats_are_not_the_answer_and_what_comes_after_it_is_dropped(
     assert await world.first.tool_bus.call(call()) == b'"done"'
 
 
+@BOTH
+async def test_a_provider_that_floods_its_caller_is_not_heard_any_more(world: World, providers: Providers) -> None:
+    async def provider(payload: bytes, headers: Mapping[str, str]) -> AsyncIterator[Reply]:
+        for _ in range(20_000):
+            yield heartbeat()
+        yield Reply(b'"done"')
+
+    await providers.provide(SUBJECT, provider)
+    with pytest.raises(Permanent, match="heartbeats in a second") as caught:
+        await providers.run(world.first.tool_bus.call(call()))
+    assert (caught.value.code, caught.value.details["outcome"]) == ("tool_failed", "unknown")
+    await world.until(lambda: len(providers.cancelled) == 1)
+
+
 @pytest.mark.parametrize("world", ["memory"], indirect=True)
 async def test_each_heartbeat_gives_the_call_another_timeout(world: World, providers: Providers) -> None:
     async def provider(payload: bytes, headers: Mapping[str, str]) -> AsyncIterator[Reply]:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import nats
@@ -36,7 +37,7 @@ async def caller(nats_access: Access) -> AsyncIterator[Client]:
 
 @pytest.fixture
 async def service(nats_mux: Mux) -> AsyncIterator[NatsEndpoints]:
-    endpoints = NatsEndpoints(nats_mux, subjects=Subjects())
+    endpoints = NatsEndpoints(nats_mux.connection, subjects=Subjects())
     yield endpoints
     await endpoints.stop(Grace(SystemClock(), 20))
 
@@ -178,7 +179,7 @@ async def test_one_replica_answers_a_queue_and_all_answer_a_broadcast(
     await connection.start()
     mux = Mux(connection)
     await mux.start()
-    other = NatsEndpoints(mux, subjects=Subjects())
+    other = NatsEndpoints(mux.connection, subjects=Subjects())
     endpoints = [Endpoint("get", "get.*.*", echo), Endpoint("all", "all.*", echo, is_broadcast=True)]
     await service.serve(endpoints)
     await other.serve(endpoints)
@@ -258,7 +259,7 @@ async def test_too_many_at_once_are_refused_and_a_stop_tells_those_it_gives_up(
     nats_mux: Mux, caller: Client
 ) -> None:
     few = EndpointsSettings(tenant_in_flight=1, tenant_waiting=1)
-    service = NatsEndpoints(nats_mux, subjects=Subjects(), settings=few)
+    service = NatsEndpoints(nats_mux.connection, subjects=Subjects(), settings=few)
     begun = asyncio.Event()
 
     async def answer(query: Query) -> Reply:
@@ -278,6 +279,31 @@ async def test_too_many_at_once_are_refused_and_a_stop_tells_those_it_gives_up(
     await service.stop(Grace(SystemClock(), 0))
     for given_up in (first, second):
         assert ((await given_up).headers or {})["Nats-Service-Error-Code"] == "503"
+
+
+async def test_who_floods_is_not_heard_for_a_moment_and_others_are(nats_mux: Mux, caller: Client) -> None:
+    few = EndpointsSettings(tenant_in_flight=1, tenant_waiting=1, refusals_per_s=1)
+    service = NatsEndpoints(nats_mux.connection, subjects=Subjects(), settings=few)
+    await service.serve([Endpoint("get", "get.*.*", echo), Endpoint("models", "models.*", echo)])
+    for i in range(3000):
+        await caller.publish("llm.v1.get.globex.j" if i % 2 else "llm.v1.models.globex")
+    await caller.publish("llm.v1.get.globex.j", reply="_INBOX_acme.1")
+    assert (await ask(caller, "llm.v1.get.acme.j")).data == b'["get", "acme", "j"]'
+    async with asyncio.timeout(20):
+        # It is heard again, once there is room.
+        while True:
+            with suppress(nats.errors.TimeoutError):
+                heard = await caller.request("llm.v1.get.globex.j", timeout=0.2)
+                if heard.data == b'["get", "globex", "j"]':
+                    break
+    tenants, requests = service.figures.tenants, service.figures.requests
+    assert tenants["globex", "unheard"] > 2000
+    assert requests["models", "unheard"] > 1000
+    assert requests["get", "unheard"] + requests["models", "unheard"] == tenants["globex", "unheard"]
+    assert ("acme", "unheard") not in tenants
+    stats = json.loads((await ask(caller, f"$SRV.STATS.{SERVICE}")).data)["endpoints"]
+    assert sum(one["num_requests"] for one in stats) > 3000
+    await service.stop(Grace(SystemClock(), 0))
 
 
 async def test_an_answer_too_large_becomes_an_error_reply(service: NatsEndpoints, caller: Client) -> None:

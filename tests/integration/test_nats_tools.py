@@ -87,7 +87,7 @@ async def replicas(url: str, count: int = 2) -> AsyncIterator[list[Replica]]:
                 work=work,
                 on_crash=crashes.append,
             )
-            endpoints = NatsEndpoints(mux, subjects=SUBJECTS)
+            endpoints = NatsEndpoints(mux.connection, subjects=SUBJECTS)
             await registry.start()
             stack.push_async_callback(registry.stop)
             await endpoints.serve(registry.endpoints())

@@ -79,14 +79,18 @@ class ScriptedConnection(Connection):
                 subscription.handler(subject.encode(), b"", headers, payload)
 
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "", **_: Any) -> Subscription:
-        subscription = Subscription(self, subject, queue, handler)
-        self.open.add(subscription)
+        subscription = self.listen(subject, handler, queue=queue)
         try:
             await asyncio.sleep(0)
             await asyncio.sleep(0)
         except asyncio.CancelledError:
             self.forget(subscription)
             raise
+        return subscription
+
+    def listen(self, subject: str, handler: Handler, *, queue: str = "", **_: Any) -> Subscription:
+        subscription = Subscription(self, subject, queue, handler)
+        self.open.add(subscription)
         return subscription
 
     def forget(self, subscription: Subscription) -> None:

@@ -1,4 +1,4 @@
-"""The request/reply endpoints as one NATS micro service (ADR-32), on the mux.
+"""The request/reply endpoints as one NATS micro service (ADR-32), on a connection that may be theirs alone.
 
 Not `nats.micro`: its handlers run one after another for each subscription, and it sends the text of any
 exception to the caller. Here each request is a task, and what goes out is an answer or an error we wrote;
@@ -15,9 +15,11 @@ from functools import partial
 import msgspec
 
 from sidecar import __version__
-from sidecar.adapters.nats.client.connection import Subscription
-from sidecar.adapters.nats.client.mux import BusMessage, Mux
+from sidecar.adapters.nats.client.connection import Connection, Subscription
+from sidecar.adapters.nats.client.message import BusMessage
+from sidecar.adapters.nats.client.subscription import Handler
 from sidecar.adapters.nats.fair.counts import CONTROL, EndpointCounts, EndpointFigures
+from sidecar.adapters.nats.fair.deaf import dropper
 from sidecar.adapters.nats.fair.server import EndpointRequest, FairServer, Served
 from sidecar.adapters.nats.fair.turnstile import Ration
 from sidecar.adapters.nats.service import QUEUE_GROUP, EndpointInfo, EndpointStats, Identity, Info, ServiceStats
@@ -41,6 +43,7 @@ LAST_REQUESTS_S = 0.5
 
 MayReply = Callable[[Sequence[str], str], bool]
 
+_CONTROL = CONTROL.encode()
 _TENANT_INBOX = "_INBOX_"
 _DESCRIPTION = "Amazon Bedrock behind NATS: jobs, tools, models"
 
@@ -67,7 +70,7 @@ class NatsEndpoints:
 
     def __init__(
         self,
-        mux: Mux,
+        connection: Connection,
         *,
         subjects: Subjects,
         settings: EndpointsSettings | None = None,
@@ -76,7 +79,7 @@ class NatsEndpoints:
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._mux = mux
+        self._connection = connection
         self._monotonic = monotonic
         self._subjects = subjects
         self._metadata = dict(metadata or {})
@@ -87,7 +90,7 @@ class NatsEndpoints:
         self._subscriptions: list[tuple[Endpoint, Subscription]] = []
         self._control: list[Subscription] = []
         self._counts = EndpointCounts()
-        self._server = FairServer(mux, settings or EndpointsSettings(), self._counts, monotonic=monotonic)
+        self._server = FairServer(connection, settings or EndpointsSettings(), self._counts, monotonic=monotonic)
         self._control_ration = Ration(MOST_CONTROL_PER_S)
         self._encoded_info: bytes | None = None
 
@@ -111,8 +114,12 @@ class NatsEndpoints:
             stats = EndpointStats(name=endpoint.name, subject=subject, queue_group=queue)
             self._endpoints.append((endpoint, stats))
             self._encoded_info = None
-            receive = self._receiver(Served(endpoint, stats))
-            self._subscriptions.append((endpoint, await self._mux.subscribe(subject, receive, queue=queue)))
+            served = Served(endpoint, stats)
+            is_dropped = dropper(self._server.dropped, served, position=self._subjects.root.count(".") + 2)
+            subscription = await self._connection.subscribe(
+                subject, self._receiver(served), queue=queue, is_dropped=is_dropped
+            )
+            self._subscriptions.append((endpoint, subscription))
 
     async def drain(self, grace: Grace) -> None:
         """Take no more asks; those that the server has sent already are taken."""
@@ -122,22 +129,26 @@ class NatsEndpoints:
         """Take no more requests, finish those under way, and leave the list of services."""
         await self._leave(self._subscriptions, grace)
         await self._server.finish(grace)
-        for subscription in self._control:
-            await subscription.unsubscribe()
+        # Until the server has heard of it, a PING would be sent here and wait for an answer in vain.
+        limit_s = min(LAST_REQUESTS_S, grace.farewell_left_s)
+        await self._connection.drain(self._control, timeout_s=limit_s)
         self._control.clear()
         self._endpoints.clear()
 
     async def _leave(self, left: Sequence[tuple[Endpoint, Subscription]], grace: Grace) -> None:
         self._subscriptions = [one for one in self._subscriptions if one not in left]
         limit_s = min(LAST_REQUESTS_S, grace.farewell_left_s)
-        await self._mux.connection.drain([subscription for _, subscription in left], timeout_s=limit_s)
+        await self._connection.drain([subscription for _, subscription in left], timeout_s=limit_s)
 
     async def _serve_control(self) -> None:
         for verb, describe in (("PING", self._ping), ("INFO", self._info), ("STATS", self._stats)):
             served = Served(Endpoint(f"$SRV.{verb}", "", _never, quick=partial(_described, describe)))
             for suffix in ("", f".{SERVICE_NAME}", f".{SERVICE_NAME}.{self._id}"):
-                receive = partial(self._receive_control, served)
-                self._control.append(await self._mux.subscribe(f"$SRV.{verb}{suffix}", receive))
+                receive = self._control_receiver(served)
+                subscription = await self._connection.subscribe(
+                    f"$SRV.{verb}{suffix}", receive, is_dropped=self._drops_control
+                )
+                self._control.append(subscription)
 
     def _ping(self) -> bytes:
         return msgspec.json.encode(
@@ -178,33 +189,50 @@ class NatsEndpoints:
             )
         )
 
-    # Both are called by the reading loop: what comes in costs next to nothing until its turn.
+    # These are called by the reading loop: what comes in costs next to nothing until its turn.
 
-    def _receiver(self, served: Served) -> Callable[[BusMessage], None]:
+    def _receiver(self, served: Served) -> Handler:
         skip = self._subjects.root.count(".") + 1
 
-        def receive(message: BusMessage) -> None:
-            reply = message.reply
+        def receive(subject: bytes, reply: bytes, header: bytes, payload: bytes) -> None:
+            message = BusMessage(payload, header, subject=subject, reply=reply)
             verb, *tokens = message.subject.split(".")[skip:]
-            if reply and not self._may_reply(tokens, reply):
-                if served.stats is not None:
-                    served.stats.count(0, "reply subject refused")
-                asked, wanted = shown(message.subject), shown(reply)
-                self._server.warn("a request to %s asks for its answer at %s: not answered", asked, wanted)
-                return
             party = tokens[0] if tokens else ""
-            request = EndpointRequest(served, message, party=party, reply=reply, verb=verb, tokens=tuple(tokens))
-            if not self._server.offer(request):
-                self._server.refuse(request)
+            request = EndpointRequest(
+                served, message, party=party, reply=message.reply, verb=verb, tokens=tuple(tokens)
+            )
+            self._receive(message, request)
 
         return receive
 
-    def _receive_control(self, served: Served, message: BusMessage) -> None:
-        """The protocol of services has no refusals: who asks too often is not heard."""
-        reply = message.reply
-        if not reply or not self._may_reply((), reply) or not self._control_ration.take(self._monotonic()):
+    def _receive(self, message: BusMessage, request: EndpointRequest) -> None:
+        reply = request.reply
+        if reply and not self._may_reply(request.tokens, reply):
+            if request.served.stats is not None:
+                request.served.stats.count(0, "reply subject refused")
+            if self._server.may_refuse(request.party):
+                asked, wanted = shown(message.subject), shown(reply)
+                self._server.warn("a request to %s asks for its answer at %s: not answered", asked, wanted)
             return
-        self._server.offer(EndpointRequest(served, message, party=CONTROL, reply=reply))
+        if not self._server.offer(request):
+            self._server.refuse(request)
+
+    def _drops_control(self, subject: bytes) -> bool:
+        return _CONTROL in self._server.dropped
+
+    def _control_receiver(self, served: Served) -> Handler:
+        """The protocol of services has no refusals: who asks too often is not heard."""
+
+        def receive(subject: bytes, reply: bytes, header: bytes, payload: bytes) -> None:
+            if not reply:
+                return
+            message = BusMessage(payload, header, subject=subject, reply=reply)
+            if not self._control_ration.take(self._monotonic()):
+                self._server.do_not_hear(CONTROL)
+            elif self._may_reply((), message.reply):
+                self._server.offer(EndpointRequest(served, message, party=CONTROL, reply=message.reply))
+
+        return receive
 
 
 def _described(describe: Callable[[], bytes], query: Query) -> Reply:

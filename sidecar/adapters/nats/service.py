@@ -26,12 +26,12 @@ class EndpointStats(msgspec.Struct, kw_only=True):
     processing_time: int = 0
     average_processing_time: int = 0
 
-    def count(self, elapsed_ns: int, error: str | None) -> None:
-        self.num_requests += 1
+    def count(self, elapsed_ns: int, error: str | None, *, times: int = 1) -> None:
+        self.num_requests += times
         self.processing_time += elapsed_ns
         self.average_processing_time = self.processing_time // self.num_requests
         if error is not None:
-            self.num_errors += 1
+            self.num_errors += times
             self.last_error = error
 
 

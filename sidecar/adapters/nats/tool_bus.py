@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from sidecar.adapters.nats.client.message import BusMessage
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.tool_outcome import (
+    MOST_REPLIES_PER_S,
     MOST_REPLY_BYTES,
+    flooded,
     is_heartbeat,
     left_s,
     lost,
@@ -52,6 +54,9 @@ class NatsToolBus:
         except BusUnavailable as e:
             raise self._unanswered(call, e) from e
         except BusRefused as e:
+            if e.code == "rate_limited":
+                self._tell_cancelled(call)
+                raise flooded(call) from e
             raise Permanent(f"the call of the tool cannot be sent: {told(e)}", code="tool_failed") from e
         except TimeoutError as e:
             self._tell_cancelled(call)
@@ -64,7 +69,7 @@ class NatsToolBus:
     async def services(self, *, wait_s: float) -> Sequence[bytes]:
         found: list[bytes] = []
         size = 0
-        replies = self.mux.request_many(_INFO, idle_timeout_s=wait_s)
+        replies = self.mux.request_many(_INFO, idle_timeout_s=wait_s, most_per_s=2 * MOST_SERVICES)
         try:
             async with asyncio.timeout(wait_s), aclosing(replies):
                 async for reply in replies:
@@ -75,6 +80,8 @@ class NatsToolBus:
                     found.append(reply.payload)
         except TimeoutError:
             return found
+        except BusRefused as e:
+            log.warning("looking for micro services: %s", e)
         except BusUnavailable:
             if not self.mux.connection.is_connected:
                 raise
@@ -86,7 +93,13 @@ class NatsToolBus:
         if call.deadline is not None:
             # Also as a duration: whatever the provider's clock says, it then knows how long it has.
             headers = {**headers, HEADER_TIME_LEFT: f"{max(0.0, call.deadline - now):.3f}"}
-        replies = self.mux.request_many(call.subject, call.payload, headers=headers, idle_timeout_s=call.timeout_s)
+        replies = self.mux.request_many(
+            call.subject,
+            call.payload,
+            headers=headers,
+            idle_timeout_s=call.timeout_s,
+            most_per_s=MOST_REPLIES_PER_S,
+        )
         async with aclosing(replies):
             async for reply in replies:
                 if not is_heartbeat(reply.headers):

@@ -9,6 +9,8 @@ from sidecar.ports.tools import ToolCall
 from sidecar.runtime.redaction import told
 
 MOST_REPLY_BYTES = 1024 * 1024
+MOST_REPLIES_PER_S = 200
+"""To one call, heartbeats that is. A provider of this library sends one every 3 s."""
 LONGEST_CALL_S = 3600.0
 LONGEST_ERROR_TEXT = 2000
 
@@ -45,6 +47,14 @@ def _failed(number: str | None, text: str | None, body: bytes) -> Permanent:
     if body:
         details["body"] = body[:LONGEST_ERROR_TEXT].decode("utf-8", "replace")
     return Permanent((text or "the tool failed")[:LONGEST_ERROR_TEXT], code="tool_failed", details=details)
+
+
+def flooded(call: ToolCall) -> Permanent:
+    return Permanent(
+        f"the tool sent more than {MOST_REPLIES_PER_S} heartbeats in a second: one every few seconds is enough",
+        code="tool_failed",
+        details={"outcome": "unknown"},
+    )
 
 
 def nobody(call: ToolCall) -> Temporary:

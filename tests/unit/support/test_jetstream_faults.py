@@ -217,7 +217,7 @@ async def test_endpoints_answer_once_or_many_times_and_hide_what_broke(world: Me
             raise RuntimeError("secret")
         return Reply(query.payload + "/".join(query.tokens).encode())
 
-    endpoints = NatsEndpoints(world.mux, subjects=world.bus.subjects)
+    endpoints = NatsEndpoints(world.mux.connection, subjects=world.bus.subjects)
     await endpoints.serve([Endpoint("get", "get.*.*", get)])
     ask = world.other.request
     assert (await ask("llm.v1.get.acme.j1", b"x:")).payload == b"x:acme/j1"

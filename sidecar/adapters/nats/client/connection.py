@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from sidecar.adapters.nats.client.context import ConnectTarget, resolve
 from sidecar.adapters.nats.client.errors import mapped
 from sidecar.adapters.nats.client.message import check_size
-from sidecar.adapters.nats.client.subscription import Handler, call_all
+from sidecar.adapters.nats.client.pace import Pace
+from sidecar.adapters.nats.client.subscription import Handler, IsDropped, call_all
 from sidecar.adapters.nats.client.subscription import Subscription as Subscription
 from sidecar.adapters.nats.client.watchdog import Backoff, jitter_s, watch
 from sidecar.config.connection import ConnectionOptions, NatsEnvironment, nats_environment
@@ -33,17 +34,23 @@ _LEAVE_WITHIN_S = 1.0
 
 
 class Connection:
-    """One connection, kept for the life of the process. `name` is shown in the server's monitoring."""
+    """One connection, kept for the life of the process. `name` is shown in the server's monitoring, `purpose` in
+    the log, for one that is not the only one. `pace`: how fast it is read, where strangers say what comes.
+    """
 
     def __init__(
         self,
         settings: ConnectionOptions,
         *,
         name: str = "sidecar",
+        purpose: str = "",
+        pace: Pace | None = None,
         environment: Callable[[], NatsEnvironment] = nats_environment,
     ) -> None:
         self._settings = settings
         self._name = name
+        self._purpose = f"{purpose} " if purpose else ""
+        self._pace = pace
         self._environment = environment
         self._target: ConnectTarget | None = None
         self._wire: WireClient | None = None
@@ -119,14 +126,17 @@ class Connection:
         """Call `callback` with the server's words when it denies a publish or a subscription."""
         self._on_refused.append(callback)
 
-    async def start(self) -> None:
-        """Connect, however long it takes. Raises StartupError only for settings that cannot be meant."""
+    async def start(self, *, within_s: float | None = None) -> None:
+        """Connect, however long it takes, or go on trying behind the caller's back after `within_s`. Raises
+        StartupError only for settings that cannot be meant.
+        """
         self._target = resolve(self._settings, self._environment())
         self._servers = list(self._target.servers)
         self._task = asyncio.create_task(self._keep(), name="nats-connection")
         connected = asyncio.ensure_future(self._connected.wait())
         try:
-            await asyncio.wait({connected, self._task}, return_when=asyncio.FIRST_COMPLETED)
+            both = {connected, self._task}
+            await asyncio.wait(both, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
             if self._task.done():
                 self._task.result()
         except asyncio.CancelledError:
@@ -179,27 +189,48 @@ class Connection:
             raise BusUnavailable(f"NATS did not answer a ping within {limit:g} s") from e
 
     async def subscribe(
-        self, subject: str, handler: Handler, *, queue: str = "", expected: Container[bytes] = ()
+        self,
+        subject: str,
+        handler: Handler,
+        *,
+        queue: str = "",
+        expected: Container[bytes] = (),
+        is_dropped: IsDropped | None = None,
     ) -> Subscription:
         """Give each message to `handler`, from the reading loop, now and after each reconnect.
 
         Messages that do not fit `subject` are dropped, counted in `misdelivered`, and logged now and then;
-        `expected` are subjects that do, where some are so frequent that they are worth a look-up first. What
-        `handler` raises is logged. When this returns while connected, the server knows of it.
+        `expected` are subjects that do, where some are so frequent that they are worth a look-up first;
+        `is_dropped` says of which ones nobody wants to hear now. What `handler` raises is logged. When this
+        returns while connected, the server knows of it.
         """
-        if not subject or subject.split() != [subject] or len(queue.split()) > 1:
-            raise BusRefused(f"{subject!r} is not a subject to subscribe to", code="invalid_request")
-        subscription = Subscription(self, subject, queue, handler, expected=expected)
-        self._subscriptions[subscription] = None
-        if self._wire is not None:
+        subscription = self.listen(subject, handler, queue=queue, expected=expected, is_dropped=is_dropped)
+        if subscription.sid is not None:
             try:
-                subscription.sid = self._wire.add(subject, queue, subscription.handler)
                 await self.flush()
             except BusUnavailable:
                 log.info("subscription will be made when NATS is back", extra={"subject": subject})
             except asyncio.CancelledError:
                 self.forget(subscription)
                 raise
+        return subscription
+
+    def listen(
+        self,
+        subject: str,
+        handler: Handler,
+        *,
+        queue: str = "",
+        expected: Container[bytes] = (),
+        is_dropped: IsDropped | None = None,
+    ) -> Subscription:
+        """As `subscribe`, at once: the server knows of it before it hears of anything that is sent afterwards."""
+        if not subject or subject.split() != [subject] or len(queue.split()) > 1:
+            raise BusRefused(f"{subject!r} is not a subject to subscribe to", code="invalid_request")
+        subscription = Subscription(self, subject, queue, handler, expected=expected, is_dropped=is_dropped)
+        self._subscriptions[subscription] = None
+        if self._wire is not None:
+            subscription.sid = self._wire.add(subject, queue, subscription.handler)
         return subscription
 
     @property
@@ -257,8 +288,11 @@ class Connection:
             if self._closing.is_set():
                 return 0.0
             since = loop.time()
-            reason = await watch(self.client.ping, self._lost, every_s=self._settings.watchdog_s)
-            log.warning("connection to NATS lost: %s", reason)
+            wire = self.client
+            reason = await watch(
+                wire.ping, self._lost, every_s=self._settings.watchdog_s, heard=lambda: wire.pieces_read
+            )
+            log.warning("connection %sto NATS lost: %s", self._purpose, reason)
             return loop.time() - since
         finally:
             await self._hang_up()
@@ -283,7 +317,7 @@ class Connection:
         self._wire = wire
         self._reported_at = float("-inf")
         self.last_error = None
-        log.info("connected to NATS %s at %s", self.server_version, wire.address)
+        log.info("connected %sto NATS %s at %s", self._purpose, self.server_version, wire.address)
         self._connected.set()
         self._set_state("connected")
 
@@ -292,7 +326,7 @@ class Connection:
         from sidecar.adapters.nats.client.dial import dial
 
         timeout_s = self._settings.connect_timeout_s
-        return await dial(self.target, server, name=self._name, timeout_s=timeout_s, **callbacks)
+        return await dial(self.target, server, name=self._name, timeout_s=timeout_s, pace=self._pace, **callbacks)
 
     def _wire_lost(self, lost: asyncio.Event) -> None:
         lost.set()
@@ -330,7 +364,7 @@ class Connection:
         now = asyncio.get_running_loop().time()
         if now - self._reported_at >= _REPORT_EVERY_S:
             self._reported_at = now
-            log.warning("waiting for NATS at %s: %s", ", ".join(self._shown_servers()), error)
+            log.warning("waiting %sfor NATS at %s: %s", self._purpose, ", ".join(self._shown_servers()), error)
 
     def _shown_servers(self) -> list[str]:
         """Addresses without the secrets that a URL may carry."""

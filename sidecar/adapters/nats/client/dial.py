@@ -9,6 +9,7 @@ from typing import Any
 
 from sidecar.adapters.nats.client.context import ConnectTarget
 from sidecar.adapters.nats.client.errors import bus_error
+from sidecar.adapters.nats.client.pace import Pace
 from sidecar.adapters.nats.client.wire import WireClient
 from sidecar.errors import BusRefused, BusUnavailable, SidecarError, StartupError
 
@@ -51,9 +52,10 @@ async def dial(
     on_lost: Callable[[], None],
     on_refused: Callable[[str], None],
     on_lame: Callable[[], None],
+    pace: Pace | None = None,
 ) -> WireClient:
     """A connected client. Raises BusUnavailable when the server is away, BusRefused when it does not let us in."""
-    client = WireClient(on_lost=on_lost, on_refused=on_refused, on_lame=on_lame)
+    client = WireClient(on_lost=on_lost, on_refused=on_refused, on_lame=on_lame, pace=pace)
     errors: deque[Exception] = deque(maxlen=8)
 
     async def on_error(error: Exception) -> None:

@@ -21,6 +21,7 @@ from sidecar.adapters.nats.client.errors import ApiError, api_error, store_error
 from sidecar.adapters.nats.client.foreign_writes import ForeignWrites
 from sidecar.adapters.nats.client.message import BusMessage as BusMessage
 from sidecar.adapters.nats.client.message import encode_publish, encode_request
+from sidecar.adapters.nats.client.reply_rate import ReplyRate
 from sidecar.errors import BusRefused, BusUnavailable, SidecarError
 from sidecar.models.plain import UNREADABLE
 from sidecar.wire.tokens import Tokens
@@ -60,6 +61,14 @@ class _Many:
         self.waiter: asyncio.Future[None] | None = None
         self.error: SidecarError | None = None
 
+    def take(self, message: BusMessage) -> None:
+        self.messages.append(message)
+        self.wake()
+
+    def fail(self, error: SidecarError) -> None:
+        self.error = error
+        self.wake()
+
     def wake(self) -> None:
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
@@ -87,7 +96,7 @@ class Mux:
         self._waiting: dict[bytes, _Waiting] = {}
         self._many: dict[bytes, _Many] = {}
         self._tokens = Tokens()
-        self._inbox = b""
+        self._inbox = self._strange_inbox = b""
         self._subscription: Subscription | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]
@@ -106,6 +115,7 @@ class Mux:
         self._loop = asyncio.get_running_loop()
         prefix = f"{self._connection.inbox_prefix}.{self._tokens.take().decode()}."
         self._inbox = prefix.encode()
+        self._strange_inbox = f"{self._connection.inbox_prefix}.{self._tokens.take().decode()}.".encode()
         self._connection.on_lost(self._on_lost)
         self._connection.on_refused(self._on_refused)
         self._subscription = await self._connection.subscribe(f"{prefix}*", self._on_reply, expected=self._waiting)
@@ -155,13 +165,24 @@ class Mux:
         *,
         headers: Mapping[str, str] | None = None,
         idle_timeout_s: float | None = None,
+        most_per_s: int | None = None,
     ) -> AsyncGenerator[BusMessage, None]:
         """All replies as they come, without end: the caller stops at its own end marker, best within
         `contextlib.aclosing`. Raises like `request`, the timeout being the longest pause between two replies.
+
+        `most_per_s` is for what strangers answer, who know the reply subject then: their replies come by a
+        subscription that ends with the request, or when there are more than so many in a second. That raises
+        BusRefused (`rate_limited`).
         """
         limit = self._timeout_s if idle_timeout_s is None else idle_timeout_s
-        inbox = self._inbox + self._tokens.take()
-        many = self._many[inbox] = _Many(subject)
+        listening: Subscription | None = None
+        if most_per_s is None:
+            inbox = self._inbox + self._tokens.take()
+            many = self._many[inbox] = _Many(subject)
+        else:
+            inbox = self._strange_inbox + self._tokens.take()
+            many = self._many[inbox] = _Many(subject)
+            listening = self._listen(inbox, many, ReplyRate(most_per_s))
         try:
             self._connection.send(encode_request(subject, inbox, headers, payload))
             while True:
@@ -180,6 +201,22 @@ class Mux:
                     raise _silent(subject) from e
         finally:
             del self._many[inbox]
+            if listening is not None:
+                self._connection.forget(listening)
+
+    def _listen(self, inbox: bytes, many: _Many, rate: ReplyRate) -> Subscription:
+        """Take replies at an inbox of its own, as long as they are not too many."""
+
+        def hear(subject: bytes, reply: bytes, header: bytes, payload: bytes) -> None:
+            if rate.allows(self._loop.time()):
+                many.take(BusMessage(payload, header, subject=subject, reply=reply))
+            else:
+                # Now, not when the caller comes to it: until then they would all have to be read.
+                self._connection.forget(listening)
+                many.fail(_flooded(many.subject, rate.most_per_s))
+
+        listening = self._connection.listen(inbox.decode(), hear)
+        return listening
 
     async def store(
         self,
@@ -251,8 +288,7 @@ class Mux:
             return
         many = self._many.get(subject)
         if many is not None:
-            many.messages.append(BusMessage(payload, header, subject=subject, reply=reply))
-            many.wake()
+            many.take(BusMessage(payload, header, subject=subject, reply=reply))
 
     def _sweep(self) -> None:
         now = self._loop.time()
@@ -282,8 +318,7 @@ class Mux:
                     waiting.future.set_exception(error(waiting.subject))
         for many in self._many.values():
             if only is None or many.subject == only:
-                many.error = error(many.subject)
-                many.wake()
+                many.fail(error(many.subject))
 
     async def _uncongested(self, subject: str) -> None:
         try:
@@ -295,6 +330,10 @@ class Mux:
 
 def _silent(subject: str) -> BusUnavailable:
     return BusUnavailable(f"NATS did not answer {subject} in time", details={"subject": subject})
+
+
+def _flooded(subject: str, most_per_s: int) -> BusRefused:
+    return BusRefused(f"{subject} was answered more than {most_per_s} times in a second", code="rate_limited")
 
 
 def _nobody(subject: str) -> BusUnavailable:

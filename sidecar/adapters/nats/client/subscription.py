@@ -10,6 +10,10 @@ from sidecar.wire.parser import Handler as Handler
 log = logging.getLogger(__name__)
 
 
+IsDropped = Callable[[bytes], bool]
+"""Takes any subject, also one that does not fit the subscription. Must not raise."""
+
+
 class SubscriptionRegistry(Protocol):
     misdelivered: Misdelivered
 
@@ -20,7 +24,8 @@ class Subscription:
     """Interest in a subject. `sid` is its id on the connection of this moment, None while that is away.
 
     `handler` is what the wire calls: it drops, and counts, what does not fit the subject. `expected` are subjects
-    that do, looked at first.
+    that do, looked at first. `is_dropped` says of a subject, before anything else is done, that nobody wants to
+    hear it now.
     """
 
     def __init__(
@@ -31,11 +36,13 @@ class Subscription:
         handler: Handler,
         *,
         expected: Container[bytes] = (),
+        is_dropped: IsDropped | None = None,
     ) -> None:
         self._registry = registry
         self.subject = subject
         self.queue = queue
-        self.handler = guarded(subject, handler, registry.misdelivered, expected)
+        guard = guarded(subject, handler, registry.misdelivered, expected)
+        self.handler = guard if is_dropped is None else dropping(guard, is_dropped)
         self.sid: bytes | None = None
 
     async def unsubscribe(self) -> None:
@@ -59,6 +66,16 @@ def guarded(
             handler(name, reply, header, payload)
         except Exception:
             log.exception("a subscriber to %s failed", subject)
+
+    return call
+
+
+def dropping(guard: Handler, is_dropped: IsDropped) -> Handler:
+    """`guard`, but not for messages that cost nothing more than this look at their subject."""
+
+    def call(name: bytes, reply: bytes, header: bytes, payload: bytes) -> None:
+        if not is_dropped(name):
+            guard(name, reply, header, payload)
 
     return call
 

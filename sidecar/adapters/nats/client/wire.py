@@ -14,6 +14,7 @@ from typing import Any
 from nats.aio.client import Client
 from nats.errors import ProtocolError
 
+from sidecar.adapters.nats.client.pace import Pace, PacedParser
 from sidecar.adapters.nats.client.subscription import Handler
 from sidecar.errors import BusUnavailable, ProtocolViolation, StartupError
 from sidecar.wire.parser import Parser
@@ -30,17 +31,22 @@ class WireClient(Client):
 
     `on_lost` is called once, at the moment that the connection begins to close for whatever reason;
     `on_refused` with the text of each `-ERR` that leaves the connection open (permissions); `on_lame` when the
-    server says that it is about to stop.
+    server says that it is about to stop. `pace`: how fast it may be read, where strangers say what comes.
     """
 
     def __init__(
-        self, *, on_lost: Callable[[], None], on_refused: Callable[[str], None], on_lame: Callable[[], None]
+        self,
+        *,
+        on_lost: Callable[[], None],
+        on_refused: Callable[[str], None],
+        on_lame: Callable[[], None],
+        pace: Pace | None = None,
     ) -> None:
         super().__init__()
         missing = [name for name in _NEEDED if not callable(getattr(self, name, None))]
         if missing:
             raise StartupError(f"this nats-py release lacks {', '.join(missing)}: install nats-py 2.16")
-        self._parser = Parser(self)
+        self._parser = Parser(self) if pace is None else PacedParser(self, pace)
         self._ps: Any = self._parser
         self._on_lost = on_lost
         self._on_refused = on_refused
@@ -54,6 +60,11 @@ class WireClient(Client):
     @property
     def is_open(self) -> bool:
         return self._writer is not None
+
+    @property
+    def pieces_read(self) -> int:
+        """How many pieces of what the socket gave were read, where their number is the strangers'; else 0."""
+        return self._parser.pieces if isinstance(self._parser, PacedParser) else 0
 
     @property
     def server_info(self) -> Mapping[str, Any]:

@@ -34,9 +34,9 @@ class EndpointCounts:
         self.requests[endpoint, outcome] += 1
         self.tenants[self.label(tenant), "rate_limited" if outcome == "rate_limited" else "answered"] += 1
 
-    def unheard(self, endpoint: str, tenant: str) -> None:
-        self.requests[endpoint, UNHEARD] += 1
-        self.tenants[self.label(tenant), UNHEARD] += 1
+    def unheard(self, endpoint: str, tenant: str, times: int = 1) -> None:
+        self.requests[endpoint, UNHEARD] += times
+        self.tenants[self.label(tenant), UNHEARD] += times
 
     def label(self, tenant: str) -> str:
         """The tenant, or what stands for all past the 200th and for what is no name."""

@@ -8,12 +8,14 @@ import asyncio
 import inspect
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Hashable, Mapping
 from typing import Any
 
-from sidecar.adapters.nats.client.message import encode_publish
-from sidecar.adapters.nats.client.mux import BusMessage, Mux
+from sidecar.adapters.nats.client.connection import Connection
+from sidecar.adapters.nats.client.message import BusMessage, encode_publish
 from sidecar.adapters.nats.fair.counts import EndpointCounts
+from sidecar.adapters.nats.fair.deaf import Deaf
 from sidecar.adapters.nats.fair.outlet import Outlet
 from sidecar.adapters.nats.fair.turnstile import Admitted, Bound, Bounds, EndpointLoad, Ration, Turnstile
 from sidecar.adapters.nats.service import EndpointStats, error_reply
@@ -58,6 +60,11 @@ class Served:
         if self.stats is not None:
             self.stats.count(elapsed_ns, error.code if error is not None else None)
 
+    def dropped(self, count: int) -> None:
+        """So many requests were too many."""
+        if self.stats is not None:
+            self.stats.count(0, RateLimited.default_code, times=count)
+
 
 class EndpointRequest:
     """A request that came, until it is answered. `party` is who pays for it with its turns."""
@@ -97,25 +104,29 @@ class FairServer:
 
     def __init__(
         self,
-        mux: Mux,
+        connection: Connection,
         settings: EndpointsSettings,
         counts: EndpointCounts,
         *,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._mux = mux
+        self._connection = connection
         self._monotonic = monotonic
         self._settings = settings
         self._counts = counts
         self._tasks: set[asyncio.Task[None]] = set()
         self._turnstile = Turnstile[EndpointRequest](bounds_of(settings), on_free=self._wake)
-        self._outlet = Outlet(mux.connection, spawn=self._spawn)
+        self._outlet = Outlet(connection, spawn=self._spawn)
         self._is_woken = False
         self._spent: list[Admitted[EndpointRequest]] = []
         self._refusals: dict[str, Ration] = {}
         self._all_refusals = Ration(MOST_REFUSALS_PER_S)
         self._warnings = Ration(WARNINGS_PER_S)
         self._failures = Ration(WARNINGS_PER_S)
+        self._deaf = Deaf[Served](self._count_dropped)
+        self.dropped = self._deaf.dropped
+        """The parties that are not heard now, by their bytes, and how many requests of theirs were dropped.
+        Whoever receives looks here first, and counts there."""
 
     @property
     def load(self) -> Mapping[Hashable, EndpointLoad]:
@@ -145,17 +156,33 @@ class FairServer:
             "too many requests of this tenant wait for an answer: ask again later", retry_after=RETRY_AFTER_S
         )
         request.served.count(0, error)
-        now = self._monotonic()
-        ration = self._refusals.get(request.party)
-        if ration is None:
-            if len(self._refusals) >= self._settings.max_waiting:
-                self._refusals.clear()
-            ration = self._refusals[request.party] = Ration(self._settings.refusals_per_s)
-        if ration.take(now) and self._all_refusals.take(now) and self._outlet.is_open:
+        if self.may_refuse(request.party) and self._outlet.is_open:
             self._counts.answered(request.served.endpoint.name, request.party, error.code)
             self._tell(request, error)
         else:
             self._counts.unheard(request.served.endpoint.name, request.party)
+
+    def may_refuse(self, party: str) -> bool:
+        """Whether another request of this party may be refused aloud; where not, it is not heard for a moment."""
+        now = self._monotonic()
+        ration = self._refusals.get(party)
+        if ration is None:
+            if len(self._refusals) >= self._settings.max_waiting:
+                self._refusals.clear()
+            ration = self._refusals[party] = Ration(self._settings.refusals_per_s)
+        if not ration.take(now):
+            self.do_not_hear(party)
+            return False
+        return self._all_refusals.take(now)
+
+    def do_not_hear(self, party: str) -> None:
+        """For a moment what this party asks is to be dropped and counted, by who receives it."""
+        self._deaf.begin(party)
+
+    def _count_dropped(self, party: str, dropped: Counter[Served]) -> None:
+        for served, count in dropped.items():
+            served.dropped(count)
+            self._counts.unheard(served.endpoint.name, party, count)
 
     def warn(self, text: str, *args: object) -> None:
         """Log what strangers bring about, but not as often as they do."""
@@ -286,7 +313,7 @@ class FairServer:
         if not request.reply:
             return
         try:
-            self._mux.publish(request.reply, answer.payload, headers=answer.headers)
+            self._connection.send(encode_publish(request.reply, "", answer.headers, answer.payload))
         except SidecarError as e:
             self.warn("a reply could not be sent: %s", e)
 

@@ -60,3 +60,17 @@ def test_the_backoff_begins_at_once_grows_and_is_bounded() -> None:
     assert backoff.failures == 50
     backoff.reset()
     assert backoff.next_s() == 0
+
+
+async def test_an_answer_that_stands_behind_much_else_is_waited_for() -> None:
+    heard = pings = 0
+
+    async def ping() -> None:
+        nonlocal heard, pings
+        pings += 1
+        # Something is read while three answers are waited for; then nothing comes any more.
+        heard += pings <= 3
+        await asyncio.Event().wait()
+
+    assert "no answer to a ping" in await watch(ping, asyncio.Event(), every_s=0.01, heard=lambda: heard)
+    assert pings == 4
