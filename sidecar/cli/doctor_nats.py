@@ -45,6 +45,7 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
         where = f"{info.get('server_name', '?')} at {', '.join(connection.target.servers)}"
         yield Finding(NATS, "ok", f"{_shown(where)} (from {connection.target.source})")
         yield _version(connection)
+        yield await _second(settings)
         mux = Mux(connection, timeout_s=settings.nats.request_timeout_s)
         await mux.start()
         try:
@@ -80,6 +81,20 @@ def _version(connection: Connection) -> Finding:
         return Finding("server version", "warn", f"{version}: {STOPS_ON_BATCHES}", "update nats-server to 2.12.2")
     kib = connection.max_payload // 1024
     return Finding("server version", "ok", f"{version}, messages up to {kib} KiB")
+
+
+async def _second(settings: Settings) -> Finding:
+    """Whether the server lets a replica have its other connection, too."""
+    connection = Connection(settings.nats, name="llm-sidecar doctor requests")
+    try:
+        await connection.start(within_s=settings.nats.connect_timeout_s)
+        if connection.is_connected:
+            return Finding("NATS connection for requests", "ok", "there is room for it")
+    finally:
+        await connection.close()
+    reason = connection.last_error.message if connection.last_error else "no server answered in time"
+    remedy = "allow two connections for each replica, in the server's and the account's limits"
+    return Finding("NATS connection for requests", "warn", reason, remedy)
 
 
 async def _jetstream(mux: Mux, settings: Settings) -> AsyncIterator[Finding]:
