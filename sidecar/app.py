@@ -391,7 +391,7 @@ def _page(body: dict[str, Any], status: int = 200) -> Page:
 def nats_ports(
     mux: Mux, settings: Settings, models: ModelClient, *, clock: Clock, endpoints: NatsEndpoints | None = None
 ) -> Ports:
-    """All that a replica needs of the world, over one connection to NATS, but for `endpoints` that have their own."""
+    """All that a replica needs of the world, over one connection to NATS; `endpoints` may have another."""
     subjects = Subjects(settings.nats.prefix)
     is_replicated = settings.nats.replicas > 1
     return Ports(

@@ -104,7 +104,7 @@ async def test_a_provider_that_floods_its_caller_is_not_heard_any_more(world: Wo
 
     await providers.provide(SUBJECT, provider)
     with pytest.raises(Permanent, match="heartbeats in a second") as caught:
-        await providers.run(world.first.tool_bus.call(call()))
+        await world.first.tool_bus.call(call())
     assert (caught.value.code, caught.value.details["outcome"]) == ("tool_failed", "unknown")
     await world.until(lambda: len(providers.cancelled) == 1)
 
