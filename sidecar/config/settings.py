@@ -32,7 +32,8 @@ from sidecar.config.sections import TelemetrySettings as TelemetrySettings
 from sidecar.errors import InvalidRequest, StartupError
 from sidecar.models.base import NAME_PATTERN
 from sidecar.models.plain import MOST_DEPTH, from_json, from_toml, is_deeper
-from sidecar.models.shown import on_one_line
+from sidecar.models.shown import on_one_line, shown
+from sidecar.models.subjects import is_name
 
 _MOST_TOLD = 20
 
@@ -313,12 +314,23 @@ def _with_llm_job(given: Any) -> Any:
 _JobTools = Annotated[dict[_ToolName, JobTool], BeforeValidator(_with_llm_job)]
 
 
+def _check_tenant_name(name: str) -> str:
+    if not is_name(name):
+        raise ValueError(
+            f"{shown(name, 80)} is no tenant's name, and would hold for nobody: use 1 to 64 of A-Z a-z 0-9 _ -"
+        )
+    return name
+
+
+_Tenants = dict[Annotated[str, AfterValidator(_check_tenant_name)], TenantPolicy]
+
+
 class Policy(Section):
     """The part of the settings that can change while the process runs."""
 
     classes: _Classes = _DEFAULT_CLASSES
     tools: ToolsPolicy = ToolsPolicy()
-    tenants: dict[str, TenantPolicy] = Field(default_factory=dict)
+    tenants: _Tenants = Field(default_factory=dict)
     models: dict[str, ModelPolicy] = Field(default_factory=dict)
     filters: dict[str, FilterPolicy] = Field(default_factory=dict)
     job_tools: _JobTools = Field(default_factory=dict)
@@ -357,7 +369,7 @@ class Settings(BaseSettings):
     bounded_work: BoundedWorkSettings = BoundedWorkSettings()
     classes: _Classes = _DEFAULT_CLASSES
     tools: ToolsPolicy = ToolsPolicy()
-    tenants: dict[str, TenantPolicy] = Field(default_factory=dict)
+    tenants: _Tenants = Field(default_factory=dict)
     models: dict[str, ModelPolicy] = Field(default_factory=dict)
     filters: dict[str, FilterPolicy] = Field(default_factory=dict)
     job_tools: _JobTools = Field(default_factory=dict)

@@ -17,10 +17,10 @@ from sidecar.models.subjects import (
     HEADER_END,
     HEADER_JOB_ID,
     HEADER_MESSAGE_ID,
-    TRACE_HEADERS,
     check_job_id,
     checked,
 )
+from sidecar.models.trace import trace_of
 from sidecar.ports.bus import (
     STREAM_READ_SEATS,
     Clock,
@@ -80,7 +80,7 @@ class Queries:
         if given is not None and (problem := check_job_id(given)) is not None:
             raise InvalidRequest(problem, path=HEADER_JOB_ID)
         job = given or f"a{uuid.uuid4().hex}"
-        headers = {name: query.headers[name] for name in TRACE_HEADERS if name in query.headers}
+        headers = dict(trace_of(query.headers))
         headers |= {HEADER_JOB_ID: job, HEADER_MESSAGE_ID: f"{tenant}:{job}"}
         waiter = await self._publisher.wait_result(tenant, job)
         try:

@@ -9,6 +9,8 @@ from sidecar.models.shown import shown
 
 log = logging.getLogger(__name__)
 
+# Of denials, in each such time.
+DENIALS_LOGGED = 5
 LOGGED_EVERY_S = 60.0
 
 Matcher = Callable[[bytes], object]
@@ -52,3 +54,25 @@ class Misdelivered:
                 pattern,
                 self.count,
             )
+
+
+class Denials:
+    """Counts what the server denied this process, and logs a few a minute: a stranger can have us denied something
+    as often as it asks for an answer where we may not write.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.count = 0
+        self._clock = clock
+        self._since = float("-inf")
+        self._logged = 0
+
+    def note(self, text: str) -> None:
+        """The server's words."""
+        self.count += 1
+        now = self._clock()
+        if now - self._since >= LOGGED_EVERY_S:
+            self._since, self._logged = now, 0
+        self._logged += 1
+        if self._logged <= DENIALS_LOGGED:
+            log.error("NATS denied something (%d so far): %s", self.count, shown(text, 300))

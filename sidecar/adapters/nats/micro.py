@@ -48,13 +48,17 @@ _TENANT_INBOX = "_INBOX_"
 _DESCRIPTION = "Amazon Bedrock behind NATS: jobs, tools, models"
 
 
+# What can be published to: neither empty tokens nor wildcards, and no more than the server takes in a line.
+_SUBJECT = re.compile(r"(?=.{1,1024}\Z)[^\s.*>\x00-\x1f\x7f]+(?:\.[^\s.*>\x00-\x1f\x7f]+)*")
+
+
 def is_inbox(prefix: str, tokens: Sequence[str], reply: str) -> bool:
     """Whether the answer to a request with these tokens (tenant or scope first) may be sent to `reply`.
 
     A caller chooses its reply subject, and our permissions are wider than the caller's: not the server's own
     subjects, not ours, and of the inboxes that belong to a tenant (`_INBOX_<tenant>.`) only that tenant's.
     """
-    if reply.startswith(("$", f"{prefix}.")):
+    if not _SUBJECT.fullmatch(reply) or reply.startswith(("$", f"{prefix}.")):
         return False
     if reply.startswith(_TENANT_INBOX) and tokens and tokens[0] != SHARED_SCOPE:
         return reply.startswith(f"{_TENANT_INBOX}{tokens[0]}.")

@@ -306,3 +306,9 @@ async def test_who_starts_while_the_bus_is_away_waits_for_what_it_says(idle: Wor
     await starting
     assert idle.applied[-1].tenant("beta").weight == 9
     await idle.reloader.stop()
+
+
+@pytest.mark.parametrize("name", ["a.b", "*", "acme ", "a" * 65, ""])
+def test_limits_under_a_name_that_no_tenant_can_have_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="no tenant's name"):
+        Policy.model_validate({"tenants": {name: {"max_concurrency": 1}}})

@@ -19,7 +19,7 @@ from sidecar.adapters.nats.client.subscription import Subscription as Subscripti
 from sidecar.adapters.nats.client.watchdog import Backoff, jitter_s, watch
 from sidecar.config.connection import ConnectionOptions, NatsEnvironment, nats_environment
 from sidecar.errors import BusRefused, BusUnavailable, SidecarError
-from sidecar.wire.matching import Misdelivered
+from sidecar.wire.matching import Denials, Misdelivered
 
 if TYPE_CHECKING:
     from sidecar.adapters.nats.client.wire import WireClient
@@ -59,6 +59,7 @@ class Connection:
         self._on_state: list[Callable[[State], None]] = []
         self._on_lost: list[Callable[[], None]] = []
         self._on_refused: list[Callable[[str], None]] = []
+        self._denied = Denials()
         self._state: State = "disconnected"
         self._connected = asyncio.Event()
         self._lost = asyncio.Event()
@@ -345,7 +346,7 @@ class Connection:
             asyncio.get_running_loop().call_later(jitter_s(_LEAVE_WITHIN_S), lost.set)
 
     def _wire_refused(self, text: str) -> None:
-        log.error("NATS denied something: %s", text)
+        self._denied.note(text)
         call_all(self._on_refused, text)
 
     async def _hang_up(self) -> None:

@@ -88,3 +88,10 @@ def test_a_long_text_with_line_breaks_fits_into_a_header() -> None:
 )
 def test_where_answers_may_go(tokens: tuple[str, ...], reply: str, expected: bool) -> None:
     assert is_inbox("llm", tokens, reply) is expected
+
+
+@pytest.mark.parametrize(
+    "reply", ["*", ">", "_INBOX_acme.*", "_INBOX_acme..x", ".x", "x.", "a b", "a\x0bb", "x" * 2000]
+)
+def test_what_is_no_subject_to_publish_to_gets_no_answer(reply: str) -> None:
+    assert is_inbox("llm", ("acme", "job1"), reply) is False
