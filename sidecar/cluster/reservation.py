@@ -9,6 +9,7 @@ from sidecar.models.replica import HeldJob, NextCallRequest, Outcome
 from sidecar.models.result import Usage
 from sidecar.ports.bus import Clock
 from sidecar.scheduler.quota import Throttle
+from sidecar.scheduler.refusals import Limit
 from sidecar.scheduler.schedule import Scheduler
 from sidecar.scheduler.tickets import Grant, WaitReason
 from sidecar.scheduler.turns import LaterRoom
@@ -109,10 +110,12 @@ class Reservation:
             self.answer(self, wish.number, e)
         term.kick()
 
-    def throttled(self, number: int, kind: Throttle, retry_after: float | None) -> None:
+    def throttled(
+        self, number: int, kind: Throttle, retry_after: float | None, limit: Limit | None = None
+    ) -> None:
         if self._is_new(number):
-            now = self._term.clock.monotonic()
-            self._term.scheduler.throttled(self.grant.pool, now=now, kind=kind, retry_after=retry_after)
+            now, pool = self._term.clock.monotonic(), self.grant.pool
+            self._term.scheduler.throttled(pool, now=now, kind=kind, retry_after=retry_after, limit=limit)
 
     def used(self, number: int, usage: Usage, seconds: float) -> None:
         if not self._is_new(number):

@@ -7,6 +7,7 @@ from sidecar.models.replica import ENDED, GrantOffer, HeldJob, NextCallRequest, 
 from sidecar.models.result import Usage
 from sidecar.ports.bus import Lane
 from sidecar.scheduler.quota import Throttle
+from sidecar.scheduler.refusals import Limit, limit_named
 from sidecar.scheduler.tickets import Ticket
 
 
@@ -23,10 +24,13 @@ class RemoteReservation:
     def ask(self, wish: NextCallRequest) -> None:
         self._post(ReservationOp(seq=self._seq, number=wish.number, kind="ask", wish=wish))
 
-    def throttled(self, number: int, kind: Throttle, retry_after: float | None) -> None:
-        self._post(
-            ReservationOp(seq=self._seq, number=number, kind="throttled", throttle=kind, retry_after=retry_after)
+    def throttled(
+        self, number: int, kind: Throttle, retry_after: float | None, limit: Limit | None = None
+    ) -> None:
+        said = ReservationOp(
+            seq=self._seq, number=number, kind="throttled", throttle=kind, retry_after=retry_after, limit=limit
         )
+        self._post(said)
 
     def used(self, number: int, usage: Usage, seconds: float) -> None:
         self._post(ReservationOp(seq=self._seq, number=number, kind="used", usage=usage, seconds=seconds))
@@ -43,7 +47,7 @@ def apply(seat: SchedulerSide, op: ReservationOp) -> None:
     elif kind == "ask" and op.wish is not None:
         seat.ask(op.wish)
     elif kind == "throttled" and op.throttle is not None:
-        seat.throttled(op.number, op.throttle, op.retry_after)
+        seat.throttled(op.number, op.throttle, op.retry_after, limit_named(op.limit))
     elif kind == "used":
         seat.used(op.number, op.usage or Usage(), op.seconds)
     elif kind == "finish":

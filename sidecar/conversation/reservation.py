@@ -11,6 +11,7 @@ from sidecar.models.replica import HeldJob, LaterPool, NextCallRequest, Outcome
 from sidecar.models.result import Usage
 from sidecar.ports.bus import Clock
 from sidecar.scheduler.quota import Throttle
+from sidecar.scheduler.refusals import Limit, limit_named
 from sidecar.scheduler.tickets import Ticket, WaitReason
 
 # A job that waits longer than this for room for its call says so.
@@ -42,7 +43,9 @@ class SchedulerSide(Protocol):
         """The job waits for its next call."""
         ...
 
-    def throttled(self, number: int, kind: Throttle, retry_after: float | None) -> None: ...
+    def throttled(
+        self, number: int, kind: Throttle, retry_after: float | None, limit: Limit | None = None
+    ) -> None: ...
 
     def used(self, number: int, usage: Usage, seconds: float) -> None:
         """The call was made. The slot stays with the job."""
@@ -114,7 +117,8 @@ class JobReservation:
         """Tell the limiter about a refusal by the pool in use."""
         kind = throttle_of(error)
         if kind is not None:
-            self._seat.throttled(self._next(), kind, getattr(error, "retry_after", None))
+            limit = limit_named(error.details.get("limit"))
+            self._seat.throttled(self._next(), kind, getattr(error, "retry_after", None), limit)
 
     def used(self, usage: Usage, *, seconds: float) -> None:
         """Settle the debit with what the call really took."""

@@ -147,6 +147,7 @@ class ReservationOp(Wire, frozen=True):
     """Something that a running job tells the scheduler; which fields count depends on `kind`.
 
     `number` counts from 1 within a job's grant: one that is not above the last is a repetition.
+    `limit` is what a refusal named: tokens, requests or concurrency; None where nothing, or nothing known here.
     """
 
     seq: int
@@ -156,6 +157,7 @@ class ReservationOp(Wire, frozen=True):
     wish: NextCallRequest | None = None
     throttle: Literal["quota", "region", "daily", "not_ready"] | None = None
     retry_after: float | None = None
+    limit: str | None = None
     usage: Usage | None = None
     seconds: float = 0.0
     outcome: Outcome | None = None

@@ -6,8 +6,9 @@ the bucket holds what its head needs.
 
 from math import inf
 
+from sidecar.scheduler.buckets import Bucket
 from sidecar.scheduler.fair_share import Flow
-from sidecar.scheduler.quota import BURST_S, Bucket
+from sidecar.scheduler.quota import BURST_S
 from sidecar.scheduler.tenants import USD, Budget
 from sidecar.scheduler.tickets import TenantCaps
 

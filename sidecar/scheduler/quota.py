@@ -15,6 +15,8 @@ from math import inf
 from typing import Any, Literal
 
 from sidecar.models.profile import QuotaLimits
+from sidecar.scheduler.buckets import Bucket, Recent
+from sidecar.scheduler.refusals import NAMED_SHARE, STRAY_SHARE, WINDOW_S, Bound, Limit, RecentCalls
 
 UTILISATION = 0.98
 BURST_S = 15.0
@@ -32,6 +34,8 @@ MAX_RETRY_AFTER_S = 900.0
 NOT_READY_S = 5.0
 PAUSE_S = 0.5
 MAX_DOUBLINGS = 5
+CALM_S = 20.0
+KEPT_OF_MINUTE = 0.9
 DAILY_PROBE_S = 3_600.0
 DAY_S = 86_400.0
 SECONDS_STEP = 0.1
@@ -41,64 +45,12 @@ SETUP_TOKENS = 50
 Throttle = Literal["quota", "region", "daily", "not_ready"]
 
 
-class Bucket:
-    """Tokens that flow in at `rate` a second up to `cap`. The level may be negative: a debt is paid by waiting."""
-
-    __slots__ = ("at", "cap", "level", "rate")
-
-    def __init__(self, rate: float, cap: float, *, now: float) -> None:
-        self.rate = rate
-        self.cap = cap
-        self.level = cap
-        self.at = now
-
-    def refill(self, now: float) -> None:
-        """Let flow in what the time since the last call has brought."""
-        if now > self.at:
-            level = self.level + self.rate * (now - self.at)
-            self.level = level if level < self.cap else self.cap
-            self.at = now
-
-    def add(self, amount: float) -> None:
-        """Put back, up to the cap; or take, down into debt."""
-        level = self.level + amount
-        self.level = level if level < self.cap else self.cap
-
-    def wait_s(self, amount: float) -> float:
-        """Seconds until `amount` is there, by the level of the last refill."""
-        missing = amount - self.level
-        if missing <= 0:
-            return 0.0
-        return missing / self.rate if self.rate > 0 else inf
-
-
-class Recent:
-    """A sum over about the last `seconds` seconds, kept by whole seconds."""
-
-    __slots__ = ("_at", "_sums")
-
-    def __init__(self, seconds: int) -> None:
-        self._sums = [0.0] * seconds
-        self._at = 0
-
-    def add(self, amount: float, now: float) -> None:
-        self._advance(int(now))
-        self._sums[self._at % len(self._sums)] += amount
-
-    def sum(self, now: float) -> float:
-        self._advance(int(now))
-        return sum(self._sums)
-
-    def _advance(self, second: int) -> None:
-        for at in range(max(self._at + 1, second - len(self._sums) + 1), second + 1):
-            self._sums[at % len(self._sums)] = 0.0
-        self._at = max(self._at, second)
-
-
 class Pool:
     """One quota pool. `fits` asks, `reserve` debits, then exactly one of `settle` and `undo`."""
 
     __slots__ = (
+        "bound_calls",
+        "bound_requests",
         "burndown",
         "closed_until",
         "concurrency",
@@ -119,8 +71,10 @@ class Pool:
         "minute_at",
         "minute_before",
         "minute_used",
+        "opened_at",
         "per_day",
         "prices",
+        "recent",
         "recovered_at",
         "refused_in_a_row",
         "requests",
@@ -149,6 +103,9 @@ class Pool:
         self.has_refused = False
         self.step = 0.0
         self.served = Recent(SERVED_WINDOW_S)
+        self.recent = RecentCalls()
+        self.bound_requests = Bound()
+        self.bound_calls = Bound()
         self.factor = 1.0
         self.in_flight = 0
         self.closed_until = self.hold_until = self.slowed_at = self.limited_at = -inf
@@ -160,6 +117,7 @@ class Pool:
         self.day_used = 0.0
         self.used = self.minute_used = self.minute_before = 0.0
         self.minute_at = now - now % 60
+        self.opened_at = now
         self.wanted = self.wanted_by = 0.0
         self.throttles = 0
         self.throttled_lately = Recent(60)
@@ -178,14 +136,28 @@ class Pool:
         self.burndown = limits.burndown
         self.per_day = float(limits.tokens_per_day or inf)
         self.largest = float(limits.tokens_per_minute or inf)
-        self.concurrency = limits.max_concurrency or inf
-        if limits.requests_per_minute is None:
+        self.is_learning = limits.tokens_per_minute is None or self._is_lowered
+        self._set_bounds(now)
+        self._set_rates()
+
+    @property
+    def _is_lowered(self) -> bool:
+        return self.factor < 1.0 or self.bound_requests.value < inf or self.bound_calls.value < inf
+
+    @property
+    def requests_per_minute(self) -> float:
+        """As configured, or lower where refusals named it; infinite where neither."""
+        return min(float(self.limits.requests_per_minute or inf), self.bound_requests.value)
+
+    def _set_bounds(self, now: float) -> None:
+        """What requests and concurrent calls are bounded by now."""
+        concurrency = min(self.limits.max_concurrency or inf, self.bound_calls.value)
+        self.concurrency = concurrency if concurrency == inf else max(1, int(concurrency))
+        if self.requests_per_minute == inf:
             self.requests = None
         elif self.requests is None:
-            burst = max(1.0, limits.requests_per_minute * UTILISATION * BURST_S / 60)
+            burst = max(1.0, self.requests_per_minute * UTILISATION * BURST_S / 60)
             self.requests = Bucket(0.0, burst, now=now)
-        self.is_learning = limits.tokens_per_minute is None or self.factor < 1.0
-        self._set_rates()
 
     @property
     def tokens_per_minute(self) -> float:
@@ -199,9 +171,10 @@ class Pool:
         self.wanted = min(self.wanted, rate * 60)
         self.tokens.cap = max(rate * BURST_S, self.wanted, 1.0)
         if self.requests is not None:
-            requests = (self.limits.requests_per_minute or 0) * UTILISATION * self.factor / 60
+            requests = self.requests_per_minute * UTILISATION / 60
             self.requests.rate = requests
             self.requests.cap = max(requests * BURST_S, 1.0)
+            self.requests.level = min(self.requests.level, self.requests.cap)
 
     def set_slots(self, slots: int) -> None:
         """How many slots there are. The scarcer of slots and the pool's concurrent calls is what counts."""
@@ -209,9 +182,8 @@ class Pool:
         self._set_prices()
 
     def _set_prices(self) -> None:
-        per_minute = self.limits.requests_per_minute
         concurrency = min(self.concurrency, self.slots) or 1
-        self.prices = (60 / self.tokens_per_minute, 60 / per_minute if per_minute else 0.0, 1 / concurrency)
+        self.prices = (60 / self.tokens_per_minute, 60 / self.requests_per_minute, 1 / concurrency)
 
     def need(self, *, input_tokens: int, max_tokens: int, predicted_output: float) -> float:
         """Tokens to reserve: AWS deducts input + max_tokens, but the end can cost more than that."""
@@ -283,6 +255,7 @@ class Pool:
         if self.requests is not None:
             self.requests.level -= 1
         self.in_flight += 1
+        self.recent.made(now)
         self.day_used += need
 
     def forget_debit(self, need: float) -> None:
@@ -337,10 +310,13 @@ class Pool:
         self.timed += 1
         self.seconds_per_token += max(SECONDS_STEP, 1 / self.timed) * (seen - self.seconds_per_token)
 
-    def throttled(self, kind: Throttle, *, now: float, retry_after: float | None) -> None:
-        """Learn from a refusal; `retry_after` is the other side's wish in seconds."""
+    def throttled(
+        self, kind: Throttle, *, now: float, retry_after: float | None, limit: Limit | None = None
+    ) -> None:
+        """Learn from a refusal; `retry_after` is the other side's wish in seconds, `limit` what it named."""
         self.throttles += 1
         self.throttled_lately.add(1, now)
+        self.recent.was_refused(now)
         self.refill(now)
         self.recovered_at = now
         pause = min(retry_after or 0.0, MAX_RETRY_AFTER_S)
@@ -353,21 +329,50 @@ class Pool:
         elif kind == "region":
             self._region_refused(now)
         else:
-            pause = max(pause, self._quota_refused(now))
+            paused = self._quota_refused(now, limit)
+            # What a pool that answers hundreds of calls asks of one of them is that call's own matter.
+            pause = max(pause, paused) if paused else 0.0
         self.closed_until = max(self.closed_until, now + pause)
 
-    def _quota_refused(self, now: float) -> float:
+    def _quota_refused(self, now: float, limit: Limit | None) -> float:
         """Slow down once for all refusals of a second. Returns a pause in seconds, longer each time in a row.
 
-        Without it each refused call would give its tokens back, and the next one run into the same wall.
+        Without it each refused call would give its tokens back, and the next one run into the same wall. A pool
+        of which few calls are refused does not pause: it slows by what it is over, if that was named or is what
+        held calls back here.
         """
+        share, is_busy = self.recent.share(now), self.recent.is_busy(now)
+        is_ours = limit in (None, "tokens") and now - self.limited_at <= WINDOW_S
+        is_stray = is_busy and share < STRAY_SHARE and not is_ours
         if now >= self.slowed_at + 1.0:
             self.slowed_at = now
-            self._slow(0.9 if self.limits.tokens_per_minute else self._fall(now))
-            # The other side's bucket is empty, so ours is: a burst now would only be refused again.
-            self.tokens.level = min(self.tokens.level, 0.0)
-            self.refused_in_a_row = min(self.refused_in_a_row + 1, MAX_DOUBLINGS)
-        return PAUSE_S * 2.0 ** (self.refused_in_a_row - 1)
+            if limit == "requests":
+                self._bound(self.bound_requests, 60 * self.recent.per_s(now), share, now)
+            elif limit == "concurrency":
+                # The refused call itself is still among them.
+                self._bound(self.bound_calls, self.in_flight - 1, share, now)
+            elif not is_stray or (limit == "tokens" and share >= NAMED_SHARE):
+                # A whole minute's answers are what any way of counting gave; refusals in a row say no more.
+                least = KEPT_OF_MINUTE * self.used_per_minute(now) if now >= self.opened_at + 60 else 0.0
+                self._slow(0.9 if self.limits.tokens_per_minute else self._fall(now), least=least)
+                # The other side's bucket is empty, so ours is: a burst now would only be refused again.
+                self.tokens.level = min(self.tokens.level, 0.0)
+            if not is_stray:
+                self.refused_in_a_row = min(self.refused_in_a_row + 1, MAX_DOUBLINGS)
+        if is_stray:
+            return 0.0
+        part = 1.0 if is_ours or not is_busy else min(1.0, 2 * share)
+        return PAUSE_S * 2.0 ** (self.refused_in_a_row - 1) * part
+
+    def _bound(self, bound: Bound, used: float, share: float, now: float) -> None:
+        """A refusal named requests or concurrency: tokens are left as they are."""
+        is_requests = bound is self.bound_requests
+        configured = (self.limits.requests_per_minute if is_requests else self.limits.max_concurrency) or inf
+        if share >= NAMED_SHARE or not self.recent.is_busy(now):
+            bound.refused(used, configured=configured, share=share)
+            self.is_learning = True
+            self._set_bounds(now)
+            self._set_rates()
 
     def _region_refused(self, now: float) -> None:
         self.errors = [at for at in self.errors if at > now - REGION_WINDOW_S]
@@ -376,19 +381,23 @@ class Pool:
             self.errors.clear()
             self.hold_until = now + REGION_HOLD_S
             self._slow(0.5)
+            if self.requests is not None:
+                self._bound(self.bound_requests, 30 * self.recent.per_s(now), 0.5, now)
 
     def _fall(self, now: float) -> float:
         """By how much an unknown quota was overestimated: what was served tells, where anything was."""
         served = self.served.sum(now) * 60 / SERVED_WINDOW_S
         return min(0.9, max(LARGEST_FALL, 0.9 * served / self.learned)) if served else 0.9
 
-    def _slow(self, by: float) -> None:
+    def _slow(self, by: float, *, least: float = 0.0) -> None:
+        """Take the rate to `by` of what it was, but not below `least` tokens a minute."""
         if self.limits.tokens_per_minute is None:
             self.has_refused = True
             self.step = RECOVERY_PER_S * self.learned
-            self.learned = max(self.learned * by, LEAST_TOKENS_PER_MINUTE)
+            self.learned = max(self.learned * by, min(self.learned, least), LEAST_TOKENS_PER_MINUTE)
         else:
-            self.factor = max(self.factor * by, MIN_FACTOR)
+            least = min(self.factor, least / self.limits.tokens_per_minute)
+            self.factor = max(self.factor * by, least, MIN_FACTOR)
             self.is_learning = True
         self._set_rates()
         self.tokens.level = min(self.tokens.level, self.tokens.cap)
@@ -398,18 +407,27 @@ class Pool:
         self.recovered_at = now
         if elapsed <= 0 or now < self.hold_until:
             return
+        if self.bound_requests.value < inf or self.bound_calls.value < inf:
+            self.bound_requests.grow(elapsed)
+            self.bound_calls.grow(elapsed)
+            self._set_bounds(now)
+            self._set_rates()
         if self.limits.tokens_per_minute is None:
             if now - self.limited_at <= 1.0:
-                self._grow(min(elapsed, 1.0))
+                self._grow(min(elapsed, 1.0), now)
         elif self.factor < 1.0:
             self.factor = min(1.0, self.factor + RECOVERY_PER_S * elapsed)
             self._set_rates()
-        else:
+        elif not self._is_lowered:
             self.is_learning = False
 
-    def _grow(self, elapsed: float) -> None:
-        """An unknown quota that is the limit: doubled each second till the first refusal, then equal steps."""
-        grown = self.learned + self.step * elapsed if self.has_refused else self.learned * 2**elapsed
+    def _grow(self, elapsed: float, now: float) -> None:
+        """An unknown quota that is the limit: doubled each second till the first refusal, then equal steps.
+
+        The steps double with each half minute without a refusal: the first refusals may have told of a burst only.
+        """
+        step = self.step * 2.0 ** min((now - self.slowed_at) // CALM_S, MAX_DOUBLINGS)
+        grown = self.learned + step * elapsed if self.has_refused else self.learned * 2**elapsed
         self.learned = min(grown, MOST_TOKENS_PER_MINUTE)
         self._set_rates()
 
@@ -434,6 +452,8 @@ class Pool:
             "day_s": self.day_ends - now,
             "day_used": self.day_used,
             "seconds_per_token": self.seconds_per_token,
+            "bound_requests": self.bound_requests.checkpoint(),
+            "bound_calls": self.bound_calls.checkpoint(),
         }
 
     def restore(self, state: Mapping[str, Any], *, now: float, age_s: float) -> None:
@@ -444,7 +464,10 @@ class Pool:
         self.step = float(state.get("step") or 0.0)
         self.seconds_per_token = float(state["seconds_per_token"])
         self.timed = round(1 / SECONDS_STEP) if self.seconds_per_token else 0
-        self.is_learning = self.is_learning or self.factor < 1.0
+        self.bound_requests.restore(state.get("bound_requests"))
+        self.bound_calls.restore(state.get("bound_calls"))
+        self.is_learning = self.is_learning or self._is_lowered
+        self._set_bounds(now)
         self.is_probing = bool(state["probing"])
         self.closed_until = now + float(state["closed_s"]) - age_s
         if float(state["day_s"]) > age_s:

@@ -24,6 +24,7 @@ from sidecar.scheduler.fair_share import FairShare
 from sidecar.scheduler.ledger import Ledger
 from sidecar.scheduler.meter import Meter
 from sidecar.scheduler.quota import Throttle
+from sidecar.scheduler.refusals import Limit
 from sidecar.scheduler.tenants import Price
 from sidecar.scheduler.tickets import DeniedCall, DroppedTicket, Grant, TenantCaps, Ticket, WaitReason
 from sidecar.scheduler.turns import LaterRoom, NextCall, Turns, in_order
@@ -274,11 +275,20 @@ class Scheduler:
         self.release_slot(grant)
 
     def throttled(
-        self, pool: str, *, now: float, kind: Throttle = "quota", retry_after: float | None = None
+        self,
+        pool: str,
+        *,
+        now: float,
+        kind: Throttle = "quota",
+        retry_after: float | None = None,
+        limit: Limit | None = None,
     ) -> None:
-        """A call was refused: `quota` 429, `region` 503, `daily` tokens-per-day, `not_ready` ModelNotReady."""
+        """A call was refused: `quota` 429, `region` 503, `daily` tokens-per-day, `not_ready` ModelNotReady.
+
+        `limit` is what a `quota` refusal named, if it did.
+        """
         self.ledger.now = now
-        self.ledger.pool(pool).throttled(kind, now=now, retry_after=retry_after)
+        self.ledger.pool(pool).throttled(kind, now=now, retry_after=retry_after, limit=limit)
 
     def succeeded(self, pool: str, *, now: float) -> None:
         """A call was answered."""

@@ -83,6 +83,12 @@ _UNKNOWN_MODEL = re.compile(
     re.IGNORECASE,
 )
 _PER_DAY = re.compile(r"(tokens|requests) per day|daily (token|request)", re.IGNORECASE)
+# What a refusal names, in AWS's own words.
+_NAMED = (
+    ("concurrency", re.compile(r"concurren(t|cy)|too many connections", re.IGNORECASE)),
+    ("requests", re.compile(r"too many requests|request rate|requests per (minute|second)", re.IGNORECASE)),
+    ("tokens", re.compile(r"too many tokens|token rate|tokens per minute", re.IGNORECASE)),
+)
 _SUFFIX = re.compile(r"(exception|error|fault)+$")
 
 
@@ -184,7 +190,12 @@ def _by_status(status: int | None) -> type[SidecarError]:
 def _build(found: type[SidecarError], said: str, message: str, retry_after: float | None) -> SidecarError:
     if issubclass(found, Throttled):
         kind = DailyQuotaExhausted if _PER_DAY.search(message) else found
-        return kind(said, retry_after=retry_after)
+        error = kind(said, retry_after=retry_after)
+        for limit, words in _NAMED:
+            if words.search(message):
+                error.details["limit"] = limit
+                break
+        return error
     if issubclass(found, Temporary):
         return found(said, retry_after=retry_after)
     if found is AccessDenied:

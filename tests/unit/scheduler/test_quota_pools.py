@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 
 from sidecar.models.profile import QuotaLimits
-from sidecar.scheduler.quota import BURST_S, UTILISATION, Bucket, Pool
+from sidecar.scheduler.buckets import Bucket
+from sidecar.scheduler.quota import BURST_S, UTILISATION, Pool
 
 TPM = 60_000
 RATE = TPM * UTILISATION / 60
@@ -229,12 +230,14 @@ def test_after_a_refusal_an_unknown_quota_grows_by_equal_steps() -> None:
     now = flood(tested, 0.0, 1.0, call=5_000)
     tested.throttled("quota", now=now, retry_after=None)
     first = tested.tokens_per_minute
-    now = flood(tested, now, now + 60, call=5_000)
+    now = flood(tested, now, now + 9, call=5_000)
     second = tested.tokens_per_minute
-    flood(tested, now, now + 60, call=5_000)
+    now = flood(tested, now, now + 9, call=5_000)
     third = tested.tokens_per_minute
-    assert 1.05 * first < second < 1.35 * first
+    assert 1.01 * first < second < 1.03 * first
     assert third - second == pytest.approx(second - first, rel=0.3)
+    flood(tested, now, now + 120, call=5_000)
+    assert tested.tokens_per_minute > 2 * first, "a long time without a refusal: the steps have grown"
 
 
 @pytest.mark.parametrize("quota", [50_000, 400_000, 5_000_000])
