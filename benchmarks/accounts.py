@@ -23,7 +23,7 @@ OTHERS_EVERY_S = 0.2
 
 
 class Account:
-    """One account's tokens a minute: `input + max_tokens` are taken at the start, the unused returned at the end."""
+    """One account's tokens a minute: input + max_tokens taken at the start, the unused returned at the end."""
 
     def __init__(self, per_minute: float, counting: Counting) -> None:
         self.per_minute = per_minute

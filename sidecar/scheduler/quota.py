@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from sidecar.models.profile import QuotaLimits
 from sidecar.scheduler.buckets import Bucket, Recent
-from sidecar.scheduler.refusals import NAMED_SHARE, STRAY_SHARE, WINDOW_S, Bound, Limit, RecentCalls
+from sidecar.scheduler.refusals import NAMED_SHARE, STRAY_SHARE, WINDOW_S, LearnedBound, Limit, RecentCalls
 
 UTILISATION = 0.98
 BURST_S = 15.0
@@ -104,8 +104,8 @@ class Pool:
         self.step = 0.0
         self.served = Recent(SERVED_WINDOW_S)
         self.recent = RecentCalls()
-        self.bound_requests = Bound()
-        self.bound_calls = Bound()
+        self.bound_requests = LearnedBound()
+        self.bound_calls = LearnedBound()
         self.factor = 1.0
         self.in_flight = 0
         self.closed_until = self.hold_until = self.slowed_at = self.limited_at = -inf
@@ -364,7 +364,7 @@ class Pool:
         part = 1.0 if is_ours or not is_busy else min(1.0, 2 * share)
         return PAUSE_S * 2.0 ** (self.refused_in_a_row - 1) * part
 
-    def _bound(self, bound: Bound, used: float, share: float, now: float) -> None:
+    def _bound(self, bound: LearnedBound, used: float, share: float, now: float) -> None:
         """A refusal named requests or concurrency: tokens are left as they are."""
         is_requests = bound is self.bound_requests
         configured = (self.limits.requests_per_minute if is_requests else self.limits.max_concurrency) or inf

@@ -69,7 +69,7 @@ class RecentCalls:
         self._until = now + WINDOW_S
 
 
-class Bound:
+class LearnedBound:
     """A resource that a refusal named, as far as it has been learned: `value` is infinite until then.
 
     It falls to what was used and grows back by a tenth a minute; twice as high as where it was last refused it is
