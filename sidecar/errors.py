@@ -207,7 +207,7 @@ class TooCostly(Permanent):
             "time": f"took longer than {limit_s:g} s of processor time",
             "memory": "took more memory than it may",
             "depth": "is nested too deeply",
-            "died": "ended the process that did it",
+            "died": "ended the process that did it: too large or too deep",
         }
         super().__init__(said[kind])
         self.kind = kind
