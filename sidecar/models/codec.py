@@ -60,6 +60,8 @@ def encode(message: Any) -> bytes:
 
 def decode_request(payload: bytes) -> JobRequest:
     """A job request. Raises InvalidRequest with the path of the field and the remedy."""
+    if len(payload) > MOST_UNSEEN:
+        _refuse_dear_numbers(payload, "")
     try:
         return _decode_request(payload or b"{}")
     except UNREADABLE as e:
@@ -116,13 +118,18 @@ def decode(payload: bytes, kind: type[T], *, path: str = "") -> T:
 
     `path` is where the payload lies within a greater message. Raises InvalidRequest.
     """
-    if len(payload) > MOST_UNSEEN and has_dear_numbers(payload):
-        raise InvalidRequest(f"it holds {DEAR_NUMBERS}: send them as texts", path=path)
+    if len(payload) > MOST_UNSEEN:
+        _refuse_dear_numbers(payload, path)
     try:
         message: T = (_decoders.get(kind) or _decoder(kind))(payload or b"{}")
     except UNREADABLE as e:
         raise _explain(e, payload or b"{}", kind, path) from e
     return message
+
+
+def _refuse_dear_numbers(payload: bytes, path: str) -> None:
+    if has_dear_numbers(payload):
+        raise InvalidRequest(f"it holds {DEAR_NUMBERS}: send them as texts", path=path)
 
 
 def has_dear_numbers(payload: bytes) -> bool:

@@ -282,3 +282,13 @@ def test_half_surrogates_of_a_model_are_replaced_not_fatal() -> None:
 
 def test_numbers_without_a_json_word_become_null() -> None:
     assert encode({"a": float("nan"), "b": float("inf")}) == b'{"a":null,"b":null}'
+
+
+@pytest.mark.parametrize("read", [decode_request, lambda payload: decode(payload, dict)])
+def test_numbers_that_take_a_decoder_long_are_refused_by_name(read: Any) -> None:
+    """Each number near the ends of a double's range takes five hundred times as long as any other."""
+    many, few = b"[1" + b",1e308" * 20_000 + b"]", b"[1" + b",1e308" * 900 + b",1.5" * 20_000 + b"]"
+    request = b'{"messages":[{"role":"user","content":"x"}],"output":{"schema":{"enum":%s}}}'
+    with pytest.raises(InvalidRequest, match="exponents"):
+        read(request % many)
+    read(request % few)
