@@ -507,10 +507,9 @@ async def test_a_bus_that_is_away_while_a_tool_runs() -> None:
         await tools.add("risky", takes_s=1.0)
         job = await b.submit(tools=["safe", "risky"])
         await b.until(lambda: tools.times("safe") + tools.times("risky") == 2)
-        b.bus.stop()
-        await clock.advance(8)
-        b.bus.start()
-        await clock.advance(10)
+        b.bus.partition(replica.name)
+        await clock.advance(20)
+        b.bus.heal(replica.name)
         result = await b.result(job)
         assert result.state == "succeeded"
         safe, risky = results(b.model.calls[1])
