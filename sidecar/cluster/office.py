@@ -23,7 +23,8 @@ class LeaseKeeper:
 
     `is_leader_heard` says whether another holder gives signs of life, `is_better_there` whether another replica
     has a better clock: then the lease is left to that one, or given up for it, for a bounded time; `on_left` is
-    called when it was given up. `is_cut_off` while the bus does not answer; `on_back` is called when it does.
+    called when it was given up. `is_predecessor` says of a holder that it was this replica's process before this one,
+    and is certainly gone: nobody waits for the end of its lease. `is_cut_off` while the bus does not answer; `on_back` is called when it does.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class LeaseKeeper:
         on_back: Callable[[], None],
         is_leader_heard: Callable[[], bool],
         is_better_there: Callable[[], bool],
+        is_predecessor: Callable[[str], bool],
         on_left: Callable[[], None],
         on_crash: Callable[[BaseException], None],
     ) -> None:
@@ -48,6 +50,7 @@ class LeaseKeeper:
         self._on_back = on_back
         self._is_leader_heard = is_leader_heard
         self._is_better_there = is_better_there
+        self._is_predecessor = is_predecessor
         self._on_left = on_left
         self._lease = Lease()
         self._deference = Deference()
@@ -121,7 +124,9 @@ class LeaseKeeper:
         # A holder who is heard mends a lease that a stranger wrote over. One who is not may believe in it for a
         # while: taken before, there would be two schedulers.
         foreign_s = float("inf") if self._is_leader_heard() else BELIEF_S
-        return await self._leases.acquire(LEASE, self._own, ttl_s=TTL_S, foreign_s=foreign_s)
+        return await self._leases.acquire(
+            LEASE, self._own, ttl_s=TTL_S, foreign_s=foreign_s, is_own=self._is_predecessor
+        )
 
     def _gives_up(self) -> bool:
         if not self.term or self._is_leaving:

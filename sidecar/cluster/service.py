@@ -85,6 +85,7 @@ class Cluster:
             on_back=self._on_back,
             is_leader_heard=lambda: self._members.leader(clock.monotonic()) is not None,
             is_better_there=self._is_better_there,
+            is_predecessor=self._is_predecessor,
             on_left=lambda: self._publish(messages.RELEASED, b""),
             on_crash=on_crash,
         )
@@ -334,6 +335,14 @@ class Cluster:
         except BusUnavailable as e:
             return e.details.get("status") == 503
         return False
+
+    def _is_predecessor(self, holder: str) -> bool:
+        """Whether a lease's holder bore this replica's name and is gone: nobody else was connected at the start,
+        and nobody has been heard since. A process that was cut off from the bus with the lease grants nothing.
+        """
+        is_alone = self._is_alone and all(member == self.own for member in self._members)
+        name, _, number = holder.rpartition("-")
+        return is_alone and name == self.name[:48] and len(number) == 8 and holder != self.own
 
     def _on_term(self, term: int) -> None:
         self._takeovers.spawn(self._take_over(term), name="take-over")

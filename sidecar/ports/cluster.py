@@ -14,8 +14,18 @@ class LeaseStore(Protocol):
     What somebody else than a holder wrote in a lease's place is no lease, and nobody waits for its end.
     """
 
-    async def acquire(self, name: str, holder: str, *, ttl_s: int, foreign_s: float = 0.0) -> int | None:
+    async def acquire(
+        self,
+        name: str,
+        holder: str,
+        *,
+        ttl_s: int,
+        foreign_s: float = 0.0,
+        is_own: Callable[[str], bool] = lambda found: False,
+    ) -> int | None:
         """Take a free lease. Returns its revision, or None when another holds it.
+
+        One whose holder `is_own`, a predecessor that is certainly gone, is taken over without waiting for its end.
 
         A lease that `holder` holds already (its answer had been lost) is renewed. What is no lease is written over
         once it has lain there for `foreign_s` seconds of the server's time, or no lease was seen for as long: he

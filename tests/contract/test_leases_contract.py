@@ -106,3 +106,14 @@ async def test_an_ended_lease_cannot_be_renewed_even_when_nobody_took_it(world: 
 async def test_only_names_name_leases(world: World, name: str) -> None:
     with pytest.raises(InvalidRequest):
         await world.first.leases.acquire(name, "r1", ttl_s=5)
+
+
+async def test_a_predecessors_lease_is_taken_over_and_nobody_elses(world: World) -> None:
+    first = await world.first.leases.acquire("five", "r1-a", ttl_s=60)
+    assert first is not None
+    assert await world.second.leases.acquire("five", "r2-b", ttl_s=60, is_own=lambda found: False) is None
+    again = await world.second.leases.acquire("five", "r1-c", ttl_s=60, is_own=lambda found: found == "r1-a")
+    assert again is not None
+    assert again > first
+    with pytest.raises(Conflict):
+        await world.first.leases.renew("five", "r1-a", revision=first, ttl_s=60)

@@ -30,7 +30,15 @@ class NatsLeaseStore:
         self._seen_at: dict[str, float] = {}
         self._reader = StreamReader(mux, f"KV_{CONTROL_BUCKET}", is_replicated=is_replicated)
 
-    async def acquire(self, name: str, holder: str, *, ttl_s: int, foreign_s: float = 0.0) -> int | None:
+    async def acquire(
+        self,
+        name: str,
+        holder: str,
+        *,
+        ttl_s: int,
+        foreign_s: float = 0.0,
+        is_own: Callable[[str], bool] = lambda found: False,
+    ) -> int | None:
         expected = 0
         for _ in range(_MOST_TRIES):
             try:
@@ -39,7 +47,9 @@ class NatsLeaseStore:
                 found = await self._reader.last(_LEASES + checked(name))
             if found is None:
                 expected = 0
-            elif found.is_tombstone or (_is_lease(found) and found.payload == holder.encode()):
+            elif found.is_tombstone or (
+                _is_lease(found) and (found.payload == holder.encode() or is_own(found.payload.decode()))
+            ):
                 # A tombstone is nobody's: somebody deleted the key by hand.
                 expected = found.seq
             elif _is_lease(found):

@@ -344,3 +344,22 @@ async def test_who_starts_with_a_foreign_value_in_the_leases_place_waits_for_nob
         await b.clock.advance(10)
         replica = await b.replica("one", models=PLENTY)
         await b.until(lambda: replica.cluster.term > 0, limit_s=1)
+
+
+async def test_a_lone_replica_that_was_killed_dispatches_within_two_seconds_of_its_restart() -> None:
+    async with bench() as b:
+        (first,) = await b.fleet("one")
+        job = await b.submit()
+        b.kill(first)
+        await b.clock.advance(0.5)
+        again = await b.replica("one", models=PLENTY)
+        await b.until(lambda: again.cluster.term > 0, limit_s=2)
+        assert (await b.result(job, limit_s=2)).state == "succeeded"
+
+
+async def test_with_others_alive_or_under_another_name_the_lease_runs_out_first() -> None:
+    async with bench() as b:
+        (first,) = await b.fleet("one")
+        b.kill(first)
+        other = await b.replica("two", models=PLENTY)
+        assert await b.until(lambda: other.cluster.term > 0, limit_s=10) > 3
