@@ -23,8 +23,9 @@ class LeaseKeeper:
 
     `is_leader_heard` says whether another holder gives signs of life, `is_better_there` whether another replica
     has a better clock: then the lease is left to that one, or given up for it, for a bounded time; `on_left` is
-    called when it was given up. `is_predecessor` says of a holder that it was this replica's process before this one,
-    and is certainly gone: nobody waits for the end of its lease. `is_cut_off` while the bus does not answer; `on_back` is called when it does.
+    called when it was given up. `is_predecessor` says of a holder that it was this replica's process before this
+    one, and is certainly gone: nobody waits for the end of its lease. `is_cut_off` while the bus does not answer;
+    `on_back` is called when it does.
     """
 
     def __init__(
