@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
 
 from sidecar.cluster.roles import Crew, Work
 from sidecar.cluster.share import RemoteReservation, ticket_of
@@ -37,6 +39,7 @@ class Worker:
         self._crew = crew
         self._clock = clock
         self._attempt_of = attempt_of
+        self._on_crash = on_crash
         self._tasks = Tasks(on_crash)
         self._shares: dict[int, JobReservation] = {}
         self._highest_term = 0
@@ -76,8 +79,10 @@ class Worker:
     ) -> JobReservation:
         """Run a job that this process's own scheduler granted."""
         share = JobReservation(ticket, pool=pool, granted_attempt=attempt, seat=seat, clock=self._clock)
-        self._shares[ticket.seq] = share
-        self._tasks.spawn(self._run(share, opened, record, None))
+        if opened is not None and opened.request is not None and record is None:
+            self._start(share, self._work.run(opened, share, known=None))
+        else:
+            self._start(share, self._run(share, opened, record, None))
         return share
 
     def take(self, offer: GrantOffer) -> str | None:
@@ -93,9 +98,8 @@ class Worker:
         share = JobReservation(
             ticket_of(offer), pool=offer.pool, granted_attempt=offer.attempt, seat=seat, clock=self._clock
         )
-        self._shares[offer.seq] = share
         known = StoredState(offer.known, offer.revision) if offer.known is not None else None
-        self._tasks.spawn(self._run(share, None, None, known))
+        self._start(share, self._run(share, None, None, known))
         return None
 
     def saw_term(self, term: int) -> None:
@@ -115,29 +119,39 @@ class Worker:
         """Break off what runs; each job is handed back."""
         await self._tasks.cancel()
 
+    def _start(self, share: JobReservation, run: Coroutine[Any, Any, Outcome]) -> None:
+        self._shares[share.ticket.seq] = share
+        self._tasks.spawn(run).add_done_callback(partial(self._left, share))
+
+    def _left(self, share: JobReservation, task: asyncio.Task[Outcome]) -> None:
+        """Whatever ended it, what the job held goes back: nothing may stand between here and the scheduler."""
+        if self._shares.get(share.ticket.seq) is share:
+            del self._shares[share.ticket.seq]
+        is_broken_off = task.cancelled() or task.exception() is not None
+        try:
+            share.finish(
+                Outcome(kind="returned", attempt=share.granted_attempt) if is_broken_off else task.result()
+            )
+        except Exception as e:
+            log.exception("a job's slot could not be given back", extra={"job": share.ticket.job_id})
+            self._on_crash(e)
+
     async def _run(
         self,
         share: JobReservation,
         opened: DecodedRequest | None,
         record: Record | None,
         known: StoredState | None,
-    ) -> None:
-        outcome = Outcome(kind="returned", attempt=share.granted_attempt)
-        try:
-            if opened is None:
-                stored = await fetch(self._intake, share.ticket.seq, clock=self._clock)
-                opened = open_request(stored) if stored is not None else None
-            if record is not None:
-                known = await record
-            if opened is None:
-                await self._work.bereave(share.ticket)
-                outcome = ENDED
-            elif opened.request is None:
-                outcome = Outcome(kind="unreadable", attempt=share.granted_attempt)
-            else:
-                outcome = await self._work.run(opened, share, known=known)
-        finally:
-            # Whatever ended it: what it held goes back. Nothing else may stand between here and the scheduler.
-            if self._shares.get(share.ticket.seq) is share:
-                del self._shares[share.ticket.seq]
-            share.finish(outcome)
+    ) -> Outcome:
+        """What is not at hand yet is waited for: the request, and what is being written of it."""
+        if opened is None:
+            stored = await fetch(self._intake, share.ticket.seq, clock=self._clock)
+            opened = open_request(stored) if stored is not None else None
+        if record is not None:
+            known = await record
+        if opened is None:
+            await self._work.bereave(share.ticket)
+            return ENDED
+        if opened.request is None:
+            return Outcome(kind="unreadable", attempt=share.granted_attempt)
+        return await self._work.run(opened, share, known=known)

@@ -184,16 +184,16 @@ class JobReservation:
 
     async def _ask(self, rooms: Sequence[Room], input_tokens: int, max_tokens: int, say: Say) -> None:
         """One wait over all rooms. Raises ValueError where none may be used now: wait for the first before."""
-        pools = tuple(room.pool for room in rooms if room.after_s <= 0)
+        pools = tuple([room.pool for room in rooms if room.after_s <= 0])
         if not pools:
             raise ValueError("no pool may be used now")
-        later = tuple(
+        later = [
             LaterPool(pool=room.pool, after_s=room.after_s, rank=rank)
             for rank, room in enumerate(rooms)
             if room.after_s > 0
-        )
+        ]
         self.wish = NextCallRequest(
-            number=self._next(), pools=pools, later=later, input_tokens=input_tokens, max_tokens=max_tokens
+            number=self._next(), pools=pools, later=tuple(later), input_tokens=input_tokens, max_tokens=max_tokens
         )
         loop = asyncio.get_running_loop()
         self._asked_at = self._clock.monotonic()

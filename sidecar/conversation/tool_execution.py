@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -49,7 +50,7 @@ class ToolExecutor:
             turn=turn,
             said=run.job.progress.said,
             answer=answer,
-            pins=tuple(tool.pin for tool in run.offered.values()) if first else (),
+            pins=tuple([tool.pin for tool in run.offered.values()]) if first else (),
             sent=unmarked(plan.calls[: self._most_at_once]),
             results=plan.settled,
             bill=bill_of(run.facts),
@@ -74,20 +75,24 @@ class ToolExecutor:
             while waiting or open_calls:
                 room = self._most_at_once - len(open_calls)
                 fresh = [waiting.popleft() for _ in range(min(room, len(waiting)))]
-                await self._mark(run, fresh)
+                if fresh:
+                    await self._mark(run, fresh)
                 for wanted in fresh:
                     run.job.progress.tool(called(wanted))
                     open_calls[self._start(run, wanted, calls)] = wanted
                 done = await patience.wait(open_calls)
-                ended = sorted(((open_calls.pop(task), task) for task in done), key=lambda end: end[0].call)
-                self._take(run, [task.result() for _, task in ended], turn=calls[0].turn)
+                for task in done:
+                    del open_calls[task]
+                made = sorted([task.result() for task in done], key=attrgetter("kept.call"))
+                self._take(run, made, turn=calls[0].turn)
         except BaseException:
             if run.job.scope.reason is not None:
                 for wanted in (*open_calls.values(),):
                     run.job.progress.tool(failed(wanted, _STOPPED).activity)
             raise
         finally:
-            await _cancelled(open_calls)
+            if open_calls:
+                await _cancelled(open_calls)
         await run.job.progress.flush()
 
     def _start(
@@ -109,7 +114,7 @@ class ToolExecutor:
     async def _mark(self, run: JobRun, fresh: Sequence[PlannedCall]) -> None:
         """Write down what is about to be sent, where a second time would not be the same as once."""
         sent = run.journal.turns[-1].sent
-        new = tuple(call for call in unmarked(fresh) if call not in sent)
+        new = tuple([call for call in unmarked(fresh) if call not in sent])
         if new:
             self._keep(run, turn=fresh[0].turn, sent=new)
             await run.job.progress.flush()
@@ -117,20 +122,23 @@ class ToolExecutor:
     def _take(self, run: JobRun, made: Sequence[CallOutcome], *, turn: int) -> None:
         """Keep results, and then tell of them."""
         for some in _by_size(made):
+            is_billed = False
             for one in some:
-                run.facts.warn(*one.warnings)
-                _count_child(run.facts, one)
-            bill = bill_of(run.facts) if any(one.child is not None or one.warnings for one in some) else None
-            self._keep(run, turn=turn, results=tuple(one.kept for one in some), bill=bill)
+                if one.child is not None or one.warnings:
+                    is_billed = True
+                    run.facts.warn(*one.warnings)
+                    _count_child(run.facts, one)
+            bill = bill_of(run.facts) if is_billed else None
+            self._keep(run, turn=turn, results=tuple([one.kept for one in some]), bill=bill)
             for one in some:
                 run.job.progress.tool(one.activity)
 
     def _keep(self, run: JobRun, *, turn: int, **of_step: object) -> None:
         """Append a step, after what was said so far."""
-        job = run.job
-        step = Step(number=run.journal.steps + 1, turn=turn, attempt=job.state.attempt)
+        job, journal = run.job, run.journal
+        step = Step(number=journal.steps + 1, turn=turn, attempt=job.state.attempt)
         step = msgspec.structs.replace(step, **of_step)
-        job.journal = run.journal.after(step)
+        job.journal = journal.after(step)
         payload = encode(step)
         keep_s = max(0, int(run.deadline - self._clock.now())) + KEEP_S
         tenant, name = job.key
@@ -151,7 +159,7 @@ class _Patience:
     ) -> "set[asyncio.Task[CallOutcome]]":
         """Those that have ended, at least one."""
         if not self._rests:
-            has_child = any(wanted.tool.child is not None for wanted in calls.values())
+            has_child = not all([wanted.tool.child is None for wanted in calls.values()])
             done = await self._some(calls, 0.0 if has_child else self._ends_at - self._clock.monotonic())
             if done:
                 return done

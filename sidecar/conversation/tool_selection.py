@@ -76,16 +76,16 @@ class ToolSelection:
 
 
 def specs(offered: Iterable[OfferedTool]) -> tuple[ToolSpec, ...]:
-    return tuple(tool.spec for tool in offered)
+    return tuple([tool.spec for tool in offered])
 
 
 def inline_names(request: JobRequest) -> frozenset[str]:
-    return frozenset(tool.name for tool in request.tools if isinstance(tool, InlineTool))
+    return frozenset([tool.name for tool in request.tools if isinstance(tool, InlineTool)])
 
 
 def has_named(tools: Sequence[str | InlineTool]) -> bool:
     """Whether the sidecar has tools of this request to run."""
-    return bool(tools) and any(isinstance(tool, str) for tool in tools)
+    return str in map(type, tools)
 
 
 def _offered(info: ToolInfo) -> OfferedTool:

@@ -218,7 +218,7 @@ def error_block(use_id: str, text: str) -> ToolResultBlock:
 
 def unmarked(calls: Sequence[PlannedCall]) -> tuple[int, ...]:
     """Which of these calls need a word in the journal before they are sent."""
-    return tuple(wanted.call for wanted in calls if not wanted.tool.is_idempotent)
+    return tuple([wanted.call for wanted in calls if not wanted.tool.is_idempotent])
 
 
 def idempotency_key(tenant: str, job: str, wanted: PlannedCall) -> str:

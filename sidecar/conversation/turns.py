@@ -8,6 +8,7 @@
 After each turn and each result a step is journalled, so that whoever owns the job next goes on from there.
 """
 
+from collections.abc import Awaitable
 from typing import Literal
 
 import msgspec
@@ -71,13 +72,13 @@ class Conversation:
         self._clock = clock
         self._settings = settings
 
-    async def until_answered(self, run: JobRun) -> ModelReply:
+    def until_answered(self, run: JobRun) -> Awaitable[ModelReply]:
         """The whole answer to the run's plan, after as many turns as it takes. Raises the error that ended it."""
-        if not run.has_tools:
-            run.turns = 1
-            return await self._caller.call(run, run.plan.call)
-        run.inline = inline_names(run.job.request)
-        return await self._resumed(run) or await self._loop(run)
+        if run.has_tools:
+            run.inline = inline_names(run.job.request)
+            return self._loop(run, is_first=True)
+        run.turns = 1
+        return self._caller.call(run, run.plan.call)
 
     async def repaired(self, run: JobRun, reply: ModelReply) -> ModelReply:
         """The answer, asked for once more where it does not fit the request's schema, and where time, turns and
@@ -141,7 +142,9 @@ class Conversation:
         is_for_client = any(block.name in run.inline for block in last.answer.calls)
         return self._for_client(run, _reply_of(last.answer), is_kept=True) if is_for_client else None
 
-    async def _loop(self, run: JobRun) -> ModelReply:
+    async def _loop(self, run: JobRun, *, is_first: bool = False) -> ModelReply:
+        if is_first and (begun := await self._resumed(run)) is not None:
+            return begun
         job, limits = run.job, run.job.request.budget
         max_turns = limits.max_turns or self._settings.max_turns
         max_calls = self._settings.max_tool_calls if limits.max_tool_calls is None else limits.max_tool_calls
@@ -151,13 +154,13 @@ class Conversation:
             if reply.stop_reason != "tool_use" or not calls:
                 # Calls in an answer that was cut may be cut themselves: they are never made.
                 return reply
+            journal = run.journal
             reply = msgspec.structs.replace(
-                reply,
-                content=tool_turn.distinct(reply.content, (*run.plan.call.messages, *run.journal.messages())),
+                reply, content=tool_turn.distinct(reply.content, (*run.plan.call.messages, *journal.messages()))
             )
             calls = [block for block in reply.content if isinstance(block, ToolUseBlock)]
             plan = tool_turn.plan(
-                run.journal,
+                journal,
                 turn=run.turns,
                 calls=calls,
                 offered=run.offered,
@@ -172,7 +175,7 @@ class Conversation:
             )
             if plan.for_client == len(calls):
                 return self._for_client(run, reply, is_kept=False)
-            tool_turn.check_bounds(run.journal, plan, turn=run.turns, max_turns=max_turns, max_calls=max_calls)
+            tool_turn.check_bounds(journal, plan, turn=run.turns, max_turns=max_turns, max_calls=max_calls)
             run.facts.warn(*reply.warnings)
             await self._runner.begin(run, _answer_of(reply, run.extra), plan, turn=run.turns)
             run.extra = ()
@@ -212,7 +215,7 @@ class Conversation:
         now = self._clock.now()
         own = Opening(run.plan.candidate_on(run.reservation.pool), now)
         others = self._coordinator.openings(run.plan.selection, tried=(), first=own, stays=True, now=now)
-        openings = [own, *(Opening(other.candidate, max(other.at, now + STAY_S)) for other in others[1:])]
+        openings = [own, *[Opening(other.candidate, max(other.at, now + STAY_S)) for other in others[1:]]]
         try:
             await run.reservation.next_turn(
                 rooms_of(openings, now=now),

@@ -144,9 +144,11 @@ def openings(
         pool = candidate.route.pool
         if pool == first.candidate.route.pool:
             found.append(first)
+        elif not failures and retry_at(pool) <= now:
+            found.append(Opening(candidate, max(first.at, now)))
         elif not _is_ruled_out(candidate, failures) and _may_recover(candidate, failures):
-            rests_s = _spread(_due(pool, failures, now=now, retry_at=retry_at)[0] - now, jitter)
-            found.append(Opening(candidate, max(first.at, now + rests_s)))
+            due = _due(pool, failures, now=now, retry_at=retry_at)[0]
+            found.append(Opening(candidate, max(first.at, now + _spread(due - now, jitter))))
     others = [opening for opening in found if opening is not first]
     return [first, *others] if stays or len(others) == len(found) else found
 

@@ -7,6 +7,7 @@ they need: breakers, measured speed, warm caches. Synchronous, without I/O, for 
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import partial
 from typing import NamedTuple
 
 from sidecar.config.settings import BedrockSettings, Policy, TenantPolicy
@@ -167,7 +168,7 @@ class Coordinator:
             deadline=deadline,
             text_streamed=text_streamed,
             on_interrupt=request.on_interrupt,
-            retry_at=lambda pool: self._pools.retry_at(pool, now),
+            retry_at=partial(self._pools.retry_at, now=now),
             jitter=random.random() if jitter is None else jitter,  # noqa: S311 (spreads delays, guards nothing)
         )
 
@@ -186,7 +187,7 @@ class Coordinator:
             tried,
             now=now,
             deadline=deadline,
-            retry_at=lambda pool: self._pools.retry_at(pool, now),
+            retry_at=partial(self._pools.retry_at, now=now),
             jitter=random.random() if jitter is None else jitter,  # noqa: S311 (spreads delays, guards nothing)
         )
 
@@ -207,7 +208,7 @@ class Coordinator:
             first=first,
             stays=stays,
             now=now,
-            retry_at=lambda pool: self._pools.retry_at(pool, now),
+            retry_at=partial(self._pools.retry_at, now=now),
             jitter=random.random() if jitter is None else jitter,  # noqa: S311 (spreads delays, guards nothing)
         )
 

@@ -124,7 +124,8 @@ def next_call_tokens(
     `counted` is the last call's whole input, cache reads and writes included.
     """
     rule = RULES[family]
-    return counted + output_tokens + TOKENS_PER_MESSAGE + sum(_block_tokens(result, rule) for result in results)
+    said = sum([_block_tokens(result, rule) for result in results])
+    return counted + output_tokens + TOKENS_PER_MESSAGE + said
 
 
 def _content_tokens(content: str | Iterable[Block], rule: FamilyRule) -> int:
@@ -147,7 +148,7 @@ def _block_tokens(block: Block | ResultContent, rule: FamilyRule) -> int:
     if isinstance(block, ToolResultBlock):
         if isinstance(block.content, str):
             return BLOCK_TOKENS + text_tokens(block.content)
-        return BLOCK_TOKENS + sum(_block_tokens(part, rule) for part in block.content)
+        return BLOCK_TOKENS + sum([_block_tokens(part, rule) for part in block.content])
     if isinstance(block, ReasoningBlock) and block.text and rule.counts_reasoning:
         return text_tokens(block.text)
     return 0

@@ -102,7 +102,8 @@ class EventWriter:
         `flush` waits for it. What it raises but BusUnavailable is handled as for an event.
         """
         self._say(_Write(store))
-        self._wake()
+        if self._nap is not None:
+            self._wake()
 
     async def flush(self) -> None:
         """Wait until everything said so far is stored. Raises Conflict when the job was lost."""

@@ -6,6 +6,7 @@ each result. Steps are only ever appended; a `StepJournal` is what they add up t
 
 import logging
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Literal
 
 import msgspec
@@ -68,7 +69,7 @@ class TurnAnswer(JournalStep, frozen=True):
 
     @property
     def calls(self) -> tuple[ToolUseBlock, ...]:
-        return tuple(block for block in self.content if isinstance(block, ToolUseBlock))
+        return tuple([block for block in self.content if isinstance(block, ToolUseBlock)])
 
 
 class StoredResult(JournalStep, frozen=True):
@@ -132,12 +133,12 @@ class StepJournal(msgspec.Struct, frozen=True, kw_only=True):
             turns = (*turns, JournalledTurn(number=step.turn, answer=step.answer, place=place))
         if not turns or turns[-1].number != step.turn:
             raise SidecarError(f"step {step.number} of a journal belongs to turn {step.turn}, which never began")
-        last = turns[-1]
-        known = {kept.call for kept in last.results}
+        last, results = turns[-1], step.results
+        if last.results and results:
+            known = {kept.call for kept in last.results}
+            results = tuple([kept for kept in results if kept.call not in known])
         last = msgspec.structs.replace(
-            last,
-            sent=last.sent | frozenset(step.sent),
-            results=(*last.results, *(kept for kept in step.results if kept.call not in known)),
+            last, sent=last.sent | frozenset(step.sent), results=(*last.results, *results)
         )
         return StepJournal(
             steps=step.number,
@@ -201,12 +202,12 @@ def has_come_on(payloads: Iterable[bytes], *, attempt: int) -> bool:
 
 def in_order(turn: JournalledTurn) -> tuple[ToolResultBlock, ...]:
     """The turn's results in the order of its calls."""
-    return tuple(kept.block for kept in sorted(turn.results, key=lambda kept: kept.call))
+    return tuple([kept.block for kept in sorted(turn.results, key=attrgetter("call"))])
 
 
 def spoken(content: Sequence[AnswerBlock]) -> tuple[Block, ...]:
     """An answer's blocks as an assistant message may repeat them."""
-    kept = tuple(block for block in content if isinstance(block, TextBlock | ToolUseBlock | ReasoningBlock))
+    kept = tuple([block for block in content if isinstance(block, TextBlock | ToolUseBlock | ReasoningBlock)])
     return kept or (TextBlock(text="…"),)
 
 

@@ -145,7 +145,7 @@ class JobRequest(Strict, frozen=True, kw_only=True):
     @property
     def tool_names(self) -> tuple[str, ...]:
         """The names in `tools`, without their ranges."""
-        return tuple(t.partition("@")[0] if isinstance(t, str) else t.name for t in self.tools)
+        return tuple([t.partition("@")[0] if isinstance(t, str) else t.name for t in self.tools])
 
     @property
     def models(self) -> tuple[str, ...]:

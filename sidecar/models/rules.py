@@ -4,7 +4,7 @@ What only some models refuse is not here: that is the normaliser's, once the mod
 raise FieldError with the path of the field, below the request.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sidecar.models.base import FieldError
@@ -20,22 +20,22 @@ from sidecar.models.content import (
 )
 
 MAX_DEPTH = 64
+_CONTAINERS = (dict, list, tuple)
 
 
 def check_depth(value: Any, *, path: str) -> None:
     """JSON of free form nests at most `MAX_DEPTH` levels: what parsers, validators and encoders all can walk."""
     level = [value]
     for _ in range(MAX_DEPTH):
-        level = [inner for item in level for inner in _children(item)]
+        level = [
+            inner
+            for item in level
+            if isinstance(item, _CONTAINERS)
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
         if not level:
             return
     raise FieldError(f"is nested deeper than {MAX_DEPTH} levels: flatten it", path=path)
-
-
-def _children(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list | tuple) else ()
 
 
 def check_messages(messages: Sequence[Message]) -> None:

@@ -64,9 +64,10 @@ def is_cheap_to_read(schema: bytes) -> bool:
 
 def is_cheap(schema: bytes, value: Any, data: bytes) -> bool:
     """Whether a value, of which `data` is the JSON, may be held against a schema at once."""
-    if len(data) > MOST_INLINE_BYTES or not is_cheap_to_read(schema):
+    if len(data) > MOST_INLINE_BYTES:
         return False
-    return json_schema.profile(schema).check_ns(size_of(value, data)) <= MOST_INLINE_NS
+    costs = json_schema.profile(schema)
+    return costs.compile_ns <= MOST_INLINE_NS and costs.check_ns(size_of(value, data)) <= MOST_INLINE_NS
 
 
 def fits_data(schema: bytes, data: bytes) -> bool:

@@ -11,7 +11,7 @@ value (`anyOf`, `$ref`, `if`), some for what is inside the value (`properties`, 
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import reduce
 from math import inf
 from typing import Any, NamedTuple
@@ -122,17 +122,13 @@ UNTOLD = CheckCosts(inf, StepWeights(inf), StepWeights(inf), 0, inf)
 
 
 def _steps(weights: StepWeights, size: ValueSize) -> float:
-    # An empty value still has its root looked at.
+    # An empty value still has its root looked at. A weight may be infinite, and nothing of a kind costs nothing.
     return (
         weights.part * max(size.parts, 1)
-        + _times(weights.object, size.objects)
-        + _times(weights.key, size.keys)
-        + _times(weights.byte, size.bytes)
+        + (weights.object * size.objects if size.objects else 0.0)
+        + (weights.key * size.keys if size.keys else 0.0)
+        + (weights.byte * size.bytes if size.bytes else 0.0)
     )
-
-
-def _times(weight: float, count: int) -> float:
-    return weight * count if count else 0.0
 
 
 def size_of(value: Any, data: bytes) -> ValueSize:
@@ -142,18 +138,20 @@ def size_of(value: Any, data: bytes) -> ValueSize:
     return ValueSize(parts, opened, data.count(b":"), len(data), depth_of(value))
 
 
+_CONTAINERS = (dict, list, tuple)
+
+
 def depth_of(value: Any) -> int:
     """How many containers lie in each other at the deepest place."""
     depth, level = 0, [value]
-    while level := [inner for item in level for inner in _inside(item)]:
+    while level := [
+        inner
+        for item in level
+        if isinstance(item, _CONTAINERS)
+        for inner in (item.values() if isinstance(item, dict) else item)
+    ]:
         depth += 1
     return depth
-
-
-def _inside(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list | tuple) else ()
 
 
 def profile_of(schema: Any) -> CheckCosts:
@@ -367,7 +365,8 @@ def _all_parts(value: Any) -> Iterator[Any]:
     while waiting:
         part = waiting.pop()
         yield part
-        waiting.extend(_inside(part))
+        if isinstance(part, _CONTAINERS):
+            waiting.extend(part.values() if isinstance(part, dict) else part)
 
 
 def _followed(root: Any, reference: Any) -> Any:

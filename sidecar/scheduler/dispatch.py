@@ -38,8 +38,8 @@ class Dispatch:
     def next(self, now: float) -> Grant | None:
         """The next call that may start, debited; None when nothing may start now."""
         self.ledger.now = now
-        backlog = self.backlog
-        if self.wakes or backlog.delayed or backlog.deadlines or self.turns.later:
+        backlog, later = self.backlog, self.turns.later
+        if self.wakes or backlog.delayed or backlog.deadlines or (later and later[0][0] <= now):
             self._wake(now)
         found = self._pass(now)
         # What no pool has room for waits without its slot; others may go in its place.
@@ -71,9 +71,12 @@ class Dispatch:
             tenant = heappop(self.wakes)[2]
             tenant.wakes_at = inf
             self.backlog.unpark(tenant)
-        self.turns.wake(now, self.backlog.pool_set)
-        self.backlog.wake(now)
-        self.backlog.expire(now + self.ledger.epoch_offset)
+        if self.turns.later:
+            self.turns.wake(now, self.backlog.pool_set)
+        if self.backlog.delayed:
+            self.backlog.wake(now)
+        if self.backlog.deadlines:
+            self.backlog.expire(now + self.ledger.epoch_offset)
 
     def _from_line(self, line: Line, held: dict[str, float], now: float) -> Grant | None:
         backlog = self.backlog
@@ -148,8 +151,8 @@ class Dispatch:
 
     def is_runnable(self, ticket: Ticket) -> bool:
         """Whether any of its pools can ever hold the ticket."""
-        need = ticket.input_tokens + ticket.max_tokens
-        return any(need <= self.ledger.pool(key).largest for key in ticket.pools)
+        need, opened = ticket.input_tokens + ticket.max_tokens, self.ledger.pools
+        return any(need <= (opened.get(key) or self.ledger.pool(key)).largest for key in ticket.pools)
 
     def unpayable(self, ticket: Ticket, tenant: Tenant) -> Permanent | None:
         """Why the rest of the tenant's budget can't pay the call today, even when all that runs has ended."""

@@ -24,30 +24,33 @@ CostOf = Callable[[str, Usage], float | None]
 
 
 class Minute:
-    """A sum over the last minute: the running one's, and of the one before what is not yet over, as an average."""
+    """A sum over the last minute: the running one's, and of the one before what is not yet over, as an average.
 
-    __slots__ = ("_at", "_before", "_now")
+    `at` numbers the running minute, `now` is its sum so far; `turn` comes before `now` is added to.
+    """
+
+    __slots__ = ("_before", "at", "now")
 
     def __init__(self) -> None:
-        self._at = 0
-        self._now = 0.0
+        self.at = 0
+        self.now = 0.0
         self._before = 0.0
 
     def add(self, amount: float, now: float) -> None:
-        if now // WINDOW_S != self._at:
-            self._turn(now)
-        self._now += amount
+        if now // WINDOW_S != self.at:
+            self.turn(now)
+        self.now += amount
 
     def sum(self, now: float) -> float:
-        self._turn(now)
-        return self._now + self._before * (1 - now % WINDOW_S / WINDOW_S)
+        self.turn(now)
+        return self.now + self._before * (1 - now % WINDOW_S / WINDOW_S)
 
-    def _turn(self, now: float) -> None:
+    def turn(self, now: float) -> None:
         at = int(now // WINDOW_S)
-        if at != self._at:
-            self._before = self._now if at == self._at + 1 else 0.0
-            self._now = 0.0
-            self._at = at
+        if at != self.at:
+            self._before = self.now if at == self.at + 1 else 0.0
+            self.now = 0.0
+            self.at = at
 
 
 class Account:
@@ -58,6 +61,13 @@ class Account:
     def __init__(self) -> None:
         self.cost = Minute()
         self.tokens = Minute()
+
+    def add(self, cost: float, tokens: float, now: float) -> None:
+        if now // WINDOW_S != self.cost.at:
+            self.cost.turn(now)
+            self.tokens.turn(now)
+        self.cost.now += cost
+        self.tokens.now += tokens
 
 
 class Meter:
@@ -94,8 +104,7 @@ class Meter:
             account = accounts.get(name)
             if account is None:
                 account = accounts[name] = Account()
-            account.cost.add(cost, now)
-            account.tokens.add(quota_tokens, now)
+            account.add(cost, quota_tokens, now)
         calls = self._calls.get(grant.pool)
         if calls is None:
             calls = self._calls[grant.pool] = Minute()

@@ -68,7 +68,7 @@ class Scheduler:
     def is_idle(self) -> bool:
         """Whether neither ticket nor later turn waits, nor what was refused: then `grant` gives nothing."""
         dispatch, backlog = self.dispatch, self.backlog
-        return not (backlog.queued or self.turns.count or backlog.dropped or dispatch.denied or dispatch.held)
+        return not (backlog.queued or self.turns.waiting or backlog.dropped or dispatch.denied or dispatch.held)
 
     def set_slots(self, slots: int) -> None:
         """How many jobs may run at once over all workers; running ones are never taken back."""
@@ -240,7 +240,8 @@ class Scheduler:
         self.ledger.now = now
         if grant.is_open:
             raise ValueError(f"grant {grant.id} is neither settled nor undone")
-        self.turns.withdraw(grant)
+        if grant.id in self.turns.waiting:
+            self.turns.withdraw(grant)
         turn = msgspec.structs.replace(grant.ticket, pools=pools, input_tokens=input_tokens, max_tokens=max_tokens)
         whole = msgspec.structs.replace(turn, pools=in_order(pools, later)) if later else turn
         if not self.dispatch.is_runnable(whole):
@@ -251,7 +252,7 @@ class Scheduler:
             )
         # The job stays in the market of the pool that it prefers, whichever is free for it now.
         flow = self.backlog.flow(turn.lane, whole.pools[0])
-        if (error := self.dispatch.unpayable(whole, flow.tenant)) is not None:
+        if flow.tenant.budget is not None and (error := self.dispatch.unpayable(whole, flow.tenant)) is not None:
             raise error
         self.turns.add(
             NextCall(grant, turn, flow, whole=whole, later=later),
@@ -268,7 +269,7 @@ class Scheduler:
 
     def finish(self, grant: Grant, *, now: float) -> None:
         """End a job in any state: withdraw its waiting turn, undo an open debit, free the slot. Idempotent."""
-        if self.turns.count:
+        if grant.id in self.turns.waiting:
             self.turns.withdraw(grant)
         if grant.is_open:
             self.undo(grant, now=now)
@@ -348,7 +349,7 @@ class Scheduler:
         return wait_estimate.stats(
             backlog=self.backlog,
             ledger=self.ledger,
-            turns=self.turns.count,
+            turns=len(self.turns.waiting),
             held=self.dispatch.held,
             now=now,
             top=max_lanes,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
+from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
@@ -25,7 +26,7 @@ class LaterRoom(NamedTuple):
 def in_order(pools: Sequence[str], later: Sequence[LaterRoom]) -> tuple[str, ...]:
     """All pools by preference: those that may be used now, and each later one at its rank."""
     merged = list(pools)
-    for room in sorted(later, key=lambda room: room.rank):
+    for room in sorted(later, key=attrgetter("rank")):
         merged.insert(room.rank, room.pool)
     return tuple(merged)
 
@@ -73,10 +74,6 @@ class Turns:
         self.later: list[tuple[float, int, NextCall]] = []
         self._with_slot: list[NextCall] = []
         self._numbers = count()
-
-    @property
-    def count(self) -> int:
-        return len(self.waiting)
 
     def add(self, turn: NextCall, *, pools: Pools, needs_slot: bool) -> None:
         self.waiting[turn.previous.id] = turn

@@ -71,7 +71,7 @@ class ToolCatalogue:
 
     def is_live(self, entry: ToolEntry, now: float) -> bool:
         after, until, revision = self._amnesty
-        return entry.is_live(now) or (now < until and entry.expires > after and entry.revision <= revision)
+        return entry.expires > now or (now < until and entry.expires > after and entry.revision <= revision)
 
     def get(self, key: ToolKey) -> ToolEntry | None:
         """The published version, alive or remembered."""
@@ -147,11 +147,14 @@ class ToolCatalogue:
 
     def live(self, scope: str, name: str, now: float) -> dict[str, ToolEntry]:
         """A tool's live versions."""
-        found = self._discovered.get(scope, {}).get(name, {})
-        known = self._published.get(scope, {}).get(name, {})
-        return {v: e for v, e in found.items() if e.is_live(now)} | {
-            v: e for v, e in known.items() if self.is_live(e, now)
-        }
+        live: dict[str, ToolEntry] = {}
+        for version, entry in self._discovered.get(scope, {}).get(name, {}).items():
+            if entry.is_live(now):
+                live[version] = entry
+        for version, entry in self._published.get(scope, {}).get(name, {}).items():
+            if self.is_live(entry, now):
+                live[version] = entry
+        return live
 
     def names(self, scope: str, now: float) -> list[str]:
         """The names of a scope's tools that have a live version, sorted."""
@@ -175,7 +178,7 @@ class ToolCatalogue:
             raise Permanent(f"{ref!r}: {e}", code="unknown_tool", details={"tool": name}) from e
         own = self.live(tenant, name, now)
         offered = own or self.live(SHARED_SCOPE, name, now)
-        entry = highest(wanted, ((entry.version, entry) for entry in offered.values()))
+        entry = highest(wanted, [(entry.version, entry) for entry in offered.values()])
         if entry is None:
             raise self._unknown(tenant, ref, name, offered, is_own=bool(own), now=now)
         return entry.shown()

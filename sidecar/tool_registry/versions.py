@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, total_ordering
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ _PARTIAL = re.compile(rf"{_NUMBER}(?:\.{_NUMBER})?(?:\.[x*]){{0,2}}")
 RANGE_FORMS = "use 1.2.0 (exactly), ^1.2 (compatible), ~1.2 (patches only), 1.2 (any patch) or *"
 
 Core = tuple[int, int, int]
+Rank = tuple[Core, bool, tuple[tuple[bool, int, str], ...], str]
 
 
 @total_ordering
@@ -27,6 +28,12 @@ class Version:
     core: Core
     labels: tuple[str, ...] = ()
     build: str = ""
+    rank: Rank = field(init=False, repr=False, compare=False)
+    """What it is ordered by."""
+
+    def __post_init__(self) -> None:
+        labels = tuple((not x.isdigit(), int(x) if x.isdigit() else 0, x) for x in self.labels)
+        object.__setattr__(self, "rank", (self.core, not self.labels, labels, self.build))
 
     @property
     def is_prerelease(self) -> bool:
@@ -39,12 +46,7 @@ class Version:
         return (major, 0) if major else (0, minor)
 
     def __lt__(self, other: "Version") -> bool:
-        return self._rank < other._rank
-
-    @property
-    def _rank(self) -> tuple[Core, bool, tuple[tuple[bool, int, str], ...], str]:
-        labels = tuple((not x.isdigit(), int(x) if x.isdigit() else 0, x) for x in self.labels)
-        return self.core, not self.labels, labels, self.build
+        return self.rank < other.rank
 
     def __str__(self) -> str:
         labels = f"-{'.'.join(self.labels)}" if self.labels else ""
@@ -67,9 +69,9 @@ class Range:
     def has(self, version: Version) -> bool:
         if self.is_exact:
             return version.core == self.low.core and version.labels == self.low.labels
-        if version.is_prerelease and not (self.low.is_prerelease and version.core == self.low.core):
+        if version.labels and not (self.low.labels and version.core == self.low.core):
             return False
-        return version >= self.low and (self.below is None or version.core < self.below)
+        return version.rank >= self.low.rank and (self.below is None or version.core < self.below)
 
 
 @lru_cache(maxsize=4096)
@@ -121,5 +123,8 @@ def _next(core: Core, kept: int) -> Core:
 
 def highest(wanted: Range, offered: Iterable[tuple[Version, T]]) -> T | None:
     """What stands beside the highest version in the range."""
-    fitting = [(version, item) for version, item in offered if wanted.has(version)]
-    return max(fitting, key=lambda pair: pair[0])[1] if fitting else None
+    best: tuple[Version, T] | None = None
+    for version, item in offered:
+        if wanted.has(version) and (best is None or version.rank > best[0].rank):
+            best = version, item
+    return None if best is None else best[1]

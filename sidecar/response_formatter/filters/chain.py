@@ -1,7 +1,7 @@
 """One job's filters at work: on its input, its deltas, and its result."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -88,6 +88,14 @@ class InputCheck:
                 raise refusal(one.blocked, path)
 
 
+class JobChains(NamedTuple):
+    """What a job's texts go through: before the model, before its client, and what tools take and give."""
+
+    input: Chain
+    output: Chain
+    tools: Chain
+
+
 class FilterChain:
     """Made by `FilterPolicies.screen`. `gate` is what deltas go through, `is_withheld` tells of a block."""
 
@@ -97,7 +105,7 @@ class FilterChain:
         tenant: str,
         job: str,
         job_class: str,
-        chain_for: Callable[[Direction], Chain],
+        chains: JobChains,
         is_streamed: bool,
         work: BoundedWork,
     ) -> None:
@@ -105,11 +113,15 @@ class FilterChain:
         self._tenant = tenant
         self._job = job
         self._job_class = job_class
-        self._chain_for = chain_for
-        self._chain = chain_for("output")
+        self._chains = chains
+        self._chain = chains.output
         self._filtering = TextFiltering(tenant, work)
         self._input_reports: tuple[FilterReport, ...] = ()
         self.is_withheld = False
+        self.screen_tool: Callable[[ToolActivity], Awaitable[ToolActivity]] | None = (
+            self._activity if chains.tools.rules else None
+        )
+        """What calls of tools go through before clients are told of them; None where nothing looks at them."""
         self.gate = (
             StreamFilter(self._chain, lambda channel: self._context("output", channel)) if is_streamed else None
         )
@@ -123,7 +135,7 @@ class FilterChain:
         """The call as the model may see it. Raises a judge's own errors, and Permanent (`guardrail_blocked`;
         InvalidRequest for what takes too long to filter).
         """
-        chain = self._chain_for("input")
+        chain = self._chains.input
         if chain.is_plain:
             return call
         counts = FilterCounts(on="input")
@@ -136,7 +148,7 @@ class FilterChain:
             raise _too_long(e) from e
         told: dict[str, str] = {}
         for (text, path), one in zip(paths.items(), shown, strict=False):
-            parts, blocked, _ = await self._judged(chain, counts, one, self._context("input", "message"))
+            parts, blocked, _ = await self._judged(chain, counts, one, ("input", "message"))
             if blocked is not None:
                 raise refusal(blocked, path)
             told[text] = "".join(part for _, part in parts)
@@ -150,13 +162,13 @@ class FilterChain:
         )
 
     async def _judged(
-        self, chain: Chain, counts: FilterCounts, one: ShownText, context: FilterContext
+        self, chain: Chain, counts: FilterCounts, one: ShownText, where: tuple[Direction, str]
     ) -> tuple[Sequence[Part], BlockMatch | None, bool]:
         """Parts of one text, what blocked it, and whether a judge changed it."""
         one.count(counts)
         if one.blocked is not None or not chain.judges:
             return one.parts, one.blocked, False
-        judging = Judging(chain, counts, context)
+        judging = Judging(chain, counts, self._context(*where))
         judging.take(one.parts)
         return await judging.judged(is_end=True), judging.blocked, judging.is_changed
 
@@ -174,26 +186,23 @@ class FilterChain:
 
     async def _answered(self, result: Result) -> Result:
         counts = FilterCounts()
-        content = result.output.content
-        given = {
-            name: parts
-            for name in ("text", "reasoning")
-            if (parts := [(at, block["text"]) for at, block in enumerate(content) if _has_text(block, name)])
-        }
+        said: dict[str, list[Part]] = {"text": [], "reasoning": []}
+        for at, block in enumerate(result.output.content):
+            if (parts := said.get(block.get("type", ""))) is not None and block.get("text"):
+                parts.append((at, block["text"]))
+        given = {name: parts for name, parts in said.items() if parts}
         shown = await self._filtering.shown(self._chain, list(given.values()))
         told: dict[int, str] = {}
-        is_judged = False
+        is_same, is_judged = True, False
         for (name, parts), one in zip(given.items(), shown, strict=False):
-            seen, blocked, is_changed = await self._judged(self._chain, counts, one, self._context("output", name))
+            seen, blocked, is_changed = await self._judged(self._chain, counts, one, ("output", name))
             if blocked is not None:
                 return self._withheld(result, blocked, counts)
             is_judged = is_judged or is_changed
-            pieces: dict[int, list[str]] = {index: [] for index, _ in parts}
-            for index, text in seen:
-                pieces[index].append(text)
-            told.update((index, "".join(texts)) for index, texts in pieces.items())
+            whole = parts if seen == parts else _whole(parts, seen)
+            is_same = is_same and whole == parts
+            told.update(whole)
         filters = (*self._input_reports, *result.filters, *counts.reports(self._chain.sanitise))
-        is_same = all(content[index]["text"] == text for index, text in told.items())
         is_plain = self._chain.is_plain and self.screen_tool is None and result.output.structured is None
         if is_same and is_plain:
             return msgspec.structs.replace(result, filters=filters) if filters else result
@@ -227,7 +236,7 @@ class FilterChain:
             messages=output.messages,
             error=None if error is None else [error.message, error.details],
         )
-        beside = await self._filtering.rewritten(self._chain, self._chain_for("tools"), given)
+        beside = await self._filtering.rewritten(self._chain, self._chains.tools, given)
         shown = (
             with_text(block, told[at]) if at in told else beside.blocks[at]
             for at, block in enumerate(output.content)
@@ -255,17 +264,12 @@ class FilterChain:
             text_sha256=digest(text),
         )
 
-    @property
-    def screen_tool(self) -> Callable[[ToolActivity], Awaitable[ToolActivity]] | None:
-        """What calls of tools go through before clients are told of them; None where nothing looks at them."""
-        return self._activity if self._chain_for("tools").rules else None
-
     async def _activity(self, activity: ToolActivity) -> ToolActivity:
         """Raises Permanent (`guardrail_blocked`) for one that takes too long to filter."""
         error = activity.error
         given = [activity.input, activity.output, None if error is None else error.message]
         try:
-            taken, gave, message = await self._filtering.values(self._chain_for("tools"), given)
+            taken, gave, message = await self._filtering.values(self._chains.tools, given)
         except TooCostly as e:
             why = f"filtering what the tool {activity.tool!r} took and gave {e.message}: have it give less"
             raise Permanent(why, code="guardrail_blocked", details={"budget": e.kind}) from e
@@ -299,8 +303,12 @@ def _too_long(error: TooCostly) -> InvalidRequest:
     return InvalidRequest(f"filtering the input {error.message}: send less text in one request", path="messages")
 
 
-def _has_text(block: Mapping[str, Any], kind: str) -> bool:
-    return block.get("type") == kind and bool(block.get("text"))
+def _whole(parts: Sequence[Part], seen: Sequence[Part]) -> list[Part]:
+    """What is left of each block's text, in one piece."""
+    pieces: dict[int, list[str]] = {index: [] for index, _ in parts}
+    for index, text in seen:
+        pieces[index].append(text)
+    return [(index, "".join(texts)) for index, texts in pieces.items()]
 
 
 def _parsed(text: str) -> Any:

@@ -18,7 +18,7 @@ from sidecar.models.filtering import Direction, Filter
 from sidecar.models.request import JobRequest
 from sidecar.ports.bus import Lane, ModelClient
 from sidecar.response_formatter.filters.apart import with_source
-from sidecar.response_formatter.filters.chain import FilterChain, InputCheck, TextFiltering
+from sidecar.response_formatter.filters.chain import FilterChain, InputCheck, JobChains, TextFiltering
 from sidecar.response_formatter.filters.guardrail import GuardrailFilter
 from sidecar.response_formatter.filters.making import made_by_plugin, plugin_rule, rule_of
 from sidecar.response_formatter.filters.scanner import FilterRule, RuleSource
@@ -48,7 +48,7 @@ class FilterPolicies:
         self._region = region
         self._policy = policy
         self._made: dict[str, FilterEntry] = {}
-        self._chains: dict[tuple[tuple[str, ...], Direction], Chain] = {}
+        self._chains: dict[tuple[tuple[str, ...], frozenset[str]], JobChains] = {}
         self.apply(policy)
 
     def apply(self, policy: Policy, made: Mapping[str, FilterEntry] | None = None) -> None:
@@ -67,13 +67,12 @@ class FilterPolicies:
 
     def screen(self, lane: Lane, request: JobRequest, *, job: str) -> FilterChain:
         """What holds for a job: the filters of its class, of its tenant, and those that its request names."""
-        effective, asked = self._effective(lane, request)
         is_timed = request.first_token_timeout_s is not None or request.idle_timeout_s is not None
         return FilterChain(
             tenant=lane.tenant,
             job=job,
             job_class=lane.job_class,
-            chain_for=lambda direction: self._chain(effective, asked, direction),
+            chains=self._chains_of(lane, request),
             is_streamed=request.stream or is_timed,
             work=self._work,
         )
@@ -82,32 +81,38 @@ class FilterPolicies:
         """Whether a filter blocks what a request says, as far as that is known before it runs; None: no filter."""
         if not self._made:
             return None
-        effective, asked = self._effective(lane, request)
-        return InputCheck(self._chain(effective, asked, "input"), request)
+        return InputCheck(self._chains_of(lane, request).input, request)
 
     async def check_later(self, lane: Lane, check: InputCheck) -> None:
         """Raise Permanent (`guardrail_blocked`), or InvalidRequest where that takes too long to find out."""
         await check.later(TextFiltering(lane.tenant, self._work))
 
+    def _chains_of(self, lane: Lane, request: JobRequest) -> JobChains:
+        """Made once for each set of filters that holds for a job."""
+        effective, asked = self._effective(lane, request) if self._made else ((), frozenset())
+        known = self._chains.get((effective, asked))
+        if known is None:
+            known = JobChains(
+                input=self._chain(effective, asked, "input"),
+                output=self._chain(effective, asked, "output"),
+                tools=self._chain(effective, asked, "tools"),
+            )
+            self._chains[effective, asked] = known
+        return known
+
     def _effective(self, lane: Lane, request: JobRequest) -> tuple[tuple[str, ...], frozenset[str]]:
         """The names of all that hold, and of those that only the request asks for."""
-        if not self._made:
-            return (), frozenset()
         policy, names = self._policy, request.filters
         own = policy.tenant(lane.tenant).filters
         by_class = next((c.filters for name, c in policy.classes.items() if name == lane.job_class), ())
         return tuple(dict.fromkeys((*by_class, *own, *names))), frozenset(names) - {*own, *by_class}
 
     def _chain(self, names: tuple[str, ...], asked: frozenset[str], direction: Direction) -> Chain:
-        key = ((*names, "", *sorted(asked)), direction)
-        known = self._chains.get(key)
-        if known is None:
-            # A reload may have taken a filter away that a job was admitted with.
-            made = [(name, self._made[name]) for name in names if name in self._made]
-            rules = tuple(one.rule for _, one in made if one.rule is not None and direction in one.on)
-            judges = tuple(one.judge for _, one in made if one.judge is not None and direction in one.on)
-            known = self._chains[key] = with_source(Chain(self._sanitiser(made, asked), rules, judges))
-        return known
+        # A reload may have taken a filter away that a job was admitted with.
+        made = [(name, self._made[name]) for name in names if name in self._made]
+        rules = tuple(one.rule for _, one in made if one.rule is not None and direction in one.on)
+        judges = tuple(one.judge for _, one in made if one.judge is not None and direction in one.on)
+        return with_source(Chain(self._sanitiser(made, asked), rules, judges))
 
     def _sanitiser(self, made: Sequence[tuple[str, FilterEntry]], asked: frozenset[str]) -> SanitiseOptions:
         default = self._made.get(DEFAULT_SANITISER)

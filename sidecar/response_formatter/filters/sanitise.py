@@ -127,6 +127,11 @@ class Sanitiser:
         return f"<U+{ord(value):04X}>" if self._treatments[kind] == "mark" else ""
 
 
+def is_clean(text: str) -> bool:
+    """Whether nothing in a text is any sanitiser's matter, as far as is known at once: it is printable ASCII."""
+    return text.isascii() and len(text.translate(_ASCII_CONTROLS)) == len(text)
+
+
 def sanitised(text: str, options: SanitiseOptions, counts: MutableMapping[str, int]) -> str:
     """A whole text."""
     sanitiser = Sanitiser(options, counts)

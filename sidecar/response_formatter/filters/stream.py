@@ -5,7 +5,7 @@ piece keeps the index of the content block where it stood.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import Literal, NamedTuple
 
 from sidecar.config.filters import SanitiseOptions
@@ -13,7 +13,7 @@ from sidecar.errors import SidecarError
 from sidecar.models.call import ModelDelta
 from sidecar.models.filtering import Filter, FilterContext, Filtered
 from sidecar.models.result import FilterReport
-from sidecar.response_formatter.filters.sanitise import Sanitiser
+from sidecar.response_formatter.filters.sanitise import Sanitiser, is_clean
 from sidecar.response_formatter.filters.scanner import Action, BlockMatch, FilterRule, Piece, Scanner
 from sidecar.runtime.redaction import redact
 
@@ -62,9 +62,13 @@ class FilterCounts:
 
     def found_so_far(self) -> list[tuple[str, str, dict[str, int]]]:
         """What was counted, by filter and action, without what the sanitiser hid."""
+        if not self._counts:
+            return []
         return [(name, action, dict(kinds)) for (name, action), kinds in self._counts.items()]
 
     def reports(self, options: SanitiseOptions) -> tuple[FilterReport, ...]:
+        if not self.hidden and not self._counts:
+            return ()
         treatments = {"control": options.controls, "bidi": options.bidi, "invisible": options.invisible}
         for kind, count in self.hidden.items():
             action = "mark" if treatments.get(kind, "mark") == "mark" else "remove"
@@ -151,8 +155,12 @@ class OutgoingText:
         return self._marks[0][1]
 
 
-def shown_whole(chain: Chain, counts: FilterCounts, parts: Iterable[Part]) -> tuple[list[Part], BlockMatch | None]:
+def shown_whole(chain: Chain, counts: FilterCounts, parts: Sequence[Part]) -> tuple[list[Part], BlockMatch | None]:
     """A whole text in its parts, as it may be shown before any judge, and what blocked it."""
+    text = "".join([text for _, text in parts])
+    if not chain.rules and len(text) <= chain.sanitise.max_chars and is_clean(text):
+        # Most answers: there is nothing in them for the sanitiser, and nobody else looks.
+        return list(parts), None
     channel = OutgoingText(chain, counts)
     shown = [part for index, text in parts for part in channel.feed(index, text)]
     shown += channel.end()

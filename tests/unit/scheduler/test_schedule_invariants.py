@@ -302,7 +302,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert tenant.running == sum(grant.ticket.lane.tenant == name for grant in slots)
         waiting = self.scheduler.backlog.queued + len(self.scheduler.backlog.dropped)
         assert waiting == len(self.queued)
-        assert self.scheduler.turns.count == len(self.turning)
+        assert len(self.scheduler.turns.waiting) == len(self.turning)
 
     @invariant()
     def virtual_time_is_monotone(self) -> None:
