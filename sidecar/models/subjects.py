@@ -87,6 +87,8 @@ def token_version(token: str) -> str:
 
 def job_key(tenant: str, job: str) -> str:
     """The key of a job's documents: its state, the mark that it is cancelled. Raises InvalidRequest."""
+    if is_name(tenant) and is_name(job):
+        return f"{tenant}.{job}"
     return f"{checked(tenant)}.{checked(job)}"
 
 
