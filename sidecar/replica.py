@@ -50,7 +50,7 @@ from sidecar.response_formatter.filters.policy import FilterPolicies
 from sidecar.response_formatter.structured import StructuredAnswers
 from sidecar.runtime.bounded_work import BoundedWork
 from sidecar.runtime.grace import Grace
-from sidecar.runtime.lifecycle import Tasks, logged
+from sidecar.runtime.lifecycle import Tasks, Waker, logged
 from sidecar.runtime.schema_checks import SchemaChecks
 from sidecar.scheduler.meter import Meter
 from sidecar.scheduler.schedule import Scheduler
@@ -65,6 +65,7 @@ from sidecar.tool_registry.signature import ToolSignatures
 log = logging.getLogger(__name__)
 
 STATS_S = 1.0
+RECHECK_AGAIN_S = 1.0
 # When documents of running jobs are looked after first; then as often as they age.
 FIRST_LOOK_S = 1.0
 STATS_TOPIC = "stats"
@@ -121,6 +122,7 @@ class Replica:
         self._ports = ports
         self._policy = CurrentPolicy(settings.policy)
         self._background = Tasks(on_crash)
+        self._marks_missed = Waker(ports.clock)
         self.tally = Counters()
         self._tracer = tracer or Tracer()
         if self._tracer.is_active:
@@ -323,7 +325,7 @@ class Replica:
 
     async def start(self) -> None:
         """Hear cancellations before jobs, answer before working: nothing falls between."""
-        await self._ports.store.listen_cancelled(self._on_cancel_mark)
+        await self._ports.store.listen_cancelled(self._on_cancel_mark, self._marks_missed.wake)
         await self.tools.start()
         await self._ports.endpoints.serve(
             (
@@ -424,10 +426,14 @@ class Replica:
                 self._ports.bus.publish(STATS_TOPIC, encode(self.stats()))
 
     async def _recheck(self) -> None:
+        """Every so often, and when the bus is back: again after a second where its answer is not there yet."""
+        pause_s = self._settings.scheduler.reconcile_s
         while True:
-            await self._ports.clock.sleep(self._settings.scheduler.reconcile_s)
+            await self._marks_missed.wait(pause_s)
+            pause_s = RECHECK_AGAIN_S
             with logged("looking for cancellations"):
                 await self.jobs.recheck()
+                pause_s = self._settings.scheduler.reconcile_s
 
     async def _keep_alive(self) -> None:
         pause_s = FIRST_LOOK_S

@@ -142,8 +142,13 @@ class JobStore(Protocol):
 
     async def is_cancelled(self, tenant: str, job: str) -> bool: ...
 
-    async def listen_cancelled(self, on_mark: Callable[[str, str], None]) -> None:
-        """Call `on_mark(tenant, job)` for each mark left from now on, by any replica; a hint, like doorbells."""
+    async def listen_cancelled(
+        self, on_mark: Callable[[str, str], None], on_gap: Callable[[], None] = lambda: None
+    ) -> None:
+        """Call `on_mark(tenant, job)` for each mark left from now on, by any replica; a hint, like doorbells.
+
+        `on_gap` is called when marks may have passed unheard: the bus was away, and is back.
+        """
         ...
 
 

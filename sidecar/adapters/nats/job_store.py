@@ -82,7 +82,9 @@ class NatsJobStore:
         found = await self._marks.last(_MARKS + job_key(tenant, job))
         return found is not None and not found.is_tombstone
 
-    async def listen_cancelled(self, on_mark: Callable[[str, str], None]) -> None:
+    async def listen_cancelled(
+        self, on_mark: Callable[[str, str], None], on_gap: Callable[[], None] = lambda: None
+    ) -> None:
         def hear(message: BusMessage) -> None:
             tenant, _, job = message.subject.removeprefix(_MARKS).partition(".")
             if is_aimed(message.payload, message.headers):
@@ -91,6 +93,7 @@ class NatsJobStore:
                 on_mark(tenant, job)
 
         await self._mux.subscribe(f"{_MARKS}*.*", hear)
+        self._mux.connection.on_state(lambda state: on_gap() if state == "connected" else None)
 
     async def _write(self, state: JobState, revision: int) -> int:
         subject = _STATES + job_key(state.tenant, state.job)

@@ -156,6 +156,20 @@ async def test_a_cancellation_whose_hint_was_lost_is_found_all_the_same() -> Non
         assert result.state == "cancelled"
 
 
+async def test_a_cancellation_that_passed_while_the_bus_was_away_is_found_when_it_is_back() -> None:
+    clock = VirtualClock()
+    async with bench(ScriptedModel(clock, [says("late", first_s=300.0)])) as b:
+        await b.fleet("one", "two")
+        job = await b.submit()
+        await clock.advance(1.0)
+        (owner,) = [replica for replica in b.replicas if replica.requests.running]
+        b.bus.deliveries = lambda delivery: () if "CANCEL" in delivery.subject else (0.0,)
+        await cancel(b, job)
+        b.bus.drop(owner.name)
+        result = await b.result(job, limit_s=5)
+        assert result.state == "cancelled"
+
+
 @pytest.mark.parametrize("at_s", [0.0, 0.01, 0.02, 0.05, 0.5, 1.0, 1.5, 1.7])
 async def test_a_cancellation_during_fallback_always_ends_the_job_once(at_s: float) -> None:
     clock = VirtualClock()
