@@ -121,8 +121,7 @@ class Replica:
         self._settings = settings
         self._ports = ports
         self._policy = CurrentPolicy(settings.policy)
-        self._background = Tasks(on_crash)
-        self._marks_missed = Waker(ports.clock)
+        self._background, self._marks_missed = Tasks(on_crash), Waker(ports.clock)
         self.tally = Counters()
         self._tracer = tracer or Tracer()
         if self._tracer.is_active:
