@@ -198,9 +198,10 @@ class MemoryWorld(NatsWorld):
 
 
 @asynccontextmanager
-async def memory_world(*, is_replicated: bool = False) -> AsyncIterator[MemoryWorld]:
+async def memory_world(*, is_replicated: bool = False, servers: int = 1) -> AsyncIterator[MemoryWorld]:
+    """`is_replicated` makes the adapters ask the leader; more `servers` give it a reason."""
     clock = VirtualClock()
-    bus = FakeJetStream(clock, settings=bus_settings())
+    bus = FakeJetStream(clock, settings=bus_settings(), servers=servers)
     muxes = [await connect(bus, name) for name in ("first", "second")]
     try:
         yield MemoryWorld(*muxes, is_replicated=is_replicated, clock=clock, bus=bus)

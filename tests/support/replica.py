@@ -156,7 +156,7 @@ class Bench:
         self, name: str = "one", *, clock: ServerClock | None = None, asks_the_time: bool = False, **settings: Any
     ) -> Replica:
         """Start one. `asks_the_time`: it keeps `clock` at the server's time itself, as a process does."""
-        made = Settings(**settings)
+        made = Settings(**{"nats": {"replicas": self.bus.servers}, **settings})
         mux = self.muxes[name] = await connect(self.bus, name)
         if asks_the_time and clock is not None:
             server_time = ServerTime(mux, clock)
@@ -220,7 +220,8 @@ class Bench:
     async def outside(self) -> Ports:
         """The ports of somebody who is no replica: for what tests do to the bus, and look at."""
         if self._outside is None:
-            self._outside = nats_ports(await self.client(), Settings(), self.model, clock=self.clock)
+            settings = Settings(nats={"replicas": self.bus.servers})  # type: ignore[arg-type]
+            self._outside = nats_ports(await self.client(), settings, self.model, clock=self.clock)
         return self._outside
 
     def with_full_bucket(self, tenant: str) -> dict[str, Any]:

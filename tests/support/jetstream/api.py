@@ -60,6 +60,8 @@ class Api:
     def __init__(self, now: Callable[[], float], *, max_replicas: int = 1) -> None:
         self.streams: dict[str, Stream] = {}
         self._sinks: Interest[Stream] = Interest()
+        self.lag: Callable[[], float] = lambda: 0.0
+        """How far behind the server is that answers a direct read, in seconds."""
         self._now = now
         self._max_replicas = max_replicas
         self._verbs: Mapping[str, tuple[str, Callable[[str, Any], dict[str, Any]]]] = {
@@ -246,6 +248,9 @@ class Api:
         stream = self.streams.get(name)
         if stream is None or not stream.config["allow_direct"]:
             return None
+        lag_s = self.lag()
+        if lag_s > 0:
+            stream = stream.as_of(self._now() - lag_s)
         if subject:
             return self._single(stream, stream.last(subject))
         try:

@@ -5,8 +5,9 @@ connection would write to a socket and gives the bytes that would come back, so 
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sidecar.adapters.nats.streams.topology import streams
 from sidecar.config.settings import Settings
@@ -42,6 +43,29 @@ _API = "$JS.API."
 _NOBODY = status(b"503")
 _FENCED = f"{EXPECTED}-Subject: ".encode()
 _IN_FLIGHT = Refused(400, 10164, "wrong last sequence")
+_SAME_ID = Refused(409, 10158, "duplicate message id is in process")
+_SEQUENCE, _ID = "sequence", "id"
+COMMIT_S = 0.002
+
+
+class Write(NamedTuple):
+    """A message on its way into a stream."""
+
+    stream: Stream
+    subject: str
+    header: bytes
+    payload: bytes
+    reply: bytes
+    refusal: tuple[int, int, str] | None
+
+    @property
+    def keys(self) -> Iterator[tuple[str, str]]:
+        """What no second write may touch while this one is under way."""
+        headers = headers_of(self.header) if self.header else {}
+        if EXPECTED in headers:
+            yield _SEQUENCE, f"{self.stream.name} {headers.get(f'{EXPECTED}-Subject') or self.subject}"
+        if "Nats-Msg-Id" in headers:
+            yield _ID, f"{self.stream.name} {headers['Nats-Msg-Id']}"
 
 
 class FakeJetStream:
@@ -49,7 +73,8 @@ class FakeJetStream:
 
     `faults` decides about each message that comes in, `deliveries` about each that goes to a subscriber, `replies`
     about each to an inbox, `choose` about which member of a queue group gets a message; all may be replaced at any
-    time. `operations` is what clients have sent so far.
+    time. With more than one of `servers` a write takes a moment until it is stored, and a direct read may be
+    answered by one that is `api.lag` behind. `operations` is what clients have sent so far.
     """
 
     def __init__(
@@ -78,7 +103,9 @@ class FakeJetStream:
         self._away: set[str] = set()
         self._hosts: list[Host] = []
         self._muted: set[bytes] = set()
+        self.servers = servers
         self._in_flight: set[tuple[str, str]] = set()
+        self._proposed: deque[Callable[[], None]] = deque()
         for spec in streams(settings):
             self.api.create({"name": spec.name, **spec.config})
 
@@ -302,9 +329,11 @@ class FakeJetStream:
                 return
         stream = self.api.sink(subject)
         if stream is not None:
-            ack = self._store(stream, subject, header, payload, refusal)
-            if reply:
-                self._answer(reply, iter([(b"", ack)]))
+            write = Write(stream, subject, header, payload, reply, refusal)
+            if self.servers == 1:
+                self._acknowledge(write, self._store(write))
+            else:
+                self._propose(write)
         elif not heard and reply:
             self._answer(reply, iter([(_NOBODY, b"")]))
 
@@ -321,20 +350,37 @@ class FakeJetStream:
             if reply:
                 self._route(reply, name, b"", header, payload)
 
-    def _store(
-        self, stream: Stream, subject: str, header: bytes, payload: bytes, refusal: tuple[int, int, str] | None
-    ) -> bytes:
+    def _propose(self, write: Write) -> None:
+        """A write that the other servers have to agree to: one at a time that checks a subject's sequence."""
+        keys = set(write.keys)
+        if taken := keys & self._in_flight:
+            conflict = _IN_FLIGHT if _SEQUENCE in {kind for kind, _ in taken} else _SAME_ID
+            self._acknowledge(write, _refusal(conflict, write.stream))
+            return
+        self._in_flight |= keys
+
+        def commit() -> None:
+            self._in_flight -= keys
+            self._acknowledge(write, self._store(write))
+
+        self._proposed.append(commit)
+        asyncio.get_running_loop().call_later(COMMIT_S, lambda: self._proposed.popleft()())
+
+    def _acknowledge(self, write: Write, ack: bytes) -> None:
+        if write.reply:
+            self._answer(write.reply, iter([(b"", ack)]))
+
+    def _store(self, write: Write) -> bytes:
         """Returns JetStream's acknowledgement."""
+        stream, subject, header, payload, _, refusal = write
         try:
             if refusal is not None:
                 raise Refused(*refusal)
-            if header and _FENCED in header:
-                self._fence(stream, headers_of(header).get(f"{EXPECTED}-Subject") or subject)
+            if self.servers == 1 and header and _FENCED in header:
+                self._fence(write)
             stored = stream.store(subject, payload, header)
         except Refused as e:
-            error = '{"error":{"code":%d,"err_code":%d,"description":"%s"},"stream":"%s","seq":0}'
-            values = (e.error["code"], e.error["err_code"], str(e).replace('"', '\\"'), stream.name)
-            return (error % values).encode()
+            return _refusal(e, stream)
         if stored.entry is not None:
             found = stream.announcement(stored.entry, stored.before)
             if found is not None:
@@ -345,14 +391,14 @@ class FakeJetStream:
             more += b',"val":"%b"' % stored.value.encode()
         return b'{"stream":"%b","seq":%d%b}' % (stream.name.encode(), stored.seq, more)
 
-    def _fence(self, stream: Stream, subject: str) -> None:
-        """As with three replicas: one message at a time that checks a subject's sequence. Raises Refused."""
-        key = (stream.name, subject)
-        if key in self._in_flight:
+    def _fence(self, write: Write) -> None:
+        """With one server too: events of a job one at a time, as three would have it. Raises Refused."""
+        keys = {key for key in write.keys if key[0] == _SEQUENCE}
+        if keys & self._in_flight:
             raise _IN_FLIGHT
         if not self._in_flight:
             asyncio.get_running_loop().call_soon(self._in_flight.clear)
-        self._in_flight.add(key)
+        self._in_flight |= keys
 
     # What clients hear.
 
@@ -388,6 +434,12 @@ class FakeJetStream:
                 loop.call_later(delay_s, sub.peer.message, sub, raw, reply, header, payload)
             else:
                 sub.peer.message(sub, raw, reply, header, payload)
+
+
+def _refusal(error: Refused, stream: Stream) -> bytes:
+    text = '{"error":{"code":%d,"err_code":%d,"description":"%s"},"stream":"%s","seq":0}'
+    values = (error.error["code"], error.error["err_code"], str(error).replace('"', '\\"'), stream.name)
+    return (text % values).encode()
 
 
 def on(name: str, fault: Fault) -> Callable[[Operation], Fault]:

@@ -139,6 +139,14 @@ class Stream:
     def entries(self, seqs: Iterable[int]) -> list[Entry]:
         return [self._entries[seq] for seq in seqs]
 
+    def as_of(self, moment: float) -> "Stream":
+        """What a server knows that has heard of nothing since. What was deleted meanwhile is gone here too."""
+        past = Stream(self.config, self._now)
+        for entry in self._entries.values():
+            if entry.stored_at <= moment:
+                past._index(entry)
+        return past
+
     # Writing.
 
     def store(self, subject: str, payload: bytes, header: bytes = b"") -> Stored:
@@ -224,7 +232,7 @@ class Stream:
             timestamp(entry.stored_at),
         )
 
-    def _append(self, entry: Entry, life_s: float | None) -> None:
+    def _index(self, entry: Entry) -> None:
         if not self._entries:
             self.first_seq = entry.seq
         self.last_seq, self.last_at = entry.seq, entry.stored_at
@@ -237,6 +245,9 @@ class Stream:
                 self._below.setdefault(beginning, {})[entry.subject] = None
         else:
             seqs.append(entry.seq)
+
+    def _append(self, entry: Entry, life_s: float | None) -> None:
+        self._index(entry)
         age = self.config.get("max_age") or 0
         ends = [life_s] if life_s is not None else []
         if age > 0 and life_s != float("inf"):

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from unittest.mock import patch
 
 from sidecar.adapters.nats.client import watchdog
+from sidecar.config.settings import Settings
 from sidecar.errors import BusUnavailable, ModelUnavailable, Throttled
 from sidecar.models.api import CancelReply
 from sidecar.models.call import ModelCall
@@ -44,7 +45,12 @@ class Simulation:
         self.luck = random.Random(seed)
         self.trouble = 0.0
         clock = VirtualClock()
-        bus = FakeJetStream(clock, request_timeout_s=2.0)
+        # Now and then three servers: writes take a moment, and whoever is asked may not know of them yet.
+        servers = 3 if seed % 4 == 3 else 1
+        settings = Settings(nats={"replicas": servers})  # type: ignore[arg-type]
+        bus = FakeJetStream(clock, settings=settings, request_timeout_s=2.0, servers=servers)
+        if servers > 1:
+            bus.api.lag = lambda: self.luck.choice((0.0, 0.0, 0.02, 0.3))
         bus.choose = self.luck.choice
         self.bench = Bench(ScriptedModel(clock, self._turn), clock, bus)
         self.history = History()

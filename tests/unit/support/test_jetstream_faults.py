@@ -229,3 +229,25 @@ async def test_endpoints_answer_once_or_many_times_and_hide_what_broke(world: Me
     await endpoints.stop(Grace(world.clock, 0))
     with pytest.raises(BusUnavailable):
         await ask("llm.v1.get.acme.j1")
+
+
+async def test_of_three_servers_one_write_at_a_time_checks_a_sequence() -> None:
+    async with memory_world(is_replicated=True, servers=3) as world:
+        outcomes = await asyncio.gather(
+            *(world.first.jobs.create(job_state()) for _ in range(3)), return_exceptions=True
+        )
+        assert outcomes[0] == 1
+        assert [type(outcome) for outcome in outcomes[1:]] == [BusUnavailable] * 2
+        with pytest.raises(Conflict):
+            await world.first.jobs.create(job_state())
+        assert world.clock.monotonic() > 0, "a write takes a moment"
+
+
+async def test_a_server_that_lags_gives_what_it_knew_and_the_leader_what_is() -> None:
+    async with memory_world(is_replicated=True, servers=3) as world:
+        world.bus.api.lag = lambda: 1.0
+        revision = await world.first.jobs.create(job_state())
+        assert await world.first.jobs.get("acme", "j1") is not None, "asked of the leader"
+        assert [stored.revision for stored in await world.first.jobs.history("acme", "j1")] == []
+        await world.clock.advance(1.1)
+        assert [stored.revision for stored in await world.first.jobs.history("acme", "j1")] == [revision]
