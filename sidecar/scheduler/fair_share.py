@@ -12,6 +12,7 @@ back neither other lanes nor its own lane's jobs for another. Sources: start-tim
 Virtual Token Counter (Sheng et al., OSDI'24).
 """
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
@@ -22,6 +23,7 @@ from sidecar.scheduler.tickets import Ticket
 
 Pools = frozenset[str]
 COLD_RATIO = 0.25
+NEWCOMER_STARTS = 2
 _NOT_IN_HEAP = -1
 _ROUNDING = 1e-9
 _numbers = count()
@@ -73,18 +75,26 @@ class Flow:
 
 
 class Line:
-    """The queues of one class for one set of pools. `v`: the virtual time of the last start."""
+    """The queues of one class for one set of pools. `v`: the virtual time of the last start.
 
-    __slots__ = ("heap", "pools", "stale", "v")
+    `newcomers` are queues whose lanes came from idleness, each with its entry and the number of starts before it:
+    after `NEWCOMER_STARTS` further ones it is next, whatever settlements did to others meanwhile.
+    """
+
+    __slots__ = ("heap", "newcomers", "pools", "stale", "starts", "v")
 
     def __init__(self, pools: Pools, v: float) -> None:
         self.pools = pools
         self.v = v
         self.stale = 0
+        self.starts = 0
         self.heap: list[tuple[float, int, Queue]] = []
+        self.newcomers: deque[tuple[Queue, int, int]] = deque()
 
     def head(self) -> Queue | None:
         """The queue that is next. Stale entries are dropped; one whose lane was charged meanwhile moves back."""
+        if self.newcomers and (newcomer := self._newcomer()) is not None:
+            return newcomer
         heap = self.heap
         while heap:
             vt, order, queue = heap[0]
@@ -96,6 +106,19 @@ class Line:
             else:
                 return queue
         return None
+
+    def _newcomer(self) -> Queue | None:
+        while self.newcomers:
+            queue, order, starts = self.newcomers[0]
+            if order == queue.order:
+                return queue if self.starts - starts >= NEWCOMER_STARTS else None
+            # It was served, or has left.
+            self.newcomers.popleft()
+        return None
+
+    def greet(self, queue: Queue) -> None:
+        """A queue that just entered belongs to a lane that was idle and owes nothing."""
+        self.newcomers.append((queue, queue.order, self.starts))
 
     def floor(self) -> float:
         """What an idle lane is lifted to: the last start, or the least charged lane if that is more."""
@@ -126,7 +149,14 @@ class Line:
 
     def advance(self, queue: Queue) -> None:
         """The head gave a job away and was charged: it goes behind those of equal virtual time, or leaves."""
-        if queue.items:
+        self.starts += 1
+        if self.heap[0][1] != queue.order:
+            # A newcomer whose turn it was by the number of starts.
+            if queue.items:
+                self.enter(queue)
+            else:
+                self.leave(queue)
+        elif queue.items:
             queue.order = order = next(_numbers)
             heapreplace(self.heap, (queue.flow.vt, order, queue))
         else:
@@ -238,12 +268,16 @@ class FairShare:
         """
         flow.is_active = True
         waiting = [queue for queue in flow.queues if queue.items]
+        is_newcomer = False
         if credit is not None and waiting:
             floor = min([queue.line.floor() for queue in waiting]) - credit / flow.tenant.weight
             if floor > flow.vt:
                 flow.vt = floor
+                is_newcomer = credit == 0
         for queue in waiting:
             queue.line.enter(queue)
+            if is_newcomer:
+                queue.line.greet(queue)
         self.wake(flow.share, is_lifted=credit is not None)
 
     def wake(self, share: Share, *, is_lifted: bool = True) -> None:
