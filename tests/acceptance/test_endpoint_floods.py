@@ -39,7 +39,7 @@ ATTACKS = {
     "large-get": Attack("llm.v1.get.globex.large", 4_000),
     "service-info": Attack("$SRV.INFO", 20_000),
     "service-stats": Attack("$SRV.STATS.llm-sidecar", 20_000),
-    "many-names": Attack("llm.v1.models.t{i}", 20_000),
+    "many-names": Attack("llm.v1.models.t{i}", 10_000),
     "jobs": Attack("llm.v1.jobs.globex", 2_000, b'{"limit": 1000}'),
     "replay": Attack("llm.v1.replay.globex.large", 1_000),
     "tools-list": Attack("llm.v1.tools.globex.list", 20_000),

@@ -127,6 +127,11 @@ class Connection:
         """Call `callback` with the server's words when it denies a publish or a subscription."""
         self._on_refused.append(callback)
 
+    def hold_while(self, is_full: Callable[[], bool]) -> None:
+        """Read no further while nobody new could be taken in, where the connection has a pace."""
+        if self._pace is not None:
+            self._pace.is_full = is_full
+
     async def start(self, *, within_s: float | None = None) -> None:
         """Connect, however long it takes, or go on trying behind the caller's back after `within_s`. Raises
         StartupError only for settings that cannot be meant.

@@ -23,7 +23,11 @@ IDLE_TURNS = 3
 """So many turns of the event loop, each shorter than that, and it has nothing else to do. An empty turn takes 10
 to 30 microseconds; one alone may only be a step between two parts of a job's work."""
 
+HOLD_S = 0.2
+"""So long a piece waits at most for room where all places are taken; then those who come are refused."""
+
 _NEXT_TURN = partial(asyncio.sleep, 0)
+_MOMENT = partial(asyncio.sleep, 0.001)
 
 Turn = Callable[[], Awaitable[None]]
 
@@ -31,7 +35,8 @@ Turn = Callable[[], Awaitable[None]]
 class Pace:
     """Counts seconds of reading, and rests when they are more than `share` of what has passed.
 
-    `clock` in seconds; `turn` returns when the event loop has done whatever else was ready.
+    `clock` in seconds; `turn` returns when the event loop has done whatever else was ready, `moment` a little
+    later.
     """
 
     def __init__(
@@ -40,12 +45,16 @@ class Pace:
         share: float = SHARE,
         clock: Callable[[], float] = time.perf_counter,
         turn: Turn = _NEXT_TURN,
+        moment: Turn = _MOMENT,
     ) -> None:
         self._share = share
         self._turn = turn
+        self._moment = moment
         self._left_s = BURST_S
         self._at = clock()
         self.clock = clock
+        self.is_full: Callable[[], bool] = _never
+        """Whether nobody new could be taken in now: then there is no use in reading on."""
         self.read_s = 0.0
         """How long reading has taken in all."""
         self.rested_s = 0.0
@@ -60,6 +69,14 @@ class Pace:
         self._left_s = min(BURST_S, self._left_s + passed * self._share) - seconds * (1.0 - self._share)
         if self._left_s < 0.0:
             await self._rest()
+        if self.is_full():
+            await self._hold()
+
+    async def _hold(self) -> None:
+        """Wait for room, for a while: what stands in the socket is answered later, what is refused never."""
+        until = self.clock() + HOLD_S
+        while self.is_full() and self.clock() < until:
+            await self._moment()
 
     async def _rest(self) -> None:
         """Let turns of the loop pass until others have had their part of it, or want nothing."""
@@ -73,6 +90,10 @@ class Pace:
             self._left_s += passed * self._share
         # Where nobody was kept waiting nothing is owed, or an idle process would read slowly.
         self._left_s = max(0.0, self._left_s)
+
+
+def _never() -> bool:
+    return False
 
 
 class PacedParser(Parser):

@@ -117,6 +117,7 @@ class FairServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._turnstile = Turnstile[EndpointRequest](bounds_of(settings), on_free=self._wake)
         self._outlet = Outlet(connection, spawn=self._spawn)
+        connection.hold_while(lambda: self._turnstile.is_full)
         self._is_woken = False
         self._spent: list[Admitted[EndpointRequest]] = []
         self._refusals: dict[str, Ration] = {}

@@ -184,6 +184,12 @@ class Turnstile(Generic[T]):
     def load(self) -> EndpointLoad:
         return self._all.load
 
+    @property
+    def is_full(self) -> bool:
+        """Whether those who hold nothing are in what is theirs beyond the total: a flood under many names."""
+        held, bounds = self._all, self.bounds
+        return held.waiting >= bounds.waiting.total or held.waiting_bytes >= bounds.waiting_bytes.total
+
     def parties(self) -> dict[Hashable, EndpointLoad]:
         """What each holds that holds anything."""
         loads = {name: party.load for name, party in self._parties.items()}

@@ -68,8 +68,10 @@ def test_something_is_left_of_every_total_for_one_that_comes_new() -> None:
     for i in range(100):
         door.crowd(f"more-{i}", 1)
     assert door.load.waiting == 80
+    assert door.is_full
     lone = Door(waiting=Bound(10**6, 64))
     assert lone.crowd("alone", 1000) == 32
+    assert not lone.is_full
 
 
 def test_a_party_waits_for_its_own_seats() -> None:

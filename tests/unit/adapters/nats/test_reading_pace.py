@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from sidecar.adapters.nats.client.pace import BURST_S, IDLE_S, IDLE_TURNS, SHARE, Pace, PacedParser
+from sidecar.adapters.nats.client.pace import BURST_S, HOLD_S, IDLE_S, IDLE_TURNS, SHARE, Pace, PacedParser
 from tests.unit.adapters.nats.test_nats_wire import Ear
 
 
@@ -81,6 +81,17 @@ async def test_a_short_turn_between_long_ones_is_not_idleness() -> None:
     pace = paced(loop)
     await read(loop, pace, 0.001, times=100)
     assert pace.read_s / loop.now <= SHARE * 1.1
+
+
+async def test_where_all_places_are_taken_it_waits_for_one_but_not_for_ever() -> None:
+    loop = Loop(0.001)
+    pace = Pace(clock=loop.clock, turn=loop.turn, moment=loop.turn)
+    pace.is_full = lambda: loop.now < 0.05
+    await read(loop, pace, 0.0001)
+    assert loop.now == pytest.approx(0.05, abs=0.002)
+    pace.is_full = lambda: True
+    await read(loop, pace, 0.0001)
+    assert loop.now == pytest.approx(0.05 + HOLD_S, abs=0.004)
 
 
 async def test_a_parser_gives_the_same_and_rests_between_pieces() -> None:
