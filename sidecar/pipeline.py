@@ -251,7 +251,7 @@ class Pipeline:
                 await self._jobs.completion.delete(job.state.request_seq)
                 self._on_ended(decoded, result)
                 if run.has_tools:
-                    await self._journals.close(*job.key, job.journal)
+                    await self._journals.close(*job.key, job.journal if job.is_journal_read else None)
         return leaving.outcome
 
     def _begun(self, decoded: DecodedRequest, job: OwnedJob, reservation: JobReservation) -> JobRun:

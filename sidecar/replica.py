@@ -208,7 +208,7 @@ class Replica:
             checkpoints=ports.checkpoints,
             new_scheduler=self._scheduler,
             work=TracedWork(self._pipeline(), self._tracer) if self._tracer.is_active else self._pipeline(),
-            crew=self.cluster,
+            cluster=self.cluster,
             clock=ports.clock,
             attempt_of=self.jobs.attempt_of,
             on_crash=on_crash,

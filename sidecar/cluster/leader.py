@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 
 from sidecar.cluster import messages, vain_grants
 from sidecar.cluster.reservation import Reservation
-from sidecar.cluster.roles import Crew, Work
+from sidecar.cluster.service import Cluster
 from sidecar.cluster.share import apply, ticket_of
 from sidecar.cluster.standstill import StandstillWatch
 from sidecar.cluster.wait_reports import WaitReport, WaitReporter
+from sidecar.cluster.work import Work
 from sidecar.cluster.worker import Record, Worker
 from sidecar.conversation.reservation import Said
 from sidecar.errors import Conflict, GivenUp, JobCancelled, Permanent, SidecarError
@@ -58,7 +59,7 @@ class Leader:
         scheduler: Scheduler,
         work: Work,
         worker: Worker,
-        crew: Crew,
+        cluster: Cluster,
         clock: Clock,
         endings: Tasks,
         is_marked: Callable[[tuple[str, str]], bool],
@@ -73,7 +74,7 @@ class Leader:
         self._intake = intake
         self._work = work
         self._worker = worker
-        self._crew = crew
+        self._cluster = cluster
         self._endings = endings
         self._on_crash = on_crash
         self._reconcile_s = reconcile_s
@@ -186,7 +187,7 @@ class Leader:
     def adopt_own(self) -> None:
         """Take over the jobs that run in this process."""
         for share, held in zip(self._worker.shares, self._worker.report(), strict=True):
-            reservation = self._adopt(self._crew.own, 0, held)
+            reservation = self._adopt(self._cluster.own, 0, held)
             if reservation is not None:
                 share.sit(reservation)
                 reservation.reported(held)
@@ -217,7 +218,9 @@ class Leader:
                 if held is not None and held.attempt >= outcome.attempt and worker != reservation.worker:
                     self._adopt(worker, 0, held)
                     return
-        is_elsewhere = outcome.kind == "taken" and owner != self._crew.name and self._crew.has_name(owner or "")
+        is_elsewhere = (
+            outcome.kind == "taken" and owner != self._cluster.name and self._cluster.has_name(owner or "")
+        )
         delay_s = REPORT_S if is_elsewhere or outcome.kind == "unreadable" else 0.0
         if outcome.kind != "unreadable":
             times = self._vain.count(ticket.seq)
@@ -245,7 +248,7 @@ class Leader:
 
     def _dispatch(self) -> None:
         scheduler, now = self.scheduler, self.clock.monotonic()
-        if self._crew.term != self.term:
+        if self._cluster.term != self.term:
             return
         scheduler.epoch_offset = self.clock.now() - now
         while (grant := scheduler.grant(now=now)) is not None:
@@ -270,7 +273,7 @@ class Leader:
 
     def _begin(self, grant: Grant) -> None:
         ticket = grant.ticket
-        worker = self._crew.choose()
+        worker = self._cluster.workers.choose()
         if worker is None:
             now = self.clock.monotonic()
             self.scheduler.requeue(grant, now=now, not_before=now + REFUSED_S)
@@ -278,7 +281,7 @@ class Leader:
         attempt = self._attempts.pop(ticket.seq, 0)
         opened = self.reader.take(ticket)
         reservation = self._reserve(grant, worker, attempt)
-        if worker == self._crew.own:
+        if worker == self._cluster.own:
             self._worker.begin(
                 ticket,
                 pool=grant.pool,
@@ -296,7 +299,7 @@ class Leader:
         record = self._recorded.pop(ticket.seq, None)
         known = await record if record is not None else None
         offer = GrantOffer(
-            leader=self._crew.own,
+            leader=self._cluster.own,
             term=self.term,
             seq=ticket.seq,
             tenant=ticket.lane.tenant,
@@ -312,7 +315,7 @@ class Leader:
             known=known.state if known is not None else None,
             revision=known.revision if known is not None else 0,
         )
-        beat = await self._crew.offer(reservation.worker, offer)
+        beat = await self._cluster.offer(reservation.worker, offer)
         if self._held.get(ticket.seq) is not reservation:
             return
         if beat is not None:
@@ -336,22 +339,22 @@ class Leader:
     # Who has what.
 
     def _reserve(self, grant: Grant, worker: str, attempt: int) -> Reservation:
-        reservation = Reservation(grant, worker=worker, attempt=attempt, term=self, answer=self._answer)
+        reservation = Reservation(grant, worker=worker, attempt=attempt, leader=self, answer=self._answer)
         self._held[grant.ticket.seq] = reservation
         self._of_worker.setdefault(worker, {})[grant.ticket.seq] = reservation
-        self._crew.took(worker)
+        self._cluster.took(worker)
         return reservation
 
     def _release(self, reservation: Reservation) -> None:
         seq = reservation.seq
         del self._held[seq]
         del self._of_worker[reservation.worker][seq]
-        self._crew.left(reservation.worker)
+        self._cluster.left(reservation.worker)
 
     def _answer(self, reservation: Reservation, number: int, said: Said) -> None:
         seq = reservation.seq
-        if reservation.worker != self._crew.own:
-            self._crew.answer(reservation.worker, messages.next_call(seq, number, said))
+        if reservation.worker != self._cluster.own:
+            self._cluster.answer(reservation.worker, messages.next_call(seq, number, said))
         elif (share := self._worker.share_of(seq)) is not None:
             share.hear(number, said)
 
@@ -382,12 +385,12 @@ class Leader:
         """A worker reports a job that is not known to be there."""
         reservation = self._held.get(held.seq)
         if reservation is not None:
-            self._crew.disown(worker, held.tenant, held.job)
+            self._cluster.disown(worker, held.tenant, held.job)
             return
         ticket = self.reader.waiting.get((held.tenant, held.job))
         if ticket is not None and ticket.seq == held.seq:
             if held.attempt < self._attempts.get(held.seq, 0):
-                self._crew.disown(worker, held.tenant, held.job)
+                self._cluster.disown(worker, held.tenant, held.job)
                 return
             self.scheduler.remove(ticket.lane, ticket.seq)
         reservation = self._adopt(worker, n, held)

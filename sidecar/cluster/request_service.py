@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sidecar.cluster import messages
 from sidecar.cluster.leader import Leader
-from sidecar.cluster.roles import Crew, Work
 from sidecar.cluster.saving import Saver
+from sidecar.cluster.service import Cluster
+from sidecar.cluster.work import Work
 from sidecar.cluster.worker import Worker
 from sidecar.models.replica import GrantOffer, HeldJob, NextCallGrant, ReservationOp
 from sidecar.ports.bus import Clock, Doorbell, Intake, Lane
@@ -33,7 +34,7 @@ class RequestHandler:
         checkpoints: Checkpoints,
         new_scheduler: Callable[[], Scheduler],
         work: Work,
-        crew: Crew,
+        cluster: Cluster,
         clock: Clock,
         attempt_of: Callable[[str, str], int | None],
         on_crash: Callable[[BaseException], None],
@@ -44,14 +45,14 @@ class RequestHandler:
         self._intake = intake
         self._new_scheduler = new_scheduler
         self._work = work
-        self._crew = crew
+        self._cluster = cluster
         self._clock = clock
         self._on_crash = on_crash
         self._max_queue = max_queue
         self._reconcile_s = reconcile_s
         self._check_s = check_s
         self._worker = Worker(
-            intake=intake, work=work, crew=crew, clock=clock, attempt_of=attempt_of, on_crash=on_crash
+            intake=intake, work=work, cluster=cluster, clock=clock, attempt_of=attempt_of, on_crash=on_crash
         )
         self._saver = Saver(checkpoints, clock)
         self._endings = Tasks(on_crash)
@@ -121,11 +122,11 @@ class RequestHandler:
         if not self._listens:
             await self._intake.listen(self._on_doorbell)
             self._listens = True
-        if self._crew.term != term:
+        if self._cluster.term != term:
             return
         if checkpoint is not None:
             self._saver.restore(scheduler, checkpoint)
-        scheduler.set_slots(self._crew.slots)
+        scheduler.set_slots(self._cluster.slots)
         self.scheduler = scheduler
         self.leader = Leader(
             term=term,
@@ -133,7 +134,7 @@ class RequestHandler:
             scheduler=scheduler,
             work=self._work,
             worker=self._worker,
-            crew=self._crew,
+            cluster=self._cluster,
             clock=self._clock,
             endings=self._endings,
             is_marked=self._marks.__contains__,
@@ -188,7 +189,7 @@ class RequestHandler:
     def resized(self) -> None:
         """Workers came or went, or take jobs no more."""
         if self.leader is not None:
-            self.scheduler.set_slots(self._crew.slots)
+            self.scheduler.set_slots(self._cluster.slots)
             self.leader.kick()
 
     def apply(self, worker: str, ops: Sequence[ReservationOp]) -> bool:

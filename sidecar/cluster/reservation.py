@@ -1,32 +1,22 @@
 """What the scheduler holds for one running job: the grant in force, and the way back to who waits for the next."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from sidecar.conversation.reservation import Said
 from sidecar.errors import Permanent, SidecarError
 from sidecar.models.replica import HeldJob, NextCallRequest, Outcome
 from sidecar.models.result import Usage
-from sidecar.ports.bus import Clock
 from sidecar.scheduler.quota import Throttle
 from sidecar.scheduler.refusals import Limit
-from sidecar.scheduler.schedule import Scheduler
 from sidecar.scheduler.tickets import Grant, WaitReason
 from sidecar.scheduler.turns import LaterRoom
 
+if TYPE_CHECKING:
+    from sidecar.cluster.leader import Leader
+
 Answer = Callable[["Reservation", int, Said], None]
 """Tells a job about the call that it waits for."""
-
-
-class Term(Protocol):
-    """The term of office that a reservation belongs to."""
-
-    scheduler: Scheduler
-    clock: Clock
-
-    def kick(self) -> None: ...
-
-    def finished(self, reservation: "Reservation", outcome: Outcome) -> None: ...
 
 
 class Reservation:
@@ -37,7 +27,7 @@ class Reservation:
     """
 
     __slots__ = (
-        "_term",
+        "_leader",
         "absences",
         "answer",
         "answered",
@@ -50,7 +40,7 @@ class Reservation:
         "worker",
     )
 
-    def __init__(self, grant: Grant, *, worker: str, attempt: int, term: Term, answer: Answer) -> None:
+    def __init__(self, grant: Grant, *, worker: str, attempt: int, leader: "Leader", answer: Answer) -> None:
         self.grant = grant
         self.seq = grant.ticket.seq
         self.worker = worker
@@ -61,13 +51,13 @@ class Reservation:
         self.since_beat: int | None = None
         self.absences = 0
         self.answer = answer
-        self._term = term
+        self._leader = leader
 
     def take_over(self, grant: Grant) -> None:
         """The scheduler granted what this job waits for. One that nobody waits for any more is given back."""
         wish = self.wish
         if wish is None:
-            self._term.scheduler.undo(grant, now=self._term.clock.monotonic())
+            self._leader.scheduler.undo(grant, now=self._leader.clock.monotonic())
             return
         self.grant, self.wish, self.answered = grant, None, (wish.number, grant.pool)
         self.answer(self, wish.number, grant.pool)
@@ -86,18 +76,18 @@ class Reservation:
     def undo(self, number: int, *, keeps_slot: bool) -> None:
         if self._is_new(number):
             self._close(keeps_slot=keeps_slot)
-            self._term.kick()
+            self._leader.kick()
 
     def ask(self, wish: NextCallRequest) -> None:
         if not self._is_new(wish.number):
             return
-        term = self._term
+        leader = self._leader
         if self.grant.is_open:
             # Its end was said by an operation that got lost.
             self._close(keeps_slot=True)
-        self.wish, now = wish, term.clock.monotonic()
+        self.wish, now = wish, leader.clock.monotonic()
         try:
-            term.scheduler.next_turn(
+            leader.scheduler.next_turn(
                 self.grant,
                 pools=wish.pools,
                 later=[LaterRoom(now + room.after_s, room.pool, room.rank) for room in wish.later],
@@ -108,19 +98,19 @@ class Reservation:
         except Permanent as e:
             self.wish = None
             self.answer(self, wish.number, e)
-        term.kick()
+        leader.kick()
 
     def throttled(
         self, number: int, kind: Throttle, retry_after: float | None, limit: Limit | None = None
     ) -> None:
         if self._is_new(number):
-            now, pool = self._term.clock.monotonic(), self.grant.pool
-            self._term.scheduler.throttled(pool, now=now, kind=kind, retry_after=retry_after, limit=limit)
+            now, pool = self._leader.clock.monotonic(), self.grant.pool
+            self._leader.scheduler.throttled(pool, now=now, kind=kind, retry_after=retry_after, limit=limit)
 
     def used(self, number: int, usage: Usage, seconds: float) -> None:
         if not self._is_new(number):
             return
-        scheduler, now = self._term.scheduler, self._term.clock.monotonic()
+        scheduler, now = self._leader.scheduler, self._leader.clock.monotonic()
         scheduler.succeeded(self.grant.pool, now=now)
         scheduler.settle(
             self.grant,
@@ -132,15 +122,15 @@ class Reservation:
             now=now,
             keeps_slot=True,
         )
-        self._term.kick()
+        self._leader.kick()
 
     def finish(self, number: int, outcome: Outcome) -> None:
         if self._is_new(number):
-            self._term.finished(self, outcome)
+            self._leader.finished(self, outcome)
 
     def abandon(self) -> None:
         """The worker fell silent: what its last call took is not known, so it counts as it was predicted."""
-        scheduler, now, grant = self._term.scheduler, self._term.clock.monotonic(), self.grant
+        scheduler, now, grant = self._leader.scheduler, self._leader.clock.monotonic(), self.grant
         if grant.is_open:
             scheduler.settle(
                 grant,
@@ -166,8 +156,8 @@ class Reservation:
             self.ask(wish)
 
     def _close(self, *, keeps_slot: bool) -> None:
-        scheduler = self._term.scheduler
-        scheduler.undo(self.grant, now=self._term.clock.monotonic(), keeps_slot=True)
+        scheduler = self._leader.scheduler
+        scheduler.undo(self.grant, now=self._leader.clock.monotonic(), keeps_slot=True)
         if not keeps_slot:
             scheduler.release_slot(self.grant)
 

@@ -1,17 +1,17 @@
 """Tells and hears who is there, and carries grants and operations between replicas.
 
 What it decides stands in `lease`, `membership` and `grants`; the lease is kept by `office`, and what others say
-goes to the `Host`.
+goes to the `RequestHandler` of this process.
 """
 
 import logging
 import secrets
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from sidecar.cluster import messages
 from sidecar.cluster.deference import is_any_better
 from sidecar.cluster.grants import Workers
-from sidecar.cluster.host import Host
 from sidecar.cluster.membership import BEAT_S, JOBS_A_BEAT, RETURN_S, Members
 from sidecar.cluster.office import LeaseKeeper
 from sidecar.cluster.outbox import OpQueue
@@ -34,6 +34,9 @@ from sidecar.models.shown import shown
 from sidecar.ports.bus import Clock
 from sidecar.ports.cluster import Checkpoints, ClusterBus, LeaseStore
 from sidecar.runtime.lifecycle import Tasks
+
+if TYPE_CHECKING:
+    from sidecar.cluster.request_service import RequestHandler
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +94,7 @@ class Cluster:
         )
         self._leading = 0
         self._members = Members()
-        self._workers = Workers(self.own)
+        self.workers = Workers(self.own)
         self._outbox = OpQueue(bus=bus, clock=clock, own=self.own, on_crash=on_crash)
         self._beats = 0
         self._is_alone = False
@@ -102,13 +105,13 @@ class Cluster:
         self._listening_since = 0.0
         self._beats_heard = 0
         self._is_newcomer = True
-        self._host: Host
+        self._handler: RequestHandler
 
-    async def start(self, host: Host) -> None:
+    async def start(self, handler: "RequestHandler") -> None:
         """Listen, then speak, then try for the lease."""
-        self._host = host
+        self._handler = handler
         self._is_started = True
-        self._workers.update(self.own, slots=self._own_slots, takes_jobs=True)
+        self.workers.update(self.own, slots=self._own_slots, takes_jobs=True)
         self._is_alone = await self._nobody_else()
         await self._bus.serve(messages.PRESENT, lambda _: b"")
         await self._bus.subscribe(messages.HEARTBEAT, self._on_heartbeat)
@@ -128,7 +131,7 @@ class Cluster:
         if self._is_draining:
             return
         self._is_draining = True
-        self._workers.update(self.own, slots=self._own_slots, takes_jobs=False)
+        self.workers.update(self.own, slots=self._own_slots, takes_jobs=False)
         self._step_down()
         if await self._office.give_up():
             self._publish(messages.RELEASED, b"")
@@ -155,7 +158,7 @@ class Cluster:
 
     @property
     def slots(self) -> int:
-        return self._workers.slots
+        return self.workers.slots
 
     @property
     def members(self) -> int:
@@ -166,16 +169,13 @@ class Cluster:
         """How many replicas have started since then, this one included. Raises BusUnavailable."""
         return await self._census.since(epoch_s)
 
-    def choose(self) -> str | None:
-        return self._workers.choose()
-
     def took(self, worker: str) -> None:
-        if self._workers.took(worker):
-            self._host.resized()
+        if self.workers.took(worker):
+            self._handler.resized()
 
     def left(self, worker: str) -> None:
-        if self._workers.left(worker):
-            self._host.resized()
+        if self.workers.left(worker):
+            self._handler.resized()
 
     def has_name(self, name: str) -> bool:
         return self._members.has_name(name)
@@ -187,11 +187,11 @@ class Cluster:
             )
         except SidecarError as e:
             log.info("a grant was not answered", extra={"worker": worker, "job": offer.job, "error": e.message})
-            self._workers.shun(worker)
+            self.workers.shun(worker)
             return None
         reply = messages.decode(payload, GrantReply)
         if reply is None or not reply.is_taken:
-            self._workers.shun(worker)
+            self.workers.shun(worker)
             return None
         return reply.beat
 
@@ -211,7 +211,7 @@ class Cluster:
         if not self._is_started:
             return
         self._beats += 1
-        jobs, offset_s = tuple(self._host.report()), self._rounded_offset()
+        jobs, offset_s = tuple(self._handler.report()), self._rounded_offset()
         parts = max(1, -(-len(jobs) // JOBS_A_BEAT))
         for part in range(parts):
             self._tell(
@@ -257,20 +257,20 @@ class Cluster:
         member = heard.member or self._members.get(beat.member)
         if member is None:
             return
-        self._workers.update(beat.member, slots=beat.slots, takes_jobs=member.takes_jobs)
+        self.workers.update(beat.member, slots=beat.slots, takes_jobs=member.takes_jobs)
         if heard.is_new:
             log.info("a replica is there", extra={"member": shown(beat.member), "version": shown(beat.version)})
         if heard.is_changed:
-            self._host.resized()
+            self._handler.resized()
         if heard.member is not None:
-            self._host.heard(beat.member, member.n, member.jobs)
+            self._handler.heard(beat.member, member.n, member.jobs)
 
     def _gone(self, member: str) -> None:
         """Its jobs first, then its slots: what it held is granted again among those who stay."""
-        self._workers.update(member, slots=0, takes_jobs=False)
-        self._host.silent(member)
-        self._workers.drop(member)
-        self._host.resized()
+        self.workers.update(member, slots=0, takes_jobs=False)
+        self._handler.silent(member)
+        self.workers.drop(member)
+        self._handler.resized()
         self._office.wake()
 
     def _on_rollcall(self, payload: bytes) -> None:
@@ -280,7 +280,7 @@ class Cluster:
             self.beat()
 
     def _on_leader(self, member: str, term: int) -> None:
-        self._host.saw_term(term)
+        self._handler.saw_term(term)
         self._outbox.direct(member, term)
 
     # Grants and operations.
@@ -290,18 +290,18 @@ class Cluster:
         if offer is None:
             return messages.encode(GrantReply(is_taken=False, reason="unreadable"))
         self._on_leader(offer.leader, offer.term)
-        reason = self._host.take(offer)
+        reason = self._handler.take(offer)
         return messages.encode(GrantReply(is_taken=reason is None, reason=reason or "", beat=self._beats))
 
     def _on_ops(self, payload: bytes) -> bytes:
         batch = messages.decode(payload, Ops)
-        is_leader = batch is not None and self._host.apply(batch.member, batch.ops)
+        is_leader = batch is not None and self._handler.apply(batch.member, batch.ops)
         return messages.encode(OpsReply(is_leader=is_leader))
 
     def _on_turn(self, payload: bytes) -> None:
         turn = messages.decode(payload, NextCallGrant)
         if turn is not None:
-            self._host.answered(turn)
+            self._handler.answered(turn)
 
     def _on_disowned_message(self, payload: bytes) -> None:
         disowned = messages.decode(payload, OwnershipDoubt)
@@ -351,7 +351,7 @@ class Cluster:
         if self._leading:
             log.info("this replica schedules no more", extra={"term": self._leading})
             self._leading = 0
-            self._host.follow()
+            self._handler.follow()
 
     async def _take_over(self, term: int) -> None:
         """Hear what everybody is running, then schedule."""
@@ -360,10 +360,10 @@ class Cluster:
         if self._office.term != term or self._is_draining:
             return
         log.info("this replica schedules", extra={"term": term, "members": self.members})
-        self._workers.forget_jobs()
+        self.workers.forget_jobs()
         self._leading = term
         self._outbox.direct(self.own, term)
-        await self._host.lead(term, self._reports)
+        await self._handler.lead(term, self._reports)
         self.beat()
 
     def _on_back(self) -> None:

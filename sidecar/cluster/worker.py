@@ -6,8 +6,9 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from sidecar.cluster.roles import Crew, Work
+from sidecar.cluster.service import Cluster
 from sidecar.cluster.share import RemoteReservation, ticket_of
+from sidecar.cluster.work import Work
 from sidecar.conversation.reservation import JobReservation, SchedulerSide
 from sidecar.models.replica import ENDED, GrantOffer, HeldJob, Outcome
 from sidecar.ports.bus import Clock, Intake, StoredState
@@ -29,14 +30,14 @@ class Worker:
         *,
         intake: Intake,
         work: Work,
-        crew: Crew,
+        cluster: Cluster,
         clock: Clock,
         attempt_of: Callable[[str, str], int | None],
         on_crash: Callable[[BaseException], None],
     ) -> None:
         self._intake = intake
         self._work = work
-        self._crew = crew
+        self._cluster = cluster
         self._clock = clock
         self._attempt_of = attempt_of
         self._on_crash = on_crash
@@ -94,7 +95,7 @@ class Worker:
         self._highest_term = offer.term
         if offer.seq in self._shares:
             return None
-        seat = RemoteReservation(offer.seq, self._crew.post)
+        seat = RemoteReservation(offer.seq, self._cluster.post)
         share = JobReservation(
             ticket_of(offer), pool=offer.pool, granted_attempt=offer.attempt, seat=seat, clock=self._clock
         )
@@ -109,7 +110,7 @@ class Worker:
     def scatter(self) -> None:
         """This process schedules no more: its jobs go on under whoever does."""
         for seq, share in self._shares.items():
-            share.sit(RemoteReservation(seq, self._crew.post))
+            share.sit(RemoteReservation(seq, self._cluster.post))
 
     async def finish(self) -> None:
         """Wait until all have ended."""

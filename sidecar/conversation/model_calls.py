@@ -81,7 +81,7 @@ class ModelCaller:
         run.reservation.failed(failure.error)
         if isinstance(decision, Final):
             raise decision.error
-        run.job.progress.status(
+        run.job.progress.say(
             Status(state="retrying", error=error_info(failure.error), next=decision.candidate.public_id)
         )
         return await self._room(run, decision)

@@ -31,14 +31,14 @@ class JournalRecovery:
 
     async def take_up(self, job: OwnedJob, facts: RunFacts) -> None:
         """Go on with the account that the journal has: it is exact where the job's document estimates."""
-        bill = job.journal.bill if job.journal is not None else None
+        bill = job.journal.bill
         if bill is not None:
             lost = [call for call in unseen(facts, bill) if await self._is_lost(job, call)]
             restore(facts, bill, lost=lost)
 
     async def _is_lost(self, job: OwnedJob, call: Attempt) -> bool:
         """Whether a call that ended with its owner is another than the last turn's, which is journalled."""
-        last = job.journal.last_turn if job.journal is not None else None
+        last = job.journal.last_turn
         if last is None or call.attempt != last.place.attempt:
             return True
         place = last.place

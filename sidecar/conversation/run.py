@@ -9,7 +9,6 @@ from sidecar.coordinator.fallback import Failure
 from sidecar.coordinator.service import Selection
 from sidecar.errors import SidecarError
 from sidecar.job_manager.job import OwnedJob
-from sidecar.job_manager.journal import StepJournal
 from sidecar.models.call import ModelCall
 from sidecar.models.content import Message
 from sidecar.models.facts import RunFacts
@@ -60,10 +59,6 @@ class JobRun:
     result: Result | None = None
 
     @property
-    def journal(self) -> StepJournal:
-        return self.job.journal or StepJournal()
-
-    @property
     def ended(self) -> Result:
         """The job's one result. Raises SidecarError while the work goes on."""
         if self.result is None:
@@ -72,4 +67,4 @@ class JobRun:
 
     def messages(self) -> tuple[Message, ...]:
         """The conversation so far: what was asked, what turns with tools added, what no turn has taken up."""
-        return (*self.plan.call.messages, *self.journal.messages(), *self.extra)
+        return (*self.plan.call.messages, *self.job.journal.messages(), *self.extra)

@@ -34,11 +34,10 @@ from sidecar.ports.bus import Clock
 from sidecar.ports.tools import ToolBus, ToolCall
 from sidecar.runtime.bounded_work import BoundedWork
 from sidecar.runtime.redaction import told
+from sidecar.runtime.retry import RetryDelay
 
 # A provider that restarts: so often is a call made again that nobody took, after so long.
 _TRIES = 2
-_FIRST_DELAY_S = 0.25
-_LONGEST_DELAY_S = 2.0
 _NOT_IN_HEADERS = re.compile(r"[^!-~]")
 _GONE = "the version of the tool that this job began with is no longer registered"
 _MAYBE = "; whether it took effect is not known"
@@ -108,7 +107,7 @@ class ToolClient:
 
         So is one whose answer was lost with the bus, where it may be repeated.
         """
-        tries, delay_s = 0, _FIRST_DELAY_S
+        tries, delay = 0, RetryDelay(self._clock, "calling a tool", next_s=0.25, factor=4.0)
         while True:
             try:
                 return await self._bus.call(call)
@@ -118,8 +117,7 @@ class ToolClient:
                     if e.details.get("outcome") == "none":
                         raise
                     raise Permanent(told(e) + _MAYBE, code="tool_failed", details=e.details) from e
-            await self._clock.sleep(delay_s)
-            delay_s = min(4 * delay_s, _LONGEST_DELAY_S)
+                await delay.after(e)
 
     def _may_repeat(self, error: Temporary, wanted: PlannedCall) -> bool:
         if error.details.get("outcome") == "none":

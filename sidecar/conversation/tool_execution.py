@@ -43,7 +43,7 @@ class ToolExecutor:
 
     async def begin(self, run: JobRun, answer: TurnAnswer, plan: Plan, *, turn: int) -> None:
         """Keep a turn, before any of its calls is sent."""
-        first = run.journal.steps == 0
+        first = run.job.journal.steps == 0
         await run.job.progress.flush()
         self._keep(
             run,
@@ -61,7 +61,7 @@ class ToolExecutor:
 
     def settle(self, run: JobRun, results: Sequence[StoredResult], *, turn: int) -> None:
         """Keep results of calls that are not made (again)."""
-        answer = run.journal.turns[-1].answer
+        answer = run.job.journal.turns[-1].answer
         self._keep(run, turn=turn, results=tuple(results))
         for kept in results:
             run.job.progress.tool(_refused(answer, kept))
@@ -113,7 +113,7 @@ class ToolExecutor:
 
     async def _mark(self, run: JobRun, fresh: Sequence[PlannedCall]) -> None:
         """Write down what is about to be sent, where a second time would not be the same as once."""
-        sent = run.journal.turns[-1].sent
+        sent = run.job.journal.turns[-1].sent
         new = tuple([call for call in unmarked(fresh) if call not in sent])
         if new:
             self._keep(run, turn=fresh[0].turn, sent=new)
@@ -135,7 +135,7 @@ class ToolExecutor:
 
     def _keep(self, run: JobRun, *, turn: int, **of_step: object) -> None:
         """Append a step, after what was said so far."""
-        job, journal = run.job, run.journal
+        job, journal = run.job, run.job.journal
         step = Step(number=journal.steps + 1, turn=turn, attempt=job.state.attempt)
         step = msgspec.structs.replace(step, **of_step)
         job.journal = journal.after(step)

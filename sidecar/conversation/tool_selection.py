@@ -1,7 +1,7 @@
 """Which tools a job may call: what its request names, resolved once, and the same for all its turns and owners."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from sidecar.config.settings import CurrentPolicy
 from sidecar.conversation.tool_turn import OfferedTool
@@ -11,22 +11,15 @@ from sidecar.models.call import ToolSpec
 from sidecar.models.request import InlineTool, JobRequest
 from sidecar.models.tool import ToolInfo
 from sidecar.runtime.redaction import told
+from sidecar.tool_registry.service import ToolRegistry
 
 _GONE = "No longer available; listed because the conversation holds calls of it."
-
-
-class ToolLookup(Protocol):
-    """As much of the tool registry as jobs need."""
-
-    def find(self, tenant: str, ref: str) -> ToolInfo:
-        """Raises Permanent: `unknown_tool`, or `tenant_denied` where the policy does not allow it."""
-        ...
 
 
 class ToolSelection:
     """Resolves names. `policy` is asked each time, so that a reload holds at once."""
 
-    def __init__(self, *, registry: ToolLookup, policy: CurrentPolicy) -> None:
+    def __init__(self, *, registry: ToolRegistry, policy: CurrentPolicy) -> None:
         self._registry = registry
         self._policy = policy
 

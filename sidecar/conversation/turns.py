@@ -26,7 +26,7 @@ from sidecar.coordinator.fallback import Opening
 from sidecar.coordinator.service import Coordinator
 from sidecar.coordinator.token_estimate import call_tokens, next_call_tokens
 from sidecar.errors import Conflict, JobCancelled, Permanent, SidecarError
-from sidecar.job_manager.journal import Pin, StepJournal, TurnAnswer, in_order, spoken
+from sidecar.job_manager.journal import Pin, TurnAnswer, in_order, spoken
 from sidecar.models.call import ModelCall, ModelReply
 from sidecar.models.content import Message, TextBlock, ToolUseBlock
 from sidecar.models.event import Status
@@ -121,9 +121,10 @@ class Conversation:
     async def _resumed(self, run: JobRun) -> ModelReply | None:
         """Begin, or go on where an earlier owner stopped. An answer where the client has to go on itself."""
         job = run.job
-        is_taken_over = job.journal is None and job.state.attempt > 1
-        if job.journal is None:
-            job.journal = await self._journals.read(*job.key) if is_taken_over else StepJournal()
+        is_taken_over = not job.is_journal_read and job.state.attempt > 1
+        if is_taken_over:
+            job.journal = await self._journals.read(*job.key)
+        job.is_journal_read = True
         run.offered = await self._offered(run, job.journal.pins)
         run.plan.call = msgspec.structs.replace(
             run.plan.call, tools=(*run.plan.call.tools, *specs(run.offered.values()))
@@ -154,7 +155,7 @@ class Conversation:
             if reply.stop_reason != "tool_use" or not calls:
                 # Calls in an answer that was cut may be cut themselves: they are never made.
                 return reply
-            journal = run.journal
+            journal = job.journal
             reply = msgspec.structs.replace(
                 reply, content=tool_turn.distinct(reply.content, (*run.plan.call.messages, *journal.messages()))
             )
@@ -186,7 +187,7 @@ class Conversation:
 
     def _for_client(self, run: JobRun, reply: ModelReply, *, is_kept: bool) -> ModelReply:
         """The answer with calls of inline tools. What the sidecar's own tools said goes with it."""
-        added = run.journal.messages()
+        added = run.job.journal.messages()
         if added:
             own = () if is_kept else (*run.extra, Message(role="assistant", content=spoken(reply.content)))
             run.facts.messages = (*added, *own)
@@ -248,7 +249,7 @@ class Conversation:
 
 def _tokens(run: JobRun, call: ModelCall) -> int:
     """Input tokens of the next turn: by what the model counted for the last one, where that is known."""
-    family, usage, last = call.candidate.profile.family, run.last_usage, run.journal.last_turn
+    family, usage, last = call.candidate.profile.family, run.last_usage, run.job.journal.last_turn
     if usage is None or last is None or run.extra:
         return call_tokens(call.messages, system=call.system, tools=call.tools, family=family)
     counted = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens

@@ -39,7 +39,7 @@ def cost_usd(
     )
     if usage.cache_write_tokens:
         total += usage.cache_write_tokens * _write_price(price, cache_ttl)
-    return total * PER_MTOK * factor(candidate, service_tier)
+    return total * PER_MTOK * candidate.route.price_factor * TIER_FACTORS.get(service_tier, 1.0)
 
 
 def upper_bound_usd(

@@ -79,11 +79,8 @@ class EventWriter:
         """The state document was written again by the owner; call only after `flush`."""
         self._fence = revision
 
-    def status(self, status: Status) -> None:
-        self._say(status)
-
     def tool(self, activity: ToolActivity) -> None:
-        self._say(activity)
+        self.say(activity)
 
     def delta(self, index: int, *, text: str | None = None, reasoning: str | None = None) -> None:
         waiting = self._waiting
@@ -94,14 +91,14 @@ class EventWriter:
             if reasoning is not None and last.reasoning is not None:
                 waiting[-1] = Delta(index=index, reasoning=last.reasoning + reasoning)
                 return
-        self._say(Delta(index=index, text=text, reasoning=reasoning))
+        self.say(Delta(index=index, text=text, reasoning=reasoning))
 
     def keep(self, store: Callable[[int], Awaitable[None]]) -> None:
         """Call `store` with the fence, after what was said before, and again until it is done.
 
         `flush` waits for it. What it raises but BusUnavailable is handled as for an event.
         """
-        self._say(_Write(store))
+        self.say(_Write(store))
         if self._nap is not None:
             self._wake()
 
@@ -123,7 +120,8 @@ class EventWriter:
             self._pump.cancel()
             await asyncio.wait({self._pump})
 
-    def _say(self, data: EventData | _Write) -> None:
+    def say(self, data: EventData | _Write) -> None:
+        """Have an event stored in its turn; deltas go by `delta`, what tools did by `tool`."""
         if self._is_mute:
             return
         self._waiting.append(data)

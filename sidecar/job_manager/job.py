@@ -17,9 +17,9 @@ from sidecar.ports.bus import Clock, JobStore, JournalStore, Standing
 class OwnedJob(StateRecord):
     """One claimed job: its document, which only its owner writes, its voice, the scope by which it can be stopped.
 
-    `started_at` is the monotonic time of the claim. `journal` is what its turns with tools have come to; None
-    while it has none, or has not been read. `headers` are the request's. `is_last_chance`: one more owner lost
-    ends it; `is_alone`: it runs beside no other such job.
+    `started_at` is the monotonic time of the claim. `journal` is what its turns with tools have come to, once that
+    `is_journal_read`. `headers` are the request's. `is_last_chance`: one more owner lost ends it; `is_alone`: it
+    runs beside no other such job.
     """
 
     progress: EventWriter
@@ -40,7 +40,8 @@ class OwnedJob(StateRecord):
         self.request = request
         self.headers = headers
         self.metadata = request.metadata
-        self.journal: StepJournal | None = None
+        self.journal = StepJournal()
+        self.is_journal_read = False
         self.scope = CancelScope()
         self.clock = clock
         self.started_at = clock.monotonic()
@@ -59,13 +60,13 @@ class OwnedJob(StateRecord):
         """Say that a model runs the job now; the document follows when it was waiting."""
         if self.state.state != "running":
             await self._move(transitions.moved(self.state, "running", now=self.clock.now()))
-        self.progress.status(status)
+        self.progress.say(status)
 
     async def wait_for(self, status: Status) -> None:
         """Say that the job waits, in the document and by an event."""
         if self.state.state != "waiting":
             await self._move(transitions.moved(self.state, "waiting", now=self.clock.now()))
-        self.progress.status(status)
+        self.progress.say(status)
 
     async def restart(self) -> None:
         """Begin a new attempt: what was streamed before no longer counts."""
@@ -80,7 +81,7 @@ class OwnedJob(StateRecord):
         self._is_kept_alive = True
 
         async def again(fence: int) -> None:
-            steps = await journal.read(*self.key) if self.journal is not None else ()
+            steps = await journal.read(*self.key) if self.is_journal_read else ()
             # Each once: those of the last time are among them.
             for step in dict.fromkeys(steps):
                 await journal.append(*self.key, step, fence=fence, keep_s=keep_s)

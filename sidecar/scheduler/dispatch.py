@@ -41,6 +41,9 @@ class Dispatch:
         backlog, later = self.backlog, self.turns.later
         if self.wakes or backlog.delayed or backlog.deadlines or (later and later[0][0] <= now):
             self._wake(now)
+        if not self.turns.waiting and (not backlog.queued or self.ledger.slots_used >= self.ledger.slots):
+            self.held = {}
+            return None
         found = self._pass(now)
         # What no pool has room for waits without its slot; others may go in its place.
         while found is None and self.turns.waiting and self.turns.give_up_slots(self._free_slot):
@@ -52,17 +55,15 @@ class Dispatch:
         self.backlog.unpark(grant.flow.tenant)
 
     def _pass(self, now: float) -> Grant | None:
-        ledger = self.ledger
         held: dict[str, float] = {}
-        if self.turns.waiting or (self.backlog.queued and ledger.slots_used < ledger.slots):
-            for market in self.share.by_turn():
-                for share in market.by_turn():
-                    if self.turns.waiting and (found := self._from_turns(share, held, now)) is not None:
-                        return found
-                    if ledger.has_slot(share.name):
-                        for line in share.by_turn():
-                            if (found := self._from_line(line, held, now)) is not None:
-                                return found
+        for market in self.share.by_turn():
+            for share in market.by_turn():
+                if self.turns.waiting and (found := self._from_turns(share, held, now)) is not None:
+                    return found
+                if self.ledger.has_slot(share.name):
+                    for line in share.by_turn():
+                        if (found := self._from_line(line, held, now)) is not None:
+                            return found
         self.held = held
         return None
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from sidecar.cluster.roles import Work
+from sidecar.cluster.work import Work
 from sidecar.models.call import ModelCall, ModelDelta, ModelReply
 from sidecar.models.replica import Outcome
 from sidecar.ports.bus import ModelClient

@@ -78,7 +78,7 @@ class Stage:
 
 async def test_events_are_numbered_fenced_and_carry_the_metadata() -> None:
     stage = Stage()
-    stage.progress.status(Status(state="running"))
+    stage.progress.say(Status(state="running"))
     stage.progress.delta(0, text="hello")
     await stage.flush()
     assert [(e.n, e.type, e.attempt, e.metadata) for e in stage.publisher.events] == [
@@ -132,7 +132,7 @@ async def test_other_events_keep_their_place_between_deltas() -> None:
     stage = Stage(delay_s=0.01)
     stage.progress.delta(0, text="a")
     stage.progress.delta(0, text="b")
-    stage.progress.status(Status(state="waiting"))
+    stage.progress.say(Status(state="waiting"))
     stage.progress.delta(0, text="c")
     stage.progress.delta(1, text="d")
     stage.progress.delta(1, reasoning="e")
@@ -145,7 +145,7 @@ async def test_an_event_that_was_not_confirmed_is_said_again_under_its_number() 
     stage = Stage()
     refusals = iter([BusUnavailable("away"), BusUnavailable("away", retry_after=1.0), None])
     stage.publisher.fault = lambda event: next(refusals, None)
-    stage.progress.status(Status(state="running"))
+    stage.progress.say(Status(state="running"))
     stage.progress.delta(0, text="a")
     await stage.flush()
     assert [e.n for e in stage.publisher.events] == [1, 2]
@@ -155,7 +155,7 @@ async def test_an_event_that_was_not_confirmed_is_said_again_under_its_number() 
 async def test_a_job_that_was_lost_says_nothing_more() -> None:
     stage = Stage()
     stage.publisher.fault = lambda event: Conflict("another owner") if event.n == 2 else None
-    stage.progress.status(Status(state="running"))
+    stage.progress.say(Status(state="running"))
     stage.progress.delta(0, text="a")
     await stage.clock.settle()
     stage.progress.delta(0, text="b")
@@ -168,7 +168,7 @@ async def test_a_job_that_was_lost_says_nothing_more() -> None:
 async def test_an_event_refused_for_good_ends_the_job_but_not_its_ownership() -> None:
     stage = Stage()
     stage.publisher.fault = lambda event: BusRefused("no") if event.type == "delta" else None
-    stage.progress.status(Status(state="running"))
+    stage.progress.say(Status(state="running"))
     stage.progress.delta(0, text="a")
     await stage.flush()
     assert [type(error) for error in stage.lost] == [BusRefused]
@@ -224,7 +224,7 @@ async def test_what_the_fence_refuses_is_said_again_once_the_document_is_regaine
         kept.append(fence)
 
     stage.publisher.fault = refuse
-    stage.progress.status(Status(state="running"))
+    stage.progress.say(Status(state="running"))
     stage.progress.keep(keep)
     stage.progress.delta(0, text="hello")
     await stage.flush()
