@@ -200,7 +200,10 @@ class Pipeline:
     async def record_queued(self, decoded: DecodedRequest) -> StoredState | None:
         """The document of a job that has to wait."""
         return await self._jobs.record_queued(
-            decoded.stored, job=decoded.job, metadata=decoded.metadata, prompt=await self._prompt_of(decoded)
+            decoded.stored,
+            job=decoded.job,
+            metadata=decoded.metadata,
+            prompt=await self._prompt_of(decoded) if _has_template(decoded) else None,
         )
 
     async def record_blocked(
@@ -358,6 +361,10 @@ class Pipeline:
 
     def _since(self, epoch_s: float) -> int:
         return max(0, round((self._clock.now() - epoch_s) * 1000))
+
+
+def _has_template(decoded: DecodedRequest) -> bool:
+    return decoded.request is not None and decoded.request.prompt is not None
 
 
 def _is_late(error: SidecarError) -> bool:

@@ -147,6 +147,8 @@ def perform(request: WorkRequest) -> bytes:
     """The answer to a request, whatever comes of it."""
     try:
         value, failure = msgspec.msgpack.encode(_made(request)), None
+    except (SidecarError, FieldError, RecursionError, MemoryError) as e:
+        value, failure = msgspec.msgpack.encode(None), _failure(e)
     except Exception as e:
         # Told to whoever asked for the work; this process writes no log that anybody reads.
         log.exception("work failed")

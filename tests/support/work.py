@@ -6,6 +6,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 
+from sidecar.errors import TooCostly
 from sidecar.runtime.bounded_work import BoundedWork, frame_of, result_of
 from sidecar.runtime.schema_checks import SchemaChecks
 from sidecar.runtime.worker_main import WorkRequest, perform
@@ -21,6 +22,14 @@ class WorkHere(BoundedWork):
         request = msgspec.msgpack.decode(frame_of(function, self.limits.limit_s, args, named), type=WorkRequest)
         self.done[function.__name__] += 1
         return result_of(perform(request), function)
+
+
+class TooDear(BoundedWork):
+    """Every piece of work takes more than its budget."""
+
+    async def run(self, tenant: str, function: Callable[P, T], /, *args: P.args, **named: P.kwargs) -> T:
+        self.killed[function.__name__, "time"] += 1
+        raise TooCostly("time", limit_s=2)
 
 
 def checks_here() -> SchemaChecks:

@@ -416,3 +416,26 @@ async def test_a_template_taken_away_by_an_operator_is_not_stored_again() -> Non
         write_over(b, "acme.greet.1")
         await b.clock.advance(1)
         assert (await error_of(b, asks()))[1] == "prompt.name"
+
+
+async def test_what_is_long_is_filled_in_apart_and_is_the_same() -> None:
+    clock = VirtualClock()
+    async with bench(ScriptedModel(clock, default=says("ok"))) as b:
+        replica = await b.replica()
+        long = {"messages": [{"role": "user", "content": "{{name}} " * 6_000}], "variables": {"name": {}}}
+        await put(b, "shared.long.1", long)
+        await put(
+            b, "shared.short.1", {"messages": [{"role": "user", "content": "{{name}}"}], "variables": {"name": {}}}
+        )
+        result = await b.result(await b.submit(asks("long", name="x")))
+        assert result.state == "succeeded"
+        assert b.model.calls[-1].messages[0].content == "x " * 6_000
+        assert replica.work.done["fill_in"] >= 1
+        done = replica.work.done["fill_in"]
+        assert (await b.result(await b.submit(asks("short", name="y")))).state == "succeeded"
+        assert replica.work.done["fill_in"] == done
+        assert (await b.result(await b.submit(asks("short", name="y" * 300_000)))).state == "succeeded"
+        assert b.model.calls[-1].messages[0].content == "y" * 300_000
+        assert replica.work.done["fill_in"] > done
+        state, path, _ = await error_of(b, asks("long", nobody="x"))
+        assert (state, path) == ("rejected", "prompt.variables.nobody")

@@ -10,7 +10,7 @@ from sidecar.adapters.nats.intake import NatsIntake
 from sidecar.errors import JobCancelled, Permanent, SidecarError
 from sidecar.ports.bus import Lane
 from sidecar.request_handler.decode import DecodedRequest
-from sidecar.request_handler.reader import Reader
+from sidecar.request_handler.reader import Later, Reader
 from sidecar.runtime.lifecycle import Tasks
 from sidecar.scheduler.schedule import Scheduler
 from sidecar.scheduler.tickets import Ticket
@@ -203,3 +203,46 @@ async def test_an_unknown_refusal_is_passed_on_as_it_is(make: Make) -> None:
     await stage.reader.reconcile()
     await stage.clock.settle()
     assert stage.refused == [("j1", error)]
+
+
+async def test_a_request_that_takes_long_to_judge_holds_up_no_other(make: Make) -> None:
+    """Those beside it are queued at once; it comes when it is judged, or is refused or cancelled meanwhile."""
+    stage = await make(window=8)
+    judged: dict[str, asyncio.Future[None]] = {}
+
+    def admit(opened: DecodedRequest) -> Ticket | Later:
+        if not opened.job.startswith("long"):
+            return stage.admit(opened)
+        judged[opened.job] = asyncio.get_running_loop().create_future()
+
+        async def later() -> Ticket:
+            await judged[opened.job]
+            return stage.admit(opened)
+
+        return later
+
+    stage.reader._admit = admit
+    for job in ("a", "long1", "long2", "long3", "long4", "b"):
+        await stage.submit(job)
+    await stage.reader.reconcile()
+    await stage.clock.settle()
+    assert stage.waiting == ["a", "b"]
+    other = Lane("globex", "standard")
+    await stage.intake.submit(other, REQUEST, {"Llm-Job-Id": "c"})
+    await stage.reader.reconcile()
+    await stage.clock.settle()
+    assert "c" in stage.waiting, "another lane is read meanwhile"
+    stage.marked.add(("acme", "long3"))
+    stage.poison.add("long4")
+    judged["long1"].set_result(None)
+    judged["long2"].set_exception(Permanent("no", code="invalid_request"))
+    judged["long3"].set_result(None)
+    judged["long4"].set_result(None)
+    await stage.clock.settle()
+    assert stage.waiting == ["a", "b", "c", "long1"]
+    refused = dict(stage.refused)
+    assert set(refused) == {"long2", "long3", "long4"}
+    assert refused["long2"].code == "invalid_request"
+    assert isinstance(refused["long3"], JobCancelled)
+    assert refused["long4"].code == "internal"
+    assert not stage.crashes

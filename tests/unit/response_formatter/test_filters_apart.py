@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sidecar.config.settings import Policy
-from sidecar.errors import InvalidRequest, Permanent, TooCostly
+from sidecar.errors import InvalidRequest, Permanent
 from sidecar.models.content import JsonBlock, Message, TextBlock, ToolResultBlock, ToolUseBlock
 from sidecar.models.event import ToolActivity
 from sidecar.models.request import JobRequest
@@ -19,7 +19,7 @@ from sidecar.response_formatter.filters.inputs import texts
 from sidecar.response_formatter.filters.policy import FilterPolicies
 from sidecar.runtime.bounded_work import BoundedWork
 from tests.support.bedrock_calls import call
-from tests.support.work import WorkHere
+from tests.support.work import TooDear, WorkHere
 
 FILTERS: dict[str, Any] = {
     "pii": {"kind": "pii", "options": {"on": ["input", "output", "tools"]}},
@@ -41,13 +41,6 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=6,
 )
-
-
-class Costly(WorkHere):
-    """Every piece of work takes too long."""
-
-    async def run(self, tenant: str, function: Any, /, *args: Any, **named: Any) -> Any:
-        raise TooCostly("time", limit_s=2)
 
 
 class WithoutWork(BoundedWork):
@@ -184,7 +177,7 @@ async def test_a_long_input_is_checked_before_the_queue(content: str, code: str 
 
 
 async def test_what_takes_too_long_is_a_typed_error_that_shows_nothing() -> None:
-    made = policies(Costly())
+    made = policies(TooDear())
     long = "x@y.com " * 1_000
     request = JobRequest(messages=(Message(role="user", content=long),))
     check = made.check(LANE, request)
