@@ -15,6 +15,7 @@ from nats.aio.client import Client
 TERMINAL = frozenset({"succeeded", "failed", "cancelled", "expired", "rejected"})
 READS_AT_ONCE = 64
 REQUEST_S = 30.0
+_NO_LEADER = 10008
 _NO_MESSAGE = 10037
 _MARK = re.compile(r"\bjob=([A-Za-z0-9_-]+)/([A-Za-z0-9_-]+)")
 
@@ -85,8 +86,13 @@ async def last(connection: Client, stream: str, subject: str) -> Message | None:
 
 
 async def _get(connection: Client, stream: str, question: Mapping[str, Any]) -> Message | None:
-    subject = f"$JS.API.STREAM.MSG.GET.{stream}"
-    reply = json.loads((await connection.request(subject, json.dumps(question).encode(), timeout=REQUEST_S)).data)
+    subject, asked = f"$JS.API.STREAM.MSG.GET.{stream}", json.dumps(question).encode()
+    reply = json.loads((await connection.request(subject, asked, timeout=REQUEST_S)).data)
+    until = asyncio.get_running_loop().time() + REQUEST_S
+    while reply.get("error", {}).get("err_code") == _NO_LEADER and asyncio.get_running_loop().time() < until:
+        # A server that comes back finds its peers first.
+        await asyncio.sleep(0.2)
+        reply = json.loads((await connection.request(subject, asked, timeout=REQUEST_S)).data)
     if "error" in reply:
         if reply["error"]["err_code"] == _NO_MESSAGE:
             return None
