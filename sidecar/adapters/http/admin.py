@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from sidecar.adapters.http.connections import BadHead, Door, listen
+from sidecar.adapters.http.connections import HEAD_TIMEOUT_S, BadHead, Door, listen
 from sidecar.adapters.http.guard import Audience, Guard, Request
 from sidecar.errors import StartupError
 
@@ -50,13 +50,20 @@ class AdminServer:
     """
 
     def __init__(
-        self, routes: Mapping[str, AdminRoute], *, host: str, port: int, guard: Guard | None = None
+        self,
+        routes: Mapping[str, AdminRoute],
+        *,
+        host: str,
+        port: int,
+        guard: Guard | None = None,
+        head_timeout_s: float = HEAD_TIMEOUT_S,
+        places: int = 1,
     ) -> None:
         self._routes = routes
         self._host = host
         self._port = port
         self._guard = guard or Guard()
-        self._door = Door(self._response, _refused)
+        self._door = Door(self._response, _refused, head_timeout_s=head_timeout_s, places=places)
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:

@@ -45,9 +45,15 @@ Refuse = Callable[[BadHead], bytes]
 class Door:
     """The open connections, and who has to go. Places are counted by peer address."""
 
-    def __init__(self, answer: Answer, refuse: Refuse) -> None:
+    def __init__(
+        self, answer: Answer, refuse: Refuse, *, head_timeout_s: float = HEAD_TIMEOUT_S, places: int = 1
+    ) -> None:
+        """`head_timeout_s`: how long a connection may take to ask; `places`: how many times the usual bounds."""
         self.answer = answer
         self.refuse = refuse
+        self.head_timeout_s = head_timeout_s
+        self._most = MOST_CONNECTIONS * places
+        self._most_of_a_peer = MOST_OF_A_PEER * places
         # In the order in which they came.
         self._open: dict[HttpConnection, None] = {}
         self._of_peer: Counter[str] = Counter()
@@ -59,9 +65,9 @@ class Door:
     def enter(self, connection: "HttpConnection") -> None:
         self._open[connection] = None
         self._of_peer[connection.peer] += 1
-        if self._of_peer[connection.peer] > MOST_OF_A_PEER:
+        if self._of_peer[connection.peer] > self._most_of_a_peer:
             self._evict(connection.peer, newest=connection)
-        elif len(self._open) > MOST_CONNECTIONS:
+        elif len(self._open) > self._most:
             self._evict(self._of_peer.most_common(1)[0][0], newest=connection)
 
     def leave(self, connection: "HttpConnection") -> None:
@@ -118,7 +124,7 @@ class HttpConnection(asyncio.Protocol):
             self.peer != "" and self.peer == _address(transport.get_extra_info("sockname"))
         )
         # One limit for the whole head, from the first moment: a trickle does not extend it.
-        self._limit(HEAD_TIMEOUT_S)
+        self._limit(self._door.head_timeout_s)
         self._door.enter(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -33,6 +33,12 @@ HEADERS = (
 )
 
 
+# Browsers open connections before they need them; one that is gone by then is an error on the page.
+PAGE_HEAD_TIMEOUT_S = 30.0
+# Two pages of one browser ask for fifty files within the second that an answered connection may linger.
+PAGE_PLACES = 16
+
+
 class FolderServer(AdminServer):
     """Serves the files of `folder`, read once, and `more` pages beside them, until closed.
 
@@ -58,7 +64,14 @@ class FolderServer(AdminServer):
         self._key = key
         pages = {**_read(folder), **(more or {}), **self._secrets}
         routes = {path: _route(page) for path, page in pages.items()}
-        super().__init__(routes, host=host, port=port, guard=Guard(hosts=hosts, where="--allow-host"))
+        super().__init__(
+            routes,
+            host=host,
+            port=port,
+            guard=Guard(hosts=hosts, where="--allow-host", has_pages=True),
+            head_timeout_s=PAGE_HEAD_TIMEOUT_S,
+            places=PAGE_PLACES,
+        )
 
     async def start(self) -> None:
         """Raises StartupError when the port cannot be had."""

@@ -36,12 +36,19 @@ class HttpRefusal(NamedTuple):
 
 class Guard:
     """`hosts`: names beyond those that need no naming, `where` they are listed; `token`: the secret of readers and
-    operators."""
+    operators; `has_pages`: web pages are served here, whose own scripts may ask for the rest of them.
+    """
 
     def __init__(
-        self, *, hosts: Collection[str] = (), token: str | None = None, where: str = "admin.hosts"
+        self,
+        *,
+        hosts: Collection[str] = (),
+        token: str | None = None,
+        where: str = "admin.hosts",
+        has_pages: bool = False,
     ) -> None:
         self._where = where
+        self._has_pages = has_pages
         self._hosts = frozenset(host.lower().rstrip(".") for host in hosts)
         self._token = token
 
@@ -51,7 +58,7 @@ class Guard:
             return HttpRefusal(
                 403, f"the Host is no name of this process: ask by address, or list it in {self._where}"
             )
-        if _is_of_a_web_page(request.headers):
+        if _is_of_a_web_page(request.headers) and not (self._has_pages and _is_of_our_own(request.headers)):
             return HttpRefusal(403, "web pages are not answered")
         if audience == "anyone" or (audience == "reader" and self._token is None) or self.is_operator(request):
             return None
@@ -78,6 +85,13 @@ class Guard:
 
 def _is_of_a_web_page(headers: Mapping[str, str]) -> bool:
     return "origin" in headers or headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+
+
+def _is_of_our_own(headers: Mapping[str, str]) -> bool:
+    """Whether a page from this very address asks. Browsers name its origin where it loads its modules."""
+    host, origin = headers.get("host"), headers.get("origin")
+    is_same = origin is None or (host is not None and origin in (f"http://{host}", f"https://{host}"))
+    return is_same and headers.get("sec-fetch-site", "same-origin") in ("none", "same-origin")
 
 
 def without_port(host: str) -> str:

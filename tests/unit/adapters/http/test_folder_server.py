@@ -124,3 +124,18 @@ async def test_what_is_no_http_is_refused(server: FolderServer) -> None:
 def test_loopback_is_told_from_other_addresses() -> None:
     assert all(is_loopback(host) for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost"))
     assert not any(is_loopback(host) for host in ("0.0.0.0", "::", "10.0.0.1", "example.org", ""))
+
+
+async def test_a_pages_own_modules_are_served_and_other_pages_get_nothing(server: FolderServer) -> None:
+    """Browsers name the origin where a page loads its modules."""
+    own = f"http://127.0.0.1:{server.port}"
+    assert (await get(server, "/js/app.js", f"Origin: {own}", "Sec-Fetch-Site: same-origin"))[0] == 200
+    foreign = (
+        "Origin: http://evil.example",
+        "Origin: null",
+        "Origin: http://127.0.0.1",
+        "Sec-Fetch-Site: cross-site",
+    )
+    for others in foreign:
+        assert (await get(server, "/js/app.js", others))[0] == 403
+    assert (await get(server, "/js/app.js", f"Origin: {own}", "Sec-Fetch-Site: cross-site"))[0] == 403
