@@ -5,16 +5,17 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tests.support.jetstream.stream import Entry, Refused, Stream
+from tests.support.jetstream import direct
+from tests.support.jetstream.direct import Answer
+from tests.support.jetstream.rules import Refused
+from tests.support.jetstream.stream import Stream
 from tests.support.jetstream.subjects import Interest, collide
-from tests.support.jetstream.wire import status, timestamp, with_headers
+from tests.support.jetstream.wire import timestamp
 
 _LEVEL = 5
 _PAGE = 100_000
-_BATCH_BYTES = 1024 * 1024 * 1024
 _NO_STREAM = Refused(404, 10059, "stream not found")
 _BAD_REQUEST = Refused(400, 10003, "bad request")
-_NO_MESSAGE = status(b"404 Message Not Found")
 _DEFAULTS: dict[str, Any] = {
     "retention": "limits",
     "max_consumers": -1,
@@ -49,9 +50,6 @@ _OPTIONAL = (
 )
 
 _BESIDE_ERRORS = {"stream_info": {"total": 0, "offset": 0, "limit": 0}, "stream_purge": {"purged": 0}}
-
-Answer = tuple[bytes, bytes]
-"""Header and payload of one message of an answer."""
 
 
 class Api:
@@ -221,7 +219,7 @@ class Api:
         stream = self._stream(name)
         if not body:
             raise _BAD_REQUEST
-        found = _find(stream, body)
+        found = direct.find(stream, body)
         if found is None:
             raise Refused(404, 10037, "no message found")
         message: dict[str, Any] = {"subject": found.subject, "seq": found.seq}
@@ -241,73 +239,14 @@ class Api:
             raise Refused(500, 10057, "no message found")
         return {"success": True}
 
-    # Direct reads, which any replica of a stream may answer.
-
     def _direct(self, rest: str, payload: bytes) -> Iterator[Answer] | None:
+        """A direct read, which any server of a stream may answer."""
         name, _, subject = rest.partition(".")
         stream = self.streams.get(name)
         if stream is None or not stream.config["allow_direct"]:
             return None
         lag_s = self.lag()
-        if lag_s > 0:
-            stream = stream.as_of(self._now() - lag_s)
-        if subject:
-            return self._single(stream, stream.last(subject))
-        try:
-            body = json.loads(payload) if payload else None
-        except ValueError:
-            return iter([(status(b"408 Malformed Request"), b"")])
-        if not body:
-            return iter([(status(b"408 Empty Request"), b"")])
-        if "multi_last" in body:
-            return self._multi_last(stream, body)
-        if not any(body.get(name) for name in ("seq", "last_by_subj", "next_by_subj")):
-            return iter([(status(b"408 Empty Request"), b"")])
-        if "batch" in body:
-            return self._batch(stream, body)
-        return self._single(stream, _find(stream, body))
-
-    def _single(self, stream: Stream, found: Entry | None) -> Iterator[Answer]:
-        if found is None:
-            yield _NO_MESSAGE, b""
-        else:
-            yield with_headers(found.header, stream.place(found)), found.payload
-
-    def _batch(self, stream: Stream, body: Mapping[str, Any]) -> Iterator[Answer]:
-        seqs = stream.sequences(body.get("next_by_subj") or ">", body.get("seq", 0))
-        if not seqs:
-            return self._single(stream, None)
-        return self._many(stream, seqs, body)
-
-    def _multi_last(self, stream: Stream, body: Mapping[str, Any]) -> Iterator[Answer]:
-        most = body.get("up_to_seq") or stream.last_seq
-        subjects = {s: None for pattern in body["multi_last"] for s in stream.subjects(pattern)}
-        seqs = []
-        for subject in subjects:
-            fitting = [seq for seq in stream.sequences(subject) if seq <= most]
-            seqs += fitting[-1:]
-        if not seqs:
-            yield status(b"404 No Results"), b""
-            return
-        yield from self._many(stream, sorted(seqs), body, more=b"Nats-UpTo-Sequence: %d\r\n" % most)
-
-    def _many(
-        self, stream: Stream, seqs: list[int], body: Mapping[str, Any], *, more: bytes = b""
-    ) -> Iterator[Answer]:
-        most_bytes, size = body.get("max_bytes") or _BATCH_BYTES, 0
-        pending, last = len(seqs), 0
-        for entry in stream.entries(seqs[: body.get("batch") or None]):
-            size += len(entry.subject) + len(entry.header) + len(entry.payload)
-            if last and size > most_bytes:
-                break
-            pending -= 1
-            lines = stream.place(entry) + b"Nats-Num-Pending: %d\r\nNats-Last-Sequence: %d\r\n" % (pending, last)
-            yield with_headers(entry.header, lines), entry.payload
-            last = entry.seq
-        yield (
-            status(b"204 EOB", b"Nats-Num-Pending: %d\r\nNats-Last-Sequence: %d\r\n" % (pending, last) + more),
-            b"",
-        )
+        return direct.answers(stream.as_of(self._now() - lag_s) if lag_s > 0 else stream, subject, payload)
 
 
 def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -323,11 +262,3 @@ def _body(payload: bytes) -> Any:
         return json.loads(payload) if payload.strip() else None
     except ValueError:
         raise Refused(400, 10025, "invalid JSON") from None
-
-
-def _find(stream: Stream, body: Mapping[str, Any]) -> Entry | None:
-    if "last_by_subj" in body:
-        return stream.last(body["last_by_subj"])
-    if "next_by_subj" in body:
-        return next(stream.find(body["next_by_subj"], seq=body.get("seq", 0)), None)
-    return stream.get(body.get("seq", 0))

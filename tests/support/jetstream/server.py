@@ -5,9 +5,8 @@ connection would write to a socket and gives the bytes that would come back, so 
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from sidecar.adapters.nats.streams.topology import streams
 from sidecar.config.settings import Settings
@@ -35,37 +34,13 @@ from tests.support.jetstream.faults import (
     no_faults,
 )
 from tests.support.jetstream.peer import Host, Peer, Sub
-from tests.support.jetstream.stream import EXPECTED, Refused, Stream
+from tests.support.jetstream.storing import Storing, Write
+from tests.support.jetstream.stream import Stream
 from tests.support.jetstream.subjects import Interest
-from tests.support.jetstream.wire import header_block, headers_of, status
+from tests.support.jetstream.wire import header_block, status
 
 _API = "$JS.API."
 _NOBODY = status(b"503")
-_FENCED = f"{EXPECTED}-Subject: ".encode()
-_IN_FLIGHT = Refused(400, 10164, "wrong last sequence")
-_SAME_ID = Refused(409, 10158, "duplicate message id is in process")
-_SEQUENCE, _ID = "sequence", "id"
-COMMIT_S = 0.002
-
-
-class Write(NamedTuple):
-    """A message on its way into a stream."""
-
-    stream: Stream
-    subject: str
-    header: bytes
-    payload: bytes
-    reply: bytes
-    refusal: tuple[int, int, str] | None
-
-    @property
-    def keys(self) -> Iterator[tuple[str, str]]:
-        """What no second write may touch while this one is under way."""
-        headers = headers_of(self.header) if self.header else {}
-        if EXPECTED in headers:
-            yield _SEQUENCE, f"{self.stream.name} {headers.get(f'{EXPECTED}-Subject') or self.subject}"
-        if "Nats-Msg-Id" in headers:
-            yield _ID, f"{self.stream.name} {headers['Nats-Msg-Id']}"
 
 
 class FakeJetStream:
@@ -104,8 +79,7 @@ class FakeJetStream:
         self._hosts: list[Host] = []
         self._muted: set[bytes] = set()
         self.servers = servers
-        self._in_flight: set[tuple[str, str]] = set()
-        self._proposed: deque[Callable[[], None]] = deque()
+        self._storing = Storing(servers, answer=self._acknowledge, announce=self._announce)
         for spec in streams(settings):
             self.api.create({"name": spec.name, **spec.config})
 
@@ -329,11 +303,7 @@ class FakeJetStream:
                 return
         stream = self.api.sink(subject)
         if stream is not None:
-            write = Write(stream, subject, header, payload, reply, refusal)
-            if self.servers == 1:
-                self._acknowledge(write, self._store(write))
-            else:
-                self._propose(write)
+            self._storing.take(Write(stream, subject, header, payload, reply, refusal))
         elif not heard and reply:
             self._answer(reply, iter([(_NOBODY, b"")]))
 
@@ -350,55 +320,11 @@ class FakeJetStream:
             if reply:
                 self._route(reply, name, b"", header, payload)
 
-    def _propose(self, write: Write) -> None:
-        """A write that the other servers have to agree to: one at a time that checks a subject's sequence."""
-        keys = set(write.keys)
-        if taken := keys & self._in_flight:
-            conflict = _IN_FLIGHT if _SEQUENCE in {kind for kind, _ in taken} else _SAME_ID
-            self._acknowledge(write, _refusal(conflict, write.stream))
-            return
-        self._in_flight |= keys
+    def _acknowledge(self, reply: bytes, ack: bytes) -> None:
+        self._answer(reply, iter([(b"", ack)]))
 
-        def commit() -> None:
-            self._in_flight -= keys
-            self._acknowledge(write, self._store(write))
-
-        self._proposed.append(commit)
-        asyncio.get_running_loop().call_later(COMMIT_S, lambda: self._proposed.popleft()())
-
-    def _acknowledge(self, write: Write, ack: bytes) -> None:
-        if write.reply:
-            self._answer(write.reply, iter([(b"", ack)]))
-
-    def _store(self, write: Write) -> bytes:
-        """Returns JetStream's acknowledgement."""
-        stream, subject, header, payload, _, refusal = write
-        try:
-            if refusal is not None:
-                raise Refused(*refusal)
-            if self.servers == 1 and header and _FENCED in header:
-                self._fence(write)
-            stored = stream.store(subject, payload, header)
-        except Refused as e:
-            return _refusal(e, stream)
-        if stored.entry is not None:
-            found = stream.announcement(stored.entry, stored.before)
-            if found is not None:
-                name, lines, body = found
-                self._route(name.encode("utf-8", "surrogateescape"), name, b"", lines, body, stored.seq)
-        more = b',"duplicate": true' if stored.is_duplicate else b""
-        if stored.value is not None:
-            more += b',"val":"%b"' % stored.value.encode()
-        return b'{"stream":"%b","seq":%d%b}' % (stream.name.encode(), stored.seq, more)
-
-    def _fence(self, write: Write) -> None:
-        """With one server too: events of a job one at a time, as three would have it. Raises Refused."""
-        keys = {key for key in write.keys if key[0] == _SEQUENCE}
-        if keys & self._in_flight:
-            raise _IN_FLIGHT
-        if not self._in_flight:
-            asyncio.get_running_loop().call_soon(self._in_flight.clear)
-        self._in_flight |= keys
+    def _announce(self, subject: str, header: bytes, payload: bytes, seq: int) -> None:
+        self._route(subject.encode("utf-8", "surrogateescape"), subject, b"", header, payload, seq)
 
     # What clients hear.
 
@@ -434,12 +360,6 @@ class FakeJetStream:
                 loop.call_later(delay_s, sub.peer.message, sub, raw, reply, header, payload)
             else:
                 sub.peer.message(sub, raw, reply, header, payload)
-
-
-def _refusal(error: Refused, stream: Stream) -> bytes:
-    text = '{"error":{"code":%d,"err_code":%d,"description":"%s"},"stream":"%s","seq":0}'
-    values = (error.error["code"], error.error["err_code"], str(error).replace('"', '\\"'), stream.name)
-    return (text % values).encode()
 
 
 def on(name: str, fault: Fault) -> Callable[[Operation], Fault]:

@@ -10,21 +10,21 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from tests.support.jetstream.rules import (
+    EXPECTED,
+    Refused,
+    check_switches,
+    increment_of,
+    is_life,
+    life_of,
+    rollup_of,
+)
 from tests.support.jetstream.subjects import beginnings, fixed_part, mapping, matches
-from tests.support.jetstream.wire import headers_of, seconds, timestamp, with_headers
+from tests.support.jetstream.wire import headers_of, timestamp, with_headers
 
-EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _NS = 1_000_000_000
 _OVERHEAD = 30
 _WINDOW_NS = 120 * _NS
-
-
-class Refused(Exception):
-    """JetStream's error: what stands under `error` in its answers."""
-
-    def __init__(self, code: int, err_code: int, description: str) -> None:
-        super().__init__(description)
-        self.error = {"code": code, "err_code": err_code, "description": description}
 
 
 class Entry:
@@ -160,7 +160,7 @@ class Stream:
             return Stored(self._ids[message_id][1], is_duplicate=True)
         if headers:
             self._check_expected(subject, headers)
-        rollup, life_s = self._rollup(headers), self._life(headers)
+        rollup, life_s = rollup_of(headers, self.config), life_of(headers)
         payload, value = self._counted(subject, payload, headers)
         self._check_size(header, payload)
         seqs = self._by_subject.get(subject)
@@ -264,22 +264,11 @@ class Stream:
             if not below:
                 del self._below[beginning]
 
-    def _life(self, headers: Mapping[str, str]) -> float | None:
-        """Seconds to live, infinity for `never`; None where only the stream's age counts."""
-        text = headers.get("Nats-TTL")
-        if text is None:
-            return None
-        try:
-            life_s = seconds(text) if text else None
-        except ValueError:
-            raise Refused(400, 10165, "invalid per-message TTL") from None
-        return float("inf") if text and life_s is None else life_s
-
     def _counted(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> tuple[bytes, str | None]:
         """The payload to store and a counter's new value, where the stream counts."""
         if not self.config.get("allow_msg_counter"):
             return payload, None
-        amount = _increment(headers)
+        amount = increment_of(headers)
         if amount is None:
             raise Refused(400, 10169, "message counter increment is missing")
         if payload:
@@ -294,11 +283,11 @@ class Stream:
         stream = headers.get("Nats-Expected-Stream")
         if stream and stream != self.name:
             raise Refused(400, 10060, "expected stream does not match")
-        if "Nats-TTL" in headers and not self.config.get("allow_msg_ttl") and _is_life(headers["Nats-TTL"]):
+        if "Nats-TTL" in headers and not self.config.get("allow_msg_ttl") and is_life(headers["Nats-TTL"]):
             raise Refused(400, 10166, "per-message TTL is disabled")
-        if _increment(headers) is not None and not self.config.get("allow_msg_counter"):
+        if increment_of(headers) is not None and not self.config.get("allow_msg_counter"):
             raise Refused(400, 10168, "message counters is disabled")
-        self._check_switches(headers)
+        check_switches(headers, self.config)
         if f"{EXPECTED}-Subject" in headers and EXPECTED not in headers:
             raise Refused(400, 10193, "missing sequence for expected last sequence per subject")
         expected = headers.get("Nats-Expected-Last-Sequence")
@@ -315,22 +304,6 @@ class Stream:
         expected = headers.get("Nats-Expected-Last-Msg-Id")
         if expected is not None and expected != self._last_id:
             raise Refused(400, 10070, f"wrong last msg ID: {self._last_id}")
-
-    def _check_switches(self, headers: Mapping[str, str]) -> None:
-        if "Nats-Schedule" in headers and not self.config.get("allow_msg_schedules"):
-            raise Refused(400, 10188, "message schedules is disabled")
-        if "Nats-Batch-Id" in headers and not self.config.get("allow_atomic"):
-            raise Refused(400, 10174, "atomic publish is disabled")
-
-    def _rollup(self, headers: Mapping[str, str]) -> str | None:
-        rollup = headers.get("Nats-Rollup")
-        if rollup is None:
-            return None
-        if not self.config.get("allow_rollup_hdrs") or self.config.get("deny_purge"):
-            raise Refused(500, 10111, "rollup not permitted")
-        if rollup.lower() not in ("sub", "all"):
-            raise Refused(500, 10111, f'rollup value invalid: "{rollup}"')
-        return rollup.lower()
 
     def _check_size(self, header: bytes, payload: bytes) -> None:
         limit = self.config.get("max_msg_size") or -1
@@ -357,19 +330,3 @@ class Stream:
                 raise Refused(503, 10077, "maximum bytes exceeded")
             while self._entries and self.bytes + size > limit:
                 self.delete(next(iter(self._entries)))
-
-
-def _increment(headers: Mapping[str, str]) -> int | None:
-    increment = headers.get("Nats-Incr")
-    try:
-        return int(increment) if increment else None
-    except ValueError:
-        raise Refused(400, 10171, "message counter increment is invalid") from None
-
-
-def _is_life(text: str) -> bool:
-    try:
-        seconds(text)
-    except ValueError:
-        return False
-    return True

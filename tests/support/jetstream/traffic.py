@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from tests.support.jetstream.stream import EXPECTED
+from tests.support.jetstream.rules import EXPECTED
 from tests.support.jetstream.wire import headers_of
 
 _API = "$JS.API."

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sidecar.adapters.nats.client.mux import Mux
-from tests.support.jetstream.stream import EXPECTED
+from tests.support.jetstream.rules import EXPECTED
 from tests.support.simulation.run import moves_of, run, shortened
 from tests.support.simulation.world import MOVES
 
