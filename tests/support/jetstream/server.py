@@ -292,6 +292,7 @@ class FakeJetStream:
         header: bytes = b"",
         reply: bytes = b"",
         refusal: tuple[int, int, str] | None = None,
+        is_at_once: bool = False,
     ) -> None:
         """What a message does when it is there; anybody's, also a stranger's."""
         raw = subject.encode("utf-8", "surrogateescape")
@@ -303,15 +304,16 @@ class FakeJetStream:
                 return
         stream = self.api.sink(subject)
         if stream is not None:
-            self._storing.take(Write(stream, subject, header, payload, reply, refusal))
+            write = Write(stream, subject, header, payload, reply, refusal)
+            self._storing.take(write, is_at_once=is_at_once)
         elif not heard and reply:
             self._answer(reply, iter([(_NOBODY, b"")]))
 
     def write(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> int:
-        """What anybody may store, as `publish` does it. Returns its sequence."""
-        self.publish(subject, payload, header=header_block(headers) if headers else b"")
+        """Store what anybody may, at once. Returns its sequence."""
         stream = self.api.sink(subject)
         assert stream is not None, subject
+        self.publish(subject, payload, header=header_block(headers) if headers else b"", is_at_once=True)
         return stream.last_seq
 
     def _answer(self, reply: bytes, answers: Iterator[tuple[bytes, bytes]]) -> None:
