@@ -20,6 +20,11 @@ _DASHES = ".\\-\u2010-\u2015\u2212\ufe58\ufe63\uff0d"
 _GROUP = re.compile(r"\d+")
 _RUN = re.compile(rf"\d+(?:[{_SPACES}{_DASHES}/()·]{{1,4}}\d+)*")
 _TIES = "-./_:"
+# Between two groups, which are digits: a single sign ties them.
+_TIED_GAPS = frozenset("-./")
+_LETTER = re.compile(r"[^\W\d_]")
+_SHORTEST_CARD = 12
+_DOUBLED = {"0": 0, "1": 2, "2": 4, "3": 6, "4": 8, "5": 1, "6": 3, "7": 5, "8": 7, "9": 9}
 
 # Issuers' numbers by ISO/IEC 7812: first digits and lengths, from the networks' published ranges.
 _CARDS = re.compile(
@@ -55,21 +60,33 @@ class Stretch(NamedTuple):
     """Whether no hyphen, dot or slash ties it to more letters or digits."""
     is_alone: bool
     """Whether no other group of digits stands next to it, as in a list of numbers."""
+    said: str
+    """What stands before it, in small letters; empty where there is no letter."""
 
 
 class DigitRun:
-    """Groups of digits close enough to be one number."""
+    """Groups of digits close enough to be one number.
+
+    Between them are signs and spaces, never letters: only the first group can follow a word, and only the last can
+    go over into one.
+    """
 
     def __init__(self, text: str, groups: list[Group]) -> None:
         self.text = text
         self.groups = groups
         self._announced: dict[int, bool] = {}
 
-    def is_announced(self, at: int, announces: Callable[[str], bool]) -> bool:
-        """Whether what stands before a place says what follows; asked once a place."""
-        known = self._announced.get(at)
+    @property
+    def start(self) -> int:
+        return self.groups[0].start
+
+    def is_announced(self, one: Stretch, announces: Callable[[str], bool]) -> bool:
+        """Whether what stands before a stretch says what follows; asked once a place."""
+        if not one.said:
+            return False
+        known = self._announced.get(one.start)
         if known is None:
-            known = self._announced[at] = announces(before(self.text, at))
+            known = self._announced[one.start] = announces(one.said)
         return known
 
     @cached_property
@@ -77,56 +94,48 @@ class DigitRun:
         return tuple(self._all())
 
     def _all(self) -> Iterator[Stretch]:
-        groups = self.groups
+        groups, text, begin = self.groups, self.text, self.start
+        follows_word = _touches_word(text, begin - 1)
+        # Beyond it, all that is near before are the run's own digits.
+        said_until = begin + CONTEXT if _LETTER.search(text, max(0, begin - CONTEXT), begin) else begin
+        tied = [_is_tied_before(text, begin), *(group.gap in _TIED_GAPS for group in groups[1:])]
+        tied.append(_is_tied_after(text, groups[-1].end))
         near = 0
-        for first in range(len(groups)):
-            while groups[near].start < groups[first].start - _NEAR:
+        for first in range(follows_word, len(groups)):
+            start = groups[first].start
+            while groups[near].start < start - _NEAR:
                 near += 1
             if first - near >= _MOST_BEFORE:
                 continue
-            if _touches_word(self.text, groups[first].start - 1):
-                continue
-            yield from self._from(first)
+            said = before(text, start) if start < said_until else ""
+            # Not far behind a group that ends a word: all of it may be one number of another kind.
+            is_free = not tied[first] and not (follows_word and begin >= start - _NEAR)
+            yield from self._from(first, tied, said, is_free=is_free)
 
-    def _from(self, first: int) -> Iterator[Stretch]:
+    def _from(self, first: int, tied: list[bool], said: str, *, is_free: bool) -> Iterator[Stretch]:
         """Those that begin with a group."""
-        groups, text, start = self.groups, self.text, self.groups[first].start
-        is_tail: bool | None = None
-        digits, sizes, gaps = "", (), ()  # type: tuple[str, tuple[int, ...], tuple[str, ...]]
-        for last in range(first, min(len(groups), first + _MOST_GROUPS)):
+        groups, size = self.groups, len(self.groups)
+        start, digits, sizes = groups[first].start, "", ()  # type: int, str, tuple[int, ...]
+        for last in range(first, min(size, first + _MOST_GROUPS)):
             group = groups[last]
             digits += group.digits
             if len(digits) > MOST_DIGITS:
                 break
             sizes += (len(group.digits),)
-            gaps += (group.gap,) if last > first else ()
-            if len(digits) < LEAST_DIGITS or not self._ends(group.end):
+            if len(digits) < LEAST_DIGITS or (last == size - 1 and not self._ends(group.end)):
                 continue
-            is_bare = _is_bare(text, start, group.end)
-            if is_bare:
-                is_tail = self._is_tail(first) if is_tail is None else is_tail
-                is_bare = not is_tail
-            is_alone = first == 0 and last == len(groups) - 1
-            yield Stretch(start, group.end, digits, sizes, gaps, is_bare, is_alone)
+            gaps = tuple([group.gap for group in groups[first + 1 : last + 1]])
+            is_bare = is_free and not tied[last + 1]
+            is_alone = first == 0 and last == size - 1
+            yield Stretch(start, group.end, digits, sizes, gaps, is_bare, is_alone, said)
 
     def _ends(self, at: int) -> bool:
         return not _touches_word(self.text, at) or EXTENSION.match(self.text, at) is not None
 
-    def _is_tail(self, first: int) -> bool:
-        """Whether a group not far before ends a word: then all of it may be one number of another kind."""
-        start = self.groups[first].start
-        for at in range(first - 1, -1, -1):
-            group = self.groups[at]
-            if group.start < start - _NEAR:
-                return False
-            if _touches_word(self.text, group.start - 1):
-                return True
-        return False
-
     def cards(self) -> Iterator[Match]:
         """Numbers of payment cards: an issuer's form, Luhn's checksum, and groups as on a card or none."""
         for one in self.stretches:
-            if 12 <= len(one.digits) <= 19 and _is_card(self.text, one):
+            if one.is_bare and len(one.digits) >= _SHORTEST_CARD and _is_card(one):
                 yield Match(one.start, one.end, "card")
 
 
@@ -149,13 +158,7 @@ def runs_in(text: str, start: int) -> Iterator[DigitRun]:
 
 
 def is_luhn(digits: str) -> bool:
-    total = 0
-    for place, digit in enumerate(reversed(digits)):
-        value = int(digit)
-        if place % 2:
-            value = value * 2 - 9 if value > 4 else value * 2
-        total += value
-    return total % 10 == 0
+    return (sum(map(int, digits[-1::-2])) + sum([_DOUBLED[digit] for digit in digits[-2::-2]])) % 10 == 0
 
 
 def before(text: str, at: int) -> str:
@@ -163,16 +166,15 @@ def before(text: str, at: int) -> str:
     return text[max(0, at - CONTEXT) : at].lower()
 
 
-def _is_card(text: str, one: Stretch) -> bool:
+def _is_card(one: Stretch) -> bool:
     digits, sizes = one.digits, one.sizes
-    if not one.is_bare or len(set(digits)) < 2 or not is_luhn(digits):
-        return False
     if len(sizes) > 1 and not _is_card_layout(one):
         return False
-    if len(digits) >= 15 or len(sizes) > 1:
-        return bool(_CARDS.fullmatch(digits)) or bool(_CARD_WORDS.search(before(text, one.start)))
     # Short ones are as long as article numbers and times: what they are must be said.
-    return bool(_CARD_WORDS.search(before(text, one.start)))
+    is_known = (len(digits) >= 15 or len(sizes) > 1) and _CARDS.fullmatch(digits)
+    if not is_known and not (one.said and _CARD_WORDS.search(one.said)):
+        return False
+    return len(set(digits)) > 1 and is_luhn(digits)
 
 
 def _is_card_layout(one: Stretch) -> bool:
@@ -188,7 +190,9 @@ def _touches_word(text: str, at: int) -> bool:
     return 0 <= at < len(text) and (text[at].isalnum() or text[at] == "_")
 
 
-def _is_bare(text: str, start: int, end: int) -> bool:
-    if start >= 2 and text[start - 1] in _TIES and text[start - 2].isalnum():
-        return False
-    return not (end + 1 < len(text) and text[end] in _TIES and text[end + 1].isalnum())
+def _is_tied_before(text: str, start: int) -> bool:
+    return start >= 2 and text[start - 1] in _TIES and text[start - 2].isalnum()
+
+
+def _is_tied_after(text: str, end: int) -> bool:
+    return end + 1 < len(text) and text[end] in _TIES and text[end + 1].isalnum()

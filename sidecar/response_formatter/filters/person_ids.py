@@ -145,12 +145,20 @@ _LETTERS: tuple[LetterForm, ...] = (
     _letters("sg", r"[STFGM]\d{7}[A-Z]", None, r"nric|\bfin\b|singapore"),
     _letters("tw", r"[A-Z][1289]\d{8}", None, r"national id|身分證"),
 )
-# Where one could begin: at a digit, or at letters with a digit not far behind.
-_START = re.compile(
-    r"(?<![^\W_])(?:\d|[A-Za-z](?=[A-Za-z]{0,5}[ \xa0\u2009\u202f.\-]?[A-Za-z]{0,3}[ \xa0\u2009\u202f]?\d))"
-)
 _AT_DIGIT = tuple(form for form in _LETTERS if form.at_digit)
 _AT_LETTER = tuple(form for form in _LETTERS if not form.at_digit)
+
+
+def _any_of(forms: Sequence[LetterForm]) -> str:
+    return "(?:" + "|".join(form.pattern.pattern for form in forms) + ")"
+
+
+# Where one begins: at a digit, or at letters with a digit not far behind. One search for all forms.
+_START = re.compile(
+    rf"(?<![^\W_])(?:(?=\d){_any_of(_AT_DIGIT)}"
+    r"|(?=[A-Za-z](?=[A-Za-z]{0,5}[ \xa0\u2009\u202f.\-]?[A-Za-z]{0,3}[ \xa0\u2009\u202f]?\d))"
+    rf"{_any_of(_AT_LETTER)})"
+)
 
 
 def number_id(run: DigitRun) -> Iterator[Match]:
@@ -159,14 +167,20 @@ def number_id(run: DigitRun) -> Iterator[Match]:
         forms = _BY_DIGITS.get(len(one.digits), ())
         if not forms:
             continue
-        said = before(run.text, one.start)
         # Most often nothing there names any number: one look for all forms, instead of one for each.
-        if _ANY_WORD[len(one.digits)].search(said) is None:
-            said = ""
+        is_named = bool(one.said) and _ANY_WORD[len(one.digits)].search(one.said) is not None
+        if not is_named:
+            forms = _formed(one.sizes) if one.is_bare else ()
         for form in forms:
-            if _is_it(said, one, form):
+            if _is_it(one, form, is_named=is_named):
                 yield Match(one.start, one.end, f"national_id_{form.country}")
                 break
+
+
+@lru_cache(maxsize=4096)
+def _formed(sizes: tuple[int, ...]) -> tuple[NumberForm, ...]:
+    """Those that may be known without a word, in groups of these sizes."""
+    return tuple(form for form in _BY_DIGITS.get(sum(sizes), ()) if sizes in form.grouped or form.is_strong)
 
 
 def ids_with_letters(text: str, start: int) -> Sequence[Match]:
@@ -183,15 +197,15 @@ def ids_with_letters(text: str, start: int) -> Sequence[Match]:
     return found
 
 
-def _is_it(said: str, one: Stretch, form: NumberForm) -> bool:
-    """`said` is what stands before the stretch. The dearest question comes last: whether the checksum is right."""
+def _is_it(one: Stretch, form: NumberForm, *, is_named: bool) -> bool:
+    """`is_named`: a word before it names some number. Whether the checksum is right is the dearest question."""
     if len(set(one.digits)) < 2:
         return False
     is_formed = one.sizes in form.grouped and (not form.joints or "".join(one.gaps) == form.joints)
     if form.joints.isspace():
         is_formed = is_formed and one.is_alone
     is_known = (is_formed or form.is_strong) and one.is_bare
-    if not is_known and not (said and form.words.pattern and form.words.search(said)):
+    if not is_known and not (is_named and form.words.pattern and form.words.search(one.said)):
         return False
     return _is_number(form.module, one.digits)
 

@@ -33,6 +33,8 @@ _AMERICAN_GAPS = frozenset(
 )
 _PLUS = "+\uff0b"
 _MOST = 15
+# So far before a group is looked for its plus sign, which stands before the whole run.
+_SIGNS_BEFORE = 4
 _MOST_GROUPS = 8
 
 
@@ -47,22 +49,24 @@ class PhoneBook:
 
     def find(self, run: DigitRun) -> Iterator[Match]:
         for one in run.stretches:
-            if len(one.digits) <= _MOST and (start := self._start(run, one)) is not None:
+            if len(one.digits) > _MOST or not (one.said or _may_be_one(run, one)):
+                continue
+            if (start := self._start(run, one)) is not None:
                 extension = EXTENSION.match(run.text, one.end)
                 yield Match(start, extension.end() if extension else one.end, "phone")
 
     def _start(self, run: DigitRun, one: Stretch) -> int | None:
         """Where the number begins, its sign included; None when it is no phone number."""
         text, start = run.text, one.start
-        if start and text[start - 1] in _SIGNS:
+        if start and start - run.start < _SIGNS_BEFORE and text[start - 1] in _SIGNS:
             plus = max(text.rfind(sign, max(0, start - 4), start) for sign in _PLUS)
             if plus >= 0 and all(c in _SIGNS for c in text[plus:start]):
                 is_alone = not plus or not text[plus - 1].isalnum()
                 return plus if is_alone and self._is_international(one) else None
-            if text[start - 1] == "(" and ")" in "".join(one.gaps):
-                start -= 1
+        if start and text[start - 1] == "(" and ")" in "".join(one.gaps):
+            start -= 1
         if one.is_bare and self._is_national(run, one, has_bracket=start < one.start):
-            return None if _NOT_WORDS.search(before(text, start)) else start
+            return None if one.said and _NOT_WORDS.search(before(text, start)) else start
         return None
 
     def _is_international(self, one: Stretch) -> bool:
@@ -77,7 +81,7 @@ class PhoneBook:
             return True
         if self._is_north_american(one, has_bracket=has_bracket):
             return True
-        if run.is_announced(one.start, _announces) and not _has_date(one):
+        if run.is_announced(one, _announces) and not _has_date(one):
             is_likely = (len(digits) >= 9 and len(set(digits)) > 2) or 1 < len(sizes) <= 6
             return is_likely or _is_valid(digits, self._regions)
         has_form = has_bracket or (digits[0] == "0" and sizes[0] >= 2)
@@ -96,6 +100,13 @@ class PhoneBook:
         if all(gap in _SPACES for gap in gaps) and not has_bracket:
             return one.is_alone
         return has_bracket or all(gap in _AMERICAN_GAPS for gap in gaps)
+
+
+def _may_be_one(run: DigitRun, one: Stretch) -> bool:
+    """Whether a stretch that no word announces can be a phone number at all: most cannot."""
+    if one.start - run.start < _SIGNS_BEFORE or one.digits[0] == "0":
+        return True
+    return one.sizes[-3:] == (3, 3, 4) or run.text[one.start - 1] == "("
 
 
 def _has_date(one: Stretch) -> bool:
