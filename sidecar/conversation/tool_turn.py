@@ -147,11 +147,14 @@ def distinct(content: Sequence[AnswerBlock], messages: Iterable[Message]) -> tup
         if isinstance(block, ToolUseBlock)
     }
     found: list[AnswerBlock] = []
+    numbers: dict[str, int] = {}
     for block in content:
         if isinstance(block, ToolUseBlock):
-            name, number = block.id, 2
+            # Each goes on from the last number: a thousand calls with one id are a thousand steps, not a million.
+            name, number = block.id, numbers.get(block.id, 2)
             while name in taken:
                 name, number = f"{block.id[:200]}_{number}", number + 1
+            numbers[block.id] = number
             taken.add(name)
             found.append(block if name == block.id else msgspec.structs.replace(block, id=name))
         else:

@@ -66,7 +66,7 @@ def explained(schema: bytes, value: Any) -> SchemaMismatch | None:
         if not hasattr(e, "instance_path"):
             raise
         error: Any = e
-        if error.kind.name == "additionalProperties" and len(encode(value)) <= MOST_LISTED_BYTES:
+        if error.schema_path[-1:] == ["additionalProperties"] and len(encode(value)) <= MOST_LISTED_BYTES:
             # The first error names one property that is too many; of a small value, the list of errors names all.
             error = next(ready.iter_errors(value), error)
         return SchemaMismatch(
