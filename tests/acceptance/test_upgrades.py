@@ -62,7 +62,7 @@ async def test_the_release_runs_its_own_code(fleet: Fleet, release: Path) -> Non
 async def test_a_store_that_the_other_left_is_taken_up_without_loss(
     fleet: Fleet, release: Path, nats_url: str, way: str
 ) -> None:
-    """Running and queued jobs, finished ones, a cancelled one: killed with the first, ended by the second."""
+    """Running and queued jobs, and finished ones: killed with the first, ended by the second."""
     before, after = (release, ROOT) if way == "to this one" else (ROOT, release)
     await fleet.start(1, root=before)
     async with observer(nats_url) as seen:
