@@ -13,7 +13,7 @@ import msgspec
 
 from sidecar.config.settings import ModelPolicy, Policy
 from sidecar.coordinator.ids import ModelRef, parse, profile_serves
-from sidecar.coordinator.overrides import generic_profile, with_policy
+from sidecar.coordinator.overrides import assumptions, generic_profile, with_policy
 from sidecar.errors import StartupError
 from sidecar.models.base import Open
 from sidecar.models.profile import (
@@ -169,14 +169,15 @@ class Catalogue:
             return with_policy(self._rerouted(alias, profile, policy), policy, alias=alias)
         if policy.id is None:
             raise StartupError(f"models.{alias}: the catalogue has no model of this name; give its Bedrock 'id'")
-        self._warnings.append(
-            f"models.{alias}: {policy.id} is not in the catalogue; it is used with cautious limits. "
-            "Set base, family, capabilities, context_tokens, max_output_tokens and prices to say more"
-        )
         ref = parse(policy.id)
         if ref is None:
             raise StartupError(f"models.{alias}.id: {policy.id!r} is not a Bedrock model id, profile or ARN")
-        return generic_profile(alias, ref, policy, regions=self._regions_for(policy, ref))
+        profile = generic_profile(alias, ref, policy, regions=self._regions_for(policy, ref))
+        self._warnings.append(
+            f"models.{alias}: {policy.id} is not in the catalogue. Assumed: {assumptions(profile, policy)}. "
+            "Say more under the names given here, or name the model that it is like as base"
+        )
+        return profile
 
     def _base_of(self, alias: str, policy: ModelPolicy) -> ModelProfile | None:
         if policy.base is not None:

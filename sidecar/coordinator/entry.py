@@ -64,6 +64,7 @@ class Entry:
         "pool",
         "profile",
         "speed_score",
+        "token_prices",
     )
 
     def __init__(self, profile: ModelProfile, candidate: Candidate, names: frozenset[str]) -> None:
@@ -77,6 +78,7 @@ class Entry:
         self.context_tokens = profile.context_tokens
         self.max_output_tokens = profile.max_output_tokens
         self.blended_price = blended_price(candidate)
+        self.token_prices = token_prices(candidate)
         self.flat_price = _flat_price(candidate)
         self.speed_score = 0.0
 
@@ -174,6 +176,14 @@ def blended_price(candidate: Candidate) -> float | None:
         return None
     price = candidate.profile.prices[0]
     return (3 * price.input + price.output) / 4 * candidate.route.price_factor
+
+
+def token_prices(candidate: Candidate) -> tuple[float, float] | None:
+    """US dollars for a million tokens read and written, of a short prompt; None where no price is known."""
+    if not candidate.profile.prices:
+        return None
+    price, factor = candidate.profile.prices[0], candidate.route.price_factor
+    return price.input * factor, price.output * factor
 
 
 def _cheapness(blended: float | None) -> float:

@@ -12,7 +12,11 @@ from sidecar.models.profile import Capability, Family, ModelProfile, Price, Quot
 _LIMIT_FIELDS = ("tokens_per_minute", "requests_per_minute", "tokens_per_day", "max_concurrency", "burndown")
 _PLAIN_FIELDS = ("quality", "kinds", "family", "context_tokens", "max_output_tokens", "fallback")
 
-CAUTIOUS_LIMITS = QuotaLimits(tokens_per_minute=50_000, requests_per_minute=10, burndown=5.0)
+ASSUMED_CONTEXT_TOKENS = 32_000
+ASSUMED_OUTPUT_TOKENS = 4_096
+# Tokens and requests a minute are learned, as for any model whose quota nobody configured; how an answer's tokens
+# count against it cannot be, so the dearer of the common factors is taken.
+UNKNOWN_LIMITS = QuotaLimits(burndown=5.0)
 
 # An unknown Claude is most likely a newer one, so it gets what the newest known take.
 _CAUTIOUS_TRAITS: dict[Family, Traits] = {
@@ -58,20 +62,39 @@ def with_policy(profile: ModelProfile, policy: ModelPolicy, *, alias: str) -> Mo
 def generic_profile(alias: str, ref: ModelRef, policy: ModelPolicy, *, regions: Sequence[str]) -> ModelProfile:
     """A model that the catalogue does not know, asked as plainly as can be."""
     family = policy.family or guess_family(ref.base or ref.invoke_id)
-    routes = tuple(Route(region=r, invoke_id=ref.invoke_id, limits=CAUTIOUS_LIMITS) for r in regions)
+    routes = tuple(Route(region=r, invoke_id=ref.invoke_id, limits=UNKNOWN_LIMITS) for r in regions)
     plain = ModelProfile(
         alias=alias,
         model_id=ref.base or ref.invoke_id,
         family=family,
         name=alias,
-        context_tokens=policy.context_tokens or 32_000,
-        max_output_tokens=policy.max_output_tokens or 4_096,
+        context_tokens=policy.context_tokens or ASSUMED_CONTEXT_TOKENS,
+        max_output_tokens=policy.max_output_tokens or ASSUMED_OUTPUT_TOKENS,
         capabilities=_CAUTIOUS_CAPABILITIES[family],
         traits=_CAUTIOUS_TRAITS[family],
         routes=routes,
         sources={"facts": "cautious default: the catalogue does not know this model"},
     )
     return with_policy(plain, policy, alias=alias)
+
+
+def assumptions(profile: ModelProfile, policy: ModelPolicy) -> str:
+    """What is assumed of a model that the catalogue does not know, as far as its entry does not say it."""
+    limits = profile.routes[0].limits if profile.routes else UNKNOWN_LIMITS
+    assumed = [f"family {profile.family}"] if policy.family is None else []
+    if policy.capabilities is None:
+        assumed.append(f"capabilities {', '.join(sorted(profile.capabilities))}")
+    if policy.context_tokens is None:
+        assumed.append(f"context_tokens {profile.context_tokens}")
+    if policy.max_output_tokens is None:
+        assumed.append(f"max_output_tokens {profile.max_output_tokens}")
+    if policy.burndown is None:
+        assumed.append(f"burndown {limits.burndown:g}")
+    if policy.tokens_per_minute is None:
+        assumed.append("no tokens_per_minute: its quota is learned from its answers and refusals")
+    if not profile.prices:
+        assumed.append("no prices: its cost is not told, no budget holds for it, nothing stands in for it unasked")
+    return "; ".join(assumed) or "nothing"
 
 
 def guess_family(model_id: str) -> Family:

@@ -13,7 +13,9 @@ MIN_ANSWER_TOKENS = 64
 MIN_FLEX_S = 300.0
 MAX_PRIORITY_S = 10.0
 
-Stage = Literal["unknown", "tenant", "lifecycle", "region", "capability", "context", "output", "budget", "health"]
+Stage = Literal[
+    "unknown", "tenant", "lifecycle", "region", "capability", "context", "output", "budget", "price", "health"
+]
 STAGES: tuple[Stage, ...] = (
     "unknown",
     "tenant",
@@ -23,6 +25,7 @@ STAGES: tuple[Stage, ...] = (
     "context",
     "output",
     "budget",
+    "price",
     "health",
 )
 
@@ -186,13 +189,17 @@ class Search:
         max_models: int,
         max_candidates: int,
         quality: str,
-        max_price: float | None = None,
+        most_dearer: float,
     ) -> None:
         """The best of the shelf that can serve, until there are enough of them.
 
-        `max_price`: leave out what is dearer (as `Entry.blended_price`) or has no price.
+        `most_dearer`: none may cost more than so many times the first choice, which is the first that was found,
+        by the token, whether read or written. What has no price cannot be compared: it stands in for nothing, and
+        nothing stands in for it. Where the sidecar chose the first, those left out are told with the reason.
         """
         models: set[str] = set()
+        is_named = bool(self.found)
+        bound = _bound(self.found[0], most_dearer) if is_named else None
         order = shelf.order(self.wish.kind, quality, headroom=self.headroom, warm_pool=self.warm_pool)
         for place in order:
             entry = place[3]
@@ -200,21 +207,39 @@ class Search:
                 return
             if entry.pool in self._seen or (len(models) >= max_models and entry.alias not in models):
                 continue
-            if max_price is not None and (entry.blended_price is None or entry.blended_price > max_price):
+            is_dearer = bound is not None and entry.alias != self.found[0].alias and _is_dearer(entry, bound)
+            if is_dearer and is_named:
                 continue
             why = refusal(entry, self.wish, allowed=self.allowed, is_named=False)
+            if why is None and is_dearer:
+                why = Refusal("price", entry.alias, f"costs more than {most_dearer:g} times the first choice")
             if why is not None:
                 self._note(entry, why)
                 continue
             models.add(entry.alias)
             self._seen.add(entry.pool)
             self.found.append(entry)
+            if bound is None:
+                bound = _bound(entry, most_dearer)
 
     def _note(self, entry: Entry, why: Refusal) -> None:
         """One reason for each model."""
         if entry.alias not in self._refused:
             self._refused.add(entry.alias)
             self.refusals.append(why)
+
+
+def _bound(first: Entry, most_dearer: float) -> tuple[float, float]:
+    """The prices up to which others stand in for the first choice; below any where its own are not known."""
+    if first.token_prices is None:
+        return (-1.0, -1.0)
+    # A price times a route's factor is seldom the number that it is meant to be.
+    return (first.token_prices[0] * most_dearer + 1e-9, first.token_prices[1] * most_dearer + 1e-9)
+
+
+def _is_dearer(entry: Entry, bound: tuple[float, float]) -> bool:
+    prices = entry.token_prices
+    return prices is None or prices[0] > bound[0] or prices[1] > bound[1]
 
 
 def service_tier(

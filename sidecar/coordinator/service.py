@@ -271,7 +271,13 @@ class Coordinator:
 
     def _search_best(self, search: Search) -> str:
         quality = search.wish.quality
-        search.add_best(self._shelf, max_models=MAX_CANDIDATES, max_candidates=MAX_CANDIDATES, quality=quality)
+        search.add_best(
+            self._shelf,
+            max_models=MAX_CANDIDATES,
+            max_candidates=MAX_CANDIDATES,
+            quality=quality,
+            most_dearer=MAX_STAND_IN_PRICE,
+        )
         return f"best score for kind {search.wish.kind}, quality {quality}"
 
     def _search_named(self, request: JobRequest, search: Search) -> tuple[str, tuple[str, ...]]:
@@ -287,13 +293,12 @@ class Coordinator:
             for alias in profile.fallback:
                 self._add_named(alias, search)
         elif search.found and not resolved.is_exact:
-            price = search.found[0].blended_price
             search.add_best(
                 self._shelf,
                 max_models=MAX_STAND_INS,
                 max_candidates=MAX_CANDIDATES,
                 quality=request.task.quality if request.task else profile.quality,
-                max_price=None if price is None else price * MAX_STAND_IN_PRICE,
+                most_dearer=MAX_STAND_IN_PRICE,
             )
         return "named by the request", tuple(warnings)
 

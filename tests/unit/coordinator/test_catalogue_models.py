@@ -119,7 +119,7 @@ def test_an_application_profile_takes_price_and_capability_from_its_base() -> No
         assert [r.pool for r in found.profile.routes] == [f"{APPLICATION_PROFILE}@us-east-1"]
 
 
-def test_an_unknown_id_is_usable_when_named_with_cautious_limits_and_a_warning() -> None:
+def test_an_unknown_id_is_usable_when_named_and_what_is_assumed_of_it_is_told() -> None:
     subject = catalogue(novel=ModelPolicy(id="us.anthropic.claude-novel-9"))
     found = subject.resolve("us.anthropic.claude-novel-9")
 
@@ -127,9 +127,9 @@ def test_an_unknown_id_is_usable_when_named_with_cautious_limits_and_a_warning()
     profile = found.profile
     assert (profile.alias, profile.family, profile.prices) == ("novel", "claude", ())
     assert profile.traits.sampling == "none"
-    assert profile.routes[0].limits.tokens_per_minute is not None
+    assert profile.routes[0].limits.tokens_per_minute is None
     assert (profile.context_tokens, profile.max_output_tokens) == (32_000, 4_096)
-    assert "cautious" in subject.warnings[0]
+    assert "family claude" in subject.warnings[0]
 
 
 @pytest.mark.parametrize(

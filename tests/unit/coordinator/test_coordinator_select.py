@@ -72,8 +72,8 @@ def test_needs_come_from_what_the_request_holds(job: JobRequest, needs: tuple[st
 def test_quality_kind_and_price_make_the_order() -> None:
     subject = coordinator(
         row("weak", quality="fast", kinds=("chat", "classify")),
-        row("fair", quality="balanced", prices=(Price(input=0.2, output=1.0),)),
-        row("dear", quality="balanced", prices=(Price(input=8.0, output=40.0),)),
+        row("fair", quality="balanced", prices=(Price(input=0.6, output=3.0),)),
+        row("dear", quality="balanced", prices=(Price(input=1.2, output=6.0),)),
         row("good", quality="best", kinds=("chat", "reason")),
     )
 
@@ -181,6 +181,26 @@ def test_an_alias_falls_back_to_its_own_list_then_to_its_like_never_to_much_dear
     assert chain(("dear",)) == ["a", "dear"]
     assert chain(()) == ["a"]
     assert chain(None) == ["a", "b"]
+
+
+def test_without_a_chain_nothing_that_costs_more_than_twice_the_first_choice_stands_in() -> None:
+    """Whichever way the candidates are found: a model was named, or none; and by either price of a token."""
+    rows = (
+        row("first", quality="best"),
+        row("twice", prices=(Price(input=2.0, output=10.0),)),
+        row("reads-dear", prices=(Price(input=2.1, output=5.0),)),
+        row("writes-dear", prices=(Price(input=1.0, output=10.1),)),
+        row("unpriced", prices=()),
+    )
+    subject = coordinator(*rows, models={"own": ModelPolicy(id="acme.own")})
+
+    best = select(subject, request(task=Task(quality="best")))
+    assert aliases(best) == ["first", "twice"]
+    assert {r.model for r in best.rejected} == {"reads-dear", "writes-dear", "unpriced"}
+    assert aliases(select(subject, request(model="first"))) == ["first", "twice"]
+    assert aliases(select(subject, request(model="own"))) == ["own"], "no price, so nothing to compare with"
+    listed = ("first", "writes-dear", "unpriced")
+    assert aliases(select(subject, request(model=listed))) == list(listed)
 
 
 def test_a_bedrock_id_is_exact_unless_configuration_says_more() -> None:

@@ -9,6 +9,7 @@ from sidecar.coordinator.service import Coordinator
 from sidecar.errors import InvalidRequest, ModelUnavailable, StartupError
 from sidecar.models.profile import Price
 from sidecar.models.result import Usage
+from sidecar.scheduler.quota import Pool
 from tests.support.coordination import EVERYBODY, NOW, aliases, coordinator, request, row, select
 
 
@@ -107,7 +108,24 @@ def test_unknown_models_of_the_configuration_are_told_at_start() -> None:
     subject = coordinator(row("a"), models={"novel": ModelPolicy(id="acme.novel")})
 
     assert "models.novel" in subject.warnings[0]
+    assert "context_tokens 32000; max_output_tokens 4096; burndown 5; no tokens_per_minute" in subject.warnings[0]
     assert aliases(select(subject, request(model="novel"), tenant=EVERYBODY))[0] == "novel"
+    said = ModelPolicy(id="acme.novel", context_tokens=8_000, tokens_per_minute=5, price_input=1, price_output=1)
+    (warning,) = coordinator(row("a"), models={"novel": said}).warnings
+    assert not [words for words in ("context_tokens", "tokens_per_minute", "no prices") if words in warning]
+
+
+def test_the_quota_of_a_model_that_the_catalogue_does_not_know_is_learned_like_any_others() -> None:
+    known, unknown = coordinator(row("a")), coordinator(row("a"), models={"novel": ModelPolicy(id="acme.novel")})
+    (first,), (novel,) = (
+        select(known, request(model="a")).candidates,
+        select(unknown, request(model="novel")).candidates,
+    )
+    pools = [Pool("a", first.route.limits, now=0.0), Pool("novel", novel.route.limits, now=0.0)]
+
+    assert pools[0].tokens_per_minute == pools[1].tokens_per_minute
+    assert [pool.requests for pool in pools] == [None, None]
+    assert all(pool.is_learning for pool in pools)
 
 
 def test_memory_is_bounded_whatever_is_called() -> None:
