@@ -52,6 +52,7 @@ NOTES: dict[str, str] = {
     "PromptUse.scope": "A tenant, or `shared`.",
     "PromptUse.sha256": "SHA-256 of the filled-in texts in UTF-8, the system prompt first, joined by line breaks.",
     "PromptUse.revision": "The document's revision in the bucket LLM_PROMPT.",
+    "JobState.metadata": "The request's, once a replica has read it.",
     "JobState.result_n": "The number `n` of the result event.",
     "JobsPage.cursor": "Asks for the next page; null on the last.",
     "ModelInfo.unusable": "Why this tenant cannot use the model, where it cannot.",

@@ -78,6 +78,8 @@ class Completion:
                 refusal = e
         log.warning("a result was refused", extra={"job": before.job, "error": refusal.message})
         refused = without_output(result, refusal)
+        # A document must fit wherever the request did: what it carries for listing goes before the end does.
+        before = msgspec.structs.replace(before, metadata={})
         await record.write(transitions.ended(before, refused, result_n=n, now=self._clock.now()))
 
     async def announce(self, state: JobState, *, metadata: dict[str, Any]) -> None:

@@ -169,7 +169,7 @@ class JobManager:
         the template that the job is made of where its document names none yet.
         """
         owned = OwnedJob(
-            self._base(stored, job, known, prompt),
+            self._base(stored, job, known, request.metadata, prompt),
             request=request,
             headers=stored.headers,
             revision=known.revision if known else None,
@@ -224,10 +224,18 @@ class JobManager:
             owned.is_alone = True
 
     def _base(
-        self, stored: StoredRequest, job: str, known: StoredState | None, prompt: PromptUse | None = None
+        self,
+        stored: StoredRequest,
+        job: str,
+        known: StoredState | None,
+        metadata: dict[str, Any],
+        prompt: PromptUse | None = None,
     ) -> JobState:
         """The document that the next write replaces, as far as it is known."""
-        state = known.state if known else transitions.queued(stored, job=job, now=self._clock.now())
+        if known is not None:
+            state = known.state
+        else:
+            state = transitions.queued(stored, job=job, now=self._clock.now(), metadata=metadata)
         return state if prompt is None else bound(state, prompt)
 
     def _on_restored(self, state: JobState, found: Standing) -> None:
@@ -272,7 +280,7 @@ class JobManager:
         self, stored: StoredRequest, *, job: str, metadata: dict[str, Any], prompt: PromptUse | None = None
     ) -> StoredState | None:
         """Write that a job waits, and say so. None when that failed or the job is known: the claim will see."""
-        state = bound(transitions.queued(stored, job=job, now=self._clock.now()), prompt)
+        state = self._base(stored, job, None, metadata, prompt)
         try:
             revision = await self._store.create(state)
         except (Conflict, BusUnavailable, BusRefused):
@@ -322,7 +330,7 @@ class JobManager:
             await self.completion.turn_away(stored, job=job, result=result)
             return True
         record = StateRecord(
-            self._base(stored, job, known),
+            self._base(stored, job, known, metadata),
             revision=known.revision if known else None,
             store=self._store,
             clock=self._clock,

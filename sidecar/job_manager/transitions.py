@@ -8,6 +8,8 @@ replica that drains hands a job back from either to `queued`.
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 import msgspec
 
@@ -27,13 +29,15 @@ FOLLOWS: Mapping[State | None, frozenset[State]] = {
     **{state: frozenset() for state in TERMINAL},
 }
 
+NO_METADATA: Mapping[str, Any] = MappingProxyType({})
+
 
 def _check(before: State | None, after: State) -> None:
     if after not in FOLLOWS[before]:
         raise SidecarError(f"a job cannot go from {before} to {after}")
 
 
-def queued(stored: StoredRequest, *, job: str, now: float) -> JobState:
+def queued(stored: StoredRequest, *, job: str, now: float, metadata: Mapping[str, Any] = NO_METADATA) -> JobState:
     """The first document of a job that has to wait."""
     return JobState(
         job=job,
@@ -46,6 +50,7 @@ def queued(stored: StoredRequest, *, job: str, now: float) -> JobState:
         request_seq=stored.seq,
         created=rfc3339(stored.stored_at),
         updated=rfc3339(now),
+        metadata=dict(metadata),
     )
 
 

@@ -1,6 +1,6 @@
 """The state document of a job: key `<tenant>.<job>` of the KV bucket `LLM_JOB`."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from sidecar.models.base import JobClass, Open, Timestamp
 from sidecar.models.prompt import PromptUse
@@ -31,7 +31,7 @@ class JobState(Open, frozen=True, kw_only=True, rename={"job_class": "class"}):
 
     `silent` counts the owners that fell silent, `crashes` those of them whose end counts against the job;
     `carried` is there once an owner was lost or gave the job up, until the job ends. `prompt` is the stored
-    template that the job was made of.
+    template that the job was made of; `metadata` is the request's, once it was read.
 
     `attempt` is 0 until a worker claims the job. The document is the commit point: once `state` is terminal
     the job is over, whatever still has to be said about it.
@@ -54,6 +54,7 @@ class JobState(Open, frozen=True, kw_only=True, rename={"job_class": "class"}):
     silent: int = 0
     carried: Carried | None = None
     prompt: PromptUse | None = None
+    metadata: dict[str, Any] = {}
 
     @property
     def is_terminal(self) -> bool:
