@@ -10,10 +10,18 @@ import msgspec
 
 from sidecar.config.settings import JobTool
 from sidecar.errors import Permanent
-from sidecar.job_manager.journal import JournalledTurn, Pin, StepJournal, StoredResult, calls_made, strikes
+from sidecar.job_manager.journal import (
+    JournalledTurn,
+    Pin,
+    StepJournal,
+    StoredResult,
+    calls_made,
+    spoken,
+    strikes,
+)
 from sidecar.models.base import FieldError
-from sidecar.models.call import ToolSpec
-from sidecar.models.content import AnswerBlock, Message, ToolResultBlock, ToolUseBlock
+from sidecar.models.call import ModelReply, ToolSpec
+from sidecar.models.content import AnswerBlock, Message, OtherBlock, ToolResultBlock, ToolUseBlock
 from sidecar.models.rules import check_depth
 from sidecar.models.tool import ToolInfo
 
@@ -80,11 +88,11 @@ def plan(
     settled: list[StoredResult] = []
     for_client = 0
     for place, block in enumerate(calls):
-        if block.name in inline:
+        problem = problems.get(place)
+        if block.name in inline and problem is None:
             for_client += 1
             continue
         tool = offered.get(block.name)
-        problem = problems.get(place)
         if problem is None and tool is not None:
             wanted.append(PlannedCall(turn=turn, call=place, block=block, tool=tool))
             continue
@@ -104,12 +112,22 @@ async def problems_of(
     *,
     offered: Mapping[str, OfferedTool],
     inline: frozenset[str],
+    unreadable: Mapping[int, str],
     check: Check,
 ) -> Mapping[int, str]:
-    """Why calls of a turn cannot be made, by their number; those of inline tools are the client's."""
+    """Why calls of a turn cannot be made, by their number; those of inline tools are the client's.
+
+    `unreadable` could not be read. An answer that holds such a call goes back to the model, so that the client
+    gets none of its calls: it would have to answer those that it never saw.
+    """
     found: dict[int, str] = {}
     for place, block in enumerate(calls):
+        if place in unreadable:
+            found[place] = unreadable[place]
+            continue
         if block.name in inline:
+            if unreadable:
+                found[place] = OTHER_UNREADABLE
             continue
         tool = offered.get(block.name)
         problem = _problem(block, tool, offered)
@@ -135,6 +153,45 @@ def _problem(block: ToolUseBlock, tool: OfferedTool | None, offered: Mapping[str
 
 def _advice(problem: str | None) -> str:
     return f"The tool was not called: {problem}. Correct this before you call it again."
+
+
+OTHER_UNREADABLE = "another call of the same answer could not be read"
+
+
+def unreadable_in(reply: ModelReply) -> Mapping[int, str]:
+    """What is wrong with the calls of an answer that cannot be read, by their number."""
+    return {call.call: call.problem for call in reply.unreadable}
+
+
+def is_hopeless(reply: ModelReply, strikes_of: Mapping[str, int]) -> bool:
+    """Whether the model was told often enough that its calls cannot be read."""
+    calls = [block for block in reply.content if isinstance(block, ToolUseBlock)]
+    return any(strikes_of.get(calls[found.call].name, 0) >= MOST_STRIKES for found in reply.unreadable)
+
+
+def given_up(reply: ModelReply) -> ModelReply:
+    """An answer with calls that cannot be read, as the client gets it: they stand in it as they came."""
+    raws = {found.call: OtherBlock(value=found.raw) for found in reply.unreadable}
+    content: list[AnswerBlock] = []
+    place = -1
+    for block in reply.content:
+        place += isinstance(block, ToolUseBlock)
+        content.append(raws.get(place, block) if isinstance(block, ToolUseBlock) else block)
+    return msgspec.structs.replace(reply, content=tuple(content), stop_reason="malformed_output", unreadable=())
+
+
+def refusal_turn(reply: ModelReply, asked: Iterable[Message]) -> tuple[Message, ...]:
+    """How a conversation goes on after calls that cannot be read, where the client alone has tools."""
+    content = distinct(reply.content, asked)
+    unreadable = unreadable_in(reply)
+    calls = [block for block in content if isinstance(block, ToolUseBlock)]
+    results = tuple(
+        [
+            error_block(block.id, _advice(unreadable.get(place, OTHER_UNREADABLE)))
+            for place, block in enumerate(calls)
+        ]
+    )
+    return (Message(role="assistant", content=spoken(content)), Message(role="user", content=results))
 
 
 def distinct(content: Sequence[AnswerBlock], messages: Iterable[Message]) -> tuple[AnswerBlock, ...]:

@@ -26,7 +26,7 @@ from sidecar.coordinator.fallback import Opening
 from sidecar.coordinator.service import Coordinator
 from sidecar.coordinator.token_estimate import call_tokens, next_call_tokens
 from sidecar.errors import Conflict, JobCancelled, Permanent, SidecarError
-from sidecar.job_manager.journal import Pin, TurnAnswer, in_order, spoken
+from sidecar.job_manager.journal import Pin, TurnAnswer, in_order, spoken, strikes
 from sidecar.models.call import ModelCall, ModelReply
 from sidecar.models.content import Message, TextBlock, ToolUseBlock
 from sidecar.models.event import Status
@@ -78,7 +78,24 @@ class Conversation:
             run.inline = inline_names(run.job.request)
             return self._loop(run, is_first=True)
         run.turns = 1
+        if run.job.request.tools:
+            return self._readable(run)
         return self._caller.call(run, run.plan.call)
+
+    async def _readable(self, run: JobRun) -> ModelReply:
+        """The answer of a job whose tools are all its client's. Calls in it that cannot be read go back to the
+        model, as those of the sidecar's own tools do.
+        """
+        reply = await self._caller.call(run, run.plan.call)
+        most_turns = run.job.request.budget.max_turns or self._settings.max_turns
+        while reply.unreadable:
+            if run.turns > tool_turn.MOST_STRIKES or run.turns >= most_turns:
+                return tool_turn.given_up(reply)
+            run.facts.warn(*reply.warnings)
+            run.last_usage = None
+            run.extra = (*run.extra, *tool_turn.refusal_turn(reply, run.messages()))
+            reply = await self._turn(run)
+        return reply
 
     async def repaired(self, run: JobRun, reply: ModelReply) -> ModelReply:
         """The answer, asked for once more where it does not fit the request's schema, and where time, turns and
@@ -96,7 +113,7 @@ class Conversation:
             return reply
         run.facts.warn(f"an answer {unfit.place}: the model was asked once more")
         run.plan.call = msgspec.structs.replace(run.plan.call, tool_choice="none")
-        run.extra = structured.repair_turn(texts, unfit)
+        run.extra = (*run.extra, *structured.repair_turn(texts, unfit))
         attempt, shown = run.job.state.attempt, list(run.facts.text)
         try:
             return await (self._loop(run) if run.has_tools else self._turn(run))
@@ -140,7 +157,10 @@ class Conversation:
             self._runner.settle(run, rest.settled, turn=last.number)
         if rest.calls:
             await self._runner.perform(run, rest.calls)
-        is_for_client = any(block.name in run.inline for block in last.answer.calls)
+        is_for_client = any(
+            block.name in run.inline and last.result_of(place) is None
+            for place, block in enumerate(last.answer.calls)
+        )
         return self._for_client(run, _reply_of(last.answer), is_kept=True) if is_for_client else None
 
     async def _loop(self, run: JobRun, *, is_first: bool = False) -> ModelReply:
@@ -156,6 +176,8 @@ class Conversation:
                 # Calls in an answer that was cut may be cut themselves: they are never made.
                 return reply
             journal = job.journal
+            if reply.unreadable and tool_turn.is_hopeless(reply, strikes(journal)):
+                return tool_turn.given_up(reply)
             reply = msgspec.structs.replace(
                 reply, content=tool_turn.distinct(reply.content, (*run.plan.call.messages, *journal.messages()))
             )
@@ -171,6 +193,7 @@ class Conversation:
                     calls,
                     offered=run.offered,
                     inline=run.inline,
+                    unreadable=tool_turn.unreadable_in(reply),
                     check=self._check_input,
                 ),
             )

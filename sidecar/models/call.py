@@ -42,8 +42,22 @@ class ModelCall(Open, frozen=True, kw_only=True):
     limits: CallLimits = CallLimits()
 
 
+class UnreadableCall(Open, frozen=True, kw_only=True):
+    """A tool call that no tool can be called with. `call`: its number among the answer's calls, from 0; `raw`:
+    the block as it came.
+    """
+
+    call: int
+    problem: str
+    raw: Any
+
+
 class ModelReply(Open, frozen=True, kw_only=True):
-    """A whole answer. `raw_stop_reason` is the model's own word; `warnings` names what was not sent or changed."""
+    """A whole answer. `raw_stop_reason` is the model's own word; `warnings` names what was not sent or changed.
+
+    `unreadable` calls stand in the content with an input of `{}`, for the model to be told of: nobody may make
+    them, and no client may see them.
+    """
 
     content: tuple[AnswerBlock, ...]
     stop_reason: StopReason
@@ -51,6 +65,7 @@ class ModelReply(Open, frozen=True, kw_only=True):
     usage: Usage
     usage_basis: UsageBasis = "observed"
     warnings: tuple[str, ...] = ()
+    unreadable: tuple[UnreadableCall, ...] = ()
     guardrail_trace: Any = None
     first_token_ms: int | None = None
 

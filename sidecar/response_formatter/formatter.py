@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from sidecar.errors import JobCancelled, SidecarError
+from sidecar.errors import JobCancelled, ModelFailed, SidecarError
 from sidecar.models.call import ModelReply
-from sidecar.models.content import AnswerBlock, TextBlock
+from sidecar.models.content import AnswerBlock, OtherBlock, TextBlock
 from sidecar.models.facts import RunFacts
 from sidecar.models.result import ErrorInfo, FilterReport, Output, Result, StopReason, TerminalState
 from sidecar.runtime.redaction import told
@@ -43,17 +43,32 @@ def answered(reply: ModelReply, facts: RunFacts) -> Result:
         facts.warn(*reply.warnings)
     if reply.stop_reason == "other":
         facts.warn(f"the model stopped with a reason of its own: {reply.raw_stop_reason!r}")
+    unusable = _unusable(reply, text) if reply.stop_reason == "malformed_output" else None
     is_cut_by_budget = reply.stop_reason == "max_tokens" and facts.is_bound_by_budget
     content, messages = map(msgspec.to_builtins, (reply.content, facts.messages))
     return Result(
-        state="succeeded",
+        state="succeeded" if unusable is None else "failed",
+        error=unusable,
         output=Output(text=text, content=tuple(content), messages=tuple(messages)),
         stop_reason="budget" if is_cut_by_budget else reply.stop_reason,
-        partial=is_cut_by_budget,
+        partial=is_cut_by_budget or (reply.stop_reason == "malformed_output" and bool(text)),
         filters=guardrail_reports(reply.guardrail_trace) if reply.guardrail_trace else (),
         text_sha256=digest(text),
         **_facts(facts),
     )
+
+
+def _unusable(reply: ModelReply, text: str) -> ErrorInfo | None:
+    """Why an answer that the model itself, or its reader, calls malformed is none; None where text can be used."""
+    is_call = any(
+        isinstance(block, OtherBlock) and isinstance(block.value, dict) and "toolUse" in block.value
+        for block in reply.content
+    )
+    if is_call:
+        return error_info(ModelFailed("the model called a tool in a form that cannot be read"))
+    if not text.strip():
+        return error_info(ModelFailed("the model's answer holds nothing that can be read"))
+    return None
 
 
 def stopped(

@@ -11,7 +11,7 @@ class EncodedCall:
     `tool_names` turns names on the wire into those of the call. `output_tool` is the tool by which the answer's
     schema is enforced; its input is the answer, and with `is_wrapped` the property `value` of what is written.
     `takes_tools` is False where tools are sent only because the
-    history holds tool blocks.
+    history holds tool blocks. `offers_tools`: the call has tools, so that the model may be told of a wrong call.
     """
 
     params: dict[str, Any]
@@ -19,5 +19,6 @@ class EncodedCall:
     output_tool: str | None = None
     is_wrapped: bool = False
     takes_tools: bool = True
+    offers_tools: bool = True
     splits_thinking: bool = False
     warnings: tuple[str, ...] = ()

@@ -66,6 +66,7 @@ class ConverseFamily:
             output_tool=plan.output_tool,
             is_wrapped=output is not None and output.is_wrapped,
             takes_tools=plan.takes_tools,
+            offers_tools=bool(call.tools),
             splits_thinking=traits.reasoning == "inline",
             warnings=tuple(warnings),
         )

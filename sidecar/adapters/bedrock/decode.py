@@ -12,7 +12,7 @@ from sidecar.adapters.bedrock.thinking import split_thinking
 from sidecar.adapters.bedrock.wire import ConverseResponse, WireUsage
 from sidecar.errors import ModelFailed
 from sidecar.models.base import FieldError
-from sidecar.models.call import ModelReply
+from sidecar.models.call import ModelReply, UnreadableCall
 from sidecar.models.content import (
     AnswerBlock,
     ImageBlock,
@@ -40,6 +40,10 @@ STOP_REASONS: dict[str, StopReason] = {
 CUTTING_STOPS = frozenset(
     {"max_tokens", "model_context_window_exceeded", "malformed_model_output", "malformed_tool_use"}
 )
+# After these a whole call is made all the same: models and gateways name the reason wrong, content is content.
+_CALLING_STOPS = frozenset({"end_turn", "stop_sequence", "tool_use", "other"})
+NAMELESS = "unnamed_tool"
+_MOST_SHOWN = 200
 MIN_CHARS_A_TOKEN = 4
 
 _response_decoder = msgspec.json.Decoder(ConverseResponse)
@@ -72,6 +76,7 @@ class BlockReader:
     def __init__(self, encoded: EncodedCall) -> None:
         self._encoded = encoded
         self._ids: set[str] = set()
+        self._unreadable: dict[str, tuple[str, Mapping[str, Any]]] = {}
         self._answered_by_tool = False
         self.warnings = list(encoded.warnings)
 
@@ -131,19 +136,29 @@ class BlockReader:
         return OtherBlock(value=_as_it_came(block))
 
     def tool_use(self, *, use_id: str, name: str, arguments: Any, raw: Mapping[str, Any]) -> AnswerBlock:
-        """A tool call with whole arguments, or the block as it came where it must not run."""
+        """A tool call with whole arguments, or the block as it came where it must not run.
+
+        No arguments at all (null, an empty text) are `{}`. Arguments that are no object leave the call with `{}`
+        and among the reply's unreadable ones.
+        """
         if name == self._encoded.output_tool:
             written = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
             return self.answer(answer_text(written, is_wrapped=self._encoded.is_wrapped))
-        if not name or not isinstance(arguments, dict):
-            return self.other(raw, f"the call of tool {name!r} is not one")
-        if _is_too_deep(arguments):
-            return self.other(raw, f"the arguments of tool {name!r} are nested deeper than {MAX_DEPTH} levels")
         if not self._encoded.takes_tools:
             return self.other(raw, f"the model called {name!r} although tool_choice is none")
-        return ToolUseBlock(
-            id=self._unique(use_id or name), name=self._encoded.tool_names.get(name, name), input=arguments
+        given = {} if arguments is None or arguments == "" else arguments
+        problem = _problem_of(name, given)
+        if problem is not None and not self._encoded.offers_tools:
+            return self.other(raw, f"the call of tool {name!r} could not be read: {problem}")
+        block = ToolUseBlock(
+            id=self._unique(use_id or name or NAMELESS),
+            name=self._encoded.tool_names.get(name, name) or NAMELESS,
+            input=given if problem is None else {},
         )
+        if problem is not None:
+            self.warnings.append(f"a call of the tool {block.name!r} could not be read: {problem}")
+            self._unreadable[block.id] = problem, raw
+        return block
 
     def reply(
         self,
@@ -158,8 +173,13 @@ class BlockReader:
         stop_reason = self._stop_reason(blocks, raw_stop, guardrail)
         if usage is None:
             self.warnings.append("Bedrock reported no usage; it is estimated")
+        content = ordered(blocks)
+        unreadable: tuple[UnreadableCall, ...] = ()
+        if self._unreadable:
+            content, unreadable = self._settle(content, stop_reason)
         return ModelReply(
-            content=ordered(blocks),
+            content=content,
+            unreadable=unreadable,
             stop_reason=stop_reason,
             raw_stop_reason=raw_stop,
             usage=_usage(usage) if usage else estimate_usage(self._encoded.params, blocks),
@@ -169,14 +189,31 @@ class BlockReader:
             first_token_ms=first_token_ms,
         )
 
+    def _settle(
+        self, content: tuple[AnswerBlock, ...], stop_reason: StopReason
+    ) -> tuple[tuple[AnswerBlock, ...], tuple[UnreadableCall, ...]]:
+        """The calls that cannot be read: for the model where it is asked again, else as they came."""
+        if stop_reason != "tool_use":
+            raws = {use_id: OtherBlock(value=_as_it_came(raw)) for use_id, (_, raw) in self._unreadable.items()}
+            return tuple([raws.get(b.id, b) if isinstance(b, ToolUseBlock) else b for b in content]), ()
+        calls = [block for block in content if isinstance(block, ToolUseBlock)]
+        return content, tuple(
+            [
+                UnreadableCall(call=place, problem=problem, raw=_as_it_came(raw))
+                for place, block in enumerate(calls)
+                if (found := self._unreadable.get(block.id)) is not None
+                for problem, raw in (found,)
+            ]
+        )
+
     def _tool_use(self, use: Mapping[str, Any], block: Mapping[str, Any], *, may_be_cut: bool) -> AnswerBlock:
-        name = use.get("name") or ""
+        name = word(use.get("name"))
         if use.get("type") == "server_tool_use":
             return OtherBlock(value=_as_it_came(block))
         if may_be_cut and name != self._encoded.output_tool:
             return self.other(block, f"the arguments of tool {name!r} may be cut")
         return self.tool_use(
-            use_id=use.get("toolUseId") or "", name=name, arguments=use.get("input", {}), raw=block
+            use_id=word(use.get("toolUseId")), name=name, arguments=use.get("input", {}), raw=block
         )
 
     def _reasoning(self, reasoning: Mapping[str, Any], block: Mapping[str, Any]) -> Iterable[AnswerBlock]:
@@ -211,15 +248,25 @@ class BlockReader:
     def _stop_reason(self, blocks: list[AnswerBlock], raw: str, guardrail: Any) -> StopReason:
         has_calls = any(isinstance(block, ToolUseBlock) for block in blocks)
         if raw == "tool_use" and not has_calls:
-            return "end_turn" if self._answered_by_tool else "other"
+            return "end_turn" if self._answered_by_tool else self._without_content(blocks, raw)
         if raw == "guardrail_intervened" and _only_masked(guardrail):
             self.warnings.append("a guardrail masked parts of the conversation; the answer is whole otherwise")
             return "tool_use" if has_calls else "end_turn"
-        found = STOP_REASONS.get(raw)
-        if found is None:
+        found = STOP_REASONS.get(raw, "other")
+        if raw not in STOP_REASONS:
             self.warnings.append(f"the model stopped for the unknown reason {raw!r}")
+        if has_calls and found in _CALLING_STOPS:
+            if found != "tool_use":
+                self.warnings.append(f"the model stopped for the reason {raw!r}, but its answer calls tools")
+            return "tool_use"
+        return self._without_content(blocks, raw) if found == "other" else found
+
+    def _without_content(self, blocks: list[AnswerBlock], raw: str) -> StopReason:
+        """What an answer is that stopped for no reason one knows: without anything said it is none."""
+        if any(isinstance(b, ImageBlock) or (isinstance(b, TextBlock) and b.text.strip()) for b in blocks):
             return "other"
-        return found
+        self.warnings.append(f"the model stopped for the reason {raw!r} and said nothing")
+        return "malformed_output"
 
 
 def binary(value: Any) -> bytes | None:
@@ -230,6 +277,24 @@ def binary(value: Any) -> bytes | None:
         return b64decode(value, validate=True) if isinstance(value, str) else None
     except ValueError:
         return None
+
+
+def word(value: Any) -> str:
+    """A name or id as it came; nothing for what is no text."""
+    return value if isinstance(value, str) else ""
+
+
+def _problem_of(name: str, arguments: Any) -> str | None:
+    """Why nothing can be called like this; None where it can."""
+    if not name:
+        return "it names no tool"
+    if not isinstance(arguments, dict):
+        shown = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
+        more = "…" if len(shown) > _MOST_SHOWN else ""
+        return f"its arguments are not one JSON object: {shown[:_MOST_SHOWN]}{more}"
+    if _is_too_deep(arguments):
+        return f"its arguments are nested deeper than {MAX_DEPTH} levels"
+    return None
 
 
 def _is_too_deep(value: Any) -> bool:

@@ -1,12 +1,12 @@
 """A streamed answer: events in, deltas and at last the whole reply out. Pure; the transports feed it."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from sidecar.adapters.bedrock.answer_text import AnswerText
 from sidecar.adapters.bedrock.call_form import EncodedCall
-from sidecar.adapters.bedrock.decode import CUTTING_STOPS, BlockReader, binary
+from sidecar.adapters.bedrock.decode import CUTTING_STOPS, BlockReader, binary, word
 from sidecar.adapters.bedrock.thinking import ThinkingPiece, ThinkingSplitter
 from sidecar.adapters.bedrock.wire import (
     AnyDelta,
@@ -17,12 +17,20 @@ from sidecar.adapters.bedrock.wire import (
     Metadata,
     ReasoningDelta,
     StreamEvent,
-    ToolUseStart,
     UnknownEvent,
 )
 from sidecar.errors import StreamInterrupted
 from sidecar.models.call import ModelDelta, ModelReply
 from sidecar.models.content import AnswerBlock, OtherBlock, ReasoningBlock, TextBlock
+
+
+class _Tool(NamedTuple):
+    """A tool call as it began. `given`: arguments that came with the start; a few models send them there."""
+
+    use_id: str
+    name: str
+    type: str | None
+    given: Any
 
 
 class _Block:
@@ -35,7 +43,7 @@ class _Block:
         self.thoughts: list[str] = []
         self.signature: str | None = None
         self.redacted = b""
-        self.tool: ToolUseStart | None = None
+        self.tool: _Tool | None = None
         self.start: dict[str, Any] = {}
         self.unknown: list[dict[str, Any]] = []
         self.splitter: ThinkingSplitter | None = None
@@ -132,7 +140,8 @@ class Assembler:
         self.has_content = True
         use = event.start.get("toolUse")
         if isinstance(use, dict):
-            block.tool = msgspec.convert(use, ToolUseStart, strict=False)
+            given = use.get("input")
+            block.tool = _Tool(word(use.get("toolUseId")), word(use.get("name")), use.get("type"), given or None)
             is_answer = block.tool.name == self._encoded.output_tool
             block.writer = AnswerText(is_wrapped=self._encoded.is_wrapped) if is_answer else None
         return [ModelDelta(index=event.content_block_index + self._shift)]
@@ -168,8 +177,9 @@ class Assembler:
 
     def _last_words(self, block: _Block, writer: AnswerText, index: int) -> list[ModelDelta]:
         """The end of an answer given as JSON; of a tool called without arguments it is all."""
-        is_empty = block.tool is not None and not any(block.pieces)
-        text = writer.flush() or (writer.feed("{}") + writer.flush() if is_empty else "")
+        text = writer.flush()
+        if not text and block.tool is not None and not any(block.pieces):
+            text = writer.feed(_written(block.tool.given) or "{}") + writer.flush()
         block.writer = None
         return self._write(block, text, index) if text else []
 
@@ -224,9 +234,11 @@ class Assembler:
             found.extend(self._reader.read(_joined(block.start, unknown)))
         return found
 
-    def _tool_use(self, block: _Block, tool: ToolUseStart, *, is_last: bool) -> AnswerBlock:
+    def _tool_use(self, block: _Block, tool: _Tool, *, is_last: bool) -> AnswerBlock:
         written = "".join(block.pieces)
-        raw = {"toolUse": {"toolUseId": tool.tool_use_id, "name": tool.name, "input": written}}
+        if not written and tool.name != self._encoded.output_tool:
+            written = _written(tool.given)
+        raw = {"toolUse": {"toolUseId": tool.use_id, "name": tool.name, "input": written}}
         if tool.type == "server_tool_use":
             raw["toolUse"]["type"] = tool.type
             return OtherBlock(value=raw)
@@ -236,9 +248,18 @@ class Assembler:
             written = "{}"
         try:
             arguments = msgspec.json.decode(written)
-        except msgspec.DecodeError:
-            return self._reader.other(raw, f"the arguments of tool {tool.name!r} are cut or not JSON")
-        return self._reader.tool_use(use_id=tool.tool_use_id, name=tool.name, arguments=arguments, raw=raw)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            if self._raw_stop in CUTTING_STOPS:
+                return self._reader.other(raw, f"the arguments of tool {tool.name!r} are cut or not JSON")
+            arguments = written
+        return self._reader.tool_use(use_id=tool.use_id, name=tool.name, arguments=arguments, raw=raw)
+
+
+def _written(given: Any) -> str:
+    """Arguments that came with a call's start, as text."""
+    if given is None:
+        return ""
+    return given if isinstance(given, str) else msgspec.json.encode(given).decode()
 
 
 def _joined(start: dict[str, Any], deltas: list[dict[str, Any]]) -> dict[str, Any]:

@@ -37,12 +37,6 @@ class ConverseResponse(_Wire):
     trace: dict[str, Any] | None = None
 
 
-class ToolUseStart(_Wire):
-    tool_use_id: str = ""
-    name: str = ""
-    type: str | None = None
-
-
 class BlockStart(_Wire):
     event: ClassVar[str] = "contentBlockStart"
     start: dict[str, Any] = {}

@@ -126,7 +126,9 @@ def test_problems_are_those_of_calls_that_the_sidecar_makes() -> None:
         return "bad is bad" if "bad" in value else None
 
     calls = [use("a"), use("mine", bad=1), use("b", bad=1), use("nobody")]
-    problems = now(tool_turn.problems_of("acme", calls, offered=TOOLS, inline=frozenset({"mine"}), check=check))
+    problems = now(
+        tool_turn.problems_of("acme", calls, offered=TOOLS, inline=frozenset({"mine"}), unreadable={}, check=check)
+    )
     assert problems[2] == "bad is bad"
     assert "there is no tool named 'nobody'" in problems[3]
     assert len(problems) == 2
@@ -137,7 +139,9 @@ def test_input_that_nests_too_deep_is_unusable() -> None:
     for _ in range(80):
         deep = {"a": deep}
     problems = now(
-        tool_turn.problems_of("acme", [use("a", **deep)], offered=TOOLS, inline=frozenset(), check=takes_all)
+        tool_turn.problems_of(
+            "acme", [use("a", **deep)], offered=TOOLS, inline=frozenset(), unreadable={}, check=takes_all
+        )
     )
     assert "nested deeper" in problems[0]
     made = tool_turn.plan(

@@ -79,15 +79,99 @@ def test_a_call_under_choice_none_never_runs() -> None:
     encoded = EncodedCall(params={}, takes_tools=False)
     reply = whole([call_of("search", {})], "tool_use", encoded=encoded)
     assert isinstance(reply.content[0], OtherBlock)
-    assert reply.stop_reason == "other"
+    assert reply.stop_reason == "malformed_output", "it says nothing else"
+    assert whole([{"text": "x"}, call_of("search", {})], "tool_use", encoded=encoded).stop_reason == "other"
     assert any("tool_choice is none" in warning for warning in reply.warnings)
 
 
-@pytest.mark.parametrize("block", [call_of("", {}), call_of("search", "text"), call_of("search", None)])
-def test_calls_that_are_none_never_run(block: dict[str, Any]) -> None:
-    reply = whole([block], "tool_use")
-    assert reply.content == (OtherBlock(value=block),)
-    assert reply.warnings
+BROKEN = ['{"q": "a', '"text"', "[1]", "7", '{"q": "\\ud83d"}', "[" * 70 + "]" * 70]
+
+
+@pytest.mark.parametrize("written", BROKEN)
+@pytest.mark.parametrize("stop_reason", ["tool_use", "end_turn", "stop_sequence", "martian"])
+def test_a_call_that_cannot_be_read_is_kept_for_the_model_and_never_made(written: str, stop_reason: str) -> None:
+    frames = (START, text("ok"), tool("t1", "search", written, 1), stop(stop_reason), METADATA)
+    replies = [streamed(*frames)[1], whole([{"text": "ok"}, call_of("search", written)], stop_reason)]
+    for reply in replies:
+        assert reply.content == (TextBlock(text="ok"), ToolUseBlock(id="t1", name="search", input={}))
+        assert reply.stop_reason == "tool_use"
+        (found,) = reply.unreadable
+        assert (found.call, found.raw) == (0, call_of("search", written))
+        assert found.problem
+        assert reply.warnings
+    plain = EncodedCall(params={}, offers_tools=False)
+    unasked = streamed(*frames, encoded=plain)[1]
+    assert unasked.unreadable == (), "nobody is asked again where there are no tools"
+    assert unasked.content == (TextBlock(text="ok"), OtherBlock(value=call_of("search", written)))
+
+
+def test_a_call_without_a_name_cannot_be_read() -> None:
+    for start in ({"toolUseId": "t1", "name": None}, {"toolUseId": "t1"}, {"toolUseId": "t1", "name": ""}):
+        frames = (
+            event("contentBlockStart", contentBlockIndex=0, start={"toolUse": start}),
+            event("contentBlockDelta", contentBlockIndex=0, delta={"toolUse": {"input": "{}"}}),
+        )
+        for reply in (
+            streamed(START, *frames, stop("tool_use"), METADATA)[1],
+            whole([{"toolUse": {**start, "input": {}}}], "tool_use"),
+        ):
+            assert reply.content == (ToolUseBlock(id="t1", name="unnamed_tool", input={}),)
+            assert [found.problem for found in reply.unreadable] == ["it names no tool"]
+
+
+@pytest.mark.parametrize("empty", [None, "", {}])
+def test_no_arguments_at_all_are_an_empty_object(empty: Any) -> None:
+    written = json.dumps(empty)
+    for reply in (
+        whole([call_of("search", empty)], "tool_use"),
+        streamed(START, tool("t1", "search", written), stop("tool_use"), METADATA)[1],
+        streamed(START, tool("t1", "search", ""), stop("tool_use"), METADATA)[1],
+    ):
+        assert reply.content == (ToolUseBlock(id="t1", name="search", input={}),)
+        assert (reply.unreadable, reply.warnings) == ((), ())
+
+
+@pytest.mark.parametrize("given", [{"q": "x"}, '{"q": "x"}'])
+def test_arguments_may_come_with_the_start_of_a_call(given: Any) -> None:
+    use = {"toolUseId": "t1", "name": "search", "input": given}
+    begun = event("contentBlockStart", contentBlockIndex=0, start={"toolUse": use})
+    end = event("contentBlockStop", contentBlockIndex=0)
+    _, reply = streamed(START, begun, end, stop("tool_use"), METADATA)
+    assert reply.content == (ToolUseBlock(id="t1", name="search", input={"q": "x"}),)
+    encoded = EncodedCall(params={}, output_tool="search")
+    deltas, reply = streamed(START, begun, end, stop("tool_use"), METADATA, encoded=encoded)
+    assert reply.content == (TextBlock(text='{"q":"x"}'),)
+    assert "".join(delta.text or "" for delta in deltas) == '{"q":"x"}'
+
+
+@pytest.mark.parametrize("reason", ["end_turn", "stop_sequence", "tool_use", "martian"])
+def test_a_whole_call_counts_whatever_the_stop_reason(reason: str) -> None:
+    for reply in (
+        whole([{"text": "ok"}, call_of("search", {"q": 1})], reason),
+        streamed(START, text("ok"), tool("t1", "search", '{"q": 1}', 1), stop(reason), METADATA)[1],
+    ):
+        assert (reply.stop_reason, reply.raw_stop_reason) == ("tool_use", reason)
+        assert bool(reply.warnings) is (reason != "tool_use")
+
+
+@pytest.mark.parametrize(
+    "reason", ["max_tokens", "guardrail_intervened", "content_filtered", "malformed_tool_use"]
+)
+def test_calls_of_a_cut_or_blocked_answer_are_not_made(reason: str) -> None:
+    for reply in (
+        whole([call_of("search", {"q": 1}), {"text": "and th"}], reason),
+        streamed(START, tool("t1", "search", '{"q": 1}'), text("and th", 1), stop(reason), METADATA)[1],
+        streamed(START, tool("t1", "search", '{"q": '), text("and th", 1), stop(reason), METADATA)[1],
+    ):
+        assert reply.stop_reason == STOP_REASONS[reason]
+        assert reply.unreadable == ()
+
+
+def test_stopping_for_no_known_reason_without_a_word_is_no_answer() -> None:
+    assert whole([], "martian").stop_reason == "malformed_output"
+    assert whole([{"text": " "}], "tool_use").stop_reason == "malformed_output"
+    assert whole([{"text": "x"}], "martian").stop_reason == "other"
+    assert streamed(START, stop("martian"), METADATA)[1].stop_reason == "malformed_output"
 
 
 def test_what_the_provider_ran_itself_is_no_call_of_ours() -> None:
