@@ -172,7 +172,7 @@ READS = st.one_of(
 
 
 @given(requests=st.lists(st.one_of(WRITES, COUNTS, READS), min_size=5, max_size=40))
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 async def test_a_server_in_memory_answers_like_a_real_one(both: tuple[Mux, Mux], requests: list[Request]) -> None:
     real, fake = both
     number = next(NUMBERS)

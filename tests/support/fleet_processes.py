@@ -130,7 +130,7 @@ class Fleet:
         how: dict[str, Any] = {"root": root}
         if ahead_s:
             how |= {"module": "tests.support.wrong_clock", "environment": {"WRONG_CLOCK_S": str(ahead_s)}}
-        process = self._stack.enter_context(SidecarProcess(*self._urls, **how, **self._settings))
+        process = self._stack.enter_context(SidecarProcess(*self._urls, **{**self._settings, **how}))
         self.running.append(process)
         return process
 

@@ -22,6 +22,14 @@ END_S = 60.0
 POLL_S = 0.02
 _NO_QUOTA = {"tokens_per_minute": 10**9, "requests_per_minute": 10**7}
 
+_usual_module = "sidecar"
+
+
+def use_module(name: str) -> None:
+    """What runs from now on where nothing else is said, in place of `sidecar`."""
+    global _usual_module
+    _usual_module = name
+
 
 def clean_environment() -> dict[str, str]:
     """The environment without what a developer's shell says about NATS, AWS or the sidecar."""
@@ -103,7 +111,7 @@ class SidecarProcess(Process):
     """A running `sidecar run`. `settings` are nested like the configuration file.
 
     `module` takes the place of `sidecar` on the command line; `environment` comes on top of a clean one. `root` is
-    the checkout whose code runs.
+    the checkout whose code runs: another one's as it is.
     """
 
     def __init__(
@@ -111,7 +119,7 @@ class SidecarProcess(Process):
         nats_url: str,
         bedrock_url: str,
         *,
-        module: str = "sidecar",
+        module: str | None = None,
         environment: dict[str, str] | None = None,
         root: Path = ROOT,
         **settings: Any,
@@ -133,6 +141,7 @@ class SidecarProcess(Process):
             for key, value in values.items()
         ]
         surroundings = {**clean_environment(), "PYTHONPATH": str(root), **(environment or {})}
+        module = module or (_usual_module if root == ROOT else "sidecar")
         super().__init__(sys.executable, "-m", module, "run", *flags, environment=surroundings, cwd=root)
 
     def drain(self) -> int:

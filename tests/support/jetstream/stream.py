@@ -106,6 +106,9 @@ class Stream:
     def last(self, pattern: str) -> Entry | None:
         """The last message that fits a pattern."""
         self.expire()
+        if pattern == ">":
+            # A server looks at its last sequence alone, also where that message was deleted.
+            return self._entries.get(self.last_seq)
         seqs = self._by_subject.get(pattern)
         if seqs is None:
             seqs = [self._by_subject[subject][-1] for subject in self.subjects(pattern)]

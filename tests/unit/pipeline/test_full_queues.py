@@ -10,6 +10,7 @@ from tests.support.replica import MODEL, PLENTY, Bench, bench
 from tests.support.scripted_model import ScriptedModel, Turn, says
 from tests.support.virtual_time import VirtualClock
 
+RUN_S = 12.0
 CALL_S = 0.1
 
 
@@ -51,7 +52,7 @@ async def test_a_tenant_at_its_cap_is_served_in_order_and_without_a_stand_still(
         done: dict[str, float] = {}
         refused = 0
         began = b.clock.monotonic()
-        while b.clock.monotonic() - began < 30:
+        while b.clock.monotonic() - began < RUN_S:
             for job in [job for job in sent if job not in done]:
                 stored = await b.stored(job)
                 if stored is not None and stored.state.result is not None:
@@ -66,7 +67,7 @@ async def test_a_tenant_at_its_cap_is_served_in_order_and_without_a_stand_still(
         assert ran == sorted(ran)
         gaps = [after - before for before, after in zip(calls.at, calls.at[1:], strict=False)]
         assert max(gaps) <= CALL_S + 0.3
-        assert len(ran) >= 0.9 * 30 * slots / (CALL_S + 0.02)
+        assert len(ran) >= 0.9 * RUN_S * slots / (CALL_S + 0.02)
         waits = sorted(done[f"j{n}"] - sent[f"j{n}"] for n in ran if f"j{n}" in done)
         expected = (most / slots) * (CALL_S + 0.02)
         assert waits[int(0.99 * len(waits))] <= 1.3 * expected
