@@ -15,13 +15,13 @@ from tests.support.nats_server import (
     running,
     use_binaries,
 )
-from tests.support.process import use_module
+from tests.support.process import use_launcher
 
 
 def pytest_configure() -> None:
     use_binaries()
     # Most tests of processes wait for leases to end; the benchmarks measure the product's own.
-    use_module("tests.support.short_leases")
+    use_launcher("tests.support.short_leases")
 
 
 @pytest.fixture(scope="session")

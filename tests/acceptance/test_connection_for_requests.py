@@ -104,7 +104,7 @@ async def answered(client: Stranger, job: str) -> Any:
 async def test_it_comes_back_by_itself_and_jobs_notice_nothing(bedrock: EmulatorProcess) -> None:
     with running(make_server(config=WITH_SYSTEM)) as server:
         url = server.url.replace("nats://", "nats://a:p@")
-        with spawn_sidecar(url, bedrock.url, jobs={"drain_s": 0}, module="sidecar") as sidecar:
+        with spawn_sidecar(url, bedrock.url, jobs={"drain_s": 0}, short_leases=False) as sidecar:
             async with stranger(url, "acme") as acme:
                 job = uuid.uuid4().hex
                 feed = await acme.submit(asks("[[tokens=200 tps=100]] slow", stream=True), job=job)

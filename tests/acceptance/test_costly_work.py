@@ -180,7 +180,7 @@ async def replicas(nats_url: str, bedrock: EmulatorProcess, count: int) -> Async
     work = {"time_limit_s": 2.0}
     plenty = {LONG: {"tokens_per_minute": 10**9, "requests_per_minute": 10**7}}
     with Fleet(
-        nats_url, bedrock.url, module="sidecar", filters=filters, bounded_work=work, models=plenty
+        nats_url, bedrock.url, short_leases=False, filters=filters, bounded_work=work, models=plenty
     ) as fleet:
         await fleet.start(count)
         yield fleet

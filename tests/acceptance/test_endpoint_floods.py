@@ -64,7 +64,7 @@ def place(bedrock: EmulatorProcess) -> Iterator[Place]:
     limits = {"globex": {"max_queue": 500, "max_concurrency": 2}}
     with (
         running(make_server()) as server,
-        spawn_sidecar(server.url, bedrock.url, tenants=limits, jobs={"drain_s": 0}, module="sidecar") as sidecar,
+        spawn_sidecar(server.url, bedrock.url, tenants=limits, jobs={"drain_s": 0}, short_leases=False) as sidecar,
     ):
         asyncio.run(_prepare(server.url))
         yield Place(server.url, sidecar)
@@ -154,7 +154,7 @@ async def test_jobs_of_another_tenant_do_not_notice_a_raw_flood(
         server = stack.enter_context(running(make_server(config=configured(mode))))
         url = server.url.replace("nats://", "nats://sidecar:p@")
         sidecars = [
-            stack.enter_context(spawn_sidecar(url, bedrock.url, jobs={"drain_s": 0}, module="sidecar"))
+            stack.enter_context(spawn_sidecar(url, bedrock.url, jobs={"drain_s": 0}, short_leases=False))
             for _ in range(replicas)
         ]
         tenancy = Tenancy(mode, server.url, sidecars[0])

@@ -43,7 +43,7 @@ ROUNDS = 6
 def tenancy(request: pytest.FixtureRequest, bedrock: EmulatorProcess) -> Iterator[Tenancy]:
     with running(make_server(config=configured(request.param))) as server:
         url = server.url.replace("nats://", "nats://sidecar:p@")
-        with spawn_sidecar(url, bedrock.url, jobs={"drain_s": 0}, module="sidecar") as sidecar:
+        with spawn_sidecar(url, bedrock.url, jobs={"drain_s": 0}, short_leases=False) as sidecar:
             yield Tenancy(request.param, server.url, sidecar)
             assert sidecar.is_running, sidecar.log[-2000:]
 

@@ -59,7 +59,7 @@ def house(request: pytest.FixtureRequest) -> Iterator[House]:
         emulator = stack.enter_context(spawn_emulator())
         url = server.url.replace("nats://", "nats://sidecar:p@")
         replicas = [
-            stack.enter_context(SidecarProcess(url, emulator.url, module="sidecar", scheduler={"slots": SLOTS}))
+            stack.enter_context(SidecarProcess(url, emulator.url, short_leases=False, scheduler={"slots": SLOTS}))
             for _ in range(count)
         ]
         for replica in replicas:

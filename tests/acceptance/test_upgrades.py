@@ -28,7 +28,7 @@ def nats_url(nats_server: AccountPool) -> str:
 
 @pytest.fixture
 def fleet(nats_url: str, bedrock: EmulatorProcess) -> Iterator[Fleet]:
-    with Fleet(nats_url, bedrock.url, module="sidecar", jobs={"max_attempts": 20, "drain_s": 0.5}) as made:
+    with Fleet(nats_url, bedrock.url, short_leases=False, jobs={"max_attempts": 20, "drain_s": 0.5}) as made:
         yield made
 
 

@@ -30,7 +30,7 @@ class Fleet:
         bedrock_url: str,
         *,
         size: int,
-        module: str | None = None,
+        module: str = "sidecar",
         environment: Mapping[str, str] | None = None,
         **settings: Any,
     ) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 
 import sidecar.app
-import tests.support.short_leases  # noqa: F401 - before anything takes a copy of its values
 from sidecar.app import nats_ports
 from sidecar.cli.main import main as run_command
 from sidecar.job_manager.journal import Step

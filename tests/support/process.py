@@ -22,13 +22,12 @@ END_S = 60.0
 POLL_S = 0.02
 _NO_QUOTA = {"tokens_per_minute": 10**9, "requests_per_minute": 10**7}
 
-_usual_module = "sidecar"
+_launcher: list[str] = []
 
 
-def use_module(name: str) -> None:
-    """What runs from now on where nothing else is said, in place of `sidecar`."""
-    global _usual_module
-    _usual_module = name
+def use_launcher(module: str) -> None:
+    """What starts a sidecar of this checkout from now on: `python -m <module> sidecar run …`."""
+    _launcher[:] = [module]
 
 
 def clean_environment() -> dict[str, str]:
@@ -111,7 +110,7 @@ class SidecarProcess(Process):
     """A running `sidecar run`. `settings` are nested like the configuration file.
 
     `module` takes the place of `sidecar` on the command line; `environment` comes on top of a clean one. `root` is
-    the checkout whose code runs: another one's as it is.
+    the checkout whose code runs. Without `short_leases` all times are the product's, whatever the launcher.
     """
 
     def __init__(
@@ -119,7 +118,8 @@ class SidecarProcess(Process):
         nats_url: str,
         bedrock_url: str,
         *,
-        module: str | None = None,
+        module: str = "sidecar",
+        short_leases: bool = True,
         environment: dict[str, str] | None = None,
         root: Path = ROOT,
         **settings: Any,
@@ -141,8 +141,10 @@ class SidecarProcess(Process):
             for key, value in values.items()
         ]
         surroundings = {**clean_environment(), "PYTHONPATH": str(root), **(environment or {})}
-        module = module or (_usual_module if root == ROOT else "sidecar")
-        super().__init__(sys.executable, "-m", module, "run", *flags, environment=surroundings, cwd=root)
+        launcher = _launcher if short_leases and root == ROOT else []
+        super().__init__(
+            sys.executable, "-m", *launcher, module, "run", *flags, environment=surroundings, cwd=root
+        )
 
     def drain(self) -> int:
         """Ask for the drain; the status."""

@@ -29,7 +29,6 @@ def _set(*_: object) -> None:
 time.time, time.time_ns = _time, _time_ns
 
 if __name__ == "__main__":
-    import tests.support.short_leases  # noqa: F401 - its values are to hold here too
     from sidecar.__main__ import main
 
     signal.signal(signal.SIGUSR1, _set)

@@ -24,7 +24,7 @@ REQUEST_GONE = ("request removed", "request removed and replayed", "everything r
 def answer(asked: ModelCall) -> Turn:
     if asked.messages[0].content == "tool" and len(asked.messages) == 1:
         return calls_tools(call("t", "u1"))
-    return says(TEXT, pieces=60, delta_s=0.1)
+    return says(TEXT, pieces=20, delta_s=0.3)
 
 
 async def say(b: Bench, text: str, job: str, **more: Any) -> str:
@@ -183,7 +183,7 @@ async def check_slots(b: Bench) -> None:
 async def test_a_document_that_is_written_over_all_the_time_keeps_no_slot(times: int) -> None:
     """At each write of the owner's, and at each claim: until the attacker tires, or the job is given up."""
     clock = VirtualClock()
-    async with bench(ScriptedModel(clock, default=says(TEXT, pieces=60, delta_s=0.1))) as b:
+    async with bench(ScriptedModel(clock, default=says(TEXT, pieces=20, delta_s=0.3))) as b:
         (replica,) = await b.fleet("one", slots=SLOTS)
         job = await b.submit(job="j1", stream=True)
         left = times
