@@ -165,8 +165,10 @@ async def test_strangers_do_not_take_a_policy_away(
             await jobs.publish("acme", 1, prompt=QUICK, job_class="batch")
             assert [job.state for job in await jobs.first(1 + is_running)][-1] == "rejected"
             async with asyncio.timeout(60):
-                # It rules before it is written back; that write has no event.
-                while await stored(jobs.mux, "LLM_CONFIG", "policy") != [b"[tenants.acme]\ndeny = true\n"]:
+                while await stored(jobs.mux, "LLM_CONFIG", "policy") != [  # noqa: ASYNC110 - it has no event
+                    b"[tenants.acme]\ndeny = true\n"
+                ]:
+                    # It rules before it is written back.
                     await asyncio.sleep(0.05)
 
 
