@@ -17,17 +17,17 @@ _MARKS = "\u200e\u200f\u061c"
 _JOINERS = "\u200c\u200d"
 _VARIATIONS = "\ufe00-\ufe0f\U000e0100-\U000e01ef"
 _INVISIBLE = (
-    "\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180e\u200b\u2060-\u2065\u206a-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb"
-    "\U0001d173-\U0001d17a\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"
+    "\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u2060-\u2065\u206a-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"
 )
 _FLAG = "\U0001f3f4"
 _FLAG_TAGS = "[\U000e0030-\U000e0039\U000e0061-\U000e007a]"
 
 # All other characters, the likeliest first: three times as fast to look for as the suspects themselves.
 _NOT_PLAIN = re.compile(
-    "[^ -~\n\t\r\xa0-\xac\xae-\u034e\u0350-\u061b\u061d-\u115e\u1161-\u17b3\u17b6-\u180d\u180f-\u200a\u2010-\u2029"
+    "[^ -~\n\t\r\xa0-\xac\xae-\u034e\u0350-\u061b\u061d-\u115e\u1161-\u17b3\u17b6-\u180a\u1810-\u200a\u2010-\u2029"
     "\u202f-\u205f\u2070-\u3163\u3165-\ud7ff\ue000-\ufdff\ufe10-\ufefe\uff00-\uff9f\uffa1-\uffef"
-    "\U00010000-\U0001d172\U0001d17b-\U000dffff]"
+    "\U00010000-\U0001bc9f\U0001bca4-\U0001d172\U0001d17b-\U000dffff]"
 )
 _ASCII_CONTROLS = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 127])
 _TOKEN = re.compile(
@@ -54,6 +54,8 @@ _JOINING = re.compile(
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]")
 # Scripts that write no spaces: a break that takes no width is all they have.
 _UNSPACED = re.compile("[\u0e00-\u0eff\u0f00-\u109f\u1780-\u17ff\u1950-\u19df\uaa60-\uaa7f]")
+# What chooses a form of a letter of Mongolian, and what overlaps letters of Duployan shorthand.
+_FORMED = re.compile("[\u1807\u180a\u1820-\u18aa][\u180b-\u180f]|[\U0001bc00-\U0001bc9f][\U0001bca0-\U0001bca3]")
 _IDEOGRAPH = re.compile("[\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 
 
@@ -152,6 +154,8 @@ def _is_needed(text: str, at: int) -> bool:
         return bool(_UNSPACED.match(before))
     if "\ufe00" <= char <= "\ufe0f":
         return bool(before) and not before.isspace() and not "\ufe00" <= before <= "\ufe0f"
+    if "\u180b" <= char <= "\u180f" or "\U0001bca0" <= char <= "\U0001bca3":
+        return _FORMED.match(before + char) is not None
     if "\U000e0100" <= char <= "\U000e01ef":
         return bool(_IDEOGRAPH.match(before))
     return False

@@ -1,7 +1,8 @@
 """Finding what must not be shown in a text that comes in pieces. Pure.
 
-A detector decides about each place of a text by a bounded stretch around it, so it does not matter where a text
-is cut: once enough has come after a place, what begins there is known. Whole texts go the same way in one piece.
+Detectors look at the text as a reader sees it (`views.py`), and decide about each place by a bounded stretch
+around it, so it does not matter where a text is cut: once enough has come after a place, what begins there is
+known. What they find is led back to the text as it came. Whole texts go the same way in one piece.
 """
 
 import re
@@ -9,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
+
+from sidecar.response_formatter.filters.views import View
 
 Action = Literal["redact", "block", "flag"]
 
@@ -32,8 +35,8 @@ class Match(NamedTuple):
 
 
 class Detector(Protocol):
-    """Finds stretches of one sort. What begins at a place depends on at most `context` characters before it and
-    `window` characters from it on, and on nothing else."""
+    """Finds stretches of one sort in a text as it is seen. What begins at a place depends on at most `context`
+    characters before it and `window` characters from it on, and on nothing else."""
 
     @property
     def window(self) -> int: ...
@@ -97,17 +100,19 @@ class BlockMatch(NamedTuple):
 
 
 class _Tail:
-    """A stretch that goes on for as long as its pattern matches."""
+    """A stretch that goes on for as long as its pattern matches. Places are those of its view."""
 
-    __slots__ = ("at", "most", "pattern", "start")
+    __slots__ = ("at", "most", "pattern", "start", "view")
 
-    def __init__(self, pattern: "re.Pattern[str]", at: int) -> None:
+    def __init__(self, pattern: "re.Pattern[str]", view: View, at: int) -> None:
         self.pattern = pattern
+        self.view = view
         self.start = self.at = at
         self.most = at + LONGEST_TAIL
 
-    def extend(self, text: str, base: int, *, is_end: bool) -> bool:
+    def extend(self, *, is_end: bool) -> bool:
         """Go as far as the text allows. True while more text could make it longer still."""
+        text, base = self.view.text, self.view.base
         most = self.most - base
         stop = min(len(text) if is_end else len(text) - TAIL_LOOK, most)
         at = self.at - base
@@ -116,134 +121,175 @@ class _Tail:
         self.at = base + at
         return stop <= at < most and not is_end
 
+    def is_around(self, place: int) -> bool:
+        return self.start <= place <= self.at
+
+
+class _Found(NamedTuple):
+    """What a rule found, in places of the text as it came."""
+
+    start: int
+    end: int
+    rank: int
+    match: Match
+    view: View
+
 
 class Scanner:
     """One text as it comes, seen by all rules at once: what they find is decided on the same original.
 
-    Stretches that overlap become one placeholder, the first one's, and so do those that follow each other without
-    a gap when they are of the same kind. `on_found(rule, kind)` is told of each that was redacted, flagged or
-    blocked. Once `blocked` is set, nothing more is let through.
+    Rules look at the text with its markup, and where that makes a difference also at what it renders to. Stretches
+    that overlap become one placeholder, the first one's, and so do those that follow each other without a gap when
+    they are of the same kind. `on_found(rule, kind)` is told of each that was redacted, flagged or blocked. Once
+    `blocked` is set, nothing more is let through.
     """
 
     def __init__(self, rules: Sequence[FilterRule], on_found: Callable[[FilterRule, str], None]) -> None:
         self._rules = rules
         self._on_found = on_found
         self._context = max((rule.detector.context for rule in rules), default=0) + 1
+        self._views = (View(is_rendered=False), View(is_rendered=True))
         self._text = ""
         self._base = 0
+        self._came = 0
         self._done = 0
         self._hidden = 0
         self._hidden_by: tuple[str, str] | None = None
         self._tails: list[_Tail] = []
-        self._last_tails: dict[re.Pattern[str], _Tail] = {}
+        self._last_tails: dict[tuple[re.Pattern[str], bool], _Tail] = {}
         self._flagged = [0] * len(rules)
         self.blocked: BlockMatch | None = None
 
     @property
     def held(self) -> int:
         """How many characters have come and are not decided yet."""
-        return self._base + len(self._text) - self._done
+        return self._came - self._done
 
     def feed(self, text: str, *, is_end: bool = False) -> list[Piece]:
         """What may be shown now. `is_end`: no more text comes."""
         if self.blocked is not None:
             return []
         self._text += text
+        self._came += len(text)
+        for view in self._views:
+            view.feed(text, is_end=is_end)
         if self._tails:
             self._extend(is_end=is_end)
-        limit = self._limit(is_end=is_end)
-        done = self._done - self._base
-        if limit <= done:
+        views = self._views[:1] if self._views[0].text == self._views[1].text else self._views
+        limit = self._came if is_end else self._limit(views)
+        if limit <= self._done:
             return []
-        pieces, limit = self._decide(done, limit, is_end=is_end)
-        self._done = self._base + limit
-        if (spare := limit - self._context) > 0:
-            self._text = self._text[spare:]
-            self._base += spare
+        pieces, self._done = self._decide(views, limit, is_end=is_end)
+        self._forget()
         return pieces
 
-    def _limit(self, *, is_end: bool) -> int:
-        """Up to where everything that begins is known."""
-        size, done = len(self._text), self._done - self._base
-        if is_end:
-            return size
-        limit = settled = size - TAIL_LOOK if self._tails else size
-        for rule in self._rules:
-            at = rule.detector.settled(self._text, done)
-            settled = min(settled, at)
-            limit = min(limit, max(size - rule.detector.window, at))
-        # Text without an end to any word is looked at in larger steps, or each piece would cost a whole look.
-        return limit if limit >= done + (1 if settled >= limit else STEP) else done
+    def _forget(self) -> None:
+        self._text = self._text[self._done - self._base :]
+        self._base = self._done
+        for view in self._views:
+            view.forget(view.seen_from(self._done) - self._context)
 
-    def _decide(self, start: int, limit: int, *, is_end: bool) -> tuple[list[Piece], int]:
-        found: list[tuple[int, int, int, Match]] = []
-        for rank, rule in enumerate(self._rules):
-            for one in rule.detector.find(self._text, start):
-                if start <= one.start < limit:
-                    found.append((one.start, -one.end, rank, one))
-        found.sort(key=_first_then_longest)
+    def _limit(self, views: Sequence[View]) -> int:
+        """Up to where everything that begins is known."""
+        limit = settled = min(view.known for view in self._views)
+        for view in views:
+            text, base, size = view.text, view.base, len(view.text)
+            since = view.seen_from(self._done) - base
+            for rule in self._rules:
+                at = rule.detector.settled(text, since)
+                settled = min(settled, _known(view, at))
+                limit = min(limit, _known(view, max(size - rule.detector.window, at)))
+        # Text without an end to any word is looked at in larger steps, or each piece would cost a whole look.
+        return limit if limit >= self._done + (1 if settled >= limit else STEP) else self._done
+
+    def _decide(self, views: Sequence[View], limit: int, *, is_end: bool) -> tuple[list[Piece], int]:
         pieces: list[Piece] = []
-        at = start
-        for _, _, rank, one in found:
-            rule = self._rules[rank]
-            if self._tails and self._base + one.start >= self._hidden:
+        at = self._done
+        for one in self._all(views, limit):
+            rule = self._rules[one.rank]
+            if self._tails and one.start >= self._hidden:
                 break
             if rule.action == "flag":
-                self._flag(rank, one)
+                self._flag(one)
             elif rule.action == "block":
-                self.blocked = BlockMatch(rule.name, one.kind)
-                self._on_found(rule, one.kind)
+                self.blocked = BlockMatch(rule.name, one.match.kind)
+                self._on_found(rule, one.match.kind)
                 return [], limit
             else:
                 if not self._is_hidden(rule, one):
                     self._show(pieces, at, one.start)
                     at = one.start
-                    pieces.append(Piece(self._base + at, rule.shown(one.kind), is_own=True))
-                    self._on_found(rule, one.kind)
-                    self._hidden_by = (rule.name, one.kind)
+                    pieces.append(Piece(at, rule.shown(one.match.kind), is_own=True))
+                    self._on_found(rule, one.match.kind)
+                    self._hidden_by = (rule.name, one.match.kind)
                 self._hide(one, is_end=is_end)
         if self._tails:
-            limit = min(limit, self._hidden - self._base)
+            limit = min(limit, self._hidden)
         self._show(pieces, at, limit)
         return pieces, limit
 
-    def _flag(self, rank: int, one: Match) -> None:
-        if self._base + one.start >= self._flagged[rank]:
-            self._on_found(self._rules[rank], one.kind)
-        self._flagged[rank] = max(self._flagged[rank], self._base + one.end)
+    def _all(self, views: Sequence[View], limit: int) -> list[_Found]:
+        """What all rules find in the views, from where is decided up to a limit: the first and longest first."""
+        found: list[_Found] = []
+        for view in views:
+            base = view.base
+            since = max(0, view.seen_from(self._done) - base)
+            for rank, rule in enumerate(self._rules):
+                for match in rule.detector.find(view.text, since):
+                    if match.start < since:
+                        continue
+                    start = view.raw_start(base + match.start)
+                    if self._done <= start < limit:
+                        found.append(_Found(start, view.raw_end(base + match.end), rank, match, view))
+        found.sort(key=_first_then_longest)
+        return found
 
-    def _is_hidden(self, rule: FilterRule, one: Match) -> bool:
-        start = self._base + one.start
-        return start < self._hidden or (start == self._hidden and self._hidden_by == (rule.name, one.kind))
+    def _flag(self, one: _Found) -> None:
+        if one.start >= self._flagged[one.rank]:
+            self._on_found(self._rules[one.rank], one.match.kind)
+        self._flagged[one.rank] = max(self._flagged[one.rank], one.end)
 
-    def _hide(self, one: Match, *, is_end: bool) -> None:
-        self._hidden = max(self._hidden, self._base + one.end)
-        if one.tail is None:
+    def _is_hidden(self, rule: FilterRule, one: _Found) -> bool:
+        start = one.start
+        return start < self._hidden or (start == self._hidden and self._hidden_by == (rule.name, one.match.kind))
+
+    def _hide(self, one: _Found, *, is_end: bool) -> None:
+        self._hidden = max(self._hidden, one.end)
+        pattern, view = one.match.tail, one.view
+        if pattern is None:
             return
-        last = self._last_tails.get(one.tail)
-        if last is not None and last.start <= self._base + one.end <= last.at:
+        place = view.base + one.match.end
+        last = self._last_tails.get((pattern, view is self._views[0]))
+        if last is not None and last.is_around(place):
             # It lies in a stretch of its own kind, and ends with that.
             return
-        self._last_tails[one.tail] = tail = _Tail(one.tail, self._base + one.end)
+        self._last_tails[pattern, view is self._views[0]] = tail = _Tail(pattern, view, place)
         self._tails.append(tail)
         self._extend(is_end=is_end)
 
     def _extend(self, *, is_end: bool) -> None:
         growing = []
         for tail in self._tails:
-            if tail.extend(self._text, self._base, is_end=is_end):
+            if tail.extend(is_end=is_end):
                 growing.append(tail)
-            self._hidden = max(self._hidden, tail.at)
+            self._hidden = max(self._hidden, tail.view.raw_end(tail.at))
         self._tails = growing
 
     def _show(self, pieces: list[Piece], start: int, end: int) -> None:
-        start = max(start, self._hidden - self._base)
+        start = max(start, self._hidden)
         if start < end:
-            pieces.append(Piece(self._base + start, self._text[start:end]))
+            pieces.append(Piece(start, self._text[start - self._base : end - self._base]))
 
 
-def _first_then_longest(found: tuple[int, int, int, Match]) -> tuple[int, int, int]:
-    return found[:3]
+def _known(view: View, at: int) -> int:
+    """What is decided of the text as it came where of what is seen so much is."""
+    if at <= 0:
+        return 0
+    return view.known if at >= len(view.text) else view.raw_start(view.base + at)
+
+
+def _first_then_longest(found: _Found) -> tuple[int, int, int]:
+    return found.start, -found.end, found.rank
 
 
 def found_in(

@@ -61,6 +61,8 @@ ATOMS = (
     "12345678Z", "RSSMRA85T10A562S", "secret", "https://u:", "[at]", "(at)", "[dot]", "johnny", "example", "!", ";", ",", "de89", "gb82 west",
     "card", "Bearer ", "aws_secret_access_key=", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "\\n", "\u202f", "x123", " ext. 5", "1 2 3 ", "12/26", "555 123 4567", "(0)",
     "0041", "(555) ", "77 ", "Visa ", "+49 30 ", "fe80::", "10.0.0.1", *HIDDEN,
+    "&#64;", "&#x40", "&amp;", "&commat;", "%40", "%C3%A9", "%E2%80%8B", "%4", "\\@", "\\u0040", "\\x4", "**", "_", "~~", "`", "***",
+    "<b>", "</em>", "<wbr", "<!-- x", "-->", "\u0301", "\ufe0f", "\u05b4", "\u180b", "ﬁ", "½", "²", "４", "é", "＠", "…",
 )  # fmt: skip
 
 
