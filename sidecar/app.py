@@ -396,7 +396,7 @@ def nats_ports(
     is_replicated = settings.nats.replicas > 1
     return Ports(
         intake=NatsIntake(mux, subjects, is_replicated=is_replicated),
-        store=NatsJobStore(mux, is_replicated=is_replicated),
+        store=NatsJobStore(mux, is_replicated=is_replicated, live_s=settings.retention.live_s, now=clock.now),
         publisher=NatsPublisher(mux, subjects, events_s=settings.retention.events_s, is_replicated=is_replicated),
         journal=NatsJournal(mux, is_replicated=is_replicated),
         endpoints=endpoints or nats_endpoints(mux.connection, settings, clock),

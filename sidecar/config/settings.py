@@ -261,6 +261,11 @@ class RetentionSettings(Section):
     objects_s: int = Field(172_800, ge=60, description="age of objects; at least that of states is kept")
     objects_bytes: int = Field(256 * 1024**2, ge=1024**2, description="upper bound of each tenant's objects")
 
+    @property
+    def live_s(self) -> int:
+        """How long the document of a job that runs or waits is kept; its owner writes it again before that (s)."""
+        return max(self.state_s // 4, min(self.state_s, 60))
+
 
 class AdminSettings(Section):
     host: str = "127.0.0.1"

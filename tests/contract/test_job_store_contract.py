@@ -5,13 +5,16 @@ import asyncio
 import msgspec
 import pytest
 
+from sidecar.adapters.nats.job_store import NatsJobStore
 from sidecar.errors import Conflict, InvalidRequest
 from sidecar.models import codec
+from sidecar.models.base import rfc3339
 from sidecar.models.job import JobState
 from sidecar.models.subjects import HEADER_EXPECTED
 from tests.support.bus_world import World, job_state, result
 
 STATES, MARKS = "$KV.LLM_JOB.", "$KV.LLM_CANCEL."
+LIVE_S = 2
 ACKNOWLEDGEMENT = b'{"stream":"LLM_REQ","seq":7,"domain":"hub"}'
 
 
@@ -302,3 +305,25 @@ async def test_an_acknowledgement_is_no_mark_of_cancellation(world: World) -> No
 
 async def test_how_long_documents_are_kept_is_known(world: World) -> None:
     assert await world.first.jobs.keeps_s() == 86_400
+
+
+async def test_a_document_that_was_superseded_goes_and_its_job_stays_listed(world: World) -> None:
+    """`ended` began and ended; `left` began and is nobody's; nobody has begun `queued`."""
+    store = NatsJobStore(world.mux, live_s=LIVE_S, now=world.now)
+    created = rfc3339(world.now())
+    running = {"state": "running", "attempt": 1, "owner": "r1", "created": created}
+    revisions = {job: await store.create(job_state(job, **running)) for job in ("ended", "left")}
+    ended = job_state("ended", state="succeeded", result=result(), result_n=2, created=created)
+    await store.update(ended, revision=revisions["ended"])
+    await store.create(job_state("queued", created=created))
+    assert [state.job for state in (await store.list("acme")).jobs] == ["queued", "left", "ended"]
+    await world.elapse(LIVE_S)
+    async with asyncio.timeout(30):
+        while await store.history("acme", "left") or len(await store.history("acme", "ended")) > 1:
+            await world.elapse(0.1)
+    assert [found.state for found in await store.history("acme", "ended")] == [ended]
+    page = await store.list("acme", limit=1)
+    assert [state.job for state in page.jobs] == ["queued"]
+    page = await store.list("acme", limit=1, cursor=page.cursor)
+    assert ([state.job for state in page.jobs], page.cursor) == (["ended"], None)
+    assert await store.keeps_s() == LIVE_S

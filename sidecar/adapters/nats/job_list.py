@@ -1,15 +1,17 @@
 """Listing a tenant's jobs, newest first, from a stream that can only be read forward.
 
 A job's place is the sequence of its first document (written with expected sequence 0), which never changes: pages
-neither repeat nor skip a job, however the jobs move on meanwhile. The stream is walked back in windows. A window
-is measured before it is read (one message and a count), halved while it holds much and widened while it holds
+neither repeat nor skip a job, however the jobs move on meanwhile. First documents of jobs that were begun are kept
+for some hours only (see `Places`): a job that is older has the place of its last document, which an ended job keeps.
+The stream is walked back in windows. A window is measured before it is read (one message and a count), halved while it holds much and widened while it holds
 nothing, so that a page costs about as much as the tenant wrote in the time it covers, and a dozen requests in a
 stream of many millions where the tenant wrote little.
 
-A job is listed as long as its first document is kept: `retention.state_s` from its creation.
+A job is listed for `retention.state_s` from its end.
 """
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,8 +21,10 @@ from sidecar.adapters.nats.direct import StoredMessage, StreamReader
 from sidecar.adapters.nats.genuine import GenuineReader, is_by_replica
 from sidecar.errors import InvalidRequest
 from sidecar.models.api import JobsPage
+from sidecar.models.base import epoch
 from sidecar.models.believed import document_of
 from sidecar.models.job import JobState, State
+from sidecar.models.plain import UNREADABLE
 from sidecar.models.shown import shown
 
 log = logging.getLogger(__name__)
@@ -42,11 +46,51 @@ class _Window(NamedTuple):
     width: int
 
 
+class _Created(msgspec.Struct):
+    created: str
+
+
+_decode_created = msgspec.json.Decoder(_Created).decode
+
+
+class Places(NamedTuple):
+    """Which document of a job is its place: of those created at `since` (s since 1970) or later the first, of
+    older ones the last, since their first may have gone.
+    """
+
+    since: float
+
+    @classmethod
+    def at(cls, now: float, *, live_s: int | None) -> "Places":
+        """`live_s`: how long first documents are kept, None for as long as all others.
+
+        The line moves in steps, each a sixth of that time, so that jobs hardly ever change places between two
+        pages; and it stays a step away from what is about to go, for clocks that differ.
+        """
+        if live_s is None:
+            return cls(-math.inf)
+        step = live_s / 6
+        return cls((now // step + 2) * step - live_s)
+
+    def may_hold(self, item: StoredMessage) -> bool:
+        """Whether a document is its job's place; one that is not the first must be the last of its job beside."""
+        try:
+            is_old = epoch(_decode_created(item.payload).created) < self.since
+        except (*UNREADABLE, ValueError):
+            is_old = False
+        return is_old or _is_first(item)
+
+    def is_moved(self, item: StoredMessage, document: JobState, seq: int) -> bool:
+        """Whether the job of `item` has another place: it is an old one, and its last document is `seq`."""
+        return seq != item.seq and epoch(document.created) < self.since
+
+
 async def list_jobs(
     reader: StreamReader,
     pattern: str,
     *,
     documents: GenuineReader,
+    places: Places,
     state: State | None,
     limit: int,
     cursor: str | None,
@@ -64,9 +108,10 @@ async def list_jobs(
     while before > contents.first_seq and looked_at < _AT_MOST:
         window = await _measure(reader, pattern, before, width, contents.first_seq)
         if window.size:
-            born = await _born(reader, pattern, window)
+            found = await _candidates(reader, pattern, window, places)
             looked_at += window.size
-            taken, before, is_full = await _newest(reader, documents, born, state, limit - len(jobs), window.start)
+            look = _Look(reader, documents, places, state, limit - len(jobs))
+            taken, before, is_full = await _newest(look, found, window.start)
             jobs += taken
             if is_full:
                 return JobsPage(jobs=tuple(jobs), cursor=str(before))
@@ -86,39 +131,46 @@ async def _measure(reader: StreamReader, pattern: str, before: int, width: int, 
         width //= 2
 
 
-async def _born(reader: StreamReader, pattern: str, window: _Window) -> list[StoredMessage]:
-    """The first documents in a window, oldest first."""
-    born: list[StoredMessage] = []
+async def _candidates(reader: StreamReader, pattern: str, window: _Window, places: Places) -> list[StoredMessage]:
+    """The documents in a window that may be their jobs' places, oldest first."""
+    found: list[StoredMessage] = []
     async for item in reader.scan(pattern, seq=window.start):
         if item.seq >= window.before:
             break
-        if _is_first(item):
-            born.append(item._replace(payload=b""))
-    return born
+        if places.may_hold(item):
+            found.append(item._replace(payload=b""))
+    return found
+
+
+class _Look(NamedTuple):
+    reader: StreamReader
+    documents: GenuineReader
+    places: Places
+    state: State | None
+    limit: int
 
 
 async def _newest(
-    reader: StreamReader,
-    documents: GenuineReader,
-    born: Sequence[StoredMessage],
-    state: State | None,
-    limit: int,
-    start: int,
+    look: _Look, candidates: Sequence[StoredMessage], start: int
 ) -> tuple[list[JobState], int, bool]:
-    """Up to `limit` of the jobs born, newest first; where to go on; and whether there are more than `limit`."""
+    """Up to `limit` of the jobs that have their places here, newest first; where to go on; and whether there are
+    more than `limit`.
+    """
     jobs: list[JobState] = []
     before = start
-    for end in range(len(born), 0, -_DOCUMENTS):
-        part = born[max(0, end - _DOCUMENTS) : end]
-        now = await reader.last_of(item.subject for item in part)
+    for end in range(len(candidates), 0, -_DOCUMENTS):
+        part = candidates[max(0, end - _DOCUMENTS) : end]
+        now = await look.reader.last_of(item.subject for item in part)
         for item in reversed(part):
             found = now.get(item.subject)
             if found is not None and not is_by_replica(found):
-                found = await documents.last(item.subject)
+                found = await look.documents.last(item.subject)
             document = _document(found)
-            if document is None or (state is not None and document.state != state):
+            if found is None or document is None or look.places.is_moved(item, document, found.seq):
                 continue
-            if len(jobs) == limit:
+            if look.state is not None and document.state != look.state:
+                continue
+            if len(jobs) == look.limit:
                 return jobs, before, True
             jobs.append(msgspec.structs.replace(document, result=None))
             before = item.seq

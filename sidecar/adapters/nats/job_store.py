@@ -1,22 +1,25 @@
 """State documents in the KV bucket `LLM_JOB`, marks of cancellation in `LLM_CANCEL`."""
 
+import time
 from collections.abc import Callable, Sequence
 
 from sidecar.adapters.nats.client.message import BusMessage
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import TOMBSTONE, StreamReader
 from sidecar.adapters.nats.genuine import GenuineReader, is_by_replica, is_no_acknowledgement
-from sidecar.adapters.nats.job_list import list_jobs
+from sidecar.adapters.nats.job_list import Places, list_jobs
 from sidecar.models import codec
 from sidecar.models.api import JobsPage
 from sidecar.models.authors import is_aimed
 from sidecar.models.believed import document_of
 from sidecar.models.job import JobState, State
-from sidecar.models.subjects import CANCEL_BUCKET, HEADER_EXPECTED, JOB_BUCKET, checked, job_key
+from sidecar.models.subjects import CANCEL_BUCKET, HEADER_EXPECTED, HEADER_TTL, JOB_BUCKET, checked, job_key
 from sidecar.ports.bus import Standing, StoredState
 
 _STATES = f"$KV.{JOB_BUCKET}."
 _MARKS = f"$KV.{CANCEL_BUCKET}."
+# Somebody owns the job: who does writes the document again before it ages.
+_OWNED: frozenset[State] = frozenset({"running", "waiting"})
 
 
 class NatsJobStore:
@@ -25,13 +28,26 @@ class NatsJobStore:
     `is_replicated`: whether the streams have more than one replica. Then `get` and `is_cancelled` ask the leader,
     else a direct get is as true; one request either way, so a 404 is final and never asked a second time.
 
+    `live_s`: documents of jobs that somebody owns are kept so long and no longer (s); the next document replaces
+    them, and the last, which nobody refreshes, is kept as long as the stream keeps anything. None: all are kept
+    alike. `now` is the time since 1970.
+
     A write whose answer was lost (BusUnavailable) may have happened: `get` tells, by comparing the document.
 
     `list` is described in `job_list`.
     """
 
-    def __init__(self, mux: Mux, *, is_replicated: bool = False) -> None:
+    def __init__(
+        self,
+        mux: Mux,
+        *,
+        is_replicated: bool = False,
+        live_s: int | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._mux = mux
+        self._live_s = live_s
+        self._now = now
         self._states = StreamReader(mux, f"KV_{JOB_BUCKET}", is_replicated=is_replicated)
         marks = StreamReader(mux, f"KV_{CANCEL_BUCKET}", is_replicated=is_replicated)
         self._marks = GenuineReader(
@@ -53,8 +69,10 @@ class NatsJobStore:
         return Standing(state, found.seq)
 
     async def keeps_s(self) -> float | None:
-        age = await self._states.max_age_s()
-        return age or None
+        age = await self._states.max_age_s() or None
+        if self._live_s is None:
+            return age
+        return min(age, self._live_s) if age else self._live_s
 
     async def create(self, state: JobState) -> int:
         return await self._write(state, 0)
@@ -66,8 +84,15 @@ class NatsJobStore:
         self, tenant: str, *, state: State | None = None, limit: int = 100, cursor: str | None = None
     ) -> JobsPage:
         pattern = f"{_STATES}{checked(tenant)}.*"
+        places = Places.at(self._now(), live_s=self._live_s)
         return await list_jobs(
-            self._states, pattern, documents=self._documents, state=state, limit=limit, cursor=cursor
+            self._states,
+            pattern,
+            documents=self._documents,
+            places=places,
+            state=state,
+            limit=limit,
+            cursor=cursor,
         )
 
     async def history(self, tenant: str, job: str) -> Sequence[StoredState]:
@@ -97,5 +122,8 @@ class NatsJobStore:
 
     async def _write(self, state: JobState, revision: int) -> int:
         subject = _STATES + job_key(state.tenant, state.job)
-        ack = await self._mux.store(subject, codec.encode(state), headers={HEADER_EXPECTED: str(revision)})
+        headers = {HEADER_EXPECTED: str(revision)}
+        if self._live_s is not None and state.state in _OWNED:
+            headers[HEADER_TTL] = str(self._live_s)
+        ack = await self._mux.store(subject, codec.encode(state), headers=headers)
         return ack.seq

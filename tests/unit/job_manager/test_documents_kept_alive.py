@@ -32,13 +32,17 @@ async def say(b: Bench, text: str, **more: Any) -> str:
     return await b.submit({"messages": [{"role": "user", "content": text}], "model": MODEL, **more})
 
 
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("stream", "by_message"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("names", [("one",), ("one", "two")], ids=["one", "two"])
-async def test_a_running_jobs_document_does_not_age(names: tuple[str, ...], stream: bool) -> None:
+async def test_a_running_jobs_document_does_not_age(
+    names: tuple[str, ...], stream: bool, by_message: bool
+) -> None:
+    """`by_message`: each document of a running job says itself how long it is kept, 60 s."""
     clock = VirtualClock()
     async with bench(ScriptedModel(clock, answer)) as b:
-        short_lived(b)
-        await b.fleet(*names)
+        if not by_message:
+            short_lived(b)
+        await b.fleet(*names, retention={"state_s": 240}, jobs={"timeout_s": 240})
         jobs = [await say(b, "go on", stream=stream) for _ in range(len(names))]
         for _ in range(90):
             await clock.advance(1.0)
