@@ -2,10 +2,11 @@
 
 A job's place is the sequence of its first document (written with expected sequence 0), which never changes: pages
 neither repeat nor skip a job, however the jobs move on meanwhile. First documents of jobs that were begun are kept
-for some hours only (see `Places`): a job that is older has the place of its last document, which an ended job keeps.
-The stream is walked back in windows. A window is measured before it is read (one message and a count), halved while it holds much and widened while it holds
-nothing, so that a page costs about as much as the tenant wrote in the time it covers, and a dozen requests in a
-stream of many millions where the tenant wrote little.
+for some hours only (see `Places`): an older job has the place of its last document, which an ended job keeps.
+
+The stream is walked back in windows. A window is measured before it is read (one message and a count), halved
+while it holds much and widened while it holds nothing, so that a page costs about as much as the tenant wrote in
+the time it covers, and a dozen requests in a stream of many millions where the tenant wrote little.
 
 A job is listed for `retention.state_s` from its end.
 """
