@@ -6,7 +6,7 @@ for. Adapters translate foreign exceptions into these, with `from e`; nothing fo
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 ErrorCode = Literal[
     "invalid_request",
@@ -66,11 +66,27 @@ STATUS_CODES: Mapping[str, int] = {
 `rate_limited` occur in error replies only, never in a result."""
 
 
+class TokenCounts(NamedTuple):
+    """Tokens of a call, as its provider counted them. `input_tokens` is without cache reads and writes."""
+
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+
+
+Reached = Literal["nowhere", "sent", "answered"]
+"""How far a model call had come: refused or never sent, sent without a word back, or an answer had begun."""
+
+
 class SidecarError(Exception):
     """Root of all errors raised here.
 
     `code` is a code of the bus protocol, `details` are JSON-able facts for the caller. `inside` is a fuller
     message, for the operator alone.
+
+    Of a model call that failed, `reached` says how far it had come, `counted` what its provider said it took, and
+    `heard_chars` how much of its answer came, of any kind; they decide what it is taken to have cost.
     """
 
     default_code: ClassVar[ErrorCode] = "internal"
@@ -84,6 +100,9 @@ class SidecarError(Exception):
         self.code: ErrorCode = code or self.default_code
         self.details: dict[str, Any] = dict(details or {})
         self.inside = ""
+        self.reached: Reached = "nowhere"
+        self.counted: TokenCounts | None = None
+        self.heard_chars = 0
 
     @property
     def for_operator(self) -> str:

@@ -262,7 +262,11 @@ class Replica:
         )
         return Conversation(
             caller=ModelCaller(
-                coordinator=self.coordinator, models=ports.models, budgets=self.spending, clock=ports.clock
+                coordinator=self.coordinator,
+                models=ports.models,
+                budgets=self.spending,
+                clock=ports.clock,
+                max_calls=jobs.max_calls,
             ),
             coordinator=self.coordinator,
             toolbox=toolbox,

@@ -8,7 +8,7 @@ import msgspec
 from scripts.schema.example_requests import ORDER_SCHEMA, REQUESTS
 from sidecar.models import api, job, objects, stats, tool
 from sidecar.models.codec import encode
-from sidecar.models.event import Delta, Event, EventData, EventType, Rejected, Status, ToolActivity
+from sidecar.models.event import Delta, Event, EventData, EventType, Rejected, Spent, Status, ToolActivity
 from sidecar.models.result import Attempt, ErrorInfo, Output, Result, Timings, Usage
 
 _TIME = "2026-12-01T10:00:00.000Z"
@@ -107,6 +107,17 @@ _MESSAGES: dict[str, Any] = {
         state="retrying",
         error=ErrorInfo(code="throttled", message="Too many tokens, please wait", retryable=True),
         next="nova-pro",
+        call=Attempt(
+            model_id="us.anthropic.claude-sonnet-4-5-20250929-v1:0",
+            region="us-east-1",
+            outcome="error",
+            error=ErrorInfo(code="throttled", message="Too many tokens, please wait", retryable=True),
+            elapsed_ms=41,
+            may_be_billed=False,
+            turn=1,
+            counted=0,
+        ),
+        spent=Spent(calls=1, usage=Usage(), usage_basis="observed", cost_usd=0.0),
     ),
     "delta": Delta(index=0, text="JetStream is "),
     "delta.reasoning": Delta(index=0, reasoning="The user asks about "),

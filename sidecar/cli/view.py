@@ -69,8 +69,17 @@ def describe_status(status: Status) -> str:
         return f"waiting for {status.waiting_for or 'its turn'}{about}"
     if status.state == "retrying":
         why = f": {status.error.message}" if status.error else ""
-        return f"retrying{f' with {status.next}' if status.next else ''}{why}"
+        return f"retrying{f' with {status.next}' if status.next else ''}{why}{_so_far(status)}"
     return status.state
+
+
+def _so_far(status: Status) -> str:
+    """The money of a job that tries again."""
+    spent = status.spent
+    if spent is None:
+        return ""
+    cost = "cost not known" if spent.cost_usd is None else f"{spent.cost_usd:.6f} USD"
+    return f" ({spent.calls} call{'s' if spent.calls > 1 else ''}, {cost} so far)"
 
 
 def describe_tool(activity: ToolActivity) -> str:

@@ -86,6 +86,11 @@ class JobsSettings(Section):
     idle_timeout_s: float = Field(120.0, gt=0)
     max_attempts: int = Field(3, ge=1, description="attempts that end in a crash before the job is given up")
     max_tokens: int = Field(4096, ge=1, description="where a request sets none")
+    max_calls: int = Field(
+        4,
+        ge=1,
+        description="calls of models that may be billed, for each turn of a job and over all its candidates",
+    )
     max_turns: int = Field(16, ge=1)
     max_tool_calls: int = Field(64, ge=0)
     drain_s: float = Field(30.0, ge=0, description="grace for running jobs at SIGTERM")

@@ -10,6 +10,7 @@ from sidecar.conversation.aiming import fit_to_candidate
 from sidecar.conversation.run import JobRun
 from sidecar.conversation.tenant_budget import TenantBudgets
 from sidecar.conversation.waiting import rooms_of, saying
+from sidecar.coordinator.billing import bounded
 from sidecar.coordinator.fallback import Failure, Final, Next, Opening, Retry, Wait
 from sidecar.coordinator.health import Success
 from sidecar.coordinator.service import Coordinator
@@ -18,6 +19,7 @@ from sidecar.models.call import ModelCall, ModelDelta, ModelReply
 from sidecar.models.content import ReasoningBlock, TextBlock
 from sidecar.models.event import Status
 from sidecar.models.profile import Candidate
+from sidecar.models.result import Purpose
 from sidecar.ports.bus import Clock, ModelClient
 from sidecar.response_formatter.formatter import error_info
 
@@ -31,8 +33,16 @@ class ModelCaller:
     """Makes the model calls of jobs."""
 
     def __init__(
-        self, *, coordinator: Coordinator, models: ModelClient, budgets: TenantBudgets, clock: Clock
+        self,
+        *,
+        coordinator: Coordinator,
+        models: ModelClient,
+        budgets: TenantBudgets,
+        clock: Clock,
+        max_calls: int,
     ) -> None:
+        """`max_calls`: how many calls that may be billed one turn gets, over all its candidates."""
+        self._max_calls = max_calls
         self._coordinator = coordinator
         self._models = models
         self._budgets = budgets
@@ -41,9 +51,13 @@ class ModelCaller:
     async def call(self, run: JobRun, call: ModelCall) -> ModelReply:
         """The answer to `call`, by its candidate or whichever follows it.
 
-        Raises the error of the last call when the coordinator gives up.
+        Raises the error of the last call when the coordinator gives up, or the turn has used up its calls.
         """
         run.failures.clear()
+        if not run.is_repair:
+            run.counted = usage.counted_before(run)
+            if run.counted >= self._max_calls:
+                raise usage.left_at_bound(run.facts, self._max_calls)
         candidate = call.candidate
         if candidate.route.pool != run.reservation.pool:
             candidate = await self._room(run, Next(candidate))
@@ -56,13 +70,15 @@ class ModelCaller:
 
     async def _enter(self, run: JobRun, candidate: Candidate) -> Candidate:
         """Whose breaker lets the job through, `candidate` if it can be; room in its quota is held."""
-        while not self._coordinator.begin(candidate, now=self._clock.now()):
+        while not (begun := self._coordinator.begin(candidate, now=self._clock.now())):
             decision = self._coordinator.instead(
                 run.plan.selection, tried=run.failures, now=self._clock.now(), deadline=run.deadline
             )
             if isinstance(decision, Final):
                 raise decision.error
             candidate = await self._room(run, decision)
+        run.made = None
+        run.purpose = _purpose(run, candidate, is_probe=begun == "probe")
         return candidate
 
     async def _follow(self, run: JobRun, failure: Failure) -> Candidate:
@@ -81,8 +97,16 @@ class ModelCaller:
         run.reservation.failed(failure.error)
         if isinstance(decision, Final):
             raise decision.error
+        if run.counted >= self._max_calls:
+            raise bounded(failure.error, "max_calls", max_calls=self._max_calls) from failure.error
         run.job.progress.say(
-            Status(state="retrying", error=error_info(failure.error), next=decision.candidate.public_id)
+            Status(
+                state="retrying",
+                error=error_info(failure.error),
+                next=decision.candidate.public_id,
+                call=run.made,
+                spent=usage.spent(run.facts),
+            )
         )
         return await self._room(run, decision)
 
@@ -116,23 +140,25 @@ class ModelCaller:
         facts, started = run.facts, self._clock.monotonic()
         try:
             reply = await (self._stream(run, fitting) if _is_streamed(run, fitting) else self._whole(run, fitting))
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, JobCancelled):
             self._coordinator.abandon(candidate, now=self._clock.now())
-            usage.note(fitting, facts, outcome="cancelled", seconds=self._clock.monotonic() - started)
-            usage.guess(fitting, facts)
-            raise
-        except JobCancelled:
+            seconds = self._clock.monotonic() - started
+            usage.enter(run, fitting, usage.broke_off(run, None), outcome="cancelled", seconds=seconds)
             raise
         except SidecarError as e:
             self._coordinator.observe(candidate, e, now=self._clock.now())
-            seconds = self._clock.monotonic() - started
-            usage.note(fitting, facts, outcome="error", seconds=seconds, error=error_info(e))
-            if facts.has_streamed or facts.heard_chars:
-                usage.guess(fitting, facts)
+            bill, seconds = usage.broke_off(run, e), self._clock.monotonic() - started
+            usage.enter(run, fitting, bill, outcome="error", seconds=seconds, error=error_info(e))
+            if bill.toll.may_be_billed:
+                await self._budgets.settle(run.job, facts)
             return e
+        except Exception:
+            # A mistake of our own: the call was made all the same, and is on the bill.
+            seconds = self._clock.monotonic() - started
+            usage.enter(run, fitting, usage.broke_off(run, None), outcome="error", seconds=seconds)
+            raise
         seconds = self._clock.monotonic() - started
-        usage.note(fitting, facts, outcome="ok", seconds=seconds)
-        usage.count(fitting, reply, facts)
+        usage.enter(run, fitting, usage.answered(reply), outcome="ok", seconds=seconds)
         try:
             # Counted before the reservation ends: nothing in between looks as if it were free.
             await self._budgets.settle(run.job, facts)
@@ -163,7 +189,7 @@ class ModelCaller:
         if facts.has_streamed:
             await run.job.restart()
         facts.text.clear()
-        facts.heard_chars = 0
+        facts.heard_chars, run.reply = 0, None
         if run.filters.gate is not None:
             run.filters.gate.reset()
         facts.has_streamed = False
@@ -183,6 +209,7 @@ class ModelCaller:
             if e.limit != "total" or limit_s >= limits.total_s:
                 raise
             raise CallTimeout(f"no answer within {limit_s:g} s", limit="first_token") from e
+        run.reply = reply
         if run.job.request.stream:
             for index, block in enumerate(reply.content):
                 if isinstance(block, TextBlock):
@@ -197,14 +224,15 @@ class ModelCaller:
         reply: ModelReply | None = None
         async for item in self._models.stream(call):
             if isinstance(item, ModelReply):
-                reply = item
+                run.reply = reply = item
                 continue
             if facts.first_token_ms is None:
                 facts.first_token_ms = facts.queued_ms + round(
                     1000 * (self._clock.monotonic() - run.job.started_at)
                 )
-            if item.text or item.reasoning:
-                if len(item.text or item.reasoning or "") <= LARGE_DELTA:
+            if said := item.text or item.reasoning:
+                facts.heard_chars += len(said)
+                if len(said) <= LARGE_DELTA:
                     self._say(run, item)
                 else:
                     await self._say_whole(run, item)
@@ -216,8 +244,6 @@ class ModelCaller:
         return reply
 
     def _say(self, run: JobRun, delta: ModelDelta) -> None:
-        if delta.text:
-            run.facts.heard_chars += len(delta.text)
         self._show(run, (delta,) if run.filters.gate is None else run.filters.gate.take(delta))
 
     async def _say_whole(self, run: JobRun, delta: ModelDelta) -> None:
@@ -274,4 +300,14 @@ def _running(candidate: Candidate, run: JobRun) -> Status:
         region=candidate.route.region,
         reason=reason,
         candidates=rejected,
+        spent=usage.spent(run.facts) if run.failures else None,
     )
+
+
+def _purpose(run: JobRun, candidate: Candidate, *, is_probe: bool) -> Purpose | None:
+    """Why a call is made; None for the first of its turn."""
+    if is_probe:
+        return "probe"
+    if run.failures:
+        return "retry" if run.failures[-1].candidate.route.pool == candidate.route.pool else "fallback"
+    return "repair" if run.is_repair else None

@@ -9,11 +9,11 @@ from sidecar.coordinator.fallback import Failure
 from sidecar.coordinator.service import Selection
 from sidecar.errors import SidecarError
 from sidecar.job_manager.job import OwnedJob
-from sidecar.models.call import ModelCall
+from sidecar.models.call import ModelCall, ModelReply
 from sidecar.models.content import Message
 from sidecar.models.facts import RunFacts
 from sidecar.models.profile import Candidate
-from sidecar.models.result import Result, Usage
+from sidecar.models.result import Attempt, Purpose, Result, Usage
 from sidecar.response_formatter.filters.chain import FilterChain
 
 
@@ -39,7 +39,10 @@ class JobRun:
     `stored_at` is when its request was stored, `deadline` the end of its time, both in seconds since 1970.
     `has_tools`: the sidecar has tools of the request to run; `offered` are these by name, `inline` names of its
     client's own. `extra` are messages that no turn has taken up yet; `turns` counts its calls of a model, and the
-    `failures` are of the turn under way. `result` is there once the work is over, whichever way.
+    `failures` are of the turn under way, as are the calls `counted` toward `jobs.max_calls`; `is_repair`: the
+    turn asks again for the answer of the one before, and goes on counting. `purpose` is that of the call under
+    way, `reply` its answer once that is whole, `made` the account of it once it has ended. `result` is there once
+    the work is over, whichever way.
     """
 
     job: OwnedJob
@@ -55,6 +58,11 @@ class JobRun:
     extra: tuple[Message, ...] = ()
     turns: int = 0
     failures: list[Failure] = field(default_factory=list)
+    counted: int = 0
+    is_repair: bool = False
+    purpose: Purpose | None = None
+    reply: ModelReply | None = None
+    made: Attempt | None = None
     last_usage: Usage | None = None
     result: Result | None = None
 

@@ -112,6 +112,7 @@ class Conversation:
         if unfit is None or unfit.is_costly or not self._is_worth_repairing(run, texts):
             return reply
         run.facts.warn(f"an answer {unfit.place}: the model was asked once more")
+        run.is_repair = True
         run.plan.call = msgspec.structs.replace(run.plan.call, tool_choice="none")
         run.extra = (*run.extra, *structured.repair_turn(texts, unfit))
         attempt, shown = run.job.state.attempt, list(run.facts.text)
@@ -127,7 +128,7 @@ class Conversation:
             return reply
 
     def _is_worth_repairing(self, run: JobRun, texts: list[str]) -> bool:
-        if sum(map(len, texts)) > LONGEST_REPAIRED:
+        if sum(map(len, texts)) > LONGEST_REPAIRED or run.counted >= self._settings.max_calls:
             return False
         attempts, most = run.facts.attempts, run.job.request.budget.max_turns
         if most is not None and sum(attempt.outcome == "ok" for attempt in attempts) >= most:
@@ -230,7 +231,11 @@ class Conversation:
             await self._room(run, call)
         run.turns += 1
         candidate = run.plan.candidate_on(reservation.pool)
-        reply = await self._caller.call(run, msgspec.structs.replace(call, candidate=candidate))
+        try:
+            reply = await self._caller.call(run, msgspec.structs.replace(call, candidate=candidate))
+        finally:
+            # Turns after it, where it calls tools, are turns of their own.
+            run.is_repair = False
         run.last_usage = reply.usage
         return reply
 

@@ -1,6 +1,7 @@
 """The memory of the coordinator: each pool's breaker and speed, and where prompt caches are warm."""
 
 from collections import OrderedDict
+from typing import Literal
 
 from sidecar.coordinator import health
 from sidecar.coordinator.health import CLOSED, Breaker, Phase, Speed, Success
@@ -12,6 +13,8 @@ MAX_POOLS = 4_096
 
 
 Observation = Success | SidecarError
+Begun = Literal["", "call", "probe"]
+_CALL: Begun = "call"
 
 
 class Pools:
@@ -27,15 +30,17 @@ class Pools:
         self.troubled: set[str] = set()
         self._warm: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
-    def begin(self, pool: str, *, now: float) -> bool:
-        """Whether a call may go; takes a half-open breaker's probe."""
-        breaker = self._breakers.get(pool, CLOSED)
+    def begin(self, pool: str, *, now: float) -> Begun:
+        """Whether a call may go, and as what; takes a half-open breaker's probe. Empty: it may not."""
+        breaker, begun = self._breakers.get(pool, CLOSED), _CALL
         if pool in self.troubled:
-            if health.phase(breaker, now) == "open":
-                return False
-            breaker = health.probing(breaker, now)
+            phase = health.phase(breaker, now)
+            if phase == "open":
+                return ""
+            if phase == "half_open":
+                breaker, begun = health.probing(breaker, now), "probe"
         self._keep(pool, breaker)
-        return True
+        return begun
 
     def observe(self, pool: str, outcome: Observation, *, now: float) -> None:
         """Learn from the end of a call."""

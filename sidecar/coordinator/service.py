@@ -17,7 +17,7 @@ from sidecar.coordinator.entry import Entry, Shelf, speed_score
 from sidecar.coordinator.fallback import Decision, Failure, Final, Next, Opening, Wait
 from sidecar.coordinator.health import Phase, Success
 from sidecar.coordinator.listing import model_info, no_region, why_unusable
-from sidecar.coordinator.pools import Observation, Pools
+from sidecar.coordinator.pools import Begun, Observation, Pools
 from sidecar.coordinator.select import Refusal, Search
 from sidecar.errors import ErrorCode, JobCancelled, Permanent, SidecarError
 from sidecar.models.api import ModelInfo
@@ -124,8 +124,8 @@ class Coordinator:
             raise _nothing_serves(request, search.refusals)
         return self._by_health(search, reason=reason, warnings=warnings, now=now)
 
-    def begin(self, candidate: Candidate, *, now: float) -> bool:
-        """Call right before a model is called. False: its breaker is open, or its one probe is under way."""
+    def begin(self, candidate: Candidate, *, now: float) -> Begun:
+        """Call right before a model is called. Empty: its breaker is open, or its one probe is under way."""
         return self._pools.begin(candidate.route.pool, now=now)
 
     def abandon(self, candidate: Candidate, *, now: float) -> None:

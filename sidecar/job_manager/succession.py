@@ -10,7 +10,7 @@ from sidecar.job_manager.claiming import counts_against
 from sidecar.job_manager.journal import has_come_on
 from sidecar.models.base import epoch
 from sidecar.models.believed import event_of
-from sidecar.models.event import Delta, Event, Status
+from sidecar.models.event import Delta, Event, Spent, Status
 from sidecar.models.job import Carried, JobState
 from sidecar.models.result import Attempt, Result, Usage
 from sidecar.ports.bus import Clock, JournalStore, Publisher, StoredRequest
@@ -60,13 +60,15 @@ class Takeover:
         """The document of a job as its next owner finds it, with the account of the one that was lost, if any."""
         if state.state not in ("running", "waiting"):
             return state
-        call = last_call(await self.events(state), attempt=state.attempt)
+        events = await self.events(state)
+        carried = with_told(state.carried or Carried(), events)
+        call = last_call(events, attempt=state.attempt)
         if call is None:
-            return transitions.bereaved(state, counts=False, carried=None)
+            return transitions.bereaved(state, counts=False, carried=carried if carried.attempts else None)
         return transitions.bereaved(
             state,
             counts=await self._counts(state, stored),
-            carried=with_lost(state.carried or Carried(), call, self._appraise(stored, call)),
+            carried=with_lost(carried, call, self._appraise(stored, call)),
         )
 
     async def _counts(self, state: JobState, stored: StoredRequest) -> bool:
@@ -124,6 +126,50 @@ def last_call(events: Iterable[Event], *, attempt: int) -> LastCall | None:
     )
 
 
+def with_told(carried: Carried, events: Iterable[Event]) -> Carried:
+    """What is carried, and the failed calls that the owner itself told of, each with the money up to it.
+
+    Calls between them went well (a turn's, of a job with tools): they get one entry of what they took together.
+    """
+    for event in events:
+        told = event.data
+        if not isinstance(told, Status) or told.spent is None or told.call is None:
+            continue
+        between = told.spent.calls - len(carried.attempts) - 1
+        if between < 0:
+            # An earlier owner's, or stored twice.
+            continue
+        went_well = _between(carried, told.call, told.spent, calls=between)
+        carried = msgspec.structs.replace(
+            carried,
+            usage=told.spent.usage,
+            usage_basis=told.spent.usage_basis,
+            cost_usd=told.spent.cost_usd,
+            # It is counted before it is told.
+            counted_micro_usd=round((told.spent.cost_usd or 0.0) * 1_000_000),
+            attempts=(*carried.attempts, *went_well, told.call),
+        )
+    return carried
+
+
+def _between(carried: Carried, call: Attempt, spent: Spent, *, calls: int) -> list[Attempt]:
+    if calls == 0:
+        return []
+    own = call.usage or Usage()
+    usage = Usage(
+        **{
+            name: max(0, getattr(spent.usage, name) - getattr(carried.usage, name) - getattr(own, name))
+            for name in Usage.__struct_fields__
+        }
+    )
+    costs = (spent.cost_usd, carried.cost_usd, call.cost_usd or 0.0 if call.cost_usd is not None else None)
+    cost_usd = None if None in costs else max(0.0, costs[0] - costs[1] - costs[2])  # type: ignore[operator]
+    entry = Attempt(model_id=call.model_id, region=call.region, outcome="ok", may_be_billed=True)
+    first = msgspec.structs.replace(entry, usage=usage, cost_usd=cost_usd, usage_basis="observed")
+    free = msgspec.structs.replace(entry, usage=Usage(), cost_usd=0.0, usage_basis="observed")
+    return [first, *[free] * (calls - 1)]
+
+
 def with_lost(carried: Carried, call: LastCall, price: CallPrice) -> Carried:
     """What is carried, and a call whose end nobody saw: whether and how far it is billed is not known."""
     entry = Attempt(
@@ -134,6 +180,8 @@ def with_lost(carried: Carried, call: LastCall, price: CallPrice) -> Carried:
         attempt=call.attempt,
         usage=price.usage,
         cost_usd=price.cost_usd,
+        usage_basis="estimated",
+        may_be_billed=True,
     )
     is_known = carried.cost_usd is not None and price.cost_usd is not None
     return msgspec.structs.replace(

@@ -7,7 +7,7 @@ import msgspec
 
 from sidecar.models.base import Open, Timestamp
 from sidecar.models.plain import UNREADABLE
-from sidecar.models.result import ErrorInfo, Result
+from sidecar.models.result import Attempt, ErrorInfo, Result, Usage, UsageBasis
 from sidecar.models.shown import shown
 
 log = logging.getLogger(__name__)
@@ -20,6 +20,15 @@ class Rejected(Open, frozen=True, kw_only=True):
 
     model: str
     reason: str
+
+
+class Spent(Open, frozen=True, kw_only=True):
+    """What a job has taken so far. `calls` counts calls of models; `cost_usd` is None where no price is known."""
+
+    calls: int
+    usage: Usage
+    usage_basis: UsageBasis
+    cost_usd: float | None
 
 
 class Status(Open, frozen=True, kw_only=True, omit_defaults=True, rename={"waiting_for": "for"}):
@@ -35,6 +44,8 @@ class Status(Open, frozen=True, kw_only=True, omit_defaults=True, rename={"waiti
     estimate_ms: int | None = None
     error: ErrorInfo | None = None
     next: str | None = None
+    call: Attempt | None = None
+    spent: Spent | None = None
 
 
 class Delta(Open, frozen=True, kw_only=True, omit_defaults=True):

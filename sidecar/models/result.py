@@ -21,6 +21,9 @@ StopReason = Literal[
     "other",
 ]
 UsageBasis = Literal["observed", "estimated"]
+Purpose = Literal["retry", "fallback", "probe", "repair"]
+"""Why a call was made that is no turn's first: the same model again, another one, the one call that finds out
+whether a model is well again, or a second answer because the first did not fit its schema."""
 
 
 class Usage(Open, frozen=True, kw_only=True):
@@ -48,10 +51,13 @@ class ErrorInfo(Open, frozen=True, kw_only=True):
 
 
 class Attempt(Open, frozen=True, kw_only=True):
-    """One call of one model, whether it worked or not.
+    """One call of one model, whether it worked or not, and what it took.
 
-    A `crashed` one was under way when the replica that made it fell silent: `attempt` is the job's, `usage` and
-    `cost_usd` are what the call is taken to have cost, and part of the result's.
+    `may_be_billed`: whether the provider may charge for it; then `usage` and `cost_usd` are its part of the
+    result's, as observed or as estimated. `turn` numbers the model's turns, `counted` the calls of the turn that
+    count toward `jobs.max_calls`, up to this one. `purpose` is absent for the first call of a turn.
+
+    A `crashed` one was under way when the replica that made it fell silent: `attempt` is the job's.
     """
 
     model_id: str
@@ -62,6 +68,11 @@ class Attempt(Open, frozen=True, kw_only=True):
     attempt: int | UnsetType = UNSET
     usage: Usage | UnsetType = UNSET
     cost_usd: float | UnsetType | None = UNSET
+    usage_basis: UsageBasis | UnsetType = UNSET
+    may_be_billed: bool | UnsetType = UNSET
+    turn: int | UnsetType = UNSET
+    counted: int | UnsetType = UNSET
+    purpose: Purpose | UnsetType = UNSET
 
 
 class Child(Open, frozen=True, kw_only=True):
