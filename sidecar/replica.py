@@ -21,6 +21,7 @@ from sidecar.coordinator.service import Coordinator
 from sidecar.endpoints.jobs import Queries
 from sidecar.endpoints.models import CatalogueQueries
 from sidecar.endpoints.objects import Objects
+from sidecar.job_manager.keeping import KeepRule
 from sidecar.job_manager.service import JobManager
 from sidecar.models.codec import encode
 from sidecar.models.result import Result
@@ -199,6 +200,9 @@ class Replica:
             gather_s=settings.jobs.delta_ms / 1000,
             appraise=lambda stored, call: appraise(stored, call, coordinator=self.coordinator),
             restarts_since=lambda epoch_s: self.cluster.starts_since(epoch_s),
+            keep_rule=KeepRule(
+                settings.retention.dead_s, lambda tenant: self._policy.now.tenant(tenant).keep_failed
+            ),
         )
 
     def _request_handler(self, on_crash: Callable[[BaseException], None]) -> RequestHandler:

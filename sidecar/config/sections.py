@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
@@ -39,3 +39,49 @@ class LogSettings(Section):
 class TelemetrySettings(Section):
     traces: bool = Field(False, description="send spans by OTLP; needs the extra `otel`")
     metrics: bool = Field(False, description="send metrics by OTLP beside /metrics; needs the extra `otel`")
+
+
+MOST_DEAD_S = 30 * 86_400
+
+
+class RetentionSettings(Section):
+    state_s: int = Field(86_400, ge=60, description="age of state documents; no less than the longest job")
+    events_s: int = Field(3_600, ge=10)
+    requests_bytes: int = Field(2 * 1024**3, ge=1024**2, description="upper bound of the request stream")
+    dead_bytes: int = Field(
+        128 * 1024**2,
+        ge=1024**2,
+        description="upper bound of the requests of failed jobs; the oldest of crash loops make room",
+    )
+    dead_failed_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="of dead_bytes, up to where requests of other failures than crash loops are kept; none: half",
+    )
+    dead_s: int = Field(
+        86_400,
+        ge=0,
+        le=MOST_DEAD_S,
+        description="age of the requests of failed jobs, 0 keeps none; those of crash loops stay 30 days",
+    )
+    objects_s: int = Field(172_800, ge=60, description="age of objects; at least that of states is kept")
+    objects_bytes: int = Field(256 * 1024**2, ge=1024**2, description="upper bound of each tenant's objects")
+
+    @model_validator(mode="after")
+    def _leaves_room_for_crash_loops(self) -> "RetentionSettings":
+        if self.dead_failed_bytes is not None and self.dead_failed_bytes >= self.dead_bytes:
+            raise ValueError(
+                f"dead_failed_bytes: {self.dead_failed_bytes} leaves nothing of dead_bytes = {self.dead_bytes} for"
+                " crash loops: raise the one or lower the other"
+            )
+        return self
+
+    @property
+    def failed_bytes(self) -> int:
+        """Up to where requests of failures other than crash loops fill the stream of dead letters."""
+        return self.dead_bytes // 2 if self.dead_failed_bytes is None else self.dead_failed_bytes
+
+    @property
+    def live_s(self) -> int:
+        """How long the document of a job that runs or waits is kept; its owner writes it again before that (s)."""
+        return max(self.state_s // 4, min(self.state_s, 60))

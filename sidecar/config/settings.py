@@ -27,6 +27,7 @@ from pydantic_settings import (
 from sidecar.config import filters
 from sidecar.config.sections import EndpointsSettings as EndpointsSettings
 from sidecar.config.sections import LogSettings as LogSettings
+from sidecar.config.sections import RetentionSettings as RetentionSettings
 from sidecar.config.sections import Section as Section
 from sidecar.config.sections import TelemetrySettings as TelemetrySettings
 from sidecar.errors import InvalidRequest, StartupError
@@ -141,6 +142,7 @@ class TenantPolicy(Section):
     models: tuple[str, ...] | None = Field(None, description="aliases allowed; none given: all")
     tools: tuple[str, ...] | None = Field(None, description="tools allowed; none given: all")
     filters: tuple[str, ...] = ()
+    keep_failed: bool = Field(True, description="keep the requests of failed jobs, for `sidecar retry`")
 
 
 class ModelPolicy(Section):
@@ -254,22 +256,6 @@ class JobTool(Section):
     def filled(self, given: dict[str, Any]) -> str:
         """The prompt with its variables. What they say is not read as a template again."""
         return _VARIABLE.sub(lambda found: str(given[found[1]]), self.prompt)
-
-
-class RetentionSettings(Section):
-    state_s: int = Field(86_400, ge=60, description="age of state documents; no less than the longest job")
-    events_s: int = Field(3_600, ge=10)
-    requests_bytes: int = Field(2 * 1024**3, ge=1024**2, description="upper bound of the request stream")
-    dead_bytes: int = Field(
-        128 * 1024**2, ge=1024**2, description="upper bound of the dead letters; the oldest make room"
-    )
-    objects_s: int = Field(172_800, ge=60, description="age of objects; at least that of states is kept")
-    objects_bytes: int = Field(256 * 1024**2, ge=1024**2, description="upper bound of each tenant's objects")
-
-    @property
-    def live_s(self) -> int:
-        """How long the document of a job that runs or waits is kept; its owner writes it again before that (s)."""
-        return max(self.state_s // 4, min(self.state_s, 60))
 
 
 class AdminSettings(Section):

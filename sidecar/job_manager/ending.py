@@ -3,13 +3,13 @@
 import logging
 import re
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from sidecar.errors import BusRefused, BusUnavailable, InvalidRequest, SidecarError
 from sidecar.job_manager import transitions
+from sidecar.job_manager.keeping import RequestKeeper
 from sidecar.job_manager.offload import offloaded
 from sidecar.job_manager.record import StateRecord
 from sidecar.models.base import rfc3339
@@ -17,7 +17,7 @@ from sidecar.models.codec import decode_request
 from sidecar.models.event import Event
 from sidecar.models.job import JobState
 from sidecar.models.result import ErrorInfo, Output, Result
-from sidecar.ports.bus import Blobs, Clock, DeadLetters, Intake, JobStore, Publisher, StoredRequest, StoredState
+from sidecar.ports.bus import Blobs, Clock, Intake, Publisher, StoredRequest
 from sidecar.runtime.redaction import told
 from sidecar.runtime.retry import RetryDelay, keep_trying
 
@@ -35,15 +35,13 @@ class Completion:
         *,
         publisher: Publisher,
         intake: Intake,
-        store: JobStore,
-        dead: DeadLetters,
+        keeper: RequestKeeper,
         blobs: Blobs,
         clock: Clock,
     ) -> None:
         self._publisher = publisher
         self._intake = intake
-        self._store = store
-        self._dead = dead
+        self._keeper = keeper
         self._blobs = blobs
         self._clock = clock
         self.counts: Counter[str] = Counter()
@@ -101,8 +99,7 @@ class Completion:
                 )
                 event = msgspec.structs.replace(event, metadata={})
         self.counts[state.state] += 1
-        if state.result is not None and state.result.error is not None and state.result.error.code == "crash_loop":
-            await keep_trying("keeping a request", lambda: self._bury(state), clock=self._clock)
+        await self._keeper.keep(state)
 
     async def delete(self, seq: int) -> None:
         """Delete a request: the last step, for after it nothing tells that the job has to come to an end."""
@@ -117,19 +114,6 @@ class Completion:
         """What follows the commit: the result is said, and when the server has it, the request deleted."""
         await self.announce(state, metadata=metadata)
         await self.delete(state.request_seq)
-
-    async def _bury(self, state: JobState) -> None:
-        """Keep the request of a job that took its owners down, for a human to look at and replay."""
-        stored = await self._intake.get(state.request_seq)
-        if stored is None:
-            return
-        revisions = await self._store.history(state.tenant, state.job)
-        reason = state.result.error.message if state.result and state.result.error else "crash_loop"
-        try:
-            await self._dead.put(state.job, stored, reason=reason, history=history_of(revisions))
-            self.counts["buried"] += 1
-        except BusRefused:
-            log.exception("a request could not be kept in LLM_DEAD", extra={"job": state.job})
 
     async def turn_away(self, stored: StoredRequest, *, job: str, result: Result) -> None:
         """Refuse a request whose tenant is no name: it can have no document, only a result and no more."""
@@ -174,20 +158,6 @@ def _result_event(state: JobState, metadata: dict[str, Any]) -> Event:
         metadata=metadata,
         data=state.result,
     )
-
-
-def history_of(revisions: Sequence[StoredState]) -> list[dict[str, Any]]:
-    """What a job's documents tell of its attempts, one entry each: who, since when, how far."""
-    attempts: dict[int, dict[str, Any]] = {}
-    for stored in revisions:
-        state = stored.state
-        if state.is_terminal or state.owner is None:
-            continue
-        entry = attempts.setdefault(
-            state.attempt, {"attempt": state.attempt, "owner": state.owner, "claimed": state.updated}
-        )
-        entry |= {"state": state.state, "updated": state.updated, "crashes": state.crashes}
-    return list(attempts.values())
 
 
 def metadata_of(payload: bytes) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from sidecar.job_manager.contention import MOST_ROUNDS, Contention
 from sidecar.job_manager.ending import Completion
 from sidecar.job_manager.events import EventWriter
 from sidecar.job_manager.job import OwnedJob
+from sidecar.job_manager.keeping import KeepRule, RequestKeeper
 from sidecar.job_manager.record import StateRecord
 from sidecar.job_manager.succession import Appraise, RestartsSince, Takeover, inherited
 from sidecar.job_manager.transitions import bound
@@ -71,15 +72,17 @@ class JobManager:
         gather_s: float,
         appraise: Appraise,
         restarts_since: RestartsSince,
+        keep_rule: KeepRule,
     ) -> None:
         """`appraise` says what a lost owner's last call is taken to have cost; `restarts_since` how many replicas
-        have started since a time.
+        have started since a time; `keep_rule` which failed jobs' requests are kept.
         """
         self._store = store
         self._publisher = publisher
         self._clock = clock
+        self.keeper = RequestKeeper(dead=dead, intake=intake, store=store, clock=clock, rule=keep_rule)
         self.completion = Completion(
-            publisher=publisher, intake=intake, store=store, dead=dead, blobs=blobs, clock=clock
+            publisher=publisher, intake=intake, keeper=self.keeper, blobs=blobs, clock=clock
         )
         self._journal = journal
         self._owner = owner

@@ -11,13 +11,16 @@ MAX_NOTE_BYTES = 32_768
 
 
 class DeadNote(Open, frozen=True, kw_only=True, rename={"job_class": "class"}):
-    """`request_seq` and `stored` are the request's place and time in the queue, `history` one entry an attempt."""
+    """`request_seq` and `stored` are the request's place and time in the queue, `history` one entry an attempt;
+    `error` is the code of the job's end, which notes of the first release do not have.
+    """
 
     request_seq: int
     job_class: str
     stored: Timestamp
     reason: str
     history: tuple[dict[str, Any], ...] = ()
+    error: str = "crash_loop"
 
     def encoded(self) -> str:
         """The note as one header line, without its oldest entries where it would be too long for one."""

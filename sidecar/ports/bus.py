@@ -314,10 +314,10 @@ class ModelClient(Protocol):
 
 
 class DeadLetter(NamedTuple):
-    """A request that was given up, as it came, with what is known of its end.
+    """The request of a failed job, as it came, with what is known of its end.
 
     `seq` is its place among the dead letters, `request.seq` the one it had in the queue; `history` is JSON-able,
-    one entry an attempt.
+    one entry an attempt; `error` is the code of its end.
     """
 
     seq: int
@@ -326,15 +326,26 @@ class DeadLetter(NamedTuple):
     reason: str
     history: Sequence[Mapping[str, Any]]
     buried_at: float
+    error: str = "crash_loop"
 
 
 class DeadLetters(Protocol):
-    """Requests that crashed their workers too often: stream `LLM_DEAD`, from which they can be replayed."""
+    """Requests of jobs that failed: stream `LLM_DEAD`, from which they can be run again."""
 
     async def put(
-        self, job: str, request: StoredRequest, *, reason: str, history: Sequence[Mapping[str, Any]] = ()
+        self,
+        job: str,
+        request: StoredRequest,
+        *,
+        reason: str,
+        history: Sequence[Mapping[str, Any]] = (),
+        error: str = "crash_loop",
+        keep_s: int | None = None,
     ) -> int:
         """Keep a request. Returns its place. Putting the same request again (a retry) changes nothing.
+
+        With `keep_s` it goes by itself after so many seconds, and has its room only as long as it takes none of
+        those that are kept without: BusRefused (`queue_full`) where there is none left for it.
 
         Raises BusRefused with code `payload_too_large` when the request alone is too large; a history that does
         not fit beside it is shortened to its last entries.
@@ -353,6 +364,10 @@ class DeadLetters(Protocol):
 
     async def purge(self, tenant: str, job: str) -> None:
         """Forget a job's dead letters. No error when there are none."""
+        ...
+
+    async def forget(self, seq: int) -> None:
+        """Forget the dead letter at a place. No error when it is gone already."""
         ...
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from sidecar.errors import BusRefused, InvalidRequest
 from sidecar.ports.bus import Lane, StoredRequest
-from tests.support.bus_world import World
+from tests.support.bus_world import BRIEF_S, FAILED_BYTES, World
 
 HISTORY = ({"attempt": 1, "owner": "r1", "at": "2026-11-22T10:00:00.000Z"}, {"attempt": 2, "owner": "r2\nx é"})
 
@@ -85,3 +85,23 @@ async def test_only_names_name_dead_letters(world: World, tenant: str, job: str)
         await world.first.dead.put(job, request(tenant=tenant), reason="crashed")
     with pytest.raises(InvalidRequest):
         await world.first.dead.purge(tenant, job)
+
+
+async def test_requests_of_other_failures_go_by_themselves_and_leave_room_for_crash_loops(world: World) -> None:
+    dead = world.first.dead
+    await dead.put("j1", request(1), reason="no answer", error="model_error", keep_s=BRIEF_S)
+    found = await world.second.dead.get("acme", "j1")
+    assert found is not None
+    assert (found.error, found.request) == ("model_error", request(1))
+    await dead.put("j2", request(2), reason="crashed")
+    await world.elapse(BRIEF_S + 1.5)
+    assert [(letter.job, letter.error) for letter in await dead.list()] == [("j2", "crash_loop")]
+    await dead.put("j3", request(3, payload=b"x" * FAILED_BYTES), reason="crashed")
+    with pytest.raises(BusRefused, match="dead_failed_bytes") as refused:
+        await world.second.dead.put("j4", request(4), reason="no answer", error="model_error", keep_s=60)
+    assert refused.value.code == "queue_full"
+    third = await dead.get("acme", "j3")
+    assert third is not None
+    await dead.forget(third.seq)
+    await dead.forget(third.seq)
+    assert await dead.get("acme", "j3") is None

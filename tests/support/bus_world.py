@@ -50,6 +50,7 @@ MAX_QUEUE = 40
 EVENTS_S = 600
 OBJECTS_BYTES = 5 * 1024 * 1024
 BRIEF_S = 2
+FAILED_BYTES = 100_000
 PATIENCE_S = 30.0
 
 
@@ -115,7 +116,7 @@ def nats_storage(mux: Mux, *, is_replicated: bool, clock: Clock | None = None) -
         NatsJobStore(mux, is_replicated=is_replicated),
         NatsPublisher(mux, subjects, events_s=EVENTS_S, is_replicated=is_replicated),
         NatsLeaseStore(mux, is_replicated=is_replicated, monotonic=clock.monotonic),
-        NatsDeadLetters(mux, subjects, is_replicated=is_replicated),
+        NatsDeadLetters(mux, subjects, failed_bytes=FAILED_BYTES, is_replicated=is_replicated),
         NatsCheckpoints(mux, is_replicated=is_replicated),
         NatsClusterBus(mux, subjects),
         NatsSpendLedger(mux, subjects, is_replicated=is_replicated),

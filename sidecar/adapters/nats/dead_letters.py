@@ -1,8 +1,13 @@
-"""Requests that were given up: stream `LLM_DEAD`."""
+"""Requests of jobs that failed: stream `LLM_DEAD`.
+
+The requests of crash loops stay as long as the stream keeps them. All others carry a time to live, and are stored
+only while the whole stream is smaller than `failed_bytes`: so what is left of the stream's bound is never theirs.
+"""
 
 import builtins
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sidecar.adapters.nats.client.mux import Mux
@@ -13,12 +18,15 @@ from sidecar.models import codec
 from sidecar.models.base import epoch, rfc3339
 from sidecar.models.dead_letter import DeadNote
 from sidecar.models.shown import shown
-from sidecar.models.subjects import DEAD_STREAM, HEADER_MESSAGE_ID, Subjects, checked
+from sidecar.models.subjects import DEAD_STREAM, HEADER_MESSAGE_ID, HEADER_TTL, Subjects, checked
 from sidecar.ports.bus import DeadLetter, Lane, StoredRequest
 
 log = logging.getLogger(__name__)
 
 _NOTE = "Llm-Dead"
+# How old the stream's size may be; what is stored from here meanwhile is added.
+_SIZE_S = 1.0
+_ADDED = (_NOTE, HEADER_MESSAGE_ID, HEADER_TTL)
 
 
 class NatsDeadLetters:
@@ -28,9 +36,21 @@ class NatsDeadLetters:
     any client, to the subject it came from. `list` leaves out, with a warning, what somebody else put there.
     """
 
-    def __init__(self, mux: Mux, subjects: Subjects, *, is_replicated: bool = False) -> None:
+    def __init__(
+        self,
+        mux: Mux,
+        subjects: Subjects,
+        *,
+        failed_bytes: int = 0,
+        is_replicated: bool = False,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._mux = mux
         self._subjects = subjects
+        self._failed_bytes = failed_bytes
+        self._monotonic = monotonic
+        self._held_bytes = 0
+        self._measured_at = float("-inf")
         self._reader = StreamReader(mux, DEAD_STREAM, is_replicated=is_replicated)
         self._genuine = GenuineReader(
             self._reader,
@@ -40,7 +60,14 @@ class NatsDeadLetters:
         )
 
     async def put(
-        self, job: str, request: StoredRequest, *, reason: str, history: Sequence[Mapping[str, Any]] = ()
+        self,
+        job: str,
+        request: StoredRequest,
+        *,
+        reason: str,
+        history: Sequence[Mapping[str, Any]] = (),
+        error: str = "crash_loop",
+        keep_s: int | None = None,
     ) -> int:
         subject = self._subject(request.lane.tenant, job)
         there = await self._genuine.last(subject)
@@ -52,13 +79,16 @@ class NatsDeadLetters:
             stored=rfc3339(request.stored_at),
             reason=reason,
             history=tuple(dict(entry) for entry in history),
+            error=error,
         )
+        if keep_s is not None:
+            await self._find_room(len(request.payload) + len(subject))
         try:
-            return await self._store(subject, request, note.encoded())
+            return await self._store(subject, request, note.encoded(), keep_s)
         except BusRefused as e:
             if e.code != "payload_too_large" or not history:
                 raise
-            return await self._store(subject, request, note.without_history().encoded())
+            return await self._store(subject, request, note.without_history().encoded(), keep_s)
 
     async def list(
         self, tenant: str | None = None, *, after_seq: int = 0, limit: int = 100
@@ -80,9 +110,28 @@ class NatsDeadLetters:
     async def purge(self, tenant: str, job: str) -> None:
         await self._mux.api(f"STREAM.PURGE.{DEAD_STREAM}", {"filter": self._subject(tenant, job)})
 
-    async def _store(self, subject: str, request: StoredRequest, note: str) -> int:
+    async def forget(self, seq: int) -> None:
+        await self._reader.delete(seq)
+
+    async def _find_room(self, size: int) -> None:
+        """Raises BusRefused where a request of this size would take room that is not for it."""
+        now = self._monotonic()
+        if now - self._measured_at > _SIZE_S:
+            self._held_bytes = await self._reader.held_bytes()
+            self._measured_at = now
+        if self._held_bytes + size > self._failed_bytes:
+            raise BusRefused(
+                f"LLM_DEAD holds {self._held_bytes} bytes, and requests of failed jobs are kept up to"
+                f" {self._failed_bytes} (retention.dead_failed_bytes)",
+                code="queue_full",
+            )
+        self._held_bytes += size
+
+    async def _store(self, subject: str, request: StoredRequest, note: str, keep_s: int | None) -> int:
         headers = {k: v for k, v in request.headers.items() if not k.lower().startswith("nats-")}
         headers |= {_NOTE: note, HEADER_MESSAGE_ID: f"dead:{subject}:{request.seq}"}
+        if keep_s is not None:
+            headers[HEADER_TTL] = str(keep_s)
         return (await self._mux.store(subject, request.payload, headers=headers)).seq
 
     def _is_of(self, found: StoredMessage, request: StoredRequest) -> bool:
@@ -99,10 +148,10 @@ class NatsDeadLetters:
     def _letter(self, found: StoredMessage) -> DeadLetter:
         note = _note(found)
         tenant, job = found.subject.split(".")[-2:]
-        headers = {k: v for k, v in found.headers.items() if k not in (_NOTE, HEADER_MESSAGE_ID)}
+        headers = {k: v for k, v in found.headers.items() if k not in _ADDED}
         lane = Lane(tenant, note.job_class)
         request = StoredRequest(note.request_seq, lane, found.payload, headers, epoch(note.stored))
-        return DeadLetter(found.seq, job, request, note.reason, note.history, found.stored_at)
+        return DeadLetter(found.seq, job, request, note.reason, note.history, found.stored_at, note.error)
 
     def _subject(self, tenant: str, job: str | None) -> str:
         return self._subjects.dead(checked(tenant), "*" if job is None else checked(job))

@@ -32,7 +32,8 @@ _BATCH = 1_000
 _NS = 1_000_000_000
 _BATCH_BYTES = 4 * 1024 * 1024
 _MAX_SUBJECTS = 512
-_DELETE_FAILED = 10057
+# A message that is gone already, and any other delete that failed: releases differ in which of them they say.
+_DELETE_FAILED = frozenset({10043, 10057})
 
 _encode = msgspec.json.Encoder().encode
 
@@ -225,6 +226,11 @@ class StreamReader:
         answer = await self._mux.api(f"STREAM.INFO.{self._stream}")
         return float(answer["config"].get("max_age", 0)) / _NS
 
+    async def held_bytes(self) -> int:
+        """What the stream holds now, in bytes as its bound counts them."""
+        answer = await self._mux.api(f"STREAM.INFO.{self._stream}")
+        return int(answer["state"]["bytes"])
+
     async def delete(self, seq: int) -> None:
         """Remove a message for good. No error when it is gone already."""
         if seq < 1:
@@ -234,8 +240,8 @@ class StreamReader:
         except NotFound:
             return
         except SidecarError as e:
-            # The server has one number for every failed delete; whether the message is gone decides.
-            if e.details.get("err_code") != _DELETE_FAILED or await self._ask_leader({"seq": seq}) is not None:
+            # Whether the message is gone decides, not the number.
+            if e.details.get("err_code") not in _DELETE_FAILED or await self._ask_leader({"seq": seq}) is not None:
                 raise
 
     async def _ask_leader(self, body: Mapping[str, object]) -> StoredMessage | None:

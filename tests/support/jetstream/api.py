@@ -235,7 +235,10 @@ class Api:
             raise _BAD_REQUEST
         if stream.config["deny_delete"]:
             raise Refused(400, 10057, "message delete not permitted")
-        if not stream.delete(body.get("seq", 0)):
+        seq = body.get("seq", 0)
+        if not stream.delete(seq):
+            if seq <= stream.last_seq:
+                raise Refused(400, 10043, f"sequence {seq} not found")
             raise Refused(500, 10057, "no message found")
         return {"success": True}
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sidecar.config.sections import MOST_DEAD_S
 from sidecar.config.settings import Settings, TenantPolicy
 from sidecar.models.objects import bucket_of
 from sidecar.models.subjects import (
@@ -24,7 +25,7 @@ from sidecar.models.subjects import (
 )
 
 _EVENTS_PER_SUBJECT = 100_000
-_DEAD_AGE_S = 30 * 86_400
+_DEAD_AGE_S = MOST_DEAD_S
 _SPEND_AGE_S = 4 * 86_400
 _SPEND_WINDOW_S = 600
 _NS = 1_000_000_000
@@ -133,13 +134,14 @@ def _requests(settings: Settings, subjects: Subjects, common: Mapping[str, Any])
 
 def _dead(settings: Settings, subjects: Subjects, common: Mapping[str, Any]) -> StreamSpec:
     config = {
-        "description": "Requests given up after too many crashes",
+        "description": "Requests of jobs that failed",
         "subjects": [subjects.dead("*", "*")],
         "retention": "limits",
         "discard": "old",
         "max_bytes": settings.retention.dead_bytes,
         "max_age": _DEAD_AGE_S * _NS,
         "allow_direct": True,
+        "allow_msg_ttl": True,
         "deny_delete": False,
     }
     return StreamSpec(DEAD_STREAM, {**config, **common})
