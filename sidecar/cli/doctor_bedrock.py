@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Sequence
 
-from sidecar.adapters.bedrock.diagnosis import find_credentials, find_endpoint, reach
+from sidecar.adapters.bedrock.diagnosis import find_credentials, find_endpoint, identify, reach
 from sidecar.adapters.bedrock.manager import BedrockManager
 from sidecar.cli.findings import Finding
 from sidecar.config.settings import Settings
@@ -16,6 +16,7 @@ from sidecar.models.request import Params
 
 _LIMITS = CallLimits(connect_s=5.0, first_token_s=30.0, idle_s=30.0, total_s=30.0)
 _EGRESS = "allow outgoing connections to it (proxy, NetworkPolicy, security group), or correct the region"
+_NOT_BEDROCK = "correct bedrock.endpoint_url: it is the address of bedrock-runtime, or of what stands in for it"
 _ACCESS = "allow bedrock:InvokeModel for it in IAM, and model access in the Bedrock console where it is asked for"
 
 
@@ -31,9 +32,14 @@ async def findings(settings: Settings, models: Sequence[str]) -> AsyncIterator[F
         try:
             endpoint = await find_endpoint(bedrock, region)
             elapsed_ms = await reach(endpoint, timeout_s=bedrock.connect_timeout_s)
-            yield Finding(name, "ok", f"{endpoint.base}, connected in {elapsed_ms:.0f} ms")
         except SidecarError as e:
             yield Finding(name, "fail", e.for_operator, _EGRESS)
+            continue
+        try:
+            await identify(endpoint, timeout_s=bedrock.connect_timeout_s)
+            yield Finding(name, "ok", f"{endpoint.base}, connected in {elapsed_ms:.0f} ms")
+        except SidecarError as e:
+            yield Finding(name, "fail", e.for_operator, _NOT_BEDROCK)
     if not models:
         yield Finding("model access", "warn", "not tried", "try it by --call MODEL: one call, a few tokens")
         return

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -24,6 +24,7 @@ from tests.support.raw_bedrock import (
     raw_bedrock,
     response,
     sends,
+    streams,
     text,
 )
 
@@ -233,6 +234,34 @@ async def test_expired_keys_are_fetched_again(
         bedrock.script = BEDROCK_OK
         assert isinstance(await outcome(client, call(), is_stream=False), ModelReply)
     assert signer_of(bedrock.requests[-1]) == "ASECOND"
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_keys_that_were_changed_meanwhile_cost_no_job(
+    bedrock: RawBedrock,
+    vault: RawBedrock,
+    monkeypatch: pytest.MonkeyPatch,
+    transport: Literal["aiohttp", "boto3"],
+    is_stream: bool,
+) -> None:
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{vault.url}/keys")
+    vault.script = sends(keys("AFIRST", lives_s=3600))
+    expired = response(
+        {"message": "expired"}, status=403, x_amzn_errortype="ExpiredTokenException", connection="close"
+    )
+    good = streams(START, text("hi"), STOP, METADATA) if is_stream else BEDROCK_OK
+
+    async def by_signer(writer: asyncio.StreamWriter) -> None:
+        vault.script = sends(keys("ASECOND", lives_s=3600))
+        is_old = signer_of(bedrock.requests[-1]) == "AFIRST"
+        await (sends(expired) if is_old else good)(writer)
+
+    bedrock.script = by_signer
+    async with manager(bedrock.url, transport) as client:
+        for _ in range(2):
+            assert isinstance(await outcome(client, call(), is_stream=is_stream), ModelReply)
+    assert [signer_of(request) for request in bedrock.requests] == ["AFIRST", "ASECOND", "ASECOND"]
 
 
 async def paced(writer: asyncio.StreamWriter) -> None:

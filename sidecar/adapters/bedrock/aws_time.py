@@ -10,8 +10,8 @@ log = logging.getLogger(__name__)
 
 # AWS takes what was signed up to 300 s before or after. Above this a refused signature is put down to the clock:
 # answers take their time and name whole seconds.
-_SUSPECT_S = 240.0
-_OF_SIGNATURES = frozenset(
+SUSPECT_S = 240.0
+OF_SIGNATURES = frozenset(
     {"invalidsignature", "signaturedoesnotmatch", "requestexpired", "requesttimetooskewed", "incompletesignature"}
 )
 
@@ -37,8 +37,8 @@ class AwsTime:
 
     def learns(self, kind: str, headers: Mapping[str, str]) -> bool:
         """Whether a refusal of this kind is put down to the clock, so that the call is worth signing anew."""
-        said = date_of(headers) if kind in _OF_SIGNATURES else None
-        if said is None or abs(said - self.now()) < _SUSPECT_S:
+        said = date_of(headers) if kind in OF_SIGNATURES else None
+        if said is None or abs(said - self.now()) < SUSPECT_S:
             return False
         self._behind_s = said - self._local()
         log.warning(

@@ -27,14 +27,24 @@ from botocore.parsers import ResponseParserError
 
 from sidecar.adapters.bedrock.credentials import LOCAL_KEYS, Bearer, CredentialSource, credential_error
 from sidecar.adapters.bedrock.endpoints import SERVICE, parse_endpoint, require_tls
-from sidecar.adapters.bedrock.errors import http_error, http_error_from, is_object, unreachable
+from sidecar.adapters.bedrock.errors import (
+    EXPIRED_TYPES,
+    LATE_TYPES,
+    http_error,
+    http_error_from,
+    is_object,
+    kind_of,
+    unreachable,
+)
 from sidecar.adapters.bedrock.foreign import closed, heard, withholding
 from sidecar.adapters.bedrock.guardrail import GuardrailRequest
+from sidecar.adapters.bedrock.sigv4 import Keys
 from sidecar.adapters.bedrock.sockets import CallSlot, report_sockets
 from sidecar.adapters.bedrock.thread_reader import UNREADABLE, ThreadReader
 from sidecar.adapters.bedrock.transport import (
     EVENT_STREAM,
     CallTarget,
+    DoubtfulReader,
     EventReader,
     not_a_stream,
 )
@@ -73,6 +83,7 @@ class Boto3Transport:
         self._executor = ThreadPoolExecutor(max_connections, thread_name_prefix="bedrock")
         self._clients: dict[str, Any] = {}
         self._lock = threading.Lock()
+        self._is_renewed = False
 
     async def converse(
         self, target: CallTarget, params: Mapping[str, Any], limits: CallLimits
@@ -88,7 +99,7 @@ class Boto3Transport:
         return await self._whole(region, lambda client: client.apply_guardrail(**names, **request.params), limits)
 
     async def _whole(
-        self, region: str, ask: Callable[[Any], Mapping[str, Any]], limits: CallLimits
+        self, region: str, ask: Callable[[Any], Mapping[str, Any]], limits: CallLimits, *, is_first: bool = True
     ) -> Mapping[str, Any]:
         slot = CallSlot(limits.connect_s)
         try:
@@ -107,9 +118,16 @@ class Boto3Transport:
         except TimeoutError as e:
             raise call_timeout("total", limits.total_s) from e
         except (BotoCoreError, ClientError, ResponseParserError) as e:
+            if is_first and await self._renewed(e):
+                return await self._whole(region, ask, limits, is_first=False)
             raise _translate(e, slot) from e
 
     async def open_stream(self, target: CallTarget, params: Mapping[str, Any], limits: CallLimits) -> EventReader:
+        return await self._opened(target, params, limits, is_first=True)
+
+    async def _opened(
+        self, target: CallTarget, params: Mapping[str, Any], limits: CallLimits, *, is_first: bool
+    ) -> EventReader:
         slot = CallSlot(limits.connect_s)
         nearest = min((limits.first_token_s, "first_token"), (limits.total_s, "total"))
         try:
@@ -128,35 +146,54 @@ class Boto3Transport:
         except TimeoutError as e:
             raise call_timeout(nearest[1], nearest[0]) from e
         except (BotoCoreError, ClientError, ResponseParserError) as e:
+            if is_first and await self._renewed(e):
+                return await self._opened(target, params, limits, is_first=False)
             raise _translate(e, slot) from e
-        if content_type.split(";", 1)[0] != EVENT_STREAM:
-            await reader.close()
-            raise not_a_stream(content_type, request_id)
-        return reader
+        if content_type.split(";", 1)[0] == EVENT_STREAM:
+            return reader
+        return DoubtfulReader(reader, not_a_stream(content_type, request_id))
 
     async def close(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)
         for client in self._clients.values():
             client.close()
 
+    async def _renewed(self, error: Exception) -> bool:
+        """Whether a refusal is put down to keys that have gone: the call is worth signing anew."""
+        kind = (
+            kind_of(str(error.response.get("Error", {}).get("Code", ""))) if isinstance(error, ClientError) else ""
+        )
+        if kind not in EXPIRED_TYPES or not await self._credentials.renewed(is_late=kind in LATE_TYPES):
+            return False
+        with self._lock:
+            # A client keeps the keys that it was made with. One whose answer is still read is not closed.
+            self._clients.clear()
+            self._is_renewed = True
+        return True
+
     async def _client_maker(self, region: str) -> Callable[[], Any]:
         auth = await self._credentials.get()
-        is_keyless = auth is LOCAL_KEYS
+        # A session gives the keys again that it found first.
+        keys = auth if isinstance(auth, Keys) and (self._is_renewed or auth is LOCAL_KEYS) else None
         is_bearer = isinstance(auth, Bearer)
 
         def make() -> Any:
             with self._lock:
                 client = self._clients.get(region)
                 if client is None:
-                    client = self._clients[region] = self._new_client(region, is_keyless=is_keyless)
+                    client = self._clients[region] = self._new_client(region, keys)
             if is_bearer:
                 require_tls(parse_endpoint(client.meta.endpoint_url))
             return client
 
         return make
 
-    def _new_client(self, region: str, *, is_keyless: bool) -> Any:
-        keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local"} if is_keyless else {}
+    def _new_client(self, region: str, keys: Keys | None) -> Any:
+        named = {}
+        if keys is not None:
+            named = {"aws_access_key_id": keys.access_key, "aws_secret_access_key": keys.secret_key}
+            if keys.token:
+                named["aws_session_token"] = keys.token
         client = self._open_session().create_client(
             SERVICE,
             region_name=region,
@@ -167,7 +204,7 @@ class Boto3Transport:
                 read_timeout=READ_TIMEOUT_S,
                 tcp_keepalive=True,
             ),
-            **keys,
+            **named,
         )
         client.meta.events.register(f"before-parse.{SERVICE}.Converse", _check_length)
         client.meta.events.register(f"before-parse.{SERVICE}", _check_refusal)

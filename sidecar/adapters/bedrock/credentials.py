@@ -85,6 +85,16 @@ class CredentialSource:
             self._auth = None
             self._chain = None
 
+    async def renewed(self, *, is_late: bool) -> bool:
+        """Ask the chain again after AWS refused what `get` gave. Whether a call is worth signing anew: there are
+        other keys now, or (`is_late`) the refused ones were good until a moment ago.
+
+        Raises like `get`.
+        """
+        before = self._auth
+        self.invalidate()
+        return await self.get() != before or is_late
+
     async def close(self) -> None:
         if self._refreshing is not None:
             self._refreshing.cancel()

@@ -5,7 +5,15 @@ import time
 from typing import TYPE_CHECKING
 
 from sidecar.adapters.bedrock.credentials import Bearer, CredentialSource
-from sidecar.adapters.bedrock.endpoints import BedrockEndpoint, is_loopback, parse_endpoint, resolve_blocking
+from sidecar.adapters.bedrock.endpoints import (
+    BedrockEndpoint,
+    is_loopback,
+    model_path,
+    parse_endpoint,
+    resolve_blocking,
+)
+from sidecar.adapters.bedrock.errors import is_object
+from sidecar.adapters.bedrock.transport import MAX_ERROR_BYTES
 from sidecar.config.settings import BedrockSettings
 from sidecar.errors import ModelUnavailable, StartupError
 
@@ -13,6 +21,7 @@ if TYPE_CHECKING:
     from botocore.session import Session
 
 _LOCAL = "local"
+_NO_MODEL = "sidecar.doctor"
 
 
 async def find_credentials(settings: BedrockSettings) -> str:
@@ -62,6 +71,33 @@ async def reach(endpoint: BedrockEndpoint, *, timeout_s: float) -> float:
     elapsed_ms = (time.monotonic() - started) * 1000
     writer.close()
     return elapsed_ms
+
+
+async def identify(endpoint: BedrockEndpoint, *, timeout_s: float) -> None:
+    """Whether Bedrock answers there: an unsigned call of no model, which nobody is billed for.
+
+    Raises ModelUnavailable for an answer that Bedrock does not give: a page, a redirect, a success.
+    """
+    import aiohttp
+    from yarl import URL
+
+    url = endpoint.base + model_path(_NO_MODEL, "converse")
+    limit = aiohttp.ClientTimeout(total=timeout_s)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=limit) as session,
+            session.post(URL(url, encoded=True), json={}, allow_redirects=False) as response,
+        ):
+            said = await response.content.read(MAX_ERROR_BYTES)
+    except (aiohttp.ClientError, OSError, TimeoutError) as e:
+        raise ModelUnavailable(f"{endpoint.base} did not answer a question: {type(e).__name__}") from e
+    named = any(name.lower().startswith("x-amzn-") for name in response.headers)
+    if response.status >= 400 and is_object(said) and (named or b'"message"' in said.lower()):
+        return
+    kind = response.content_type if said else "nothing"
+    raise ModelUnavailable(
+        f"{endpoint.base} is not Bedrock, which refuses in JSON: it answered HTTP {response.status} and {kind}"
+    )
 
 
 def _open_session(settings: BedrockSettings) -> "Session":

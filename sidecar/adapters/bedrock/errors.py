@@ -12,6 +12,13 @@ from typing import Any
 import msgspec
 
 from sidecar.adapters.bedrock.aws_time import date_of
+from sidecar.adapters.bedrock.causes import (
+    SERVICE_QUOTA,
+    TOO_LARGE,
+    TOO_LARGE_TYPES,
+    USE_CASE,
+    cause_of_denial,
+)
 from sidecar.adapters.bedrock.foreign import closed, detail, heard, token, withholding
 from sidecar.errors import (
     AccessDenied,
@@ -56,6 +63,7 @@ _BY_TYPE: dict[str, type[SidecarError]] = {
     "incompletesignature": AccessDenied,
     "missingauthenticationtoken": AccessDenied,
     "requestexpired": AccessDenied,
+    "requesttimetooskewed": AccessDenied,
     "optinrequired": AccessDenied,
     "resourcenotfound": Permanent,
 }
@@ -67,7 +75,11 @@ _BY_STATUS: dict[int, type[SidecarError]] = {
     424: ModelFailed,
     429: Throttled,
 }
-EXPIRED_TYPES = frozenset({"expiredtoken", "requestexpired", "unrecognizedclient", "invalidclienttokenid"})
+_QUOTA = frozenset({"servicequotaexceeded"})
+# Keys that have gone meanwhile. After `LATE_TYPES` the call is worth signing anew even by the keys that were at
+# hand: a rotation may be under way.
+LATE_TYPES = frozenset({"expiredtoken", "requestexpired"})
+EXPIRED_TYPES = LATE_TYPES | {"unrecognizedclient", "invalidclienttokenid"}
 
 _CONTEXT_OVERFLOW = re.compile(
     r"(input|prompt)( text)? is too long|too many input tokens|maximum context length"
@@ -109,6 +121,7 @@ def http_error(status: int, headers: Mapping[str, str], body: bytes) -> SidecarE
         status=status,
         request_id=headers.get("x-amzn-requestid"),
         retry_after=_retry_after(headers),
+        date=date_of(headers),
     )
 
 
@@ -125,6 +138,7 @@ def http_error_from(response: Mapping[str, Any]) -> SidecarError:
         status=metadata.get("HTTPStatusCode"),
         request_id=metadata.get("RequestId"),
         retry_after=_retry_after(headers),
+        date=date_of(headers),
     )
 
 
@@ -151,13 +165,21 @@ def provider_error(
     status: int | None,
     request_id: str | None = None,
     retry_after: float | None = None,
+    date: float | None = None,
 ) -> SidecarError:
+    """`date`: the answer's, by AWS's clock, seconds since 1970."""
     kind = kind_of(error_type)
     found = _BY_TYPE.get(kind) or _by_status(status)
+    if found in (Permanent, InvalidRequest, AccessDenied) and USE_CASE.search(message):
+        found = AccessDenied
     name = token(error_type.split(":", 1)[0].rsplit("#", 1)[-1])
     name = name or (f"HTTP {status}" if status else "unknown error")
     sense, withheld = heard(message)
-    error = _build(found, f"Bedrock: {sense or 'no message'} ({name})", message, retry_after)
+    said = f"Bedrock: {sense or 'no message'} ({name})"
+    if status == 413 or kind in TOO_LARGE_TYPES:
+        error: SidecarError = InvalidRequest(f"{said}; {TOO_LARGE}", code="payload_too_large")
+    else:
+        error = _build(found, f"{said}; {SERVICE_QUOTA}" if kind in _QUOTA else said, message, retry_after)
     error.details["provider_code"] = name
     if status is not None:
         error.details["http_status"] = status
@@ -165,7 +187,10 @@ def provider_error(
         error.details["request_id"] = shown_id
     if isinstance(error, AccessDenied):
         # Who was refused what, and why, is between the operator and AWS.
-        error.message = f"Bedrock refuses the sidecar this call ({name})"
+        cause = cause_of_denial(kind, message, date=date)
+        error.message = ": ".join(filter(None, [f"Bedrock refuses the sidecar this call ({name})", cause.text]))
+        if cause.behind_s is not None:
+            error.details["clock_behind_s"] = cause.behind_s
         return closed(error, f"{message or 'no message'}; {_ACCESS}")
     return withholding(error, withheld)
 

@@ -13,7 +13,14 @@ from yarl import URL
 from sidecar.adapters.bedrock.aws_time import AwsTime
 from sidecar.adapters.bedrock.credentials import Bearer, CredentialSource
 from sidecar.adapters.bedrock.endpoints import BedrockEndpoint, guardrail_path, model_path, require_tls
-from sidecar.adapters.bedrock.errors import EXPIRED_TYPES, http_error, kind_of, stream_error, unreachable
+from sidecar.adapters.bedrock.errors import (
+    EXPIRED_TYPES,
+    LATE_TYPES,
+    http_error,
+    kind_of,
+    stream_error,
+    unreachable,
+)
 from sidecar.adapters.bedrock.frames import FrameDecoder, FrameError
 from sidecar.adapters.bedrock.guardrail import GuardrailRequest
 from sidecar.adapters.bedrock.sigv4 import Signer
@@ -23,6 +30,7 @@ from sidecar.adapters.bedrock.transport import (
     MAX_ERROR_BYTES,
     BrokenStream,
     CallTarget,
+    DoubtfulReader,
     EventReader,
     not_a_stream,
 )
@@ -85,10 +93,12 @@ class HttpTransport:
                 response = await self._post(target.region, path, params, limits)
         except TimeoutError as e:
             raise call_timeout(nearest[1], nearest[0]) from e
-        if response.content_type != EVENT_STREAM:
-            response.close()
-            raise not_a_stream(response.content_type, response.headers.get("x-amzn-requestid"))
-        return _HttpReader(response)
+        reader = _HttpReader(response)
+        if response.content_type == EVENT_STREAM:
+            return reader
+        return DoubtfulReader(
+            reader, not_a_stream(response.content_type, response.headers.get("x-amzn-requestid"))
+        )
 
     async def close(self) -> None:
         await self._session.close()
@@ -100,17 +110,23 @@ class HttpTransport:
         body = _encoder.encode(params)
         endpoint, signer = await self._signer(region)
         path, url = self._url(endpoint, path)
+        has_renewed = False
         while True:
             headers = await self._headers(endpoint, signer, path, body)
             response, refusal = await self._attempt(url, body, headers, limits)
             if refusal is None:
                 return response
             kind = kind_of(refusal.details["provider_code"])
-            if kind in EXPIRED_TYPES:
-                self._credentials.invalidate()
-            # Once at most: what was learned is not learned again.
-            if not self._time.learns(kind, response.headers):
+            # Once at most each: what was learned is not learned again.
+            if self._time.learns(kind, response.headers):
+                continue
+            if kind not in EXPIRED_TYPES:
                 raise refusal
+            if has_renewed or not await self._credentials.renewed(is_late=kind in LATE_TYPES):
+                # Whoever calls next asks the chain again.
+                self._credentials.invalidate()
+                raise refusal
+            has_renewed = True
 
     async def _attempt(
         self, url: URL, body: bytes, headers: Mapping[str, str], limits: CallLimits

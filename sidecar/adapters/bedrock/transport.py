@@ -81,6 +81,37 @@ class Transport(Protocol):
     async def close(self) -> None: ...
 
 
+class DoubtfulReader:
+    """A stream whose content type says that it is none: its frames decide. `doubt` is raised where there are none.
+
+    Proxies rename the type, and pages of theirs come in place of streams.
+    """
+
+    def __init__(self, reader: EventReader, doubt: ModelFailed) -> None:
+        self._reader = reader
+        self._doubt: ModelFailed | None = doubt
+
+    async def read(self) -> Sequence[StreamEvent]:
+        if self._doubt is None:
+            return await self._reader.read()
+        try:
+            events = await self._reader.read()
+        except BrokenStream as e:
+            if e.is_garbled:
+                raise self._doubt from e
+            raise
+        if not events:
+            raise self._doubt
+        self._doubt = None
+        return events
+
+    def fail(self, error: CallTimeout) -> None:
+        self._reader.fail(error)
+
+    async def close(self) -> None:
+        await self._reader.close()
+
+
 def not_a_stream(content_type: str, request_id: str | None) -> ModelFailed:
     details = {"provider_code": "not_a_stream", "request_id": token(request_id, longest=128)}
     kind = token(content_type.split(";", 1)[0].strip(), also="/+._-") or "no content type"
