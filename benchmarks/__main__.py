@@ -23,6 +23,7 @@ OUT = ROOT / "benchmarks" / "out"
 
 SEPARATE = {
     "fairness": "benchmarks.fairness",
+    "real-fairness": "benchmarks.real_fairness",
     "storage": "benchmarks.storage_cpu",
     "bedrock": "benchmarks.bedrock_cpu",
     "chaos": "benchmarks.chaos",
