@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count, pairwise
 
@@ -15,12 +15,12 @@ from sidecar.adapters.nats.client.message import BusMessage
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.config.connection import NatsEnvironment
 from sidecar.config.settings import NatsSettings
-from sidecar.errors import BusRefused
+from sidecar.errors import BusRefused, BusUnavailable
 from sidecar.models.subjects import HEADER_JOB_ID, Subjects
 from tests.support.process import MODEL
 
 CHARACTERS_A_TOKEN = 4
-_POLL_S = 0.05
+_AGAIN_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,8 @@ class Kind:
     behave: str = ""
     model: str | tuple[str, ...] = MODEL
     tools: tuple[str, ...] = ()
+    stream: bool = False
+    schema: Mapping[str, object] | None = None
 
     def cost(self, burndown: float) -> float:
         return self.input_tokens + burndown * self.output_tokens
@@ -48,6 +50,10 @@ class Kind:
         }
         if self.tools:
             body["tools"] = self.tools
+        if self.stream:
+            body["stream"] = True
+        if self.schema is not None:
+            body["output"] = {"schema": self.schema}
         return msgspec.json.encode(body)
 
 
@@ -108,18 +114,24 @@ class Traffic:
         await self.mux.subscribe("llm.v1.job.*.*.result", self._hear_result)
 
     async def submit(self, tenant: str, payload: bytes, *, job_class: str = "standard") -> Sent | None:
-        """Publish until it is stored; None where the server says that the queue is full."""
+        """Publish until it is stored, also while servers are away; None where the server says that the queue is
+        full.
+        """
         sent = Sent(f"b{next(self._numbers)}", tenant, time.monotonic())
         self.jobs[sent.job] = sent
-        subject = Subjects().request(tenant, job_class)
-        try:
-            await self.mux.store(subject, payload, headers={HEADER_JOB_ID: sent.job})
-        except BusRefused as e:
-            del self.jobs[sent.job]
-            if e.code != "queue_full":
-                raise
-            return None
-        return sent
+        subject, headers = Subjects().request(tenant, job_class), {HEADER_JOB_ID: sent.job}
+        while True:
+            try:
+                await self.mux.store(subject, payload, headers=headers, timeout_s=5.0)
+            except BusUnavailable:
+                await asyncio.sleep(_AGAIN_S)
+            except BusRefused as e:
+                del self.jobs[sent.job]
+                if e.code != "queue_full":
+                    raise
+                return None
+            else:
+                return sent
 
     async def at_rate(
         self,
@@ -163,6 +175,28 @@ class Traffic:
         except TimeoutError:
             return False
         return True
+
+    def waiting(self) -> list[Sent]:
+        """Jobs that have not begun, as far as was heard, oldest first."""
+        return [sent for sent in self.jobs.values() if sent.begun_at is None and sent.ended_at is None]
+
+    async def cancel(self, sent: Sent) -> bool:
+        """Ask until it is answered; whether the answer says `cancelled`."""
+        while sent.ended_at is None:
+            with suppress(BusUnavailable):
+                reply = await self.mux.request(f"llm.v1.cancel.{sent.tenant}.{sent.job}", timeout_s=5.0)
+                answer = msgspec.json.decode(reply.payload)
+                if "error" not in answer:
+                    return bool(answer.get("cancelled"))
+            await asyncio.sleep(_AGAIN_S)
+        return False
+
+    def close(self, sent: Sent, state: str, *, error: Mapping[str, object] | None = None) -> None:
+        """Note the end of a job whose result event was not heard."""
+        if sent.ended_at is None:
+            sent.ended_at, sent.state = time.monotonic(), state
+            sent.error = str(error["code"]) if error else ""
+            self.ended.append(sent)
 
     def _hear_status(self, message: BusMessage) -> None:
         heard = _decode(message.payload)

@@ -51,6 +51,11 @@ class Findings:
     repeated: int = 0
 
     @property
+    def broken(self) -> list[str]:
+        """What was found to be wrong, job by job."""
+        return [*self.lost, *self.doubled, *self.spoke_late, *self.gaps, *self.garbled, *self.unfinished]
+
+    @property
     def problems(self) -> dict[str, Any]:
         """By kind, what breaks a promise; empty when all were kept."""
         names = ("lost", "doubled", "spoke_late", "gaps", "garbled", "unfinished", "unexplained")
@@ -138,14 +143,14 @@ async def audit(
             event = json.loads(message.payload)
             events.setdefault(event["job"], []).append(event)
     for job in wanted:
-        _judge(findings, job, documents.get(job), events[job], calls[job], is_streamed=job in streamed)
+        judge(findings, job, documents.get(job), events[job], calls[job], is_streamed=job in streamed)
     findings.lost += sorted(f"{job}: nobody asked for it" for job in set(events) - set(wanted))
     findings.requests_left = await count(connection, "LLM_REQ")
     findings.dead = await count(connection, "LLM_DEAD")
     return findings
 
 
-def _judge(
+def judge(
     findings: Findings,
     job: str,
     document: Mapping[str, Any] | None,
@@ -154,6 +159,7 @@ def _judge(
     *,
     is_streamed: bool,
 ) -> None:
+    """One job: its last document, its events in stored order, and how often the provider was called for it."""
     results = [event for event in stored if event["type"] == "result"]
     if not results:
         findings.lost.append(job)
