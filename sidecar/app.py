@@ -33,6 +33,7 @@ from sidecar.adapters.nats.prompts import NatsPromptStore
 from sidecar.adapters.nats.publisher import NatsPublisher
 from sidecar.adapters.nats.server_time import ServerTime
 from sidecar.adapters.nats.spend import NatsSpendLedger
+from sidecar.adapters.nats.spend_days import NatsSpendDays
 from sidecar.adapters.nats.streams.provision import ensure
 from sidecar.adapters.nats.streams.topology import largest_queue
 from sidecar.adapters.nats.streams.upkeep import Upkeep
@@ -412,6 +413,7 @@ def nats_ports(
             monotonic=clock.monotonic,
         ),
         spend=NatsSpendLedger(mux, subjects, is_replicated=is_replicated),
+        spend_days=NatsSpendDays(mux, subjects, is_replicated=is_replicated),
         policies=NatsPolicyStore(mux, is_replicated=is_replicated),
         prompts=NatsPromptStore(mux, is_replicated=is_replicated),
         blobs=NatsBlobs(mux, settings, clock=clock),

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from sidecar import __version__
 from sidecar.cluster.request_service import RequestHandler
 from sidecar.cluster.service import Cluster
+from sidecar.cluster.spend_history import SpendHistory
 from sidecar.config.settings import CurrentPolicy, Policy, Settings
 from sidecar.conversation.child_jobs import ChildJobs
 from sidecar.conversation.model_calls import ModelCaller
@@ -21,6 +22,7 @@ from sidecar.coordinator.service import Coordinator
 from sidecar.endpoints.jobs import Queries
 from sidecar.endpoints.models import CatalogueQueries
 from sidecar.endpoints.objects import Objects
+from sidecar.endpoints.spend import SpendQueries
 from sidecar.job_manager.keeping import KeepRule
 from sidecar.job_manager.service import JobManager
 from sidecar.models.codec import encode
@@ -42,7 +44,7 @@ from sidecar.ports.bus import (
     Publisher,
     SpendLedger,
 )
-from sidecar.ports.cluster import Checkpoints, ClusterBus, LeaseStore, PolicyStore
+from sidecar.ports.cluster import Checkpoints, ClusterBus, LeaseStore, PolicyStore, SpendDays
 from sidecar.ports.tools import ToolBus, ToolStore
 from sidecar.request_handler.decode import DecodedRequest
 from sidecar.request_handler.planner import Planner
@@ -86,6 +88,7 @@ class Ports(NamedTuple):
     checkpoints: Checkpoints
     dead: DeadLetters
     spend: SpendLedger
+    spend_days: SpendDays
     policies: PolicyStore
     blobs: Blobs
     prompts: PromptStore
@@ -143,20 +146,36 @@ class Replica:
         self.queries = Queries(ports.store, ports.publisher, ports.intake, clock=ports.clock)
         self.catalogue = CatalogueQueries(self.coordinator.models, policy=self._policy, clock=ports.clock)
         self.tools = self._registry(on_crash)
-        self.cluster = Cluster(
-            bus=ports.bus,
-            leases=ports.leases,
-            checkpoints=ports.checkpoints,
-            clock=ports.clock,
-            name=name,
-            slots=settings.scheduler.slots,
+        self.cluster = self._cluster(on_crash)
+        self.spending = self._spending(on_crash)
+        self.requests = self._request_handler(on_crash)
+        self.spend_history = self._spend_history()
+        self.spend_queries = SpendQueries(ports.spend_days, clock=ports.clock)
+
+    def _cluster(self, on_crash: Callable[[BaseException], None]) -> Cluster:
+        return Cluster(
+            bus=self._ports.bus,
+            leases=self._ports.leases,
+            checkpoints=self._ports.checkpoints,
+            clock=self._ports.clock,
+            name=self.name,
+            slots=self._settings.scheduler.slots,
             version=__version__,
             on_crash=on_crash,
             on_disowned=self._on_disowned,
             clock_offset_s=self._clock_offset_s,
         )
-        self.spending = self._spending(on_crash)
-        self.requests = self._request_handler(on_crash)
+
+    def _spend_history(self) -> SpendHistory:
+        return SpendHistory(
+            self._ports.spend_days,
+            self._ports.intake,
+            clock=self._ports.clock,
+            term=lambda: self.cluster.term,
+            alias_of=self._alias_of,
+            events_s=self._settings.retention.events_s,
+            state_s=self._settings.retention.state_s,
+        )
 
     def _registry(self, on_crash: Callable[[BaseException], None]) -> ToolRegistry:
         return ToolRegistry(
@@ -340,6 +359,7 @@ class Replica:
                 *self.objects.endpoints(),
                 *self.tools.endpoints(),
                 *self.catalogue.endpoints(),
+                *self.spend_queries.endpoints(),
             )
         )
         await self.prompts.start()
@@ -348,6 +368,7 @@ class Replica:
         self._background.spawn(self._tell_stats(), name="stats")
         self._background.spawn(self._recheck(), name="cancellations")
         self._background.spawn(self._keep_alive(), name="documents")
+        self._background.spawn(self.spend_history.run(), name="spend-history")
 
     async def step_back(self) -> None:
         """Give the lease back and take no more grants. What runs goes on, questions are answered. Repeatable."""

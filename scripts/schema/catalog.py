@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar.models import api, event, job, objects, request, result, stats, tool
+from sidecar.models import api, event, job, objects, request, result, spend, stats, tool
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ MESSAGES: tuple[MessageSpec, ...] = (
     MessageSpec("replay_request", api.ReplayRequest, "Replay request", "From which event on. May be empty."),
     MessageSpec("jobs_request", api.JobsRequest, "Jobs request", "Which jobs to list. May be empty."),
     MessageSpec("jobs_page", api.JobsPage, "Jobs page", "One page of a tenant's jobs, newest first."),
+    MessageSpec("spend_request", spend.SpendRequest, "Spend request", "Which days and sums. May be empty."),
+    MessageSpec("spend_page", spend.SpendPage, "Spend page", "A part of the sums of what jobs took."),
     MessageSpec("models_page", api.ModelsPage, "Models page", "The catalogue as a tenant may use it."),
     MessageSpec("tool_registration", tool.ToolRegistration, "Tool registration", "Registers a version of a tool."),
     MessageSpec("tool_registered", tool.ToolRegistered, "Tool registered", "Where to listen, and until when."),

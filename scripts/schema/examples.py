@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from scripts.schema.example_requests import ORDER_SCHEMA, REQUESTS
-from sidecar.models import api, job, objects, stats, tool
+from sidecar.models import api, job, objects, spend, stats, tool
 from sidecar.models.codec import encode
 from sidecar.models.event import Delta, Event, EventData, EventType, Rejected, Spent, Status, ToolActivity
 from sidecar.models.result import Attempt, ErrorInfo, Output, Result, Timings, Usage
@@ -135,6 +135,25 @@ _MESSAGES: dict[str, Any] = {
     "replay_request": api.ReplayRequest(attempt=1, n=3),
     "jobs_request": api.JobsRequest(state="running", limit=20),
     "jobs_page": api.JobsPage(jobs=(_STATE,), cursor="NDcxMQ"),
+    "spend_request": spend.SpendRequest(first="2026-12-01", last="2026-12-31", by=("day", "tenant")),
+    "spend_page": spend.SpendPage(
+        rows=(
+            spend.SpendRow(
+                day="2026-12-01",
+                tenant="acme",
+                calls=2,
+                input_tokens=1_200,
+                output_tokens=340,
+                cache_read_tokens=0,
+                cache_write_tokens=0,
+                cost_usd=0.0087,
+                estimated_usd=0.0,
+                unpriced_calls=0,
+                incomplete=False,
+            ),
+        ),
+        as_of=_LATER,
+    ),
     "models_page": api.ModelsPage(
         models=(
             api.ModelInfo(

@@ -63,6 +63,22 @@ CHANNELS: tuple[Channel, ...] = (
         "List a scope's tools.",
         ("tool_list",),
     ),
+    Channel(
+        "spend",
+        "spend.{tenant}",
+        "receive",
+        ("spend_request",),
+        "What the tenant's jobs took, by day, model and class; many replies.",
+        ("spend_page", "end"),
+    ),
+    Channel(
+        "admin_spend",
+        "admin.spend",
+        "receive",
+        ("spend_request",),
+        "The same of all tenants; for operators.",
+        ("spend_page", "end"),
+    ),
     Channel("models", "models.{tenant}", "receive", ("empty",), "List the models.", ("models_page",)),
     Channel(
         "objects_put",

@@ -12,6 +12,8 @@ import click
 if TYPE_CHECKING:
     from sidecar.client import SidecarClient
 
+OPERATOR_INBOX = "_INBOX.operator"
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -28,8 +30,11 @@ class Invocation:
     is_json: bool = False
     is_quiet: bool = False
 
-    async def client(self, *, tenant: str | None = None) -> "SidecarClient":
-        """A connected client. Raises StartupError for a context or file that is not there, BusUnavailable."""
+    async def client(self, *, tenant: str | None = None, inbox_prefix: str | None = None) -> "SidecarClient":
+        """A connected client, with `inbox_prefix` where nobody chose one.
+
+        Raises StartupError for a context or file that is not there, BusUnavailable.
+        """
         from sidecar.adapters.nats.client.context import resolve
         from sidecar.adapters.nats.client.dial import connect_options
         from sidecar.client import SidecarClient
@@ -42,6 +47,8 @@ class Invocation:
         if target.inbox_prefix == "_INBOX":
             # Nobody chose one: the tenant's own is what the permission templates allow.
             del options["inbox_prefix"]
+            if inbox_prefix is not None:
+                options["inbox_prefix"] = inbox_prefix
         return await SidecarClient.connect(
             target.servers,
             tenant=tenant or self.tenant,
@@ -49,6 +56,10 @@ class Invocation:
             connect_timeout_s=self.connect_timeout_s,
             **options,
         )
+
+    async def operator(self) -> "SidecarClient":
+        """A connected client for operators' subjects, with an inbox as `nats-config --operator` allows it."""
+        return await self.client(inbox_prefix=OPERATOR_INBOX)
 
     def note(self, text: str) -> None:
         """Progress, on stderr; never data."""

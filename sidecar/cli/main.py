@@ -22,6 +22,7 @@ COMMANDS = {
     "cancel": "Cancel jobs.",
     "get": "Show a job's state document.",
     "jobs": "List jobs, newest first.",
+    "spend": "What was spent, by day, tenant, model and class.",
     "models": "List the models that a tenant may use.",
     "prompts": "Store, show and list prompt templates.",
     "tools": "List, show, watch and call the tools that jobs may call.",

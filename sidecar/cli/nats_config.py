@@ -30,7 +30,7 @@ Mode = Literal["accounts", "users"]
 # Users that only look, as the dashboard does, and what they may ask with how many tokens.
 WATCHER = "dashboard"
 WATCHER_INBOX = "_INBOX.dashboard"
-_READS = {"get": 2, "replay": 2, "jobs": 1, "models": 1}
+_READS = {"get": 2, "replay": 2, "jobs": 1, "models": 1, "spend": 1}
 
 SIDECAR = "SIDECAR"
 """The account of the sidecar and its streams, where there are accounts."""
@@ -42,13 +42,15 @@ _SERVICES = {
     "replay": "*.*",
     "jobs": "*",
     "models": "*",
+    "spend": "*",
+    "retry": "*.*",
     "tools": "*.*",
     "objects": "*.*",
 }
 # A later answer is lost on its way between accounts: the server forgets who asked. `ask` waits for a whole job.
 _ANSWER_WITHIN = {"ask": "1h"}
 _ANSWER_WITHIN_ELSE = "2m"
-_MANY_ANSWERS = ("replay", "objects")
+_MANY_ANSWERS = ("replay", "objects", "spend")
 # A tool's heartbeats are answers, too. Between accounts the server forgets who asked when so much time has passed
 # without any; it remembers each call so long, at about 1 KB.
 _CALL_QUIET = "10m"

@@ -25,6 +25,11 @@ from sidecar.wire.matching import Misdelivered
 
 log = logging.getLogger(__name__)
 
+# Subjects that configurations made for the first release do not have.
+_NEW = re.compile(r"\.v1\.(?:spend|retry|admin)\.")
+_MADE_ANEW = (
+    "where its configuration came from an older `sidecar nats-config`, make it anew (operators: with --operator)"
+)
 _DENIED = re.compile(r'permissions violation for (?P<what>publish|subscription) to "(?P<subject>[^"]+)"', re.I)
 _NO_RESPONDERS = "503"
 _MANY_LIMIT_BYTES = 1024 * 1024 * 1024
@@ -216,7 +221,9 @@ class Bus:
 
     def _explain(self, error: BaseException, subject: str) -> SidecarError:
         if isinstance(error, asyncio.TimeoutError) and subject.lower() in self._denied:
-            return AccessDenied(f"NATS does not let these credentials publish to {subject}")
+            return AccessDenied(f"NATS does not let these credentials publish to {subject}: {_MADE_ANEW}")
+        if isinstance(error, nats_errors.NoRespondersError) and _NEW.search(subject):
+            return translate(error, f"{subject} ({_MADE_ANEW})")
         return translate(error, subject)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

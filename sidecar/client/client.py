@@ -19,6 +19,7 @@ from sidecar.client.order import START, Place
 from sidecar.client.publish import publish_anew, publish_request
 from sidecar.client.requests import Request, RequestFields, build_request
 from sidecar.client.results import JobResult, decode_event
+from sidecar.client.spending import request_of, spend_of
 from sidecar.errors import BusUnavailable, Permanent, RateLimited, SidecarError, Temporary
 from sidecar.models.api import CancelReply, CancelRequest, JobsPage, JobsRequest, ModelInfo, ModelsPage
 from sidecar.models.base import JobClass
@@ -28,6 +29,7 @@ from sidecar.models.job import JobState, State
 from sidecar.models.objects import ObjectInfo
 from sidecar.models.plain import UNREADABLE
 from sidecar.models.request import JobRequest
+from sidecar.models.spend import SpendPage
 from sidecar.models.subjects import HEADER_JOB_ID, HEADER_MESSAGE_ID, Subjects, checked
 
 if TYPE_CHECKING:
@@ -229,6 +231,15 @@ class SidecarClient:
         """The catalogue as this tenant may use it. Raises BusUnavailable."""
         page = await self.ask_endpoint(self.subjects.endpoint("models", self.tenant), b"", ModelsPage)
         return page.models
+
+    async def spend(
+        self, *, first: str | None = None, last: str | None = None, by: Sequence[str] = ("day", "model")
+    ) -> SpendPage:
+        """What this tenant's jobs took, from the day `first` to `last` (as `2026-12-01`; default: 30 days).
+
+        Raises InvalidRequest, BusUnavailable, AccessDenied.
+        """
+        return await spend_of(self, self.subjects.endpoint("spend", self.tenant), request_of(first, last, by))
 
     async def replay(self, job_id: str, *, after: Place = START) -> AsyncGenerator[Event, None]:
         """What is stored of a job's events after `after`, in order, and no more; `Job.events` also follows.

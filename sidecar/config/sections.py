@@ -65,6 +65,7 @@ class RetentionSettings(Section):
         description="age of the requests of failed jobs, 0 keeps none; those of crash loops stay 30 days",
     )
     objects_s: int = Field(172_800, ge=60, description="age of objects; at least that of states is kept")
+    spend_days: int = Field(400, ge=1, le=4_000, description="days for which the sums of spend are kept")
     objects_bytes: int = Field(256 * 1024**2, ge=1024**2, description="upper bound of each tenant's objects")
 
     @model_validator(mode="after")

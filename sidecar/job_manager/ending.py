@@ -12,7 +12,7 @@ from sidecar.job_manager import transitions
 from sidecar.job_manager.keeping import RequestKeeper
 from sidecar.job_manager.offload import offloaded
 from sidecar.job_manager.record import StateRecord
-from sidecar.models.base import rfc3339
+from sidecar.models.base import JOB_CLASSES, rfc3339
 from sidecar.models.codec import decode_request
 from sidecar.models.event import Event
 from sidecar.models.job import JobState
@@ -86,7 +86,7 @@ class Completion:
         delay = RetryDelay(self._clock, "publishing a result")
         while True:
             try:
-                await self._publisher.publish_result(event)
+                await self._publisher.publish_result(event, job_class=class_of(state))
                 break
             except BusUnavailable as e:
                 await delay.after(e)
@@ -142,6 +142,11 @@ class Completion:
         stored = await keep_trying("reading a request", lambda: self._intake.get(seq), clock=self._clock)
         if stored is not None:
             await self.finish(state, metadata=metadata_of(stored.payload))
+
+
+def class_of(state: JobState) -> str | None:
+    """The class to be told beside a result; whatever else a subject may have held fits no header."""
+    return state.job_class if state.job_class in JOB_CLASSES else None
 
 
 def _result_event(state: JobState, metadata: dict[str, Any]) -> Event:

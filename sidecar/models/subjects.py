@@ -19,10 +19,12 @@ CONFIG_BUCKET = "LLM_CONFIG"
 CANCEL_BUCKET = "LLM_CANCEL"
 CONTROL_BUCKET = "LLM_CTL"
 SPEND_STREAM = "LLM_SPEND"
+SPEND_DAYS_STREAM = "LLM_SPEND_DAYS"
 BLOB_BUCKET_PREFIX = "LLM_BLOB_"
 
 HEADER_JOB_ID = "Llm-Job-Id"
 HEADER_TENANT = "Llm-Tenant"
+HEADER_CLASS = "Llm-Class"
 HEADER_END = "Llm-End"
 HEADER_TOOL_USE_ID = "Llm-Tool-Use-Id"
 HEADER_DEADLINE = "Llm-Deadline"
@@ -141,6 +143,15 @@ class Subjects:
     def spend(self, tenant: str, day: str) -> str:
         """The counter of what a tenant spent on a day, `yyyymmdd`, in millionths of a US dollar."""
         return f"{self.prefix}.{VERSION}.spend.{tenant}.{day}"
+
+    def spend_day(self, tenant: str, day: str) -> str:
+        """The sums of what a tenant's jobs took on a day, `yyyy-mm-dd`."""
+        return f"{self.prefix}.{VERSION}.spent.{tenant}.{day}"
+
+    @property
+    def spend_cursor(self) -> str:
+        """How far the results are summed up."""
+        return f"{self.prefix}.{VERSION}.spent_to"
 
     def sys(self, *tokens: str) -> str:
         return ".".join((self.prefix, VERSION, "sys", *tokens))

@@ -168,8 +168,11 @@ class Publisher(Protocol):
         """
         ...
 
-    async def publish_result(self, event: Event) -> bool:
-        """Store the one `result` event of a job. False when there is one already; what is none is written over."""
+    async def publish_result(self, event: Event, *, job_class: str | None = None) -> bool:
+        """Store the one `result` event of a job. False when there is one already; what is none is written over.
+
+        `job_class` stands beside it, for who sums up what jobs took.
+        """
         ...
 
     def replay(self, tenant: str, job: str) -> AsyncIterator[StoredEvent]:

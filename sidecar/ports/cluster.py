@@ -1,7 +1,9 @@
 """What replicas need of the bus to work as one, by one policy. The rules of `sidecar.ports.bus` hold."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
+
+from sidecar.models.spend import SpendCursor, SpendDay
 
 
 class LeaseStore(Protocol):
@@ -59,6 +61,86 @@ class Checkpoints(Protocol):
 
     async def load(self, name: str) -> bytes | None:
         """What was saved last, also at R3; None when nothing was."""
+        ...
+
+
+class StoredSpendCursor(NamedTuple):
+    """`cursor` is None where none is kept; `revision` is what a claim has to replace."""
+
+    cursor: SpendCursor | None
+    revision: int
+
+
+class JobsStream(NamedTuple):
+    """The stream of jobs as it is now. `created`: when it was made, in seconds since 1970."""
+
+    last_seq: int
+    created: float
+
+
+class StoredEnd(NamedTuple):
+    """A job's result event as it is stored. `job_class` is None where its writer did not say it."""
+
+    seq: int
+    tenant: str
+    job: str
+    job_class: str | None
+    payload: bytes
+
+
+class StoredDocument(NamedTuple):
+    """A job's state document as it is stored."""
+
+    seq: int
+    tenant: str
+    job: str
+    payload: bytes
+
+
+class SpendDays(Protocol):
+    """Sums of what jobs took, a document for each tenant and day, and what they are summed up from.
+
+    One replica writes: whoever claimed the cursor last. Every write of others is refused (Conflict).
+    """
+
+    async def cursor(self) -> StoredSpendCursor: ...
+
+    async def claim(self, cursor: SpendCursor, *, revision: int) -> int:
+        """Write the cursor over `revision`. Returns the new one. Raises Conflict when somebody else wrote."""
+        ...
+
+    async def day(self, tenant: str, day: str) -> SpendDay | None:
+        """A tenant's day, as it was just written."""
+        ...
+
+    async def put(self, day: SpendDay, *, fence: int) -> None:
+        """Store a day if the cursor is still at revision `fence`. Raises Conflict. One call at a time."""
+        ...
+
+    def days(self, tenant: str | None, *, first: str, last: str) -> AsyncIterator[SpendDay]:
+        """The days of a tenant, or of all, both ends included."""
+        ...
+
+    async def jobs(self) -> JobsStream: ...
+
+    async def ends(self, *, after_seq: int, limit: int) -> tuple[Sequence[StoredEnd], bool]:
+        """Result events above a sequence, in stored order, and whether there are more."""
+        ...
+
+    async def has_ends(self, *, after_seq: int, up_to: int) -> bool:
+        """Whether there are result events in between, as the stream's leader knows."""
+        ...
+
+    async def ended_at(self, jobs: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], int]:
+        """The sequences of the result events that are there, of some hundred jobs."""
+        ...
+
+    async def documents_of(self, jobs: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], bytes]:
+        """The last state documents of some hundred jobs."""
+        ...
+
+    def documents(self, *, after_seq: int, up_to: int) -> AsyncIterator[StoredDocument]:
+        """State documents of replicas, in stored order; of a job there may be several."""
         ...
 
 

@@ -47,7 +47,7 @@ async def test_all_streams_are_made_and_found_again(nats_mux: Mux) -> None:
     await ensure(nats_mux, settings())
     assert before == {stream.name: await config(nats_mux, stream.name) for stream in wanted}
     counts = await api_level(nats_mux) >= LEVEL_THAT_COUNTS
-    assert (await nats_mux.api("STREAM.NAMES"))["total"] == len(before) == (9 if counts else 8)
+    assert (await nats_mux.api("STREAM.NAMES"))["total"] == len(before) == (10 if counts else 8)
 
 
 async def test_two_replicas_may_start_at_the_same_time(nats_access: Access, nats_mux: Mux) -> None:

@@ -149,8 +149,8 @@ class TrippedPublisher(Tripped):
             if self._deltas[event.job] == _DELTAS:
                 self._trip("mid-stream", event.job)
 
-    async def publish_result(self, event: Event) -> bool:
-        is_stored = await self._port.publish_result(event)
+    async def publish_result(self, event: Event, *, job_class: str | None = None) -> bool:
+        is_stored = await self._port.publish_result(event, job_class=job_class)
         self._trip("result", event.job)
         return is_stored
 

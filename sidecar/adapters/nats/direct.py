@@ -226,6 +226,14 @@ class StreamReader:
         answer = await self._mux.api(f"STREAM.INFO.{self._stream}")
         return float(answer["config"].get("max_age", 0)) / _NS
 
+    async def age(self) -> tuple[int, float]:
+        """The stream's last sequence, and when the stream was made (s since 1970)."""
+        answer = await self._mux.api(f"STREAM.INFO.{self._stream}")
+        try:
+            return int(answer["state"]["last_seq"]), epoch(answer["created"])
+        except (KeyError, TypeError, ValueError) as e:
+            raise BusRefused(f"what answers for stream {self._stream} does not tell its age") from e
+
     async def held_bytes(self) -> int:
         """What the stream holds now, in bytes as its bound counts them."""
         answer = await self._mux.api(f"STREAM.INFO.{self._stream}")

@@ -14,6 +14,7 @@ from sidecar.models import codec
 from sidecar.models.believed import result_of
 from sidecar.models.event import Event, EventPosition, place_of
 from sidecar.models.subjects import (
+    HEADER_CLASS,
     HEADER_EXPECTED,
     HEADER_EXPECTED_OF,
     HEADER_TTL,
@@ -148,8 +149,10 @@ class NatsPublisher:
         subject = self._subjects.log(event.tenant, event.job, event.type)
         await self._mux.store(subject, codec.encode(event), headers=headers)
 
-    async def publish_result(self, event: Event) -> bool:
+    async def publish_result(self, event: Event, *, job_class: str | None = None) -> bool:
         headers = {HEADER_TTL: self._ttl, **TRACE.get()}
+        if job_class is not None:
+            headers[HEADER_CLASS] = job_class
         subject = self._subjects.log(event.tenant, event.job, event.type)
         payload, expected = codec.encode(event), 0
         for _ in range(_MOST_TRIES):

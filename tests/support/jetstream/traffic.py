@@ -14,6 +14,7 @@ _READS = {
     "KV_LLM_CTL": "leases.holder",
     "LLM_DEAD": "dead.get",
     "LLM_SPEND": "spend.total",
+    "LLM_SPEND_DAYS": "spend_days.day",
     "KV_LLM_TOOL": "tools.get",
     "KV_LLM_PROMPT": "prompts.get",
     "KV_LLM_CONFIG": "policies.load",
@@ -21,6 +22,7 @@ _READS = {
 _SCANS = {
     "LLM_REQ": "intake.read",
     "LLM_DEAD": "dead.list",
+    "LLM_SPEND_DAYS": "spend_days.days",
     "KV_LLM_TOOL": "tools.snapshot",
     "KV_LLM_PROMPT": "prompts.load",
 }
@@ -50,6 +52,8 @@ def read(subject: str, header: bytes, payload: bytes) -> tuple[str, str]:
         "sys": "cluster.request",
         "dead": "dead.put",
         "spend": "spend.add",
+        "spent": "spend_days.put",
+        "spent_to": "spend_days.claim",
         "call": "tools.call",
     }
     return names.get(kind, "core.publish"), subject

@@ -45,7 +45,7 @@ def test_the_position_is_that_of_the_tenant(prefix: str) -> None:
     lines = [
         line for line in render(("acme",), mode="accounts", prefix=prefix).splitlines() if "_position" in line
     ]
-    assert len(lines) == 10
+    assert len(lines) == 12
     for line in lines:
         subject = line.split('"')[1].split(".")
         position = int(line.partition("account_token_position: ")[2].split()[0].strip(","))

@@ -32,6 +32,7 @@ CLIENT = {
     "get": ("job1",),
     "jobs": (),
     "models": (),
+    "spend": (),
     "prompts": ("ls",),
     "tools": ("ls",),
     "top": ("--once",),

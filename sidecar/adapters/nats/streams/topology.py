@@ -19,6 +19,7 @@ from sidecar.models.subjects import (
     JOB_BUCKET,
     PROMPT_BUCKET,
     REQUEST_STREAM,
+    SPEND_DAYS_STREAM,
     SPEND_STREAM,
     TOOL_BUCKET,
     Subjects,
@@ -28,6 +29,8 @@ _EVENTS_PER_SUBJECT = 100_000
 _DEAD_AGE_S = MOST_DEAD_S
 _SPEND_AGE_S = 4 * 86_400
 _SPEND_WINDOW_S = 600
+_SPEND_DAY_HISTORY = 3
+_DAY_S = 86_400
 _NS = 1_000_000_000
 # What sets the bytes of each stream that has a bound; `object_store` makes the others.
 _BYTES_SETTINGS = {REQUEST_STREAM: "retention.requests_bytes", DEAD_STREAM: "retention.dead_bytes"}
@@ -58,6 +61,7 @@ def streams(settings: Settings) -> tuple[StreamSpec, ...]:
         _requests(settings, subjects, common),
         _dead(settings, subjects, common),
         _spend(subjects, common),
+        _spend_days(settings, subjects, common),
         _jobs(subjects, common, max_age=state_age),
         _bucket(CANCEL_BUCKET, "Marks of cancellations", common, max_age=state_age),
         _bucket(CONTROL_BUCKET, "The scheduler's lease and checkpoints", common),
@@ -173,6 +177,23 @@ def _spend(subjects: Subjects, common: Mapping[str, Any]) -> StreamSpec:
         "deny_delete": False,
     }
     return StreamSpec(SPEND_STREAM, {**config, **common})
+
+
+def _spend_days(settings: Settings, subjects: Subjects, common: Mapping[str, Any]) -> StreamSpec:
+    """A day is written over as its sums grow. More than one message is kept of each, so that what a stranger lays
+    over it does not push it out at once.
+    """
+    config = {
+        "description": "What tenants spent: sums by day, model and class",
+        "subjects": [subjects.spend_day("*", "*"), subjects.spend_cursor],
+        "retention": "limits",
+        "discard": "old",
+        "max_msgs_per_subject": _SPEND_DAY_HISTORY,
+        "max_age": settings.retention.spend_days * _DAY_S * _NS,
+        "allow_direct": True,
+        "deny_delete": False,
+    }
+    return StreamSpec(SPEND_DAYS_STREAM, {**config, **common})
 
 
 def _jobs(subjects: Subjects, common: Mapping[str, Any], *, max_age: int) -> StreamSpec:
