@@ -32,6 +32,7 @@ ErrorCode = Literal[
     "crash_loop",
     "not_found",
     "rate_limited",
+    "not_ready",
     "internal",
 ]
 
@@ -59,11 +60,12 @@ STATUS_CODES: Mapping[str, int] = {
     "output_invalid": 502,
     "tool_failed": 502,
     "model_unavailable": 503,
+    "not_ready": 503,
     "deadline_exceeded": 504,
     "timeout": 504,
 }
-"""The number of each code in the header `Nats-Service-Error-Code`, after HTTP. `not_found`, `conflict` and
-`rate_limited` occur in error replies only, never in a result."""
+"""The number of each code in the header `Nats-Service-Error-Code`, after HTTP. `not_found`, `conflict`,
+`rate_limited` and `not_ready` occur in error replies only, never in a result."""
 
 
 class TokenCounts(NamedTuple):
@@ -162,6 +164,15 @@ class RateLimited(Temporary):
     ) -> None:
         known = {"retry_after_s": retry_after} if retry_after is not None else {}
         super().__init__(message, details={**known, **(details or {})}, retry_after=retry_after)
+
+
+class NotReady(Temporary):
+    """What is asked for cannot be told yet: ask again after `retry_after` seconds."""
+
+    default_code: ClassVar[ErrorCode] = "not_ready"
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message, details={"retry_after_s": retry_after}, retry_after=retry_after)
 
 
 class Throttled(Temporary):

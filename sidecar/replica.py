@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from sidecar import __version__
+from sidecar.cluster.queue_desk import QueueDesk
 from sidecar.cluster.request_service import RequestHandler
 from sidecar.cluster.service import Cluster
 from sidecar.cluster.spend_history import SpendHistory
@@ -143,10 +144,10 @@ class Replica:
         self.screening = FilterPolicies(self._policy.now, models=ports.models, region=region, work=self.work)
         self.prompts = Prompts(ports.prompts, work=self.work, clock=ports.clock, on_crash=on_crash)
         self.objects = self._objects()
-        self.queries = Queries(ports.store, ports.publisher, ports.intake, clock=ports.clock)
         self.catalogue = CatalogueQueries(self.coordinator.models, policy=self._policy, clock=ports.clock)
         self.tools = self._registry(on_crash)
         self.cluster = self._cluster(on_crash)
+        self.queue, self.queries = self._answering()
         self.spending = self._spending(on_crash)
         self.requests = self._request_handler(on_crash)
         self.spend_history = self._spend_history()
@@ -188,6 +189,11 @@ class Replica:
             work=self.work,
             on_crash=on_crash,
         )
+
+    def _answering(self) -> tuple[QueueDesk, Queries]:
+        ports = self._ports
+        queue = QueueDesk(leader=lambda: self.requests.leader, cluster=self.cluster, bus=ports.bus)
+        return queue, Queries(ports.store, ports.publisher, ports.intake, queue=queue, clock=ports.clock)
 
     def _spending(self, on_crash: Callable[[BaseException], None]) -> TenantBudgets:
         return TenantBudgets(
@@ -364,6 +370,7 @@ class Replica:
         )
         await self.prompts.start()
         await self.spending.start()
+        await self.queue.start()
         await self.cluster.start(self.requests)
         self._background.spawn(self._tell_stats(), name="stats")
         self._background.spawn(self._recheck(), name="cancellations")

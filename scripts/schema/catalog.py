@@ -29,7 +29,8 @@ MESSAGES: tuple[MessageSpec, ...] = (
     MessageSpec(
         "result", result.Result, "Result data", "Data of the one `result` event; also the reply to `ask`."
     ),
-    MessageSpec("state", job.JobState, "Job state", "The state document; also the reply to `get`."),
+    MessageSpec("state", job.JobState, "Job state", "The state document, as it lies in the bucket."),
+    MessageSpec("job", job.JobView, "Job", "The reply to `get`: the document, or what the queue knows of a job."),
     MessageSpec("empty", api.Empty, "Empty request", "A request without fields; no payload at all will do."),
     MessageSpec("cancel_request", api.CancelRequest, "Cancel request", "Cancels a job. May be empty."),
     MessageSpec("cancel_reply", api.CancelReply, "Cancel reply", "What became of a cancellation in a second."),

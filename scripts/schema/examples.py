@@ -128,6 +128,9 @@ _MESSAGES: dict[str, Any] = {
     "result": _RESULT,
     "result.rejected": _FAILED,
     "state": _STATE,
+    "job": job.JobView(
+        **{**msgspec.structs.asdict(_STATE), "state": "queued", "ahead": 41, "estimate_ms": 90_000}
+    ),
     "state.succeeded": msgspec.structs.replace(_STATE, state="succeeded", result=_RESULT, result_n=9),
     "empty": api.Empty(),
     "cancel_request": api.CancelRequest(reason="the user closed the page"),

@@ -29,6 +29,7 @@ ERRORS: dict[ErrorCode, str] = {
     "crash_loop": "The job was begun too often by replicas that crashed; it lies in `LLM_DEAD`.",
     "not_found": "No such job. In replies only.",
     "rate_limited": "Too many requests of this tenant wait; ask after `details.retry_after_s`. In replies only.",
+    "not_ready": "What is asked for is not known yet; ask again after `details.retry_after_s`. In replies only.",
     "internal": "A fault of the sidecar or the bus.",
 }
 

@@ -29,7 +29,7 @@ CHANNELS: tuple[Channel, ...] = (
         "ask", "ask.{tenant}.{class}", "receive", ("request", "plain_text"), "Submit a job and wait.", ("result",)
     ),
     Channel("cancel", "cancel.{tenant}.{job}", "receive", ("cancel_request",), "Cancel a job.", ("cancel_reply",)),
-    Channel("get", "get.{tenant}.{job}", "receive", ("empty",), "Read a job's state document.", ("state",)),
+    Channel("get", "get.{tenant}.{job}", "receive", ("empty",), "What is known of a job.", ("job",)),
     Channel(
         "replay",
         "replay.{tenant}.{job}",

@@ -25,7 +25,7 @@ from sidecar.models.api import CancelReply, CancelRequest, JobsPage, JobsRequest
 from sidecar.models.base import JobClass
 from sidecar.models.codec import encode
 from sidecar.models.event import Event
-from sidecar.models.job import JobState, State
+from sidecar.models.job import JobState, JobView, State
 from sidecar.models.objects import ObjectInfo
 from sidecar.models.plain import UNREADABLE
 from sidecar.models.request import JobRequest
@@ -189,10 +189,12 @@ class SidecarClient:
         """A handle on a job of this tenant, whoever submitted it. Raises InvalidRequest for an id that is none."""
         return Job(self, self._job_name(job_id))
 
-    async def get(self, job_id: str) -> JobState:
-        """A job's state document, with its result once there is one. Raises UnknownJob, BusUnavailable."""
+    async def get(self, job_id: str) -> JobView:
+        """What is known of a job: its state document, with its result once there is one; while it is queued, its
+        place. Raises UnknownJob, NotReady (the queue is not known yet: ask again), BusUnavailable.
+        """
         subject = self.subjects.endpoint("get", self.tenant, self._job_name(job_id))
-        state = await self.ask_endpoint(subject, b"", JobState)
+        state = await self.ask_endpoint(subject, b"", JobView)
         if state.result is None or state.result.output.object is None:
             return state
         return msgspec.structs.replace(state, result=await self.objects.resolved(state.result))

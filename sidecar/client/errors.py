@@ -26,6 +26,7 @@ from sidecar.errors import (
     Temporary,
     Throttled,
 )
+from sidecar.errors import NotReady as NotReady
 from sidecar.errors import RateLimited as RateLimited
 from sidecar.models.api import ErrorBody, ErrorReply
 from sidecar.models.plain import UNREADABLE
@@ -110,6 +111,11 @@ def _rate_limited(body: ErrorBody) -> SidecarError:
     )
 
 
+def _not_ready(body: ErrorBody) -> SidecarError:
+    given = body.details.get("retry_after_s")
+    return NotReady(body.message, retry_after=float(given) if isinstance(given, int | float) else 1.0)
+
+
 _BY_CODE: dict[str, _Build] = {
     "access_denied": _plain(AccessDenied),
     "conflict": _plain(Conflict),
@@ -118,6 +124,7 @@ _BY_CODE: dict[str, _Build] = {
     "model_error": _plain(ModelFailed),
     "model_unavailable": _plain(ModelUnavailable),
     "not_found": _plain(UnknownJob),
+    "not_ready": _not_ready,
     "queue_full": _plain(QueueFull),
     "quota_exceeded": _plain(Temporary),
     "rate_limited": _rate_limited,

@@ -11,29 +11,28 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from sidecar.cluster import messages, vain_grants
+from sidecar.cluster.deep_jobs import DeepJobs
+from sidecar.cluster.queued_records import RECORDS_A_ROUND, QueuedRecords
 from sidecar.cluster.reservation import Reservation
 from sidecar.cluster.service import Cluster
 from sidecar.cluster.share import apply, ticket_of
 from sidecar.cluster.standstill import StandstillWatch
-from sidecar.cluster.wait_reports import WaitReport, WaitReporter
 from sidecar.cluster.work import Work
-from sidecar.cluster.worker import Record, Worker
+from sidecar.cluster.worker import Worker
 from sidecar.conversation.reservation import Said
 from sidecar.errors import Conflict, GivenUp, JobCancelled, Permanent, SidecarError
 from sidecar.models.replica import GrantOffer, HeldJob, Outcome, ReservationOp
 from sidecar.ports.bus import Cancellable, Clock, Intake, Lane
 from sidecar.request_handler.reader import Reader, fetch
+from sidecar.request_handler.stored_requests import StoredRequests
 from sidecar.runtime.lifecycle import Tasks, logged
+from sidecar.scheduler.lane_rate import LaneRates
 from sidecar.scheduler.schedule import Scheduler
 from sidecar.scheduler.tickets import Grant, Ticket
 
 log = logging.getLogger(__name__)
 
-# A queued record is written for what waits longer than this, at most so many each round: under a flood they lag,
-# and are never in the way of dispatch.
-RECORD_AFTER_S = 0.1
-RECORDS_A_ROUND = 32
-# How often waiting jobs are looked at that may want to know why they wait.
+# How often running jobs are looked at that may want to know why their next call waits.
 LOOK_S = 0.5
 # Nobody took a job: how long it waits until it is offered again.
 REFUSED_S = 0.25
@@ -80,7 +79,10 @@ class Leader:
         self._reconcile_s = reconcile_s
         self._check_s = check_s
         self._duties = Tasks(on_crash)
+        self.stored = StoredRequests(intake=intake, clock=clock)
+        self.rates = LaneRates()
         self.reader = Reader(
+            stored=self.stored,
             intake=intake,
             scheduler=scheduler,
             clock=clock,
@@ -91,13 +93,15 @@ class Leader:
             is_marked=is_marked,
             max_queue=max_queue,
         )
-        self._teller = WaitReporter(scheduler, self.reader.waiting)
+        self.deep = DeepJobs(
+            stored=self.stored, reader=self.reader, work=work, intake=intake, clock=clock, tasks=endings
+        )
+        self._records = QueuedRecords(scheduler, self.reader, work=work, clock=clock, endings=endings)
         self._held: dict[int, Reservation] = {}
         self._of_worker: dict[str, dict[int, Reservation]] = {}
         self._reports: dict[str, Mapping[int, HeldJob]] = {}
         self._attempts: dict[int, int] = {}
         self._vain = vain_grants.VainGrants()
-        self._recorded: dict[int, Record] = {}
         self._timer: Cancellable | None = None
         self._is_kicked = False
         self.is_open = True
@@ -105,9 +109,12 @@ class Leader:
 
     def start(self) -> None:
         """Read what is there, and go on reading."""
+        self._duties.spawn(self.stored.keep(), name="stored-requests")
+        self._duties.spawn(self.deep.expire(), name="deadlines")
         self._duties.spawn(self._watch(), name="intake-watch")
-        self._duties.spawn(self._record_waiting(), name="queued-records")
-        self._duties.spawn(self._tell_blocked(), name="blocked-jobs")
+        self._duties.spawn(self._records.write(), name="queued-records")
+        self._duties.spawn(self._records.tell(), name="blocked-jobs")
+        self._duties.spawn(self._tell_turns(), name="blocked-turns")
         watch = StandstillWatch(self.scheduler, self.reader, clock=self.clock, on_found=self._stood_still)
         self._duties.spawn(watch.watch(), name="standstill-watch")
         self.kick()
@@ -144,7 +151,10 @@ class Leader:
     def cancel(self, tenant: str, job: str) -> bool:
         """Take a waiting job out of its window and end it. False when it does not wait here."""
         ticket = self.reader.waiting.pop((tenant, job), None)
-        if ticket is None or not self.scheduler.remove(ticket.lane, ticket.seq):
+        if ticket is None:
+            self.deep.cancel(tenant, job)
+            return False
+        if not self.scheduler.remove(ticket.lane, ticket.seq):
             return False
         self._end_unrun(ticket, JobCancelled("the job was cancelled while it was queued"))
         return True
@@ -231,9 +241,14 @@ class Leader:
             delay_s = max(delay_s, vain_grants.delay_s(times))
         self._again(ticket, attempt=attempt, delay_s=delay_s)
 
-    def _forget(self, ticket: Ticket) -> None:
+    def _forget(self, ticket: Ticket, *, is_gone: bool = True) -> None:
         self._vain.forget(ticket.seq)
-        self.reader.forget(ticket)
+        self.reader.forget(ticket, is_gone=is_gone)
+
+    @property
+    def held(self) -> list[Ticket]:
+        """What is in workers' hands."""
+        return [reservation.grant.ticket for reservation in self._held.values()]
 
     # Grants.
 
@@ -279,6 +294,7 @@ class Leader:
             self.scheduler.requeue(grant, now=now, not_before=now + REFUSED_S)
             return
         attempt = self._attempts.pop(ticket.seq, 0)
+        self.rates.granted(ticket.lane, now=self.clock.monotonic())
         opened = self.reader.take(ticket)
         reservation = self._reserve(grant, worker, attempt)
         if worker == self._cluster.own:
@@ -288,7 +304,7 @@ class Leader:
                 attempt=attempt,
                 seat=reservation,
                 opened=opened,
-                record=self._recorded.pop(ticket.seq, None),
+                record=self._records.take(ticket.seq),
             )
         else:
             self._duties.spawn(self._offer(reservation, attempt))
@@ -296,7 +312,7 @@ class Leader:
     async def _offer(self, reservation: Reservation, attempt: int) -> None:
         grant = reservation.grant
         ticket = grant.ticket
-        record = self._recorded.pop(ticket.seq, None)
+        record = self._records.take(ticket.seq)
         known = await record if record is not None else None
         offer = GrantOffer(
             leader=self._cluster.own,
@@ -428,16 +444,17 @@ class Leader:
     async def _refuse(self, ticket: Ticket, error: SidecarError) -> None:
         try:
             opened = await self.reader.open(ticket)
-            record = self._recorded.pop(ticket.seq, None)
+            record = self._records.take(ticket.seq)
             if opened is not None:
                 known = await record if record is not None else None
                 await self._work.refuse(opened, error, known=known)
             else:
                 await self._bereave(ticket)
+            self.stored.forget(ticket.seq, ticket.lane, ticket.job_id)
         except Conflict as e:
             log.info("a job was somebody else's", extra={"job": ticket.job_id, "error": e.message})
         finally:
-            self._forget(ticket)
+            self._forget(ticket, is_gone=False)
 
     async def _watch(self) -> None:
         """Hold the doorbells against the stream: everything every 15 s, its last sequence every second."""
@@ -451,39 +468,9 @@ class Leader:
                     if not await self.reader.check():
                         break
 
-    async def _record_waiting(self) -> None:
-        unrecorded = self.reader.unrecorded
-        while True:
-            await self.clock.sleep(RECORD_AFTER_S)
-            room = RECORDS_A_ROUND
-            before = self.clock.now() - RECORD_AFTER_S
-            while unrecorded and room and unrecorded[0].stored_at <= before:
-                ticket = unrecorded.popleft()
-                opened = self.reader.peek(ticket)
-                if opened is not None and (ticket.lane.tenant, ticket.job_id) in self.reader.waiting:
-                    room -= 1
-                    self._recorded[ticket.seq] = self._endings.spawn(self._work.record_queued(opened))
-
-    async def _tell_blocked(self) -> None:
+    async def _tell_turns(self) -> None:
         while True:
             await self.clock.sleep(LOOK_S)
-            now = self.clock.monotonic()
-            for telling in self._teller.due(now=now):
-                self._tell(telling)
-            for grant, waits in self.scheduler.blocked_turns(now=now, most=RECORDS_A_ROUND):
+            for grant, waits in self.scheduler.blocked_turns(now=self.clock.monotonic(), most=RECORDS_A_ROUND):
                 if (reservation := self._held.get(grant.ticket.seq)) is not None:
                     reservation.tell(waits)
-
-    def _tell(self, telling: WaitReport) -> None:
-        """Say why a job waits, if its document is written; the claim waits for what is being said."""
-        ticket = telling.ticket
-        opened, record = self.reader.peek(ticket), self._recorded.get(ticket.seq)
-        if opened is None or record is None or not record.done() or record.cancelled():
-            return
-        known = record.result()
-        if known is None or (ticket.lane.tenant, ticket.job_id) not in self.reader.waiting:
-            return
-        self._teller.told(telling)
-        self._recorded[ticket.seq] = self._endings.spawn(
-            self._work.record_blocked(opened, known, blocked=telling.blocked, n=telling.n + 1)
-        )

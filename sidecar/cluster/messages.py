@@ -15,6 +15,8 @@ from sidecar.models.replica import (
     Ops,
     OpsReply,
     OwnershipDoubt,
+    QueueAnswer,
+    QueueQuestion,
     Rollcall,
     Wire,
 )
@@ -38,6 +40,8 @@ _KINDS: tuple[type[Wire], ...] = (
     OpsReply,
     Rollcall,
     NextCallGrant,
+    QueueQuestion,
+    QueueAnswer,
 )
 _decoders: dict[type[Wire], msgspec.json.Decoder[Any]] = {kind: msgspec.json.Decoder(kind) for kind in _KINDS}
 encode = msgspec.json.Encoder().encode
@@ -57,6 +61,10 @@ def ops_to(member: str) -> str:
 
 def disowned_to(member: str) -> str:
     return f"disowned.{member}"
+
+
+def questions_to(member: str) -> str:
+    return f"queue.{member}"
 
 
 def next_call(seq: int, number: int, said: Said) -> NextCallGrant:

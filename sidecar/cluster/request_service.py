@@ -105,9 +105,11 @@ class RequestHandler:
 
     def cancel(self, tenant: str, job: str) -> None:
         """A mark of cancellation was heard: end the job if it waits here, or when it is read."""
-        if self.leader is not None and self.leader.cancel(tenant, job):
-            return
+        # First the mark: what is read into a window meanwhile is refused by it.
         self._marks[(tenant, job)] = None
+        if self.leader is not None and self.leader.cancel(tenant, job):
+            self._marks.pop((tenant, job), None)
+            return
         if len(self._marks) > MOST_MARKS:
             self._marks.popitem(last=False)
 

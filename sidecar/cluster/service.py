@@ -157,6 +157,14 @@ class Cluster:
         return self._leading if self._leading and self._leading == self._office.term else 0
 
     @property
+    def scheduler(self) -> str | None:
+        """The member that schedules, as far as is known here."""
+        if self.term:
+            return self.own
+        leader = self._members.leader(self._clock.monotonic())
+        return leader.beat.member if leader is not None and leader.beat.member != self.own else None
+
+    @property
     def slots(self) -> int:
         return self.workers.slots
 

@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
-from sidecar.errors import BusUnavailable, InvalidRequest, Permanent, SidecarError
+from sidecar.endpoints.views import queued_view, view_of
+from sidecar.errors import BusUnavailable, InvalidRequest, NotReady, Permanent, SidecarError
 from sidecar.models.api import CancelReply, CancelRequest, JobsPage, JobsRequest, ReplayRequest, schemas_of
 from sidecar.models.base import JOB_CLASSES, Open
 from sidecar.models.codec import decode, decode_event, decode_plain_or_request, encode
-from sidecar.models.job import TERMINAL, JobState
+from sidecar.models.job import TERMINAL, JobView
 from sidecar.models.request import JobRequest
 from sidecar.models.result import Result
 from sidecar.models.subjects import (
@@ -34,6 +35,7 @@ from sidecar.ports.bus import (
     Reply,
     ResultWaiter,
 )
+from sidecar.ports.cluster import JobQueue
 from sidecar.runtime.lifecycle import within
 
 # How long a cancellation waits for the job's end before it is answered.
@@ -50,7 +52,10 @@ class _Place(Open, frozen=True, kw_only=True):
 class Queries:
     """Answers what clients ask about jobs. `SidecarError`s raised here become error replies."""
 
-    def __init__(self, store: JobStore, publisher: Publisher, intake: Intake, *, clock: Clock) -> None:
+    def __init__(
+        self, store: JobStore, publisher: Publisher, intake: Intake, *, queue: JobQueue, clock: Clock
+    ) -> None:
+        self._queue = queue
         self._store = store
         self._publisher = publisher
         self._intake = intake
@@ -62,7 +67,7 @@ class Queries:
     def endpoints(self) -> tuple[Endpoint, ...]:
         return (
             Endpoint("ask", "ask.*.*", self.ask, schemas_of(JobRequest, Result), is_ask=True),
-            Endpoint("get", "get.*.*", self.get, schemas_of(None, JobState)),
+            Endpoint("get", "get.*.*", self.get, schemas_of(None, JobView)),
             Endpoint(
                 "replay", "replay.*.*", self.replay, schemas_of(ReplayRequest, None), seats=STREAM_READ_SEATS
             ),
@@ -134,14 +139,27 @@ class Queries:
         return stored.state.result if stored is not None else None
 
     async def get(self, query: Query) -> Reply:
+        """A job's document; where there is none yet, what the queue knows of its request."""
         tenant, job = _names(query, "tenant", "job")
         stored = await self._store.get(tenant, job)
         if stored is None:
+            queued = await self._queue.find(tenant, job)
+            if queued is not None:
+                return Reply(encode(queued_view(queued)))
+            # Begun, or ended, since it was looked for.
+            stored = await self._store.get(tenant, job)
+        if stored is None:
             raise Permanent(
-                f"no job {job!r} of tenant {tenant!r} is known: it has not been read yet, is older than the "
-                "retention, or was never submitted",
+                f"no job {job!r} of tenant {tenant!r} is known: it is older than the retention, or was never "
+                "submitted",
                 code="not_found",
             )
+        if stored.state.state != "queued":
+            return Reply(encode(stored.state))
+        with suppress(NotReady, BusUnavailable):
+            queued = await self._queue.find(tenant, job)
+            if queued is not None and queued.seq == stored.state.request_seq:
+                return Reply(encode(view_of(stored.state, queued)))
         return Reply(encode(stored.state))
 
     async def replay(self, query: Query) -> AsyncIterator[Reply]:
@@ -188,6 +206,13 @@ class Queries:
 
     async def _state(self, tenant: str, job: str) -> str:
         stored = await self._store.get(tenant, job)
+        if stored is not None:
+            return stored.state.state
+        with suppress(NotReady, BusUnavailable):
+            if await self._queue.find(tenant, job) is not None:
+                return "queued"
+            # Begun, or ended, since it was looked for.
+            stored = await self._store.get(tenant, job)
         return stored.state.state if stored is not None else "unknown"
 
     async def jobs(self, query: Query) -> Reply:

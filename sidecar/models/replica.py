@@ -193,3 +193,43 @@ class OwnershipDoubt(Wire, frozen=True):
 
     tenant: str
     job: str
+
+
+class QueueQuestion(Wire, frozen=True):
+    """What a replica asks the scheduler about what is queued (0.1.0 does not answer).
+
+    With `job` the one request of that job. Without it requests below sequence `before`, newest first, of a tenant
+    and class or of all; `is_held`: only those in a worker's hands. `metadata`: those that were read and may fit.
+    """
+
+    tenant: str | None = None
+    job: str | None = None
+    job_class: str | None = None
+    before: int = 0
+    limit: int = 100
+    is_held: bool = False
+    metadata: dict[str, str | int | float | bool | None] = {}
+
+
+class QueuedJob(Wire, frozen=True):
+    """A stored request: the job it is of, and its place. `ahead` counts the queued jobs of its lane before it."""
+
+    seq: int
+    tenant: str
+    job_class: str
+    job: str
+    stored_at: float
+    ahead: int | None = None
+    estimate_ms: int | None = None
+
+
+class QueueAnswer(Wire, frozen=True):
+    """`next` asks for the requests below; None on the last page. `unread`: payloads that nobody has read yet.
+
+    `is_ready` is False while the scheduler does not know all of the queue, or the one asked does not schedule.
+    """
+
+    is_ready: bool = True
+    jobs: tuple[QueuedJob, ...] = ()
+    next: int | None = None
+    unread: int = 0

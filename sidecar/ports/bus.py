@@ -6,7 +6,7 @@ have happened, nothing is left half open. What replicas need of each other stand
 `ports.cluster`, what tools need in `ports.tools`.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -30,12 +30,23 @@ class Lane(NamedTuple):
 
 
 class Doorbell(NamedTuple):
-    """Sign that a request was stored. A hint: may be lost, come twice, or come late."""
+    """Sign that a request was stored. A hint: may be lost, come twice, or come late.
+
+    `job_id` and `deadline` are the headers' values as they came.
+    """
 
     seq: int
     lane: Lane
     size: int
     job_id: str | None
+    deadline: str | None = None
+
+
+class RequestHead(NamedTuple):
+    """A stored request without its payload. `stored_at` is the server's time, seconds since 1970."""
+
+    bell: Doorbell
+    stored_at: float
 
 
 class StoredRequest(NamedTuple):
@@ -68,6 +79,14 @@ class Intake(Protocol):
 
     async def read(self, lane: Lane, *, after_seq: int, limit: int) -> Sequence[StoredRequest]:
         """Up to `limit` requests of a lane with a sequence above `after_seq`, oldest first."""
+        ...
+
+    def heads(
+        self, *, first: int, last: int, tenant: str | None = None, job_class: str | None = None
+    ) -> AsyncGenerator[Sequence[RequestHead], None]:
+        """Requests with a sequence in [first, last] without their payloads, in stored order, some hundred at a
+        time: of all tenants and classes, or of one. Close it (`contextlib.aclosing`) to leave off.
+        """
         ...
 
     async def get(self, seq: int) -> StoredRequest | None:

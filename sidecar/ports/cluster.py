@@ -1,8 +1,9 @@
 """What replicas need of the bus to work as one, by one policy. The rules of `sidecar.ports.bus` hold."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
+from sidecar.models.replica import QueuedJob
 from sidecar.models.spend import SpendCursor, SpendDay
 
 
@@ -162,6 +163,10 @@ class ClusterBus(Protocol):
         """Answer the requests on `topic`, at once: `answer` must not block."""
         ...
 
+    async def serve_later(self, topic: str, answer: Callable[[bytes], Awaitable[bytes]], *, most: int) -> None:
+        """Answer the requests on `topic` when the answer is there, `most` at a time: more are not answered."""
+        ...
+
     async def request(self, topic: str, payload: bytes, *, timeout_s: float) -> bytes:
         """The reply of whoever serves `topic`. BusUnavailable has `details["status"] == 503` when nobody does."""
         ...
@@ -211,4 +216,40 @@ class PolicyStore(Protocol):
 
     async def listen(self, on_change: Callable[[], None]) -> None:
         """Call `on_change` when the document may have changed, from now on. A hint: it may be lost."""
+        ...
+
+
+class QueuePage(NamedTuple):
+    """Requests, newest first. `before` asks for those below; None on the last page.
+
+    `unread` is how many payloads of what was asked about nobody has read yet.
+    """
+
+    jobs: tuple[QueuedJob, ...]
+    before: int | None = None
+    unread: int = 0
+
+
+class JobQueue(Protocol):
+    """Every stored request, as the scheduler knows it; any replica may be asked."""
+
+    async def find(self, tenant: str, job: str) -> QueuedJob | None:
+        """The stored request of a job; None when there is certainly none. Raises NotReady, BusUnavailable."""
+        ...
+
+    async def page(
+        self,
+        *,
+        tenant: str | None = None,
+        job_class: str | None = None,
+        before: int | None = None,
+        limit: int = 100,
+        is_held: bool = False,
+        metadata: Mapping[str, str | int | float | bool | None] = {},
+    ) -> QueuePage | None:
+        """Stored requests below sequence `before`, newest first, queued or in a worker's hands; only the latter
+        with `is_held`. With `metadata` those that were read and may hold it.
+
+        None where the scheduler is of a release that does not know. Raises NotReady, BusUnavailable.
+        """
         ...

@@ -1,4 +1,4 @@
-"""Which of a stream's sequences have been heard of. Doorbells count without gaps, so a lost one is a hole. Pure."""
+"""Which sequences of a stream have been heard of. Doorbells have no gaps, so a lost one is a hole. Pure."""
 
 from bisect import bisect_right
 
@@ -21,16 +21,20 @@ class Coverage:
         """Whether everything up to `seq` is known."""
         return seq <= self.highest and (not self._holes or seq < self._holes[0][0])
 
-    def hear(self, seq: int) -> None:
-        """A doorbell rang for a sequence."""
+    def hear(self, seq: int) -> bool:
+        """A doorbell rang for a sequence. False when it was known."""
         highest = self.highest
         if seq == highest + 1:
             self.highest = seq
-        elif seq > highest:
+            return True
+        if seq > highest:
             self._holes.append((highest + 1, seq - 1))
             self.highest = seq
-        elif self._holes:
-            self.close(seq, seq)
+            return True
+        if not any(first <= seq <= last for first, last in self._holes):
+            return False
+        self.close(seq, seq)
+        return True
 
     def expect(self, last: int) -> None:
         """The stream has come to `last`."""

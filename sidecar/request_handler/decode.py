@@ -1,16 +1,17 @@
 """From a stored message to a request, or to the reason why it is none. Pure."""
 
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
 
 from sidecar.coordinator.service import Selection
 from sidecar.errors import InvalidRequest, SidecarError
-from sidecar.models.base import JOB_CLASSES
+from sidecar.models.base import JOB_CLASSES, epoch
 from sidecar.models.codec import decode_request
 from sidecar.models.prompt import PromptUse
 from sidecar.models.request import JobRequest
-from sidecar.models.subjects import HEADER_JOB_ID, check_job_id, is_name
+from sidecar.models.subjects import HEADER_DEADLINE, HEADER_JOB_ID, check_job_id, is_name
 from sidecar.ports.bus import StoredRequest
 
 
@@ -61,9 +62,31 @@ def open_request(stored: StoredRequest) -> DecodedRequest:
     if refusal is not None:
         return DecodedRequest(stored, job, None, refusal)
     try:
-        return DecodedRequest(stored, job, decode_request(stored.payload))
+        request = decode_request(stored.payload)
     except InvalidRequest as e:
         return DecodedRequest(stored, job, None, e)
+    given = stored.headers.get(HEADER_DEADLINE)
+    if given is None:
+        return DecodedRequest(stored, job, request)
+    try:
+        return DecodedRequest(stored, job, _due(request, given))
+    except InvalidRequest as e:
+        return DecodedRequest(stored, job, request, e)
+
+
+def _due(request: JobRequest, given: str) -> JobRequest:
+    """The request with the earlier of its two deadlines. Raises InvalidRequest for a header that is no time."""
+    try:
+        deadline = datetime.fromtimestamp(epoch(given), UTC)
+    except (ValueError, OverflowError, OSError):
+        raise InvalidRequest(
+            f"header {HEADER_DEADLINE} is {given[:80]!r}: give an RFC 3339 time with a zone, such as "
+            "2026-12-01T10:00:00.000Z",
+            path=f"headers.{HEADER_DEADLINE}",
+        ) from None
+    if request.deadline is not None and request.deadline <= deadline:
+        return request
+    return msgspec.structs.replace(request, deadline=deadline)
 
 
 def _subject_refusal(stored: StoredRequest) -> InvalidRequest | None:

@@ -29,7 +29,7 @@ class Indexed(NamedTuple):
 class JobIndex:
     """What is stored. Jobs are told apart by (tenant, job id); two requests with one id are two entries.
 
-    A slot is a job's number here: its place in `_seqs`, `_hashes`, `_lanes`, `_marks` and in the wheel's deadlines.
+    A slot is a job's number here: its place in `_seqs`, `_hashes`, `_lanes`, `_marks` and in the wheel.
     The table of hashes is cut into shards, so that the growth of one takes some milliseconds at most.
     """
 
@@ -47,7 +47,7 @@ class JobIndex:
         self._orders: list[LaneOrder | None] = []
         self._numbers: dict[Lane, int] = {}
         self._spare_numbers: list[int] = []
-        self._size = self._unread = 0
+        self._size = 0
 
     def __len__(self) -> int:
         return self._size
@@ -60,10 +60,11 @@ class JobIndex:
         if self._slot(key, seq) is not None:
             return False
         slot = self._new_slot(seq, key, self._number(lane))
-        self._order(lane).insert(slot, self._seqs)
+        order = self._order(lane)
+        order.insert(slot, self._seqs)
+        order.unread += 1
         self._enter(key, slot)
         self._size += 1
-        self._unread += 1
         if deadline is not None:
             self._wheel.watch(slot, deadline)
         return True
@@ -91,13 +92,13 @@ class JobIndex:
         order = self._orders[number]
         if order is not None:
             order.remove(slot, self._seqs)
+            order.unread -= not self._marks[slot] & _READ
             if not order.size:
                 del self._numbers[order.lane]
                 self._orders[number] = None
                 self._spare_numbers.append(number)
         self._leave(self._hashes[slot], slot)
         self._wheel.forget(slot)
-        self._unread -= not self._marks[slot] & _READ
         self._free.append(slot)
         self._size -= 1
         if not self._size and len(self._seqs) > _SMALLEST:
@@ -111,14 +112,15 @@ class JobIndex:
         slot = self._slot(hash((lane.tenant, job)) & _HASH, seq)
         if slot is None:
             return
-        self._unread -= not self._marks[slot] & _READ
+        self._order(lane).unread -= not self._marks[slot] & _READ
         self._marks[slot] = _READ | fingerprint(metadata)
         if deadline is not None:
             self._wheel.watch(slot, deadline)
 
-    def watch(self, seq: int, lane: Lane, job: str, deadline: float) -> None:
+    def watch(self, seq: int, lane: Lane, deadline: float) -> None:
         """Tell of this request again at `deadline`."""
-        slot = self._slot(hash((lane.tenant, job)) & _HASH, seq)
+        order = self._order_of(lane)
+        slot = order.find(seq, self._seqs) if order is not None else None
         if slot is not None:
             self._wheel.watch(slot, deadline)
 
@@ -128,10 +130,10 @@ class JobIndex:
 
     # Questions.
 
-    @property
-    def unread(self) -> int:
-        """How many payloads nobody has read yet."""
-        return self._unread
+    def unread(self, lane: Lane) -> int:
+        """How many of the lane's payloads nobody has read yet."""
+        order = self._order_of(lane)
+        return order.unread if order is not None else 0
 
     @property
     def lanes(self) -> Iterator[Lane]:

@@ -10,16 +10,17 @@ CHUNK = 1024
 
 
 class LaneOrder:
-    """`seqs`, where a method takes them, are the sequences by slot. `size` is how many there are.
+    """`seqs`, where a method takes them, are the sequences by slot. `size` is how many there are,
+    `unread` how many of those nobody has read the payload of: whoever reads counts.
 
     Requests come and go at the ends as a rule; whatever else costs one chunk's move.
     """
 
-    __slots__ = ("_chunks", "lane", "size")
+    __slots__ = ("_chunks", "lane", "size", "unread")
 
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
-        self.size = 0
+        self.size = self.unread = 0
         self._chunks: list[array[int]] = []
 
     def insert(self, slot: int, seqs: "array[int]") -> None:

@@ -13,6 +13,7 @@ from sidecar.ports.bus import Clock, Doorbell, Intake, Lane, StoredRequest
 from sidecar.request_handler.admission import queue_full
 from sidecar.request_handler.decode import DecodedRequest, open_request
 from sidecar.request_handler.lanes import Index, LaneIndex
+from sidecar.request_handler.stored_requests import StoredRequests
 from sidecar.runtime.lifecycle import Tasks
 from sidecar.runtime.retry import RetryDelay
 from sidecar.scheduler.schedule import Scheduler
@@ -72,7 +73,11 @@ class Reader:
         on_filled: Callable[[], None],
         is_marked: Callable[[tuple[str, str]], bool],
         max_queue: Callable[[Lane], int],
+        stored: StoredRequests | None = None,
     ) -> None:
+        """`stored` is what is known of the whole queue, told here of what comes and goes."""
+        self.known_requests = stored or StoredRequests(intake=intake, clock=clock)
+        self._reread: set[Lane] = set()
         self._intake = intake
         self._scheduler = scheduler
         self._clock = clock
@@ -94,6 +99,7 @@ class Reader:
         self.is_open = True
 
     def on_doorbell(self, doorbell: Doorbell) -> None:
+        self.known_requests.hear(doorbell)
         lane = self._index.ring(doorbell, most=self._max_queue(doorbell.lane))
         if lane is None:
             return
@@ -147,14 +153,21 @@ class Reader:
 
     async def reconcile(self) -> set[Lane]:
         """Read every lane that holds more than is known of it. Returns those lanes."""
-        found = list(self._index.reconcile(await self._intake.backlog()))
+        backlog = await self._intake.backlog()
+        self.known_requests.expect(backlog.last_seq)
+        found = list(self._index.reconcile(backlog))
+        self._reread = {lane.lane for lane in found if not lane.read_seq}
         for lane in found:
             self._fill(lane)
+        in_memory = {lane: index.tracked for lane, index in self._index.lanes.items()}
+        await self.known_requests.audit(backlog.counts, backlog.last_seq, in_memory=in_memory)
         return {lane.lane for lane in found}
 
     async def check(self) -> bool:
         """Whether the doorbells keep up with the stream; if not, it is time to reconcile."""
-        return await self._intake.last_seq() <= self._index.highest_seq
+        last = await self._intake.last_seq()
+        self.known_requests.expect(last)
+        return last <= self._index.highest_seq
 
     def jobs_of(self, lane: Lane) -> int:
         """How many of a lane's requests are in memory and not ended, those left out that are turned away."""
@@ -188,14 +201,38 @@ class Reader:
             del self.waiting[key]
         self._fill_again(ticket.lane)
 
-    def forget(self, ticket: Ticket) -> None:
-        """The request is gone from the stream, or somebody else's concern."""
+    def forget(self, ticket: Ticket, *, is_gone: bool = True) -> None:
+        """The request is gone from the stream; or, where it is not `is_gone`, somebody else's concern."""
+        if is_gone:
+            self.known_requests.forget(ticket.seq, ticket.lane, ticket.job_id)
         key = (ticket.lane.tenant, ticket.job_id)
         if self._known.get(key) == ticket.seq:
             del self._known[key]
         self._index.forget(ticket.seq)
         self._drop(ticket.seq)
         self._fill_again(ticket.lane)
+
+    def is_known(self, tenant: str, job: str) -> bool:
+        """Whether the request of a job has been read here, and is not gone."""
+        return (tenant, job) in self._known
+
+    def is_tracked(self, seq: int) -> bool:
+        """Whether a request is in memory: in a window, with a worker, or about to be refused."""
+        return self._index.is_tracked(seq)
+
+    def seize(self, stored: StoredRequest) -> bool:
+        """Keep a request that no window holds out of it, until `release`. False when it is in memory already."""
+        if self._index.is_tracked(stored.seq):
+            return False
+        self._index.hold(stored.lane, stored.seq)
+        return True
+
+    def release(self, stored: StoredRequest, job: str, *, is_gone: bool) -> None:
+        """The request that was seized `is_gone` from the stream, or stands for whoever reads it next."""
+        if is_gone:
+            self.known_requests.forget(stored.seq, stored.lane, job)
+        self._index.forget(stored.seq)
+        self._fill_again(stored.lane)
 
     def peek(self, ticket: Ticket) -> DecodedRequest | None:
         """The request of a waiting ticket, if it is in memory."""
@@ -290,6 +327,9 @@ class Reader:
         if not self._index.track(lane, stored.seq):
             return None
         opened = open_request(stored)
+        if self._reread and lane.lane in self._reread:
+            # It may have been forgotten though it stands: its end was refused by the bus, say.
+            self.known_requests.restore(stored.seq, lane.lane, opened.job)
         if opened.refusal is not None:
             return opened, opened.refusal
         try:
@@ -336,6 +376,7 @@ class Reader:
                 await self._intake.delete(opened.stored.seq)
             else:
                 await self._refuse(opened, error)
+            self.known_requests.forget(opened.stored.seq, opened.stored.lane, opened.job)
         except BusUnavailable as e:
             log.warning("refusing a request failed", extra={"job": opened.job, "error": e.message})
         finally:

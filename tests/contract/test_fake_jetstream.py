@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 
 from sidecar.adapters.nats.client.connection import Connection
 from sidecar.adapters.nats.client.mux import Mux
+from sidecar.adapters.nats.intake import NatsIntake
 from sidecar.adapters.nats.streams.topology import streams
 from sidecar.errors import BusUnavailable
+from sidecar.models.subjects import Subjects
+from sidecar.ports.bus import Lane
 from sidecar.runtime.lifecycle import SystemClock
 from tests.support.bus_world import bus_settings
 from tests.support.jetstream.link import connect, disconnect
@@ -185,3 +188,31 @@ async def test_a_server_in_memory_answers_like_a_real_one(both: tuple[Mux, Mux],
             named(payload.decode(), number).encode(),
         )
         assert await ask(fake, request) == await ask(real, request), request
+
+
+async def test_heads_of_stored_messages_are_told_alike(both: tuple[Mux, Mux]) -> None:
+    told: list[list[tuple[int, str, int, str | None, str | None]]] = []
+    subjects = Subjects()
+    (spec,) = [spec for spec in streams(bus_settings()) if spec.name == "LLM_REQ"]
+    for mux in both:
+        await mux.api("STREAM.CREATE.LLM_REQ", {"name": "LLM_REQ", **spec.config})
+        intake = NatsIntake(mux, subjects)
+        first = 0
+        for n in range(7):
+            lane = Lane("acme" if n % 3 else "globex", "batch")
+            headers = {"Llm-Job-Id": f"h{n}", "Llm-Deadline": "2026-12-01T10:00:00Z"} if n % 2 else {}
+            seq = await intake.submit(lane, b"x" * (n * 10), headers)
+            first = first or seq
+        heads: list[tuple[int, str, int, str | None, str | None]] = []
+        for tenant, last in (("acme", seq), (None, seq - 2)):
+            async with aclosing(intake.heads(first=first + 1, last=last, tenant=tenant)) as parts:
+                async for part in parts:
+                    heads += [
+                        (bell.seq - first, bell.lane.tenant, bell.size, bell.job_id, bell.deadline)
+                        for bell in (head.bell for head in part)
+                    ]
+        told.append(heads)
+        answer = await mux.api("STREAM.INFO.LLM_REQ")
+        assert answer["state"]["consumer_count"] == 0
+    assert told[0] == told[1]
+    assert len(told[0]) == 4 + 4

@@ -1,14 +1,16 @@
 """The queue of requests: stream `LLM_REQ`, read without consumers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 
 from sidecar.adapters.nats.client.message import BusMessage, decode_headers
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import StoredMessage, StreamReader, split_headers
+from sidecar.adapters.nats.heads import Head, HeadPass
 from sidecar.errors import BusRefused
 from sidecar.models.authors import is_aimed
-from sidecar.models.subjects import HEADER_JOB_ID, REQUEST_STREAM, Subjects, is_name
-from sidecar.ports.bus import Doorbell, Lane, LaneCounts, StoredRequest
+from sidecar.models.subjects import HEADER_DEADLINE, HEADER_JOB_ID, REQUEST_STREAM, Subjects, is_name
+from sidecar.ports.bus import Doorbell, Lane, LaneCounts, RequestHead, StoredRequest
 
 _ODD_TOKENS = ("*", ">", "\ufffd")
 _ODD_SCAN = 10_000
@@ -22,7 +24,8 @@ class NatsIntake:
     made. Where a lane cannot be asked for by its name, because the name is a pattern or was not readable,
     `read` looks for it among the first 10,000 requests above `after_seq`, which move on as the queue does.
 
-    Cost: `backlog` is one request per 100,000 lanes; `read` one request; `get` one, two at a miss of a
+    Cost: `backlog` is one request per 100,000 lanes; `read` one request; `heads` three and one more for each few
+    hundred; `get` one, two at a miss of a
     replicated stream; `delete` and `submit` one.
     """
 
@@ -32,6 +35,7 @@ class NatsIntake:
         self._doorbells = f"{subjects.root}.sys.doorbell."
         self._reader = StreamReader(mux, REQUEST_STREAM, is_replicated=is_replicated)
         self._is_replicated = is_replicated
+        self._heads = HeadPass(mux, REQUEST_STREAM, self._reader, below=self._root.encode())
 
     async def listen(self, on_doorbell: Callable[[Doorbell], None]) -> None:
         def hear(message: BusMessage) -> None:
@@ -58,6 +62,26 @@ class NatsIntake:
             first = await self._reader.next(subject, seq=after_seq + 1)
             found = [first] if first else []
         return [self._stored(item) for item in found]
+
+    async def heads(
+        self, *, first: int, last: int, tenant: str | None = None, job_class: str | None = None
+    ) -> AsyncGenerator[Sequence[RequestHead], None]:
+        named = (tenant or "*", job_class or "*")
+        pattern = self._root + (">" if named == ("*", "*") else ".".join(named))
+        async with aclosing(self._heads.read(pattern, first=first, last=last)) as parts:
+            async for part in parts:
+                yield [self._head(found) for found in part]
+
+    def _head(self, found: Head) -> RequestHead:
+        given = decode_headers(found.headers) if found.headers else {}
+        bell = Doorbell(
+            found.seq,
+            self._lane(found.subject),
+            found.size,
+            given.get(HEADER_JOB_ID),
+            given.get(HEADER_DEADLINE),
+        )
+        return RequestHead(bell, found.stored_at)
 
     async def get(self, seq: int) -> StoredRequest | None:
         found = await self._reader.get(seq)
@@ -90,7 +114,14 @@ class NatsIntake:
         subject = server.get("Nats-Subject", "")
         if not (seq.isdecimal() and size.isdecimal() and subject.startswith(self._root)):
             return None
-        return Doorbell(int(seq), self._lane(subject), int(size), decode_headers(own).get(HEADER_JOB_ID))
+        given = decode_headers(own)
+        return Doorbell(
+            int(seq),
+            self._lane(subject),
+            int(size),
+            given.get(HEADER_JOB_ID),
+            given.get(HEADER_DEADLINE),
+        )
 
     def _lane(self, subject: str) -> Lane:
         tenant, _, job_class = subject.removeprefix(self._root).partition(".")

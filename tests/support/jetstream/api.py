@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tests.support.jetstream import direct
+from tests.support.jetstream.consumers import Consumers
 from tests.support.jetstream.direct import Answer
 from tests.support.jetstream.rules import Refused
 from tests.support.jetstream.stream import Stream
@@ -60,6 +61,7 @@ class Api:
         self._sinks: Interest[Stream] = Interest()
         self.lag: Callable[[], float] = lambda: 0.0
         """How far behind the server is that answers a direct read, in seconds."""
+        self.consumers = Consumers()
         self._now = now
         self._max_replicas = max_replicas
         self._verbs: Mapping[str, tuple[str, Callable[[str, Any], dict[str, Any]]]] = {
@@ -76,6 +78,8 @@ class Api:
         """The answers to a request to `$JS.API.<below>`; None where nothing listens there."""
         if below.startswith("DIRECT.GET."):
             return self._direct(below[11:], payload)
+        if below.startswith("CONSUMER."):
+            return self._consumer(*below.split(".", 4)[1:4], payload=payload)
         if below == "INFO":
             return self._one("account_info", self._account)
         if below == "STREAM.NAMES":
@@ -84,6 +88,13 @@ class Api:
         found = self._verbs.get(verb)
         # The server keeps silent on what is no API of its own.
         return iter(()) if found is None else self._one(found[0], lambda: found[1](name, _body(payload)))
+
+    def _consumer(self, verb: str, stream: str, name: str, *, payload: bytes) -> Iterator[Answer]:
+        if verb == "CREATE":
+            work = lambda: self.consumers.create(self._stream(stream), name, _body(payload))  # noqa: E731
+        else:
+            work = lambda: self.consumers.delete(stream, name)  # noqa: E731
+        return self._one(f"consumer_{verb.lower()}", work)
 
     def _one(self, kind: str, work: Callable[[], dict[str, Any]]) -> Iterator[Answer]:
         body: dict[str, Any] = {"type": f"io.nats.jetstream.api.v1.{kind}_response"}

@@ -40,6 +40,7 @@ from tests.support.jetstream.subjects import Interest
 from tests.support.jetstream.wire import header_block, status
 
 _API = "$JS.API."
+_PULL = "$JS.API.CONSUMER.MSG.NEXT."
 _NOBODY = status(b"503")
 
 
@@ -297,6 +298,9 @@ class FakeJetStream:
         """What a message does when it is there; anybody's, also a stranger's."""
         raw = subject.encode("utf-8", "surrogateescape")
         heard = self._route(raw, subject, reply, header, payload)
+        if subject.startswith(_PULL):
+            self._pulled(subject[len(_PULL) :], payload, reply)
+            return
         if subject.startswith(_API):
             answers = self.api.answer(subject[len(_API) :], payload)
             if answers is not None:
@@ -321,6 +325,13 @@ class FakeJetStream:
         for header, payload in answers:
             if reply:
                 self._route(reply, name, b"", header, payload)
+
+    def _pulled(self, below: str, payload: bytes, reply: bytes) -> None:
+        inbox = reply.decode()
+        for found in self.api.consumers.pull(below, payload):
+            if reply not in self._muted:
+                subject = (found.subject or inbox).encode("utf-8", "surrogateescape")
+                self._route(subject, inbox, found.reply.encode(), found.header, found.payload)
 
     def _acknowledge(self, reply: bytes, ack: bytes) -> None:
         self._answer(reply, iter([(b"", ack)]))

@@ -81,6 +81,8 @@ def _api(below: str, payload: bytes) -> tuple[str, str]:
     if below.startswith("DIRECT.GET."):
         stream, _, subject = below.removeprefix("DIRECT.GET.").partition(".")
         return _direct(stream, subject, body)
+    if below.startswith("CONSUMER."):
+        return "intake.heads", below
     verb, _, stream = below.rpartition(".")
     subject = body.get("last_by_subj") or body.get("next_by_subj") or body.get("subjects_filter") or ""
     if verb == "STREAM.MSG.GET":

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Container, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -24,6 +24,7 @@ from sidecar.adapters.nats.client.message import encode_publish, encode_request
 from sidecar.adapters.nats.client.reply_rate import ReplyRate
 from sidecar.errors import BusRefused, BusUnavailable, SidecarError
 from sidecar.models.plain import UNREADABLE
+from sidecar.wire.parser import Handler
 from sidecar.wire.tokens import Tokens
 
 log = logging.getLogger(__name__)
@@ -203,6 +204,17 @@ class Mux:
             del self._many[inbox]
             if listening is not None:
                 self._connection.forget(listening)
+
+    def inbox_for(self, hear: Handler, *, expected: Container[bytes]) -> tuple[str, Subscription]:
+        """An inbox of its own, for what JetStream delivers under other subjects: those in `expected`.
+
+        `hear` is called from the reading loop and must not block. `forget` the subscription to end it.
+        """
+        inbox = (self._strange_inbox + self._tokens.take()).decode()
+        return inbox, self._connection.listen(inbox, hear, expected=expected)
+
+    def forget(self, subscription: Subscription) -> None:
+        self._connection.forget(subscription)
 
     def _listen(self, inbox: bytes, many: _Many, rate: ReplyRate) -> Subscription:
         """Take replies at an inbox of its own, as long as they are not too many."""

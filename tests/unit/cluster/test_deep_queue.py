@@ -1,0 +1,196 @@
+"""Every accepted job is known, wherever in the queue it lies and whichever replica is asked."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from sidecar.models.api import CancelReply
+from sidecar.models.base import rfc3339
+from sidecar.models.job import JobView
+from sidecar.ports.bus import Lane
+from tests.support.jetstream.faults import Delivery
+from tests.support.replica import Bench, bench
+from tests.support.scripted_model import ScriptedModel, says
+from tests.support.virtual_time import VirtualClock
+
+REQUEST = b'{"messages":[{"role":"user","content":"hello"}],"model":"claude-sonnet-4-5"}'
+SLOW = says("x", first_s=30.0)
+SMALL: dict[str, Any] = {"slots": 2, "interactive_reserve": 0.0, "window": 4}
+
+
+def slow_bench() -> Any:
+    clock = VirtualClock()
+    return bench(ScriptedModel(clock, lambda _: SLOW))
+
+
+async def queue(b: Bench, count: int, **headers: str) -> list[int]:
+    intake = (await b.outside()).intake
+    lane = Lane("acme", "standard")
+    return [await intake.submit(lane, REQUEST, {"Llm-Job-Id": f"j{n}", **headers}) for n in range(count)]
+
+
+async def get(b: Bench, job: str) -> JobView:
+    reply = await b.ask("get", "acme", job)
+    assert "Nats-Service-Error" not in reply.headers, reply.headers
+    return msgspec.json.decode(reply.payload, type=JobView)
+
+
+async def refusal(b: Bench, verb: str, job: str) -> tuple[str, dict[str, Any]]:
+    reply = await b.ask(verb, "acme", job)
+    error = msgspec.json.decode(reply.payload)["error"]
+    return error["code"], error["details"]
+
+
+async def test_a_job_behind_the_window_is_known_with_its_place() -> None:
+    async with slow_bench() as b:
+        await b.fleet("one", "two", scheduler=SMALL)
+        seqs = await queue(b, 60)
+        for replica in b.replicas:
+            # Whoever is asked; the job ten from the end has 59 - 9 - 2 running before it.
+            b.bus.choose = lambda members, name=replica.name: next(m for m in members if m.peer.replica == name)
+            deep = await get(b, "j49")
+            assert (deep.state, deep.request_seq, deep.ahead) == ("queued", seqs[49], 49 - 4)
+            assert deep.estimate_ms is None
+            assert await refusal(b, "get", "j60") == ("not_found", {})
+        await b.clock.advance(150.0)
+        later = await get(b, "j49")
+        assert later.ahead is not None
+        assert later.estimate_ms is not None
+        # Four at a time, thirty seconds each.
+        told_s, true_s = later.estimate_ms / 1000, 30.0 * (later.ahead + 1) / 4
+        assert 0.5 < told_s / true_s < 2.0
+
+
+async def test_a_job_that_was_just_acknowledged_is_never_unknown() -> None:
+    async with slow_bench() as b:
+        await b.fleet("one", scheduler=SMALL)
+        await queue(b, 20)
+        # Its doorbell is on its way for a quarter of a second.
+        b.bus.deliveries = lambda d: (0.25,) if ".doorbell." in d.subject else (0.0,)
+        await b.submit(job="new")
+        assert (await get(b, "new")).state == "queued"
+
+
+async def test_lost_doorbells_are_made_up_for_with_one_short_lived_consumer() -> None:
+    async with slow_bench() as b:
+        await b.fleet("one", scheduler=SMALL)
+        await queue(b, 20)
+        made = b.bus.api.consumers.made
+
+        def lossy(delivery: Delivery) -> tuple[float, ...]:
+            return () if ".doorbell." in delivery.subject else (0.0,)
+
+        b.bus.deliveries = lossy
+        await b.submit(job="unheard")
+        assert (await get(b, "unheard")).state == "queued"
+        assert b.bus.api.consumers.made == made + 1
+        assert len(b.bus.api.consumers) == 0
+
+
+async def test_while_nobody_schedules_an_unknown_id_is_no_answer() -> None:
+    async with slow_bench() as b:
+        await b.fleet("one", "two", scheduler=SMALL)
+        await queue(b, 30)
+        leader, follower = b.leader, b.followers[0]
+        b.kill(leader)
+        await b.clock.advance(3.0)
+        assert not follower.cluster.term
+        assert await refusal(b, "get", "j25") == ("not_ready", {"retry_after_s": 1.0})
+        await b.until(lambda: bool(follower.cluster.term))
+        await b.until(lambda: follower.requests.leader is not None and follower.requests.leader.stored.is_complete)
+        assert (await get(b, "j25")).state == "queued"
+        assert await refusal(b, "get", "j99") == ("not_found", {})
+
+
+async def test_a_cancel_ends_a_job_anywhere_at_once() -> None:
+    async with slow_bench() as b:
+        await b.fleet("one", "two", scheduler=SMALL)
+        await queue(b, 40)
+        before = b.requests()
+        reply = msgspec.json.decode((await b.ask("cancel", "acme", "j39")).payload, type=CancelReply)
+        assert (reply.state, reply.cancelled) == ("cancelled", True)
+        assert (await get(b, "j39")).state == "cancelled"
+        assert b.requests() == before - 1
+        leader = b.leader.requests.leader
+        assert leader is not None
+        assert leader.stored.index.find("acme", "j39") == []
+        assert b.requests() == len(leader.stored.index)
+
+
+@pytest.mark.parametrize("place", ["window", "deep"])
+async def test_a_deadline_in_the_header_ends_a_job_anywhere(place: str) -> None:
+    async with slow_bench() as b:
+        await b.fleet("one", scheduler=SMALL)
+        await queue(b, 5 if place == "window" else 40)
+        deadline = rfc3339(b.clock.now() + 5.0)
+        intake = (await b.outside()).intake
+        await intake.submit(Lane("acme", "standard"), REQUEST, {"Llm-Job-Id": "due", "Llm-Deadline": deadline})
+        await b.clock.advance(4.9)
+        assert (await get(b, "due")).state == "queued"
+        await b.clock.advance(1.1)
+        ended = await get(b, "due")
+        assert ended.state == "expired"
+        assert ended.result is not None
+        assert ended.result.error is not None
+        assert ended.result.error.code == "deadline_exceeded"
+
+
+async def test_the_earlier_of_two_deadlines_holds() -> None:
+    async with slow_bench() as b:
+        await b.fleet("one", scheduler=SMALL)
+        await queue(b, 40)
+        intake = (await b.outside()).intake
+        soon, late = rfc3339(b.clock.now() + 5.0), rfc3339(b.clock.now() + 500.0)
+        body = REQUEST[:-1] + b',"deadline":"%b"}'
+        lane = Lane("acme", "standard")
+        await intake.submit(lane, body % late.encode(), {"Llm-Job-Id": "a", "Llm-Deadline": soon})
+        await b.clock.advance(6.0)
+        assert (await get(b, "a")).state == "expired"
+
+
+async def test_a_header_that_is_no_time_is_refused_by_its_name_at_once() -> None:
+    async with slow_bench() as b:
+        await b.fleet("one", scheduler=SMALL)
+        await queue(b, 40)
+        intake = (await b.outside()).intake
+        headers = {"Llm-Job-Id": "bad", "Llm-Deadline": "tomorrow"}
+        await intake.submit(Lane("acme", "standard"), REQUEST, headers)
+        await b.clock.advance(1.0)
+        ended = await get(b, "bad")
+        assert (ended.state, ended.result and ended.result.error and ended.result.error.details) == (
+            "rejected",
+            {"path": "headers.Llm-Deadline"},
+        )
+
+
+async def test_of_two_requests_with_one_id_the_first_is_the_job() -> None:
+    async with slow_bench() as b:
+        await b.fleet("one", scheduler=SMALL)
+        await queue(b, 40)
+        intake = (await b.outside()).intake
+        lane = Lane("acme", "standard")
+        first = await intake.submit(lane, REQUEST, {"Llm-Job-Id": "twin"})
+        headers = {"Llm-Job-Id": "twin", "Llm-Deadline": rfc3339(b.clock.now() + 2.0)}
+        await intake.submit(lane, REQUEST, headers)
+        assert (await get(b, "twin")).request_seq == first
+        await b.clock.advance(4.0)
+        # The second one's deadline is not the job's.
+        assert (await get(b, "twin")).state == "queued"
+        assert b.requests() == 41
+        await b.ask("cancel", "acme", "twin")
+        assert (await get(b, "twin")).request_seq == first
+
+
+async def test_what_is_purged_by_hand_is_forgotten() -> None:
+    async with slow_bench() as b:
+        await b.fleet("one", scheduler=SMALL)
+        await queue(b, 40)
+        b.bus.requests.purge()
+        await asyncio.sleep(0)
+        assert await refusal(b, "get", "j30") == ("not_found", {})
+        await b.clock.advance(32.0)
+        leader = b.leader.requests.leader
+        assert leader is not None
+        assert len(leader.stored.index) <= 4
