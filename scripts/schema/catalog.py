@@ -36,6 +36,9 @@ MESSAGES: tuple[MessageSpec, ...] = (
     MessageSpec("cancel_reply", api.CancelReply, "Cancel reply", "What became of a cancellation in a second."),
     MessageSpec("replay_request", api.ReplayRequest, "Replay request", "From which event on. May be empty."),
     MessageSpec("jobs_request", api.JobsRequest, "Jobs request", "Which jobs to list. May be empty."),
+    MessageSpec(
+        "admin_jobs_request", api.AdminJobsRequest, "Admin jobs request", "Which jobs of all tenants to list."
+    ),
     MessageSpec("jobs_page", api.JobsPage, "Jobs page", "One page of a tenant's jobs, newest first."),
     MessageSpec("spend_request", spend.SpendRequest, "Spend request", "Which days and sums. May be empty."),
     MessageSpec("spend_page", spend.SpendPage, "Spend page", "A part of the sums of what jobs took."),

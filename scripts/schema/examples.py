@@ -137,7 +137,8 @@ _MESSAGES: dict[str, Any] = {
     "cancel_reply": api.CancelReply(job="job1", tenant="acme", state="cancelled", cancelled=True),
     "replay_request": api.ReplayRequest(attempt=1, n=3),
     "jobs_request": api.JobsRequest(state="running", limit=20),
-    "jobs_page": api.JobsPage(jobs=(_STATE,), cursor="NDcxMQ"),
+    "admin_jobs_request": api.AdminJobsRequest(state="failed", error="throttled", metadata={"ticket": 42}),
+    "jobs_page": api.JobsPage(jobs=(job.JobView(**msgspec.structs.asdict(_STATE)),), cursor="4711"),
     "spend_request": spend.SpendRequest(first="2026-12-01", last="2026-12-31", by=("day", "tenant")),
     "spend_page": spend.SpendPage(
         rows=(

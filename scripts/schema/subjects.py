@@ -40,6 +40,14 @@ CHANNELS: tuple[Channel, ...] = (
     ),
     Channel("jobs", "jobs.{tenant}", "receive", ("jobs_request",), "List jobs, newest first.", ("jobs_page",)),
     Channel(
+        "admin_jobs",
+        "admin.jobs",
+        "receive",
+        ("admin_jobs_request",),
+        "List jobs of all tenants, newest first. For operators.",
+        ("jobs_page",),
+    ),
+    Channel(
         "tools_register",
         "tools.{scope}.register",
         "receive",

@@ -6,9 +6,18 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
+from sidecar.endpoints.job_listing import JobListing
 from sidecar.endpoints.views import queued_view, view_of
 from sidecar.errors import BusUnavailable, InvalidRequest, NotReady, Permanent, SidecarError
-from sidecar.models.api import CancelReply, CancelRequest, JobsPage, JobsRequest, ReplayRequest, schemas_of
+from sidecar.models.api import (
+    AdminJobsRequest,
+    CancelReply,
+    CancelRequest,
+    JobsPage,
+    JobsRequest,
+    ReplayRequest,
+    schemas_of,
+)
 from sidecar.models.base import JOB_CLASSES, Open
 from sidecar.models.codec import decode, decode_event, decode_plain_or_request, encode
 from sidecar.models.job import TERMINAL, JobView
@@ -56,6 +65,7 @@ class Queries:
         self, store: JobStore, publisher: Publisher, intake: Intake, *, queue: JobQueue, clock: Clock
     ) -> None:
         self._queue = queue
+        self._listing = JobListing(store, queue)
         self._store = store
         self._publisher = publisher
         self._intake = intake
@@ -73,6 +83,13 @@ class Queries:
             ),
             Endpoint("cancel", "cancel.*.*", self.cancel, schemas_of(CancelRequest, CancelReply)),
             Endpoint("jobs", "jobs.*", self.jobs, schemas_of(JobsRequest, JobsPage), seats=STREAM_READ_SEATS),
+            Endpoint(
+                "admin-jobs",
+                "admin.jobs",
+                self.admin_jobs,
+                schemas_of(AdminJobsRequest, JobsPage),
+                seats=STREAM_READ_SEATS,
+            ),
         )
 
     async def ask(self, query: Query) -> Reply:
@@ -218,8 +235,13 @@ class Queries:
     async def jobs(self, query: Query) -> Reply:
         (tenant,) = _names(query, "tenant")
         asked = decode(query.payload, JobsRequest)
-        page = await self._store.list(tenant, state=asked.state, limit=asked.limit, cursor=asked.cursor)
+        page = await self._listing.page(asked.filter_of(tenant), limit=asked.limit, cursor=asked.cursor)
         return Reply(encode(page))
+
+    async def admin_jobs(self, query: Query) -> Reply:
+        """The jobs of all tenants that fit a filter."""
+        asked = decode(query.payload, AdminJobsRequest)
+        return Reply(encode(await self._listing.page(asked, limit=asked.limit, cursor=asked.cursor)))
 
 
 def _names(query: Query, *expected: str) -> tuple[str, ...]:

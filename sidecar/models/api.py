@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import msgspec
 
 from sidecar.errors import ErrorCode
-from sidecar.models.base import Open, Strict
-from sidecar.models.job import JobState, State
+from sidecar.models.base import JobClass, Open, Strict
+from sidecar.models.job import JobView, State
+from sidecar.models.job_filter import JobFilter, Scalar, When
 
 
 class Empty(Strict, frozen=True, kw_only=True):
@@ -39,17 +40,49 @@ class ReplayRequest(Strict, frozen=True, kw_only=True):
     n: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
-class JobsRequest(Strict, frozen=True, kw_only=True):
+Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+
+
+class JobsRequest(Strict, frozen=True, kw_only=True, rename={"job_class": "class"}):
+    """Which of a tenant's jobs to list: those that fit all that is given, see `JobFilter`."""
+
     state: State | None = None
-    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+    job_class: JobClass | None = None
+    error: ErrorCode | None = None
+    since: When | None = None
+    until: When | None = None
+    metadata: dict[str, Scalar] = {}
+    limit: Limit = 100
+    cursor: str | None = None
+
+    def filter_of(self, tenant: str) -> JobFilter:
+        return JobFilter(
+            tenant=tenant,
+            state=self.state,
+            job_class=self.job_class,
+            error=self.error,
+            since=self.since,
+            until=self.until,
+            metadata=self.metadata,
+        )
+
+
+class AdminJobsRequest(JobFilter, frozen=True, kw_only=True):
+    """Which jobs of all tenants to list."""
+
+    limit: Limit = 100
     cursor: str | None = None
 
 
 class JobsPage(Open, frozen=True, kw_only=True):
-    """Newest first, without results. `cursor` asks for the next page; None on the last."""
+    """Newest first, without results. `cursor` asks for the next page; None on the last: a page may be short.
 
-    jobs: tuple[JobState, ...]
+    `unread` counts queued jobs whose payload nobody has read yet: no filter on metadata can see them.
+    """
+
+    jobs: tuple[JobView, ...]
     cursor: str | None = None
+    unread: int = 0
 
 
 class ModelInfo(Open, frozen=True, kw_only=True):

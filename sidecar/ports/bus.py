@@ -11,12 +11,14 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple, Protocol
 
 from sidecar.errors import SidecarError
-from sidecar.models.api import JobsPage
 from sidecar.models.call import ModelCall, ModelDelta, ModelReply
 from sidecar.models.event import Event
 from sidecar.models.filtering import GuardrailVerdict
-from sidecar.models.job import JobState, State
+from sidecar.models.job import JobState
 from sidecar.models.objects import ObjectInfo
+from sidecar.ports.prompts import PromptStore as PromptStore
+from sidecar.ports.prompts import StoredPrompt as StoredPrompt
+from sidecar.ports.prompts import StoredPrompts as StoredPrompts
 from sidecar.runtime.clock import Cancellable as Cancellable
 from sidecar.runtime.clock import Clock as Clock
 from sidecar.runtime.grace import Grace
@@ -112,6 +114,21 @@ class StoredState(NamedTuple):
     revision: int
 
 
+class PlacedJob(NamedTuple):
+    """A job's document and its place among all: a sequence that stays what it is while the job moves on."""
+
+    place: int
+    state: JobState
+
+
+class PlacedJobs(NamedTuple):
+    """`before` goes on with older jobs; None where there are none. `top` is the last sequence when it was read."""
+
+    jobs: tuple[PlacedJob, ...]
+    before: int | None
+    top: int
+
+
 class Standing(NamedTuple):
     """What stands at a job's key. `state` is None for whatever is no document of the job: nothing, the mark of a
     deletion, anybody's bytes. `revision` is what a write has to replace; 0 where the key is empty.
@@ -147,9 +164,24 @@ class JobStore(Protocol):
         """Write over exactly `revision`. Returns the new one. Raises Conflict when somebody else wrote."""
         ...
 
-    async def list(
-        self, tenant: str, *, state: State | None = None, limit: int = 100, cursor: str | None = None
-    ) -> JobsPage: ...
+    async def placed(
+        self,
+        tenant: str | None,
+        *,
+        matches: Callable[[JobState], bool],
+        limit: int,
+        before: int | None = None,
+        after: int = 0,
+        since: float | None = None,
+    ) -> PlacedJobs:
+        """Jobs of a tenant, or of all, by the places of their documents, which lie in (`after`, `before`), newest
+        first. `matches` is given documents with their results; `since` (s since 1970): no older jobs are wanted.
+        """
+        ...
+
+    async def last_of(self, keys: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], StoredState]:
+        """The last documents of these jobs, (tenant, job), that have one; a follower may answer, moments late."""
+        ...
 
     async def history(self, tenant: str, job: str) -> Sequence[StoredState]:
         """Every document of a job that is still there, oldest first. For looking back, not for deciding."""
@@ -452,47 +484,4 @@ class Blobs(Protocol):
 
     async def delete(self, tenant: str, name: str) -> None:
         """Remove an object. No error when there is none."""
-        ...
-
-
-class StoredPrompt(NamedTuple):
-    """A document of the bucket `LLM_PROMPT`, at its last revision."""
-
-    key: str
-    revision: int
-    document: bytes
-
-
-class StoredPrompts(NamedTuple):
-    """`overrun` are keys at which nothing is left but what strangers wrote, whatever was there before."""
-
-    prompts: Sequence[StoredPrompt]
-    overrun: Sequence[str] = ()
-
-
-class PromptStore(Protocol):
-    """Prompt templates: the KV bucket `LLM_PROMPT`, keys `<scope>.<name>.<version, dots as _>`."""
-
-    async def mark(self) -> int:
-        """A number that changes whenever the bucket does."""
-        ...
-
-    async def load(self) -> StoredPrompts:
-        """Every document that stands. What strangers wrote is left out and taken away."""
-        ...
-
-    async def get(self, key: str, *, revision: int) -> bytes | None:
-        """A document as it was at a revision, also when it was written over since; None when that is gone."""
-        ...
-
-    async def create(self, key: str, document: bytes) -> int:
-        """Store a new document. Returns its revision. Raises Conflict when the key has one."""
-        ...
-
-    async def delete(self, key: str) -> None: ...
-
-    async def listen(self, on_change: Callable[[str, bytes | None], None]) -> None:
-        """Call `on_change(key, document)` for each change from now on (None: taken away). A hint: it may be lost,
-        and what it tells may not have been stored.
-        """
         ...

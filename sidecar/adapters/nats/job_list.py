@@ -13,20 +13,19 @@ A job is listed for `retention.state_s` from its end.
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from sidecar.adapters.nats.direct import StoredMessage, StreamReader
 from sidecar.adapters.nats.genuine import GenuineReader, is_by_replica
-from sidecar.errors import InvalidRequest
-from sidecar.models.api import JobsPage
 from sidecar.models.base import epoch
 from sidecar.models.believed import document_of
-from sidecar.models.job import JobState, State
+from sidecar.models.job import JobState
 from sidecar.models.plain import UNREADABLE
 from sidecar.models.shown import shown
+from sidecar.ports.bus import PlacedJob, PlacedJobs
 
 log = logging.getLogger(__name__)
 
@@ -86,39 +85,46 @@ class Places(NamedTuple):
         return seq != item.seq and epoch(document.created) < self.since
 
 
-async def list_jobs(
-    reader: StreamReader,
-    pattern: str,
-    *,
-    documents: GenuineReader,
-    places: Places,
-    state: State | None,
-    limit: int,
-    cursor: str | None,
-) -> JobsPage:
-    """A page of the jobs whose documents fit `pattern`, those in `state` now if one is given. `documents` reads
-    past what strangers wrote over one.
+class Wanted(NamedTuple):
+    """Which jobs a listing is for. Those that `matches` takes, whose documents with their results it is given;
+    places in (`after`, `before`), where given, and none that was written before `since` (s since 1970).
+    """
 
-    No call reads more than some 20,000 documents: a filter that fits little then gives a short page, with a
-    cursor. Raises InvalidRequest for a cursor that is none.
+    matches: Callable[[JobState], bool]
+    limit: int
+    before: int | None = None
+    after: int = 0
+    since: float = -math.inf
+
+
+async def list_jobs(
+    reader: StreamReader, pattern: str, *, documents: GenuineReader, places: Places, wanted: Wanted
+) -> PlacedJobs:
+    """A page of the jobs whose documents fit `pattern`. `documents` reads past what strangers wrote over one.
+
+    No call reads more than some 20,000 documents: a filter that fits little then gives a short page.
     """
     contents = await reader.contents()
-    before = min(_position(cursor), contents.last_seq + 1)
-    jobs: list[JobState] = []
+    first = max(contents.first_seq, wanted.after + 1)
+    before = min(wanted.before or contents.last_seq + 1, contents.last_seq + 1)
+    jobs: list[PlacedJob] = []
     width, looked_at = _NARROWEST, 0
-    while before > contents.first_seq and looked_at < _AT_MOST:
-        window = await _measure(reader, pattern, before, width, contents.first_seq)
+    while before > first and looked_at < _AT_MOST:
+        window = await _measure(reader, pattern, before, width, first)
+        is_past = False
         if window.size:
             found = await _candidates(reader, pattern, window, places)
             looked_at += window.size
-            look = _Look(reader, documents, places, state, limit - len(jobs))
+            look = _Look(reader, documents, places, wanted.matches, wanted.limit - len(jobs))
             taken, before, is_full = await _newest(look, found, window.start)
             jobs += taken
             if is_full:
-                return JobsPage(jobs=tuple(jobs), cursor=str(before))
-        before = window.start
-        width = min(window.width * (8 if window.size < limit else 2), _WIDEST)
-    return JobsPage(jobs=tuple(jobs), cursor=str(before) if before > contents.first_seq else None)
+                return PlacedJobs(tuple(jobs), before, contents.last_seq)
+            # A request is stored before anything is written of its job.
+            is_past = bool(found) and found[0].stored_at < wanted.since
+        before = first if is_past else window.start
+        width = min(window.width * (8 if window.size < wanted.limit else 2), _WIDEST)
+    return PlacedJobs(tuple(jobs), before if before > first else None, contents.last_seq)
 
 
 async def _measure(reader: StreamReader, pattern: str, before: int, width: int, first_seq: int) -> _Window:
@@ -147,17 +153,17 @@ class _Look(NamedTuple):
     reader: StreamReader
     documents: GenuineReader
     places: Places
-    state: State | None
+    matches: Callable[[JobState], bool]
     limit: int
 
 
 async def _newest(
     look: _Look, candidates: Sequence[StoredMessage], start: int
-) -> tuple[list[JobState], int, bool]:
+) -> tuple[list[PlacedJob], int, bool]:
     """Up to `limit` of the jobs that have their places here, newest first; where to go on; and whether there are
     more than `limit`.
     """
-    jobs: list[JobState] = []
+    jobs: list[PlacedJob] = []
     before = start
     for end in range(len(candidates), 0, -_DOCUMENTS):
         part = candidates[max(0, end - _DOCUMENTS) : end]
@@ -169,21 +175,13 @@ async def _newest(
             document = _document(found)
             if found is None or document is None or look.places.is_moved(item, document, found.seq):
                 continue
-            if look.state is not None and document.state != look.state:
+            if not look.matches(document):
                 continue
             if len(jobs) == look.limit:
                 return jobs, before, True
-            jobs.append(msgspec.structs.replace(document, result=None))
+            jobs.append(PlacedJob(item.seq, document))
             before = item.seq
     return jobs, start, False
-
-
-def _position(cursor: str | None) -> int:
-    if cursor is None:
-        return 1 << 63
-    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) < 20):
-        raise InvalidRequest("is not the cursor of an earlier page: leave it out to start anew", path="cursor")
-    return int(cursor)
 
 
 def _is_first(item: StoredMessage) -> bool:

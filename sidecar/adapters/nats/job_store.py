@@ -1,20 +1,20 @@
 """State documents in the KV bucket `LLM_JOB`, marks of cancellation in `LLM_CANCEL`."""
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sidecar.adapters.nats.client.message import BusMessage
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.direct import TOMBSTONE, StreamReader
 from sidecar.adapters.nats.genuine import GenuineReader, is_by_replica, is_no_acknowledgement
-from sidecar.adapters.nats.job_list import Places, list_jobs
+from sidecar.adapters.nats.job_list import Places, Wanted, list_jobs
 from sidecar.models import codec
-from sidecar.models.api import JobsPage
 from sidecar.models.authors import is_aimed
 from sidecar.models.believed import document_of
 from sidecar.models.job import JobState, State
 from sidecar.models.subjects import CANCEL_BUCKET, HEADER_EXPECTED, HEADER_TTL, JOB_BUCKET, checked, job_key
-from sidecar.ports.bus import Standing, StoredState
+from sidecar.ports.bus import PlacedJobs, Standing, StoredState
 
 _STATES = f"$KV.{JOB_BUCKET}."
 _MARKS = f"$KV.{CANCEL_BUCKET}."
@@ -34,7 +34,7 @@ class NatsJobStore:
 
     A write whose answer was lost (BusUnavailable) may have happened: `get` tells, by comparing the document.
 
-    `list` is described in `job_list`.
+    `placed` is described in `job_list`.
     """
 
     def __init__(
@@ -80,20 +80,38 @@ class NatsJobStore:
     async def update(self, state: JobState, *, revision: int) -> int:
         return await self._write(state, revision)
 
-    async def list(
-        self, tenant: str, *, state: State | None = None, limit: int = 100, cursor: str | None = None
-    ) -> JobsPage:
-        pattern = f"{_STATES}{checked(tenant)}.*"
-        places = Places.at(self._now(), live_s=self._live_s)
+    async def placed(
+        self,
+        tenant: str | None,
+        *,
+        matches: Callable[[JobState], bool],
+        limit: int,
+        before: int | None = None,
+        after: int = 0,
+        since: float | None = None,
+    ) -> PlacedJobs:
+        pattern = f"{_STATES}{'*' if tenant is None else checked(tenant)}.*"
         return await list_jobs(
             self._states,
             pattern,
             documents=self._documents,
-            places=places,
-            state=state,
-            limit=limit,
-            cursor=cursor,
+            places=Places.at(self._now(), live_s=self._live_s),
+            wanted=Wanted(matches, limit, before, after, -math.inf if since is None else since),
         )
+
+    async def last_of(self, keys: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], StoredState]:
+        by_subject = {_STATES + job_key(tenant, job): (tenant, job) for tenant, job in keys}
+        found: dict[tuple[str, str], StoredState] = {}
+        for subject, item in (await self._states.last_of(by_subject)).items():
+            tenant, job = by_subject[subject]
+            if not is_by_replica(item):
+                stored = await self.get(tenant, job)
+            else:
+                state = None if item.is_tombstone else document_of(item.payload, tenant=tenant, job=job)
+                stored = StoredState(state, item.seq) if state is not None else None
+            if stored is not None:
+                found[(tenant, job)] = stored
+        return found
 
     async def history(self, tenant: str, job: str) -> Sequence[StoredState]:
         found = [item async for item in self._states.scan(_STATES + job_key(tenant, job), seq=1)]
