@@ -8,7 +8,9 @@ ROOT = Path(__file__).parents[2]
 ALLOWED = {
     "sidecar/runtime/lifecycle.py": "the machine's clock, which the server's is told apart from",
     "sidecar/adapters/bedrock/aws_time.py": "signatures",
+    "sidecar/adapters/bedrock/causes.py": "how far the clock of a refused signature was off",
     "sidecar/adapters/bedrock/errors.py": "a date in an answer that has none of its own",
+    "sidecar/adapters/nats/job_store.py": "default for benchmarks",
     "sidecar/adapters/nats/tool_bus.py": "default for the command line",
     "sidecar/adapters/nats/micro.py": "default for the command line",
     "sidecar/cli/tools_view.py": "the command's own call",

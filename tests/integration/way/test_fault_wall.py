@@ -150,13 +150,19 @@ async def drips(writer: asyncio.StreamWriter) -> None:
 
 @dataclass(frozen=True)
 class Fault:
-    """`is_after_text`: text had reached the client before it."""
+    """`is_after_text`: text had reached the client before it. `is_billed`: the request was sent, and nothing says
+    that it was refused before the model began, so that it counts as billed by estimate.
+    """
 
     name: str
     script: Script
     code: str
     is_after_text: bool = False
     is_slow: bool = False
+
+    @property
+    def is_billed(self) -> bool:
+        return self.is_after_text or self.code in ("model_error", "timeout")
 
 
 BROKEN_STREAMS = [
@@ -237,7 +243,7 @@ async def test_broken_stream_moves_the_job_on(fault: Fault) -> None:
         result = await check_failover(on, job, code=fault.code)
         attempts = {e.attempt for e in await on.events(job)}
         assert (len(attempts) > 1) is fault.is_after_text
-        assert result.usage_basis == ("estimated" if fault.is_after_text else "observed")
+        assert result.usage_basis == ("estimated" if fault.is_billed else "observed")
 
 
 @pytest.mark.parametrize("fault", [f for f in BROKEN_STREAMS if f.is_after_text], ids=lambda fault: fault.name)
