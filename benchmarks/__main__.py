@@ -24,6 +24,7 @@ OUT = ROOT / "benchmarks" / "out"
 SEPARATE = {
     "fairness": "benchmarks.fairness",
     "real-fairness": "benchmarks.real_fairness",
+    "sizing": "benchmarks.sizing",
     "storage": "benchmarks.storage_cpu",
     "bedrock": "benchmarks.bedrock_cpu",
     "chaos": "benchmarks.chaos",

@@ -26,7 +26,7 @@ from benchmarks.measures import Bar, Figure
 from benchmarks.real_load import Kind, Traffic, running, traffic
 from benchmarks.real_workloads import OTHER, TOOL, provide
 from benchmarks.report import exit_code, table
-from benchmarks.soak_audit import Told, hold_to_account, oldest_queued
+from benchmarks.soak_audit import Told, hold_to_account, oldest_queued, sums
 from sidecar.errors import SidecarError
 from tests.support.chaos import Fleet, fleet
 from tests.support.process import MODEL, SidecarProcess
@@ -115,6 +115,7 @@ async def soak(under: Stage) -> list[Figure]:
         worst = {name: max((m.oldest.get(name, 0.0) for m in minutes), default=0.0) for name in PARTS}
         return [
             *found,
+            await sums(under, jobs, {name: part.kind for name, part in PARTS.items()}),
             Figure(
                 name="oldest waiting job, seconds over what it should",
                 unit="s",

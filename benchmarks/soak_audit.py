@@ -1,6 +1,7 @@
 """What a soak holds against what was promised, while it runs and at its end."""
 
 import asyncio
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,8 @@ import nats
 
 from benchmarks.chaos_figures import NONE, Stage
 from benchmarks.measures import Figure
-from benchmarks.real_load import Sent, Traffic
+from benchmarks.real_load import CHARACTERS_A_TOKEN, Kind, Sent, Traffic
+from sidecar.cli.sizing import Work, stored_at_first
 from sidecar.errors import BusUnavailable
 from tests.support.audit import TERMINAL, Findings, Message, count, dump, judge
 
@@ -86,6 +88,35 @@ async def hold_to_account(under: Stage, jobs: Traffic, told: Told) -> list[Figur
 
 def line(name: str, value: float, note: str = "") -> Figure:
     return Figure(name=name, unit="", group="soak", bar=NONE, samples=(value,), note=note)
+
+
+async def sums(under: Stage, jobs: Traffic, kinds: Mapping[str, Kind]) -> Figure:
+    """What `sidecar sizing` reckons for these jobs against what the stream has: measured ÷ reckoned."""
+    counts = Counter(sent.tenant for sent in jobs.jobs.values() if sent.state == "succeeded")
+    reckoned = sum(stored_at_first(work_of(kind), counts[name]) for name, kind in kinds.items())
+    others = sum(sent.state != "succeeded" for sent in jobs.jobs.values())
+    reckoned += stored_at_first(Work(jobs_per_s=1, answer_bytes=0), others)
+    info = await jobs.mux.api("STREAM.INFO.KV_LLM_JOB")
+    stored = info["state"]["bytes"]
+    return Figure(
+        name="bytes stored ÷ reckoned by sidecar sizing",
+        unit="",
+        group="soak",
+        samples=(stored / reckoned,),
+        note=f"{stored / 1e6:.1f} MB of {len(jobs.jobs)} jobs",
+    )
+
+
+def work_of(kind: Kind) -> Work:
+    text = kind.output_tokens * CHARACTERS_A_TOKEN
+    pace = re.search(r"tps=(\d+)", kind.behave)
+    return Work(
+        jobs_per_s=1,
+        answer_bytes=text,
+        streamed=float(kind.stream),
+        answer_s=kind.output_tokens / int(pace[1]) if pace else 0.0,
+        tool_calls=len(kind.tools),
+    )
 
 
 def judge_all(jobs: Traffic, messages: Iterable[Message]) -> Findings:

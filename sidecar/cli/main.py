@@ -32,6 +32,7 @@ COMMANDS = {
     "schema": "Print, write or check the protocol's schemas.",
     "doctor": "Check NATS, JetStream, permissions, credentials and model access.",
     "config": "Show or check the configuration.",
+    "sizing": "Reckon what a load takes of JetStream.",
     "nats-config": "Print the NATS server's configuration that keeps tenants apart.",
 }
 

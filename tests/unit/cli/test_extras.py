@@ -38,7 +38,7 @@ CLIENT = {
     "top": ("--once",),
 }
 SERVER = {"run": "server", "doctor": "server", "config": "server", "emulator": "server", "demo": "demo"}
-BY_THEMSELVES = {"submit", "schema", "drain", "dashboard", "nats-config"}
+BY_THEMSELVES = {"submit", "schema", "drain", "dashboard", "nats-config", "sizing"}
 
 
 def bare(*arguments: str) -> "subprocess.CompletedProcess[str]":
