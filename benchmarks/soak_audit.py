@@ -13,7 +13,7 @@ import nats
 from benchmarks.chaos_figures import NONE, Stage
 from benchmarks.measures import Figure
 from benchmarks.real_load import CHARACTERS_A_TOKEN, Kind, Sent, Traffic
-from sidecar.cli.sizing import Work, stored_at_first
+from sidecar.cli.sizing import ExpectedLoad, stored_at_first
 from sidecar.errors import BusUnavailable
 from tests.support.audit import TERMINAL, Findings, Message, count, dump, judge
 
@@ -95,7 +95,7 @@ async def sums(under: Stage, jobs: Traffic, kinds: Mapping[str, Kind]) -> Figure
     counts = Counter(sent.tenant for sent in jobs.jobs.values() if sent.state == "succeeded")
     reckoned = sum(stored_at_first(work_of(kind), counts[name]) for name, kind in kinds.items())
     others = sum(sent.state != "succeeded" for sent in jobs.jobs.values())
-    reckoned += stored_at_first(Work(jobs_per_s=1, answer_bytes=0), others)
+    reckoned += stored_at_first(ExpectedLoad(jobs_per_s=1, answer_bytes=0), others)
     info = await jobs.mux.api("STREAM.INFO.KV_LLM_JOB")
     stored = info["state"]["bytes"]
     return Figure(
@@ -107,10 +107,10 @@ async def sums(under: Stage, jobs: Traffic, kinds: Mapping[str, Kind]) -> Figure
     )
 
 
-def work_of(kind: Kind) -> Work:
+def work_of(kind: Kind) -> ExpectedLoad:
     text = kind.output_tokens * CHARACTERS_A_TOKEN
     pace = re.search(r"tps=(\d+)", kind.behave)
-    return Work(
+    return ExpectedLoad(
         jobs_per_s=1,
         answer_bytes=text,
         streamed=float(kind.stream),

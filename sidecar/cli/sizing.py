@@ -27,9 +27,9 @@ DELTA_MEMORY_BYTES = 550
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """`streamed` and `cancelled` are shares of the jobs, `answer_s` the seconds of an answer, `waiting` the jobs that
-    wait in the queue.
+class ExpectedLoad:
+    """`streamed` and `cancelled` are shares of the jobs, `answer_s` the seconds of an answer, `waiting` the jobs
+    that wait in the queue.
     """
 
     jobs_per_s: float
@@ -49,7 +49,7 @@ class Work:
         return max(1.0, min(self.answer_bytes / TOKEN_BYTES, DELTAS_A_SECOND * self.answer_s))
 
 
-class Share(NamedTuple):
+class StoredKind(NamedTuple):
     """What one kind of message takes of a stream, when as much goes as comes."""
 
     stream: str
@@ -62,41 +62,43 @@ class Share(NamedTuple):
         return self.messages * self.size
 
 
-def shares(work: Work) -> Iterator[Share]:
+def shares(work: ExpectedLoad) -> Iterator[StoredKind]:
     """Every kind of message, by stream."""
     kept, said, live = (
         work.jobs_per_s * seconds for seconds in (work.state_s, work.events_s, work.state_s / LIVE_SHARE)
     )
     text = COPIES_IN_RESULT * work.answer_bytes
-    yield Share(
+    yield StoredKind(
         "LLM_REQ",
         "requests that wait or run",
         work.waiting + work.jobs_per_s * work.answer_s,
         REQUEST_BYTES + work.question_bytes,
     )
-    yield Share("KV_LLM_JOB", "last documents", kept, LAST_DOCUMENT_BYTES + text)
+    yield StoredKind("KV_LLM_JOB", "last documents", kept, LAST_DOCUMENT_BYTES + text)
     documents = 1 + DOCUMENTS_A_TOOL_CALL * work.tool_calls
-    yield Share("KV_LLM_JOB", "earlier documents", live * documents, EARLIER_DOCUMENT_BYTES)
+    yield StoredKind("KV_LLM_JOB", "earlier documents", live * documents, EARLIER_DOCUMENT_BYTES)
     statuses = 1 + STATUSES_A_TOOL_CALL * work.tool_calls
-    yield Share("KV_LLM_JOB", "status events", said * statuses, STATUS_BYTES)
+    yield StoredKind("KV_LLM_JOB", "status events", said * statuses, STATUS_BYTES)
     if work.streamed:
         deltas = said * work.streamed * work.deltas
-        yield Share("KV_LLM_JOB", "delta events", deltas, DELTA_BYTES + work.answer_bytes / work.deltas)
+        yield StoredKind("KV_LLM_JOB", "delta events", deltas, DELTA_BYTES + work.answer_bytes / work.deltas)
     if work.tool_calls:
-        yield Share("KV_LLM_JOB", "tool events", said * TOOL_EVENTS_A_CALL * work.tool_calls, TOOL_EVENT_BYTES)
-    yield Share("KV_LLM_JOB", "result events", said, RESULT_BYTES + text)
+        yield StoredKind(
+            "KV_LLM_JOB", "tool events", said * TOOL_EVENTS_A_CALL * work.tool_calls, TOOL_EVENT_BYTES
+        )
+    yield StoredKind("KV_LLM_JOB", "result events", said, RESULT_BYTES + text)
     if work.cancelled:
-        yield Share("KV_LLM_CANCEL", "marks of cancellation", kept * work.cancelled, MARK_BYTES)
+        yield StoredKind("KV_LLM_CANCEL", "marks of cancellation", kept * work.cancelled, MARK_BYTES)
 
 
-def stored_at_first(work: Work, jobs: float) -> float:
+def stored_at_first(work: ExpectedLoad, jobs: float) -> float:
     """Bytes in `KV_LLM_JOB` after so many jobs, before anything is old enough to go."""
     young = replace(work, jobs_per_s=jobs, state_s=1.0, events_s=1.0, waiting=0.0)
     found = [share for share in shares(young) if share.stream == "KV_LLM_JOB"]
     return sum(share.total * (LIVE_SHARE if share.kind == "earlier documents" else 1) for share in found)
 
 
-def server_memory(work: Work) -> float:
+def server_memory(work: ExpectedLoad) -> float:
     """Resident memory of a server that holds all of it (bytes)."""
     found = float(SERVER_BASE_BYTES)
     for share in shares(work):

@@ -49,7 +49,7 @@ def command(
     """
     from sidecar.cli import sizing
 
-    work = sizing.Work(
+    work = sizing.ExpectedLoad(
         jobs_per_s=jobs_per_second,
         question_bytes=question_kb * 1_000,
         answer_bytes=answer_kb * 1_000,

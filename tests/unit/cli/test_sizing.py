@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from sidecar.cli.invocation import Invocation
-from sidecar.cli.sizing import Work, server_memory, shares, stored_at_first
+from sidecar.cli.sizing import ExpectedLoad, server_memory, shares, stored_at_first
 from sidecar.cli.sizing_command import command
 
 # What `./dev bench sizing` found of a job: characters, whether it streams (50 tokens a second), tool calls, bytes.
@@ -24,7 +24,7 @@ def test_the_sums_are_what_was_measured(
     characters: int, is_streamed: bool, tool_calls: int, measured: int
 ) -> None:
     """Before anything is old enough to go: every message of a job is there."""
-    work = Work(
+    work = ExpectedLoad(
         jobs_per_s=1.0,
         answer_bytes=characters,
         streamed=float(is_streamed),
@@ -35,7 +35,7 @@ def test_the_sums_are_what_was_measured(
 
 
 def test_what_goes_earlier_counts_less() -> None:
-    work = Work(jobs_per_s=10.0, streamed=0.5, tool_calls=1.0, cancelled=0.1, waiting=1_000)
+    work = ExpectedLoad(jobs_per_s=10.0, streamed=0.5, tool_calls=1.0, cancelled=0.1, waiting=1_000)
     kinds = {share.kind: share for share in shares(work)}
     assert kinds["last documents"].messages == 864_000
     assert kinds["earlier documents"].messages == 3 * 864_000 / 4
