@@ -20,9 +20,11 @@ from sidecar.conversation.tool_selection import ToolSelection
 from sidecar.conversation.turns import Conversation
 from sidecar.conversation.usage import appraise
 from sidecar.coordinator.service import Coordinator
+from sidecar.endpoints.bulk_cancel import BulkCancel
 from sidecar.endpoints.jobs import Queries
 from sidecar.endpoints.models import CatalogueQueries
 from sidecar.endpoints.objects import Objects
+from sidecar.endpoints.retry import RetryQueries
 from sidecar.endpoints.spend import SpendQueries
 from sidecar.job_manager.keeping import KeepRule
 from sidecar.job_manager.service import JobManager
@@ -152,6 +154,8 @@ class Replica:
         self.requests = self._request_handler(on_crash)
         self.spend_history = self._spend_history()
         self.spend_queries = SpendQueries(ports.spend_days, clock=ports.clock)
+        self.retries = RetryQueries(ports.dead, ports.intake, ports.blobs, clock=ports.clock)
+        self.bulk_cancel = BulkCancel(ports.intake, ports.store)
 
     def _cluster(self, on_crash: Callable[[BaseException], None]) -> Cluster:
         return Cluster(
@@ -366,6 +370,8 @@ class Replica:
                 *self.tools.endpoints(),
                 *self.catalogue.endpoints(),
                 *self.spend_queries.endpoints(),
+                *self.retries.endpoints(),
+                *self.bulk_cancel.endpoints(),
             )
         )
         await self.prompts.start()

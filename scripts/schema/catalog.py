@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar.models import api, event, job, objects, request, result, spend, stats, tool
+from sidecar.models import api, bulk, event, job, objects, request, result, spend, stats, tool
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,12 @@ MESSAGES: tuple[MessageSpec, ...] = (
         "admin_jobs_request", api.AdminJobsRequest, "Admin jobs request", "Which jobs of all tenants to list."
     ),
     MessageSpec("jobs_page", api.JobsPage, "Jobs page", "One page of a tenant's jobs, newest first."),
+    MessageSpec("retry_request", bulk.RetryRequest, "Retry request", "Runs a failed job again. May be empty."),
+    MessageSpec("retried", bulk.RetriedJob, "Retried", "Under which id a failed job runs again."),
+    MessageSpec("bulk_retry_request", bulk.BulkRetryRequest, "Bulk retry request", "Which failed jobs."),
+    MessageSpec("bulk_retried", bulk.BulkRetried, "Bulk retried", "A part of the jobs that run again."),
+    MessageSpec("bulk_cancel_request", bulk.BulkCancelRequest, "Bulk cancel request", "Which jobs."),
+    MessageSpec("bulk_cancelled", bulk.BulkCancelled, "Bulk cancelled", "A part of the jobs marked."),
     MessageSpec("spend_request", spend.SpendRequest, "Spend request", "Which days and sums. May be empty."),
     MessageSpec("spend_page", spend.SpendPage, "Spend page", "A part of the sums of what jobs took."),
     MessageSpec("models_page", api.ModelsPage, "Models page", "The catalogue as a tenant may use it."),

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from scripts.schema.example_requests import ORDER_SCHEMA, REQUESTS
-from sidecar.models import api, job, objects, spend, stats, tool
+from sidecar.models import api, bulk, job, objects, spend, stats, tool
 from sidecar.models.codec import encode
 from sidecar.models.event import Delta, Event, EventData, EventType, Rejected, Spent, Status, ToolActivity
 from sidecar.models.result import Attempt, ErrorInfo, Output, Result, Timings, Usage
@@ -139,6 +139,26 @@ _MESSAGES: dict[str, Any] = {
     "jobs_request": api.JobsRequest(state="running", limit=20),
     "admin_jobs_request": api.AdminJobsRequest(state="failed", error="throttled", metadata={"ticket": 42}),
     "jobs_page": api.JobsPage(jobs=(job.JobView(**msgspec.structs.asdict(_STATE)),), cursor="4711"),
+    "retry_request": bulk.RetryRequest(keep=True),
+    "retried": bulk.RetriedJob(tenant="acme", job="job1", retried_as="job1-r17"),
+    "bulk_retry_request": bulk.BulkRetryRequest(tenant="acme", error="access_denied", limit=100, dry_run=True),
+    "bulk_retried": bulk.BulkRetried(
+        jobs=(
+            bulk.RetriedJob(tenant="acme", job="job1", retried_as="job1-r17"),
+            bulk.RetriedJob(
+                tenant="acme",
+                job="job2",
+                error=api.ErrorBody(
+                    code="not_found",
+                    message="objects that the request names are gone: photo.png; put them there again",
+                    details={"objects": ["photo.png"]},
+                ),
+            ),
+        ),
+        count=1,
+    ),
+    "bulk_cancel_request": bulk.BulkCancelRequest(tenant="acme", job_class="batch", reason="sent by mistake"),
+    "bulk_cancelled": bulk.BulkCancelled(jobs=(bulk.JobName(tenant="acme", job="job1"),), count=1),
     "spend_request": spend.SpendRequest(first="2026-12-01", last="2026-12-31", by=("day", "tenant")),
     "spend_page": spend.SpendPage(
         rows=(

@@ -32,7 +32,7 @@ def command(context: click.Context, state: Any, limit: int) -> int:
 @connection_options
 @click.pass_obj
 def dead(invocation: Invocation, limit: int, is_all: bool) -> int:
-    """List the requests that were given up because their workers crashed too often, oldest first."""
+    """List the requests that are kept of failed jobs, oldest first."""
     from sidecar.cli.dead_letters import list_dead
 
     return asyncio.run(list_dead(invocation, None if is_all else invocation.tenant, limit))
@@ -44,10 +44,10 @@ def dead(invocation: Invocation, limit: int, is_all: bool) -> int:
 @connection_options
 @click.pass_obj
 def replay(invocation: Invocation, jobs: tuple[str, ...], keep: bool) -> int:
-    """Hand requests in again that were given up. Each becomes a job with an id of its own, which is printed."""
-    from sidecar.cli.dead_letters import replay_dead
+    """The same as `sidecar retry JOB...`."""
+    from sidecar.cli.retry_command import retry_jobs
 
-    return asyncio.run(replay_dead(invocation, jobs, keep=keep))
+    return asyncio.run(retry_jobs(invocation, jobs, keep=keep))
 
 
 @command.command("purge")
@@ -55,7 +55,7 @@ def replay(invocation: Invocation, jobs: tuple[str, ...], keep: bool) -> int:
 @connection_options
 @click.pass_obj
 def purge(invocation: Invocation, jobs: tuple[str, ...]) -> int:
-    """Forget requests that were given up."""
+    """Forget the requests of failed jobs."""
     from sidecar.cli.dead_letters import purge_dead
 
     return asyncio.run(purge_dead(invocation, jobs))

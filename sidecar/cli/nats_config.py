@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
+from sidecar.cli.invocation import OPERATOR_INBOX
 from sidecar.errors import StartupError
 from sidecar.models.subjects import (
     CANCEL_BUCKET,
@@ -30,6 +31,7 @@ Mode = Literal["accounts", "users"]
 # Users that only look, as the dashboard does, and what they may ask with how many tokens.
 WATCHER = "dashboard"
 WATCHER_INBOX = "_INBOX.dashboard"
+OPERATOR = "operator"
 _READS = {"get": 2, "replay": 2, "jobs": 1, "models": 1, "spend": 1}
 
 SIDECAR = "SIDECAR"
@@ -62,13 +64,14 @@ _RESERVED = ("default", "shared", "sidecar", "operator", "sys")
 
 
 class Watchers(NamedTuple):
-    """Which users there are to be beside tenants: one that looks at all, one for each tenant that looks at it, and
-    one that provides tools for all.
+    """Which users there are to be beside tenants: one that looks at all, one for each tenant that looks at it, one
+    that provides tools for all, and one that pauses, cancels and runs again what is anybody's.
     """
 
     all_tenants: bool = False
     each_tenant: bool = False
     shared_tools: bool = False
+    operator: bool = False
 
     def names(self, tenants: Iterable[str]) -> list[str]:
         return [WATCHER] * self.all_tenants + [watcher_of(tenant) for tenant in tenants if self.each_tenant]
@@ -76,7 +79,7 @@ class Watchers(NamedTuple):
     @property
     def flags(self) -> str:
         given = " --dashboard" * self.all_tenants + " --tenant-dashboards" * self.each_tenant
-        return given + " --shared-tools" * self.shared_tools
+        return given + " --shared-tools" * self.shared_tools + " --operator" * self.operator
 
 
 NOBODY = Watchers()
@@ -127,6 +130,7 @@ def _accounts(tenants: Sequence[str], subjects: Subjects, watchers: Watchers) ->
     users = [f"{{ user: sidecar, password: ${password_variable('sidecar')} }}"]
     users += [_watcher(subjects)] * watchers.all_tenants
     users += [_provider(subjects)] * watchers.shared_tools
+    users += [_operator(subjects)] * watchers.operator
     lines += _users_of_account(users)
     lines += [*_list("exports", exports), *_list("imports", imports), "  }"]
     for tenant in tenants:
@@ -195,6 +199,7 @@ def _users(tenants: Sequence[str], subjects: Subjects, watchers: Watchers) -> li
     ]
     watching_users = [_watcher(subjects)] * watchers.all_tenants
     watching_users += [_provider(subjects)] * watchers.shared_tools
+    watching_users += [_operator(subjects)] * watchers.operator
     for tenant in tenants:
         lines += _tenant_user(tenant, subjects)
         watching_users += [_watcher(subjects, tenant)] * watchers.each_tenant
@@ -224,6 +229,18 @@ def _provider(subjects: Subjects) -> str:
     )
 
 
+def _operator(subjects: Subjects) -> str:
+    """A user for `sidecar cancel|retry --where`, `pause`, `resume` and `spend --all`, who may look at all, too."""
+    looks, hears = watching(subjects)
+    publish = [subjects.endpoint("admin", "*"), *looks]
+    subscribe = [subject for subject in hears if not subject.startswith(WATCHER_INBOX)]
+    subscribe.append(f"{OPERATOR_INBOX}.>")
+    return (
+        f'{{ user: "{OPERATOR}", password: ${password_variable(OPERATOR)}, permissions: {{ '
+        f"publish: {_quoted(publish)}, subscribe: {_quoted(subscribe)} }} }}"
+    )
+
+
 def _cancelled_calls(scope: str, subjects: Subjects) -> str:
     """Where a provider that stops asks whether another one serves its tool."""
     return call_cancelled(subjects.endpoint("call", scope, "*", "*"))
@@ -249,5 +266,6 @@ def watching(subjects: Subjects, *, tenant: str | None = None) -> tuple[list[str
     """
     publish = [subjects.endpoint(verb, tenant or "*", *["*"] * (tokens - 1)) for verb, tokens in _READS.items()]
     if tenant is None:
+        publish.append(subjects.endpoint("admin", "spend"))
         return publish, [subjects.sys("stats"), subjects.endpoint("job", ">"), f"{WATCHER_INBOX}.>"]
     return publish, [subjects.endpoint("job", tenant, ">"), f"_INBOX_{tenant}.{WATCHER}.>"]

@@ -23,6 +23,7 @@ from sidecar.client.spending import request_of, spend_of
 from sidecar.errors import BusUnavailable, Permanent, RateLimited, SidecarError, Temporary
 from sidecar.models.api import CancelReply, CancelRequest, JobsPage, JobsRequest, ModelInfo, ModelsPage
 from sidecar.models.base import JobClass
+from sidecar.models.bulk import RetriedJob, RetryRequest
 from sidecar.models.codec import encode
 from sidecar.models.event import Event
 from sidecar.models.job import JobState, JobView, State
@@ -233,6 +234,16 @@ class SidecarClient:
         """The catalogue as this tenant may use it. Raises BusUnavailable."""
         page = await self.ask_endpoint(self.subjects.endpoint("models", self.tenant), b"", ModelsPage)
         return page.models
+
+    async def retry(self, job_id: str, *, keep: bool = False, dry_run: bool = False) -> RetriedJob:
+        """Run a job again that failed, from the request that is kept of it; `retried_as` is the new job's id.
+
+        Repeatable: it runs again once, unless its request is to be kept. Raises UnknownJob where none is kept,
+        Permanent where objects that it names are gone, BusUnavailable, AccessDenied.
+        """
+        subject = self.subjects.endpoint("retry", self.tenant, self._job_name(job_id))
+        payload = msgspec.json.encode(RetryRequest(keep=keep, dry_run=dry_run))
+        return await self.ask_endpoint(subject, payload, RetriedJob)
 
     async def spend(
         self, *, first: str | None = None, last: str | None = None, by: Sequence[str] = ("day", "model")

@@ -78,6 +78,8 @@ def span_of(asked: SpendRequest, *, today: float) -> tuple[str, str]:
             days[name] = date.fromisoformat(given) if given is not None else None
         except ValueError as e:
             raise InvalidRequest(f"{given} is in no calendar", path=name) from e
+    if days["from"] is not None and days["to"] is not None and days["from"] > days["to"]:
+        raise InvalidRequest("is after 'to': swap the two", path="from")
     last = days["to"] or max(date.fromisoformat(rfc3339(today)[:10]), days["from"] or date.min)
     first = days["from"] or last - timedelta(days=DAYS_BY_DEFAULT - 1)
     return first.isoformat(), last.isoformat()

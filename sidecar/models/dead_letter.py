@@ -12,7 +12,8 @@ MAX_NOTE_BYTES = 32_768
 
 class DeadNote(Open, frozen=True, kw_only=True, rename={"job_class": "class"}):
     """`request_seq` and `stored` are the request's place and time in the queue, `history` one entry an attempt;
-    `error` is the code of the job's end, which notes of the first release do not have.
+    `error` is the code of the job's end, which notes of the first release do not have; with `retried_as` the
+    request itself is gone, since it was run again under that id.
     """
 
     request_seq: int
@@ -21,6 +22,7 @@ class DeadNote(Open, frozen=True, kw_only=True, rename={"job_class": "class"}):
     reason: str
     history: tuple[dict[str, Any], ...] = ()
     error: str = "crash_loop"
+    retried_as: str | None = None
 
     def encoded(self) -> str:
         """The note as one header line, without its oldest entries where it would be too long for one."""

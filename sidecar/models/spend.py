@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from sidecar.models.base import FieldError, Open, Strict, Timestamp, matching
+from sidecar.models.base import Open, Strict, Timestamp, matching
 
 NANO_USD = 1_000_000_000
 DAYS_BY_DEFAULT = 30
@@ -26,10 +26,6 @@ class SpendRequest(Strict, frozen=True, kw_only=True, rename={"first": "from", "
     first: Day | None = None
     last: Day | None = None
     by: Annotated[tuple[Dimension, ...], msgspec.Meta(min_length=1, max_length=4)] = DIMENSIONS
-
-    def __post_init__(self) -> None:
-        if self.first is not None and self.last is not None and self.first > self.last:
-            raise FieldError("is after 'to': swap the two", path="from")
 
 
 class SpendRow(Open, frozen=True, kw_only=True, rename={"job_class": "class"}):

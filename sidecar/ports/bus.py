@@ -371,7 +371,8 @@ class DeadLetter(NamedTuple):
     """The request of a failed job, as it came, with what is known of its end.
 
     `seq` is its place among the dead letters, `request.seq` the one it had in the queue; `history` is JSON-able,
-    one entry an attempt; `error` is the code of its end.
+    one entry an attempt; `error` is the code of its end. With `retried_as` it was run again under that id, and its
+    payload is gone.
     """
 
     seq: int
@@ -381,6 +382,7 @@ class DeadLetter(NamedTuple):
     history: Sequence[Mapping[str, Any]]
     buried_at: float
     error: str = "crash_loop"
+    retried_as: str | None = None
 
 
 class DeadLetters(Protocol):
@@ -409,19 +411,23 @@ class DeadLetters(Protocol):
     async def list(
         self, tenant: str | None = None, *, after_seq: int = 0, limit: int = 100
     ) -> Sequence[DeadLetter]:
-        """Dead letters of a tenant, or of all, oldest first, above a place."""
+        """Dead letters of a tenant, or of all, oldest first, above a place; without those that were run again."""
         ...
 
     async def get(self, tenant: str, job: str) -> DeadLetter | None:
         """The last dead letter of a job."""
         ...
 
-    async def purge(self, tenant: str, job: str) -> None:
-        """Forget a job's dead letters. No error when there are none."""
+    async def last_seq(self) -> int:
+        """The place of the newest dead letter."""
         ...
 
-    async def forget(self, seq: int) -> None:
-        """Forget the dead letter at a place. No error when it is gone already."""
+    async def retried(self, letter: DeadLetter, *, job: str) -> None:
+        """Leave, in place of a letter, under which id it was run again; for a day. Repeatable."""
+        ...
+
+    async def purge(self, tenant: str, job: str) -> None:
+        """Forget a job's dead letters. No error when there are none."""
         ...
 
 

@@ -40,9 +40,12 @@ async def test_what_was_given_up_is_listed_replayed_and_forgotten(world: World) 
         stored = await seen.store.get("dora", fresh)
         assert stored is not None
         assert stored.state.state == "succeeded"
-        assert await seen.dead.get("dora", "one") is None
+        letter = await seen.dead.get("dora", "one")
+        assert letter is not None
+        assert letter.retried_as == fresh
+        assert [letter.job for letter in await seen.dead.list("dora")] == ["two"]
         assert jobs(world, "purge", "two").returncode == 0
         assert await seen.dead.list("dora") == []
         missing = jobs(world, "replay", "two")
         assert missing.returncode == 1
-        assert "was given up" in missing.stderr
+        assert "is kept" in missing.stderr

@@ -6,6 +6,8 @@ at.
 
 import asyncio
 import json
+import subprocess
+import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -17,7 +19,7 @@ from sidecar import tool
 from sidecar.client import SidecarClient
 from tests.support.emulator import EmulatorProcess
 from tests.support.nats_server import make_server, running
-from tests.support.process import spawn_sidecar
+from tests.support.process import ROOT, clean_environment, spawn_sidecar
 from tests.support.stranger import Feed, Stranger, asks, check_story
 from tests.support.tenancy import NOBODY, QUIET_S, Intruder, Tenancy, configured, connected
 
@@ -141,6 +143,34 @@ async def test_others_jobs_are_out_of_reach(acme: Intruder, globex: Intruder, jo
         await globex.asks_in_vain(f"llm.v1.{subject}")
     assert job not in [item["job"] for item in (await globex.answer("jobs", "globex", payload={}))["jobs"]]
     await end(acme, feed, job)
+
+
+async def test_operators_subjects_are_an_operators_alone(
+    tenancy: Tenancy, acme: Intruder, globex: Intruder, job: str
+) -> None:
+    """What the generated user `operator` may do, and no tenant; each tenant its own."""
+    for verb in ("pause", "resume", "jobs", "cancel", "retry", "spend"):
+        await globex.asks_in_vain(f"llm.v1.admin.{verb}")
+    for subject in (f"retry.acme.{job}", "spend.acme"):
+        await globex.asks_in_vain(f"llm.v1.{subject}")
+    missing = await globex.ask("retry", "globex", job)
+    assert (missing.headers or {}).get("Nats-Service-Error-Code") == "404"
+    feed = await running_job(acme, job)
+
+    async def operate(*arguments: str) -> list[str]:
+        command = [sys.executable, "-m", "sidecar", "-s", tenancy.url("operator"), *arguments]
+        ran = await asyncio.to_thread(
+            subprocess.run, command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=120
+        )
+        assert ran.returncode == 0, ran.stderr
+        return str(ran.stdout).splitlines()
+
+    assert await operate("cancel", "--where", "tenant=acme", "--where", "state=running", "--dry-run") == [
+        f"acme {job}"
+    ]
+    assert await operate("cancel", "--where", "tenant=acme") == [f"acme {job}"]
+    assert (await feed.result())["data"]["state"] == "cancelled"
+    assert (await operate("spend", "--all", "--csv"))[0].startswith("day,model,calls")
 
 
 async def test_objects_of_others_are_out_of_reach(

@@ -102,6 +102,9 @@ async def test_requests_of_other_failures_go_by_themselves_and_leave_room_for_cr
     assert refused.value.code == "queue_full"
     third = await dead.get("acme", "j3")
     assert third is not None
-    await dead.forget(third.seq)
-    await dead.forget(third.seq)
-    assert await dead.get("acme", "j3") is None
+    for _ in range(2):
+        await dead.retried(third, job="j3-r3")
+    again = await world.second.dead.get("acme", "j3")
+    assert again is not None
+    assert (again.retried_as, again.request.payload) == ("j3-r3", b"")
+    assert [letter.job for letter in await dead.list()] == ["j2"]

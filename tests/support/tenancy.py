@@ -91,9 +91,10 @@ async def connected(tenancy: Tenancy, tenant: str) -> AsyncIterator[Intruder]:
 
 
 def configured(mode: str) -> str:
-    command = (sys.executable, "-m", "sidecar", "nats-config", "--tenants", "acme,globex", "--mode", mode)
+    options = ("--tenants", "acme,globex", "--mode", mode, "--operator")
+    command = (sys.executable, "-m", "sidecar", "nats-config", *options)
     text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    for user in ("sidecar", "acme", "globex"):
+    for user in ("sidecar", "acme", "globex", "operator"):
         text = text.replace(f"${password_variable(user)}", '"p"')
     assert "$LLM" not in text
     # Somebody of the same account who is no tenant.

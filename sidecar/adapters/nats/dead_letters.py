@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 _NOTE = "Llm-Dead"
 # How old the stream's size may be; what is stored from here meanwhile is added.
 _SIZE_S = 1.0
+# How long it is known under which id a letter was run again.
+_RETRIED_S = 86_400
 _ADDED = (_NOTE, HEADER_MESSAGE_ID, HEADER_TTL)
 
 
@@ -94,14 +96,15 @@ class NatsDeadLetters:
         self, tenant: str | None = None, *, after_seq: int = 0, limit: int = 100
     ) -> Sequence[DeadLetter]:
         pattern = self._subjects.dead("*", "*") if tenant is None else self._subject(tenant, None)
-        found: builtins.list[StoredMessage] = []
+        letters: builtins.list[DeadLetter] = []
         has_more = True
-        while has_more and len(found) < limit:
-            part, has_more = await self._reader.batch(pattern, seq=after_seq + 1, limit=limit - len(found))
-            found += part
+        while has_more and len(letters) < limit:
+            found, has_more = await self._reader.batch(pattern, seq=after_seq + 1, limit=limit - len(letters))
             after_seq = found[-1].seq if found else after_seq
-        await self._genuine.remove([item for item in found if _NOTE not in item.headers])
-        return [letter for item in found if _NOTE in item.headers and (letter := self._readable(item)) is not None]
+            await self._genuine.remove([item for item in found if _NOTE not in item.headers])
+            readable = [self._readable(item) for item in found if _NOTE in item.headers]
+            letters += [letter for letter in readable if letter is not None and letter.retried_as is None]
+        return letters
 
     async def get(self, tenant: str, job: str) -> DeadLetter | None:
         found = await self._genuine.last(self._subject(tenant, job))
@@ -110,8 +113,28 @@ class NatsDeadLetters:
     async def purge(self, tenant: str, job: str) -> None:
         await self._mux.api(f"STREAM.PURGE.{DEAD_STREAM}", {"filter": self._subject(tenant, job)})
 
-    async def forget(self, seq: int) -> None:
-        await self._reader.delete(seq)
+    async def last_seq(self) -> int:
+        return (await self._reader.contents()).last_seq
+
+    async def retried(self, letter: DeadLetter, *, job: str) -> None:
+        request = letter.request
+        subject = self._subject(request.lane.tenant, letter.job)
+        note = DeadNote(
+            request_seq=request.seq,
+            job_class=request.lane.job_class,
+            stored=rfc3339(request.stored_at),
+            reason=letter.reason,
+            error=letter.error,
+            retried_as=job,
+        )
+        headers = {
+            _NOTE: note.encoded(),
+            HEADER_MESSAGE_ID: f"retried:{subject}:{letter.seq}",
+            HEADER_TTL: str(_RETRIED_S),
+        }
+        await self._mux.store(subject, b"", headers=headers)
+        # Last: a letter without the word that it was run again would be run again.
+        await self._reader.delete(letter.seq)
 
     async def _find_room(self, size: int) -> None:
         """Raises BusRefused where a request of this size would take room that is not for it."""
@@ -151,7 +174,9 @@ class NatsDeadLetters:
         headers = {k: v for k, v in found.headers.items() if k not in _ADDED}
         lane = Lane(tenant, note.job_class)
         request = StoredRequest(note.request_seq, lane, found.payload, headers, epoch(note.stored))
-        return DeadLetter(found.seq, job, request, note.reason, note.history, found.stored_at, note.error)
+        return DeadLetter(
+            found.seq, job, request, note.reason, note.history, found.stored_at, note.error, note.retried_as
+        )
 
     def _subject(self, tenant: str, job: str | None) -> str:
         return self._subjects.dead(checked(tenant), "*" if job is None else checked(job))

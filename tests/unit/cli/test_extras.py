@@ -30,6 +30,7 @@ CLIENT = {
     "watch": ("job1",),
     "cancel": ("job1",),
     "get": ("job1",),
+    "retry": ("job1",),
     "jobs": (),
     "models": (),
     "spend": (),
