@@ -14,6 +14,7 @@ import msgspec
 from sidecar.config.settings import ModelPolicy, Policy
 from sidecar.coordinator.ids import ModelRef, parse, profile_serves
 from sidecar.coordinator.overrides import assumptions, generic_profile, with_policy
+from sidecar.coordinator.vendors import with_vendor
 from sidecar.errors import StartupError
 from sidecar.models.base import Open
 from sidecar.models.profile import (
@@ -237,7 +238,7 @@ def profile_of(row: ModelRow, regions: Sequence[str]) -> ModelProfile:
         service_tiers=row.service_tiers,
         lifecycle=row.lifecycle,
         prices=row.prices,
-        traits=row.traits,
+        traits=with_vendor(row.traits, row.model_id, row.family),
         routes=routes_of(row, regions),
         sources=row.sources,
     )

@@ -7,6 +7,7 @@ import msgspec
 
 from sidecar.config.settings import ModelPolicy
 from sidecar.coordinator.ids import ModelRef
+from sidecar.coordinator.vendors import with_vendor
 from sidecar.models.profile import Capability, Family, ModelProfile, Price, QuotaLimits, Route, Traits
 
 _LIMIT_FIELDS = ("tokens_per_minute", "requests_per_minute", "tokens_per_day", "max_concurrency", "burndown")
@@ -71,7 +72,7 @@ def generic_profile(alias: str, ref: ModelRef, policy: ModelPolicy, *, regions: 
         context_tokens=policy.context_tokens or ASSUMED_CONTEXT_TOKENS,
         max_output_tokens=policy.max_output_tokens or ASSUMED_OUTPUT_TOKENS,
         capabilities=_CAUTIOUS_CAPABILITIES[family],
-        traits=_CAUTIOUS_TRAITS[family],
+        traits=with_vendor(_CAUTIOUS_TRAITS[family], ref.base or ref.invoke_id, family),
         routes=routes,
         sources={"facts": "cautious default: the catalogue does not know this model"},
     )

@@ -18,6 +18,7 @@ from sidecar.emulator.journal import CallRecord, Journal
 from sidecar.emulator.quirks import check_quirks
 from sidecar.emulator.quota import QuotaRule, Quotas, Reservation
 from sidecar.emulator.scenario import Scenario, Script
+from sidecar.emulator.shapes import check_shapes
 from sidecar.emulator.tokens import count_input
 from sidecar.emulator.traits import ModelTraits, strip_profile, traits_of
 from sidecar.emulator.validation import check_body
@@ -98,6 +99,7 @@ class BedrockService:
         record.tenant = question.tenant
         record.input_tokens = count_input(body)
         check_body(body)
+        check_shapes(body, traits)
         check_quirks(body, traits, input_tokens=record.input_tokens)
         now = calls.make_circumstances(
             question, model_id=record.model_id, region=record.region, operation=record.operation

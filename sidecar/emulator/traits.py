@@ -10,6 +10,8 @@ _CLAUDE_OLD = re.compile(r"claude-(\d)-(\d)-(?:sonnet|haiku|opus)")
 _CLAUDE_NEW = re.compile(r"claude-[a-z]+-(\d)(?:-(\d{1,2}))?(?:[-:]|$)")
 _NOVA = re.compile(r"nova-(?:(\d)-)?(?:micro|lite|pro|premier|omni)")
 
+_VENDORS = {"llama": "llama", "mistral": "mistral.", "openai": "openai."}
+
 DEFAULT_CONTEXT_TOKENS = 200_000
 _NOVA_CONTEXT = {"micro": 128_000, "premier": 1_000_000, "nova-2": 1_000_000}
 
@@ -57,4 +59,5 @@ def traits_of(model_id: str) -> ModelTraits:
         context = next((tokens for part, tokens in _NOVA_CONTEXT.items() if part in base_id), 300_000)
         output = next((tokens for part, tokens in _NOVA_OUTPUT.items() if part in base_id), 10_000)
         return ModelTraits(base_id, "nova", (int(nova[1] or 1), 0), context, output)
-    return ModelTraits(base_id, "other", (0, 0), 128_000, 8_192)
+    vendor = next((name for name, mark in _VENDORS.items() if mark in base_id), "other")
+    return ModelTraits(base_id, vendor, (0, 0), 128_000, 8_192)

@@ -38,7 +38,9 @@ class Traits(Open, frozen=True, kw_only=True):
     `sampling`: which of temperature and top_p may be sent (`one`: not together). `reasoning`: `budget` is
     Claude's thinking with budget_tokens, `adaptive` its effort form, `nova` reasoningConfig, `inline` text
     between <thinking> tags, `always` a model that reasons unasked. `forced_tool`: whether tool_choice any or a
-    name is taken. `schema`: native outputConfig, a forced tool, or none.
+    name is taken. `schema`: native outputConfig, a forced tool, or none. `long_cache`: cache points may live an
+    hour. `max_stops`: how many stop sequences are taken, None for as many as Converse takes.
+    `text_beside_results`: anything else may stand in one message with tool results.
     """
 
     sampling: Literal["both", "one", "none"] = "both"
@@ -53,6 +55,10 @@ class Traits(Open, frozen=True, kw_only=True):
     hyphens_in_tool_names: bool = True
     system_prompt: bool = True
     tool_streaming: bool = True
+    long_cache: bool = False
+    max_stops: int | None = None
+    text_beside_results: bool = True
+    images_in_results: bool = True
 
 
 def public_id(invoke_id: str, alias: str) -> str:

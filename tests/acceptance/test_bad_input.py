@@ -136,7 +136,7 @@ async def test_a_job_id_that_is_no_name_is_rejected(client: Stranger, job: str) 
 
 
 async def test_a_payload_near_the_servers_limit_is_run(client: Stranger) -> None:
-    noise = random.Random(5).randbytes((client.connection.max_payload - 8_000) // 4 * 3)
+    noise = b"\x89PNG" + random.Random(5).randbytes((client.connection.max_payload - 8_000) // 4 * 3)
     image = {"type": "image", "format": "png", "source": {"bytes": base64.b64encode(noise).decode()}}
     content = [{"type": "text", "text": "[[tokens=2]] what is this?"}, image]
     everything = await client.follow("*", "result")

@@ -81,7 +81,7 @@ async def test_those_who_ask_or_read_the_document_get_the_reference(client: Stra
 
 
 async def test_a_client_sends_an_image_of_three_megabytes(app: SidecarClient, world: World) -> None:
-    data = random.Random(3).randbytes(THREE_MB)
+    data = b"\x89PNG" + random.Random(3).randbytes(THREE_MB)
     content = [{"type": "text", "text": "[[tokens=2]] what is this?"}, image_of(data)]
     result = await app.ask({"messages": [{"role": "user", "content": content}], "model": "claude-sonnet-4-5"})
     assert result.state == "succeeded", result.error
@@ -89,7 +89,7 @@ async def test_a_client_sends_an_image_of_three_megabytes(app: SidecarClient, wo
 
 
 async def test_what_any_nats_library_put_is_read(client: Stranger, world: World) -> None:
-    data = os.urandom(300_000)
+    data = b"\x89PNG" + os.urandom(300_000)
     store = await client.connection.jetstream().create_object_store(f"LLM_BLOB_{client.tenant}")
     await store.put("photo 1.png", data)
     content = [
@@ -107,7 +107,7 @@ async def test_what_any_nats_library_put_is_read(client: Stranger, world: World)
 
 
 async def test_objects_are_put_and_got_by_name(app: SidecarClient) -> None:
-    data = os.urandom(1_500_000)
+    data = b"\x89PNG" + os.urandom(1_500_000)
     info = await app.put_object("report.pdf", data)
     assert (info.bucket, info.size) == (f"LLM_BLOB_{app.tenant}", len(data))
     assert await app.get_object("report.pdf") == data
@@ -137,7 +137,7 @@ async def test_a_bus_of_small_messages_carries_large_answers_and_images(bedrock:
                 assert len(result.text) > 32_768
                 assert hashlib.sha256(result.text.encode()).hexdigest() == result.text_sha256
                 assert "".join([piece async for piece in client.job(job.id).text()]) == result.text
-            data = os.urandom(100_000)
+            data = b"\x89PNG" + os.urandom(100_000)
             content = [{"type": "text", "text": "[[tokens=2]] what is this?"}, image_of(data)]
             seen = await client.ask(
                 {"messages": [{"role": "user", "content": content}], "model": "claude-sonnet-4-5"}

@@ -120,12 +120,19 @@ def neutral(recording: Recording) -> ModelCall:
     )
 
 
-def comparable(request: dict[str, Any]) -> dict[str, Any]:
-    """A request without what means the same: empty parts, the default choice, the order of tools."""
+def comparable(request: dict[str, Any], *, is_nova: bool = False) -> dict[str, Any]:
+    """A request without what means the same: empty parts, the default choice, the order of tools; for Nova what
+    its guide wants left out at the root of a tool's schema.
+    """
     out = {key: value for key, value in request.items() if value}
     if "toolConfig" in out:
         tools = sorted(out["toolConfig"]["tools"], key=lambda tool: tool["toolSpec"]["name"])
         out["toolConfig"] = {**out["toolConfig"], "tools": tools}
+        for tool in tools if is_nova else ():
+            schema = dict(tool["toolSpec"]["inputSchema"]["json"])
+            for name in ("additionalProperties", "title"):
+                schema.pop(name, None)
+            tool["toolSpec"] = {**tool["toolSpec"], "inputSchema": {"json": schema}}
         if out["toolConfig"].get("toolChoice") == {"auto": {}}:
             del out["toolConfig"]["toolChoice"]
     return out
@@ -175,7 +182,8 @@ def is_covered(recording: Recording) -> bool:
 
 @pytest.mark.parametrize("recording", recordings_or_skip(is_covered))
 def test_recorded_request_comes_out_as_it_was(recording: Recording) -> None:
-    assert comparable(encoded_again(recording)) == comparable(recording.request)
+    is_nova = "nova" in recording.model_id
+    assert comparable(encoded_again(recording), is_nova=is_nova) == comparable(recording.request, is_nova=is_nova)
 
 
 def test_most_recorded_requests_are_covered() -> None:

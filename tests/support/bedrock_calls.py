@@ -22,6 +22,7 @@ CLAUDE = Traits(
     forced_tool="not_with_reasoning",
     schema="native",
     cache_points=("system", "messages", "tools"),
+    long_cache=True,
 )
 NOVA = Traits(
     top_k=True,

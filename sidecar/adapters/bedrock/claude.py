@@ -39,6 +39,9 @@ class ClaudeFamily(ConverseFamily):
             return super().reasoning(call, messages, warnings)
         if call.reasoning.effort == "none":
             return {}
+        if messages[-1]["role"] == "assistant":
+            warnings.append("reasoning was left off: this model does not reason behind a prefilled answer")
+            return {}
         if kind == "adaptive":
             return _adaptive(call.reasoning, warnings)
         return _budget(call, call.reasoning, messages, warnings)

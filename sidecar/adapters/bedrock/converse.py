@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
-from sidecar.adapters.bedrock.caching import MAX_POINTS, keep_newest, place_cache_points
+from sidecar.adapters.bedrock.caching import place_cache_points
 from sidecar.adapters.bedrock.call_form import EncodedCall
+from sidecar.adapters.bedrock.last_look import last_look
 from sidecar.adapters.bedrock.messages import MessageEncoder, MessageRules
 from sidecar.adapters.bedrock.names import ToolNames
 from sidecar.adapters.bedrock.output import OutputPlan, in_words, plan_output
@@ -58,11 +59,11 @@ class ConverseFamily:
         self._extras(params, call, is_stream=is_stream, warnings=warnings)
         if call.cache == "auto":
             place_cache_points(params, traits)
-        if dropped := keep_newest(messages, MAX_POINTS):
-            warnings.append(f"a request takes {MAX_POINTS} cache points; the {dropped} oldest were not sent")
+        keys = last_look(params, call, names.back, warnings)
         return EncodedCall(
             params=params,
             tool_names=names.back,
+            keys=keys,
             output_tool=plan.output_tool,
             is_wrapped=output is not None and output.is_wrapped,
             takes_tools=plan.takes_tools,

@@ -9,6 +9,7 @@ import msgspec
 from sidecar.adapters.bedrock.answer_text import answer_text
 from sidecar.adapters.bedrock.call_form import EncodedCall
 from sidecar.adapters.bedrock.thinking import split_thinking
+from sidecar.adapters.bedrock.tool_forms import renamed
 from sidecar.adapters.bedrock.wire import ConverseResponse, WireUsage
 from sidecar.errors import ModelFailed
 from sidecar.models.base import FieldError
@@ -153,12 +154,19 @@ class BlockReader:
         block = ToolUseBlock(
             id=self._unique(use_id or name or NAMELESS),
             name=self._encoded.tool_names.get(name, name) or NAMELESS,
-            input=given if problem is None else {},
+            input=self._own_keys(name, given) if problem is None else {},
         )
         if problem is not None:
             self.warnings.append(f"a call of the tool {block.name!r} could not be read: {problem}")
             self._unreadable[block.id] = problem, raw
         return block
+
+    def _own_keys(self, name: str, given: dict[str, Any]) -> dict[str, Any]:
+        keys = self._encoded.keys.get(name)
+        if not keys:
+            return given
+        own: dict[str, Any] = renamed(given, keys)
+        return own
 
     def reply(
         self,

@@ -15,11 +15,11 @@ from sidecar.models.content import (
     Message,
     ReasoningBlock,
     ResultContent,
-    Source,
     TextBlock,
     ToolResultBlock,
     ToolUseBlock,
 )
+from sidecar.models.media import mismatch
 
 WireBlock = dict[str, Any]
 WireMessage = dict[str, Any]
@@ -62,14 +62,15 @@ class MessageEncoder:
         """Raises InvalidRequest with the path of what no change of form can mend."""
         merged: list[WireMessage] = []
         for place, message in enumerate(messages):
-            content = self._content(message, f"messages.{place}")
-            if not content:
+            content = self._content(message, f"messages[{place}]")
+            is_next = bool(merged) and merged[-1]["role"] == message.role
+            if not content or (not is_next and all("cachePoint" in block for block in content)):
                 if message.role == "user":
                     raise InvalidRequest(
-                        "a user message needs content that is not blank", path=f"messages.{place}"
+                        "a user message needs content that is not blank", path=f"messages[{place}]"
                     )
                 continue
-            if merged and merged[-1]["role"] == message.role:
+            if is_next:
                 merged[-1]["content"].extend(content)
             else:
                 merged.append({"role": message.role, "content": content})
@@ -80,11 +81,11 @@ class MessageEncoder:
         if not merged:
             raise InvalidRequest("there is no message with content", path="messages")
         if self._rules.starts_with_user and merged[0]["role"] != "user":
-            raise InvalidRequest("this model wants the first message to be the user's", path="messages.0")
+            raise InvalidRequest("this model wants the first message to be the user's", path="messages[0]")
         last = merged[-1]
         if last["role"] != "assistant":
             return
-        path = f"messages.{len(messages) - 1}"
+        path = f"messages[{len(messages) - 1}]"
         if not self._rules.allows_prefill:
             raise InvalidRequest("this model takes no prefilled answer: end with a user message", path=path)
         if self._rules.trims_prefill and isinstance(text := last["content"][-1].get("text"), str):
@@ -97,8 +98,8 @@ class MessageEncoder:
             return [{"text": message.content}] if message.content.strip() else []
         content: list[WireBlock] = []
         for place, block in enumerate(message.content):
-            self._check_role(block, message.role, f"{path}.content.{place}")
-            wire = self._block(block, f"{path}.content.{place}")
+            self._check_role(block, message.role, f"{path}.content[{place}]")
+            wire = self._block(block, f"{path}.content[{place}]")
             if wire is not None:
                 content.append(wire)
         content.extend(self._hoisted)
@@ -151,9 +152,7 @@ class MessageEncoder:
 
     def _document(self, block: DocumentBlock, path: str) -> WireBlock:
         name = self._documents.take(block.name)
-        return {
-            "document": {"format": block.format, "name": name, "source": {"bytes": _bytes(block.source, path)}}
-        }
+        return {"document": {"format": block.format, "name": name, "source": {"bytes": _bytes(block, path)}}}
 
     def _result(self, block: ToolResultBlock, path: str) -> WireBlock:
         content: list[WireBlock] = []
@@ -161,7 +160,7 @@ class MessageEncoder:
             content.append({"text": block.content if block.content.strip() else EMPTY_RESULT})
         else:
             for place, part in enumerate(block.content):
-                content.append(self._result_part(part, f"{path}.content.{place}"))
+                content.append(self._result_part(part, f"{path}.content[{place}]"))
         return {
             "toolResult": {
                 "toolUseId": tool_use_id(block.tool_use_id, is_narrow=self._rules.narrow_ids),
@@ -224,12 +223,15 @@ def cache_point(ttl: str = "5m") -> WireBlock:
 
 
 def _image(block: ImageBlock, path: str) -> WireBlock:
-    return {"image": {"format": block.format, "source": {"bytes": _bytes(block.source, path)}}}
+    return {"image": {"format": block.format, "source": {"bytes": _bytes(block, path)}}}
 
 
-def _bytes(source: Source, path: str) -> bytes:
+def _bytes(block: ImageBlock | DocumentBlock, path: str) -> bytes:
+    source = block.source
     if source.data is None:
         raise InvalidRequest(f"the object {source.object!r} was not fetched", path=f"{path}.source.object")
+    if (problem := mismatch(block.format, source.data)) is not None:
+        raise InvalidRequest(problem, path=f"{path}.source")
     return source.data
 
 

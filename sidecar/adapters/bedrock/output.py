@@ -6,6 +6,7 @@ from typing import Any, Literal
 import msgspec
 
 from sidecar.adapters.bedrock.schema import SchemaForms
+from sidecar.adapters.bedrock.tool_forms import has_foreign_keys
 from sidecar.models.call import ModelCall
 
 
@@ -31,6 +32,9 @@ def plan_output(
     if asked is None:
         return None
     forms = forms or SchemaForms(asked)
+    if call.candidate.profile.family == "claude" and has_foreign_keys(forms.sent):
+        warnings.append("the output schema has names of properties that this model takes in words only")
+        return OutputPlan("words", asked, forms)
     lost = forms.lost if traits.schema == "native" else None
     if traits.schema == "native" and lost is None:
         strict, dropped = forms.strict

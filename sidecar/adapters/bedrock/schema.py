@@ -272,12 +272,12 @@ def _next_to(part: dict[str, Any], root: Any) -> Iterator[dict[str, Any]]:
         if isinstance(inner, dict):
             yield inner
     reference = part.get("$ref")
-    target = _at(root, reference) if isinstance(reference, str) and reference.startswith("#") else None
+    target = at_pointer(root, reference) if isinstance(reference, str) and reference.startswith("#") else None
     if isinstance(target, dict):
         yield target
 
 
-def _at(root: Any, pointer: str) -> Any:
+def at_pointer(root: Any, pointer: str) -> Any:
     """What a local pointer leads to; None for nothing."""
     found = root
     for token in filter(None, pointer.removeprefix("#").split("/")):
@@ -316,7 +316,7 @@ def _flat(value: Any, root: dict[str, Any], budget: list[int], *, depth: int) ->
         return value
     reference = value.get("$ref")
     if isinstance(reference, str) and reference.startswith("#/"):
-        target = _at(root, reference)
+        target = at_pointer(root, reference)
         if isinstance(target, dict):
             beside = {key: item for key, item in value.items() if key != "$ref"}
             return _flat({**target, **beside}, root, budget, depth=depth + 1)

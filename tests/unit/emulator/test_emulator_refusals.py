@@ -208,7 +208,7 @@ def test_too_long_an_input_is_refused_in_the_models_words(model: str, tokens: in
             "nova",
             (1, 0),
         ),
-        ("us.meta.llama4-maverick-17b-instruct-v1:0", "meta.llama4-maverick-17b-instruct-v1:0", "other", (0, 0)),
+        ("us.meta.llama4-maverick-17b-instruct-v1:0", "meta.llama4-maverick-17b-instruct-v1:0", "llama", (0, 0)),
     ],
 )
 def test_a_model_id_tells_family_and_version(model_id: str, base: str, family: str, version: Any) -> None:

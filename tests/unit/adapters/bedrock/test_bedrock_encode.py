@@ -37,10 +37,20 @@ SERVICE = Session().get_service_model("bedrock-runtime")
 SERIALIZER = create_serializer("rest-json", include_validation=False)
 
 words = st.text(min_size=1, max_size=12)
-sources = st.builds(Source, data=st.binary(min_size=1, max_size=20))
-images = st.builds(ImageBlock, source=sources, format=st.sampled_from(["png", "jpeg"]))
-documents = st.builds(
-    DocumentBlock, source=sources, format=st.sampled_from(["pdf", "txt"]), name=st.text(min_size=1, max_size=20)
+HEADS = {"png": b"\x89PNG", "jpeg": b"\xff\xd8\xff", "pdf": b"%PDF", "txt": b"."}
+
+
+def sources(kind: str) -> st.SearchStrategy[Source]:
+    return st.builds(Source, data=st.binary(max_size=20).map(lambda rest: HEADS[kind] + rest))
+
+
+images = st.sampled_from(["png", "jpeg"]).flatmap(
+    lambda kind: st.builds(ImageBlock, source=sources(kind), format=st.just(kind))
+)
+documents = st.sampled_from(["pdf", "txt"]).flatmap(
+    lambda kind: st.builds(
+        DocumentBlock, source=sources(kind), format=st.just(kind), name=st.text(min_size=1, max_size=20)
+    )
 )
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-1000, 1000) | words,
@@ -194,7 +204,7 @@ def test_what_is_sent_keeps_the_rules_of_all_families(asked: Any) -> None:
 
 @pytest.mark.parametrize("is_stream", [False, True])
 def test_binary_goes_as_base64(is_stream: bool) -> None:
-    data = bytes(range(256))
+    data = b"\x89PNG" + bytes(range(256))
     asked = call(
         Message(role="user", content=(TextBlock(text="see"), ImageBlock(source=Source(data=data), format="png")))
     )

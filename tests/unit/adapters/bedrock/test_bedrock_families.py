@@ -362,13 +362,13 @@ def test_empty_texts_are_dropped_and_turns_joined() -> None:
 @pytest.mark.parametrize(
     ("told", "path"),
     [
-        ((user(TextBlock(text=" ")),), "messages.0"),
+        ((user(TextBlock(text=" ")),), "messages[0]"),
         ((assistant(TextBlock(text=" ")),), "messages"),
-        ((user(use("t1")),), "messages.0.content.0"),
-        ((user(TextBlock(text="x")), assistant(PDF), user(TextBlock(text="y"))), "messages.1.content.0"),
+        ((user(use("t1")),), "messages[0].content[0]"),
+        ((user(TextBlock(text="x")), assistant(PDF), user(TextBlock(text="y"))), "messages[1].content[0]"),
         (
             (user(ImageBlock(source=Source(object="cat.png"), format="png")),),
-            "messages.0.content.0.source.object",
+            "messages[0].content[0].source.object",
         ),
     ],
 )
@@ -391,7 +391,7 @@ def test_novas_first_turn_must_be_the_users() -> None:
     told = (assistant(TextBlock(text="hi")), user(TextBlock(text="hello")))
     with pytest.raises(InvalidRequest) as caught:
         encode(call(*told, of=nova()))
-    assert caught.value.path == "messages.0"
+    assert caught.value.path == "messages[0]"
     assert encode(call(*told, of=claude())).params["messages"][0]["role"] == "assistant"
 
 
