@@ -16,12 +16,15 @@ from botocore.exceptions import (
     ClientError,
     ConnectTimeoutError,
     CredentialRetrievalError,
+    EndpointConnectionError,
     InvalidEndpointConfigurationError,
     MetadataRetrievalError,
     NoCredentialsError,
     ParamValidationError,
     PartialCredentialsError,
+    ProxyConnectionError,
     ReadTimeoutError,
+    SSLError,
 )
 from botocore.parsers import ResponseParserError
 
@@ -57,6 +60,7 @@ T = TypeVar("T")
 # Backstop for threads; the limits of a call are kept on the event loop, which closes the socket.
 READ_TIMEOUT_S = 3600
 _NOT_READ = "Bedrock's answer cannot be read"
+_NOT_CONNECTED = (EndpointConnectionError, ProxyConnectionError, SSLError)
 _CREDENTIAL_ERRORS = (
     NoCredentialsError,
     PartialCredentialsError,
@@ -238,7 +242,10 @@ def _translate(error: Exception, slot: CallSlot) -> SidecarError:
     if isinstance(error, ResponseParserError):
         # It quotes the answer, so that neither tenant nor log gets it.
         return ModelFailed(_NOT_READ)
-    return unreachable(error)
+    found = unreachable(error)
+    if not isinstance(error, _NOT_CONNECTED):
+        found.reached = "sent"
+    return found
 
 
 def _check_length(response_dict: Mapping[str, Any], **_: Any) -> None:
@@ -246,9 +253,11 @@ def _check_length(response_dict: Mapping[str, Any], **_: Any) -> None:
     length = response_dict["headers"].get("content-length")
     body = response_dict["body"]
     if length is not None and isinstance(body, bytes) and len(body) < int(length):
-        raise ModelUnavailable(
+        error = ModelUnavailable(
             f"Bedrock's answer was cut after {len(body)} of {length} bytes", details={"provider_code": "cut_body"}
         )
+        error.reached = "sent"
+        raise error
 
 
 def _check_refusal(response_dict: Mapping[str, Any], **_: Any) -> None:

@@ -1,13 +1,14 @@
 """From Bedrock's blocks to neutral ones: shared by whole answers and streams. Pure."""
 
 from base64 import b64decode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from sidecar.adapters.bedrock.answer_text import answer_text
 from sidecar.adapters.bedrock.call_form import EncodedCall
+from sidecar.adapters.bedrock.mending import NotMendable, counted, mended_response
 from sidecar.adapters.bedrock.thinking import split_thinking
 from sidecar.adapters.bedrock.tool_forms import renamed
 from sidecar.adapters.bedrock.wire import ConverseResponse, WireUsage
@@ -23,7 +24,7 @@ from sidecar.models.content import (
     TextBlock,
     ToolUseBlock,
 )
-from sidecar.models.result import StopReason, Usage
+from sidecar.models.result import StopReason, Usage, UsageBasis
 from sidecar.models.rules import MAX_DEPTH, check_depth
 
 STOP_REASONS: dict[str, StopReason] = {
@@ -51,24 +52,41 @@ _response_decoder = msgspec.json.Decoder(ConverseResponse)
 
 
 def decode_response(response: bytes | Mapping[str, Any], encoded: EncodedCall) -> ModelReply:
-    """A whole answer. Raises ModelFailed for what is none: empty, HTML, without a stop reason."""
+    """A whole answer. Raises ModelFailed for what is none: empty, HTML, without a stop reason.
+
+    It was paid for: what a strict reader refuses is read again as far as it can be, and the error of one that
+    cannot be used says what it cost.
+    """
+    replaced = 0
     try:
         if isinstance(response, bytes):
             parsed = _response_decoder.decode(response)
         else:
             parsed = msgspec.convert(response, ConverseResponse)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
-        raise ModelFailed(
-            f"Bedrock answered with HTTP 200 but without an answer ({e})",
-            details={"provider_code": "empty_answer"},
-        ) from e
+            msgspec.json.encode(parsed.output.message.content)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as e:
+        try:
+            parsed, replaced = mended_response(response)
+        except NotMendable:
+            raise _unusable(response, e) from e
     reader = BlockReader(encoded)
+    reader.replaced = replaced
     content = parsed.output.message.content
     blocks: list[AnswerBlock] = []
     for place, block in enumerate(content):
         may_be_cut = parsed.stop_reason in CUTTING_STOPS and place == len(content) - 1
         blocks.extend(reader.read(block, may_be_cut=may_be_cut))
     return reader.reply(blocks, raw_stop=parsed.stop_reason, usage=parsed.usage, trace=parsed.trace)
+
+
+def _unusable(response: bytes | Mapping[str, Any], why: Exception) -> ModelFailed:
+    error = ModelFailed(
+        f"Bedrock answered with HTTP 200 but without an answer ({why})", details={"provider_code": "empty_answer"}
+    )
+    error.reached, error.counted = "answered", counted(response)
+    if isinstance(response, bytes) and response.lstrip().startswith(b"{"):
+        error.heard_chars = len(response)
+    return error
 
 
 class BlockReader:
@@ -79,6 +97,8 @@ class BlockReader:
         self._ids: set[str] = set()
         self._unreadable: dict[str, tuple[str, Mapping[str, Any]]] = {}
         self._answered_by_tool = False
+        self.replaced = 0
+        """Characters of the answer that were half surrogate pairs."""
         self.warnings = list(encoded.warnings)
 
     def read(self, block: Mapping[str, Any], *, may_be_cut: bool = False) -> Iterable[AnswerBlock]:
@@ -179,8 +199,9 @@ class BlockReader:
     ) -> ModelReply:
         guardrail = (trace or {}).get("guardrail")
         stop_reason = self._stop_reason(blocks, raw_stop, guardrail)
-        if usage is None:
-            self.warnings.append("Bedrock reported no usage; it is estimated")
+        if self.replaced:
+            self.warnings.append(f"half surrogate pairs in the answer were replaced by U+FFFD: {self.replaced}")
+        taken, basis = self._taken(usage, blocks)
         content = ordered(blocks)
         unreadable: tuple[UnreadableCall, ...] = ()
         if self._unreadable:
@@ -190,12 +211,36 @@ class BlockReader:
             unreadable=unreadable,
             stop_reason=stop_reason,
             raw_stop_reason=raw_stop,
-            usage=_usage(usage) if usage else estimate_usage(self._encoded.params, blocks),
-            usage_basis="observed" if usage else "estimated",
+            usage=taken,
+            usage_basis=basis,
             warnings=tuple(self.warnings),
             guardrail_trace=guardrail,
             first_token_ms=first_token_ms,
         )
+
+    def _taken(self, usage: WireUsage | None, blocks: list[AnswerBlock]) -> tuple[Usage, UsageBasis]:
+        """What the answer took: as counted, and where a counter is missing, by its length."""
+        if usage is None:
+            self.warnings.append("Bedrock reported no usage; it is estimated")
+            return estimate_usage(self._encoded.params, blocks), "estimated"
+        known = (
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.cache_read_input_tokens,
+            usage.cache_write_input_tokens,
+        )
+        counters = [None if count is None or count < 0 else count for count in known]
+        missing = [at for at, count in enumerate(counters) if count is None]
+        if not missing:
+            return _usage(known), "observed"
+        guess = estimate_usage(self._encoded.params, blocks)
+        if usage.total_tokens is not None and len(missing) == 1:
+            counters[missing[0]] = max(0, usage.total_tokens - sum(count or 0 for count in counters))
+        for at, length in ((0, guess.input_tokens), (1, guess.output_tokens)):
+            counters[at] = length if counters[at] is None else counters[at]
+        names = ", ".join(_COUNTERS[at] for at in missing)
+        self.warnings.append(f"Bedrock reported no count of {names}; it is estimated")
+        return _usage(counters), "estimated"
 
     def _settle(
         self, content: tuple[AnswerBlock, ...], stop_reason: StopReason
@@ -341,12 +386,15 @@ def _calls_are_last(ranks: list[int]) -> bool:
     return 2 not in ranks or all(rank == 2 for rank in ranks[ranks.index(2) :])
 
 
-def _usage(usage: WireUsage) -> Usage:
+_COUNTERS = ("input tokens", "output tokens", "tokens read from the cache", "tokens written to the cache")
+
+
+def _usage(counters: Sequence[int | None]) -> Usage:
     return Usage(
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        cache_read_tokens=usage.cache_read_input_tokens,
-        cache_write_tokens=usage.cache_write_input_tokens,
+        input_tokens=counters[0] or 0,
+        output_tokens=counters[1] or 0,
+        cache_read_tokens=counters[2] or 0,
+        cache_write_tokens=counters[3] or 0,
     )
 
 

@@ -23,6 +23,7 @@ from sidecar.adapters.bedrock.errors import (
 )
 from sidecar.adapters.bedrock.frames import FrameDecoder, FrameError
 from sidecar.adapters.bedrock.guardrail import GuardrailRequest
+from sidecar.adapters.bedrock.mending import NotMendable, mended_event
 from sidecar.adapters.bedrock.sigv4 import Signer
 from sidecar.adapters.bedrock.transport import (
     EVENT_STREAM,
@@ -35,7 +36,7 @@ from sidecar.adapters.bedrock.transport import (
     not_a_stream,
 )
 from sidecar.adapters.bedrock.watchdog import call_timeout
-from sidecar.adapters.bedrock.wire import StreamEvent, event_decoder
+from sidecar.adapters.bedrock.wire import StreamEvent, event_decoder, kind_read_by
 from sidecar.errors import CallTimeout, ModelFailed, SidecarError
 from sidecar.models.call import CallLimits
 
@@ -145,7 +146,7 @@ class HttpTransport:
             async with response:
                 said = await response.content.read(MAX_ERROR_BYTES)
         except (aiohttp.ClientError, OSError) as e:
-            raise _connection_error(e, limits) from e
+            raise _connection_error(e, limits, is_sent=not isinstance(e, _NOT_CONNECTED)) from e
         return response, http_error(response.status, response.headers, said)
 
     async def _signer(self, region: str) -> tuple[BedrockEndpoint, Signer]:
@@ -207,7 +208,10 @@ class _HttpReader:
         """Raises only what comes before any event of `data`; other trouble waits for the next read."""
         try:
             for read, payload in self._decoder.feed(data):
-                events.append(read(payload))
+                try:
+                    events.append(read(payload))
+                except (msgspec.DecodeError, UnicodeDecodeError) as e:
+                    events.append(_mended(read, payload, e))
         except (FrameError, msgspec.DecodeError, UnicodeDecodeError, SidecarError) as e:
             self._pending = self._translate(e)
             if not events:
@@ -242,6 +246,14 @@ class _HttpReader:
         raise stream_error(kind, payload, self._request_id)
 
 
+def _mended(read: Callable[[bytes], StreamEvent], payload: bytes, why: Exception) -> StreamEvent:
+    """An event that a strict reader refuses, read as far as it can be. Raises `why` for one that cannot."""
+    try:
+        return mended_event(kind_read_by(read), payload)
+    except NotMendable:
+        raise why from None
+
+
 async def _whole_body(response: aiohttp.ClientResponse, limits: CallLimits) -> bytes:
     """The body of a whole answer; `idle_s` holds between its pieces."""
     pieces: list[bytes] = []
@@ -262,11 +274,17 @@ async def _whole_body(response: aiohttp.ClientResponse, limits: CallLimits) -> b
     except TimeoutError as e:
         raise call_timeout("idle", limits.idle_s) from e
     except (aiohttp.ClientError, OSError) as e:
-        raise _connection_error(e, limits) from e
+        raise _connection_error(e, limits, is_sent=True) from e
 
 
-def _connection_error(error: Exception, limits: CallLimits) -> SidecarError:
-    """Trouble before there was any answer."""
+_NOT_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+
+
+def _connection_error(error: Exception, limits: CallLimits, *, is_sent: bool) -> SidecarError:
+    """Trouble before there was a whole answer. `is_sent`: the call may have been made."""
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return call_timeout("connect", limits.connect_s)
-    return unreachable(error)
+    found = unreachable(error)
+    if is_sent:
+        found.reached = "sent"
+    return found

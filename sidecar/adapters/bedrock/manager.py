@@ -181,6 +181,9 @@ class BedrockManager:
             if not assembler.is_stopped:
                 raise _unfinished(assembler)
             yield assembler.finish(first_token_ms=first_token_ms, trouble=trouble)
+        except SidecarError as e:
+            assembler.account_for(e)
+            raise
         finally:
             watchdog.stop()
             await reader.close()

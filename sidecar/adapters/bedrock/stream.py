@@ -1,25 +1,29 @@
 """A streamed answer: events in, deltas and at last the whole reply out. Pure; the transports feed it."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from sidecar.adapters.bedrock.answer_text import AnswerText
 from sidecar.adapters.bedrock.call_form import EncodedCall
 from sidecar.adapters.bedrock.decode import CUTTING_STOPS, BlockReader, binary, word
+from sidecar.adapters.bedrock.mending import HIGH, mended_text
 from sidecar.adapters.bedrock.thinking import ThinkingPiece, ThinkingSplitter
 from sidecar.adapters.bedrock.wire import (
     AnyDelta,
     BlockDelta,
     BlockStart,
     BlockStop,
+    MendedDelta,
     MessageStop,
     Metadata,
     ReasoningDelta,
     StreamEvent,
+    ToolUseDelta,
     UnknownEvent,
+    WireDelta,
 )
-from sidecar.errors import StreamInterrupted
+from sidecar.errors import SidecarError, StreamInterrupted, TokenCounts
 from sidecar.models.call import ModelDelta, ModelReply
 from sidecar.models.content import AnswerBlock, OtherBlock, ReasoningBlock, TextBlock
 
@@ -65,6 +69,8 @@ class Assembler:
         self._metadata: Metadata | None = None
         self._unknown_events: set[str] = set()
         self._shift = 0
+        self._held: dict[int, tuple[_Said, str]] = {}
+        """The first halves of pairs that ended a delta, by block: the next one may begin with the second."""
         self.has_content = False
 
     @property
@@ -80,7 +86,7 @@ class Assembler:
         if isinstance(event, BlockDelta):
             text = event.delta.text
             block = self._blocks.get(event.content_block_index)
-            if not text or block is None or block.splitter is not None or block.writer is not None:
+            if not text or block is None or block.splitter is not None or block.writer is not None or self._held:
                 return self._delta(event)
             # Nearly all events of nearly all streams come this way.
             block.pieces.append(text)
@@ -89,6 +95,7 @@ class Assembler:
             return self._start(event)
         if isinstance(event, MessageStop):
             self._raw_stop = event.stop_reason
+            return [delta for index in list(self._held) for delta in self._release(index)]
         elif isinstance(event, Metadata):
             self._metadata = event
         elif isinstance(event, BlockStop):
@@ -96,9 +103,45 @@ class Assembler:
         elif isinstance(event, AnyDelta):
             self._block(event.content_block_index).unknown.append(event.delta)
             self.has_content = True
+        elif isinstance(event, MendedDelta):
+            return self._take(self._mended(event.delta, event.content_block_index), event.content_block_index)
         elif isinstance(event, UnknownEvent):
             self._unknown_events.add(event.kind)
         return []
+
+    def account_for(self, error: SidecarError) -> None:
+        """Tell an error that ends the stream what had come of the answer, and what that cost where it is known."""
+        if self.has_content or self._blocks:
+            error.reached = "answered"
+        blocks = self._blocks.values()
+        error.heard_chars = sum(sum(map(len, block.pieces)) + sum(map(len, block.thoughts)) for block in blocks)
+        usage = self._metadata.usage if self._metadata is not None else None
+        if usage is not None and usage.input_tokens is not None and usage.output_tokens is not None:
+            error.counted = TokenCounts(
+                usage.input_tokens,
+                usage.output_tokens,
+                usage.cache_read_input_tokens or 0,
+                usage.cache_write_input_tokens or 0,
+            )
+
+    def _mended(self, delta: WireDelta, index: int) -> WireDelta:
+        """A delta without halves of pairs; one at its end waits for the next delta."""
+        kind, said = _said(delta)
+        _, before = self._held.pop(index, (kind, ""))
+        text = before + said
+        if HIGH.search(text):
+            self._held[index] = kind, text[-1]
+            text = text[:-1]
+        text, count = mended_text(text)
+        self._reader.replaced += count
+        return _saying(kind, text, delta)
+
+    def _release(self, index: int) -> list[ModelDelta]:
+        """A half whose other never came."""
+        kind, half = self._held.pop(index)
+        text, count = mended_text(half)
+        self._reader.replaced += count
+        return self._take(_saying(kind, text, WireDelta()), index)
 
     def finish(self, *, first_token_ms: int | None = None, trouble: str | None = None) -> ModelReply:
         """The whole reply. `trouble` is what went wrong after messageStop.
@@ -150,6 +193,8 @@ class Assembler:
         block = self._blocks.get(index)
         if block is None:
             return []
+        if index in self._held:
+            return [*self._release(index), *self._stop_block(index)]
         if block.writer is not None:
             return self._last_words(block, block.writer, index)
         if block.splitter is None:
@@ -158,6 +203,9 @@ class Assembler:
 
     def _delta(self, event: BlockDelta) -> list[ModelDelta]:
         delta, index = event.delta, event.content_block_index
+        return self._take(self._mended(delta, index) if index in self._held else delta, index)
+
+    def _take(self, delta: WireDelta, index: int) -> list[ModelDelta]:
         block = self._block(index)
         self.has_content = True
         if delta.text is not None:
@@ -260,6 +308,27 @@ def _written(given: Any) -> str:
     if given is None:
         return ""
     return given if isinstance(given, str) else msgspec.json.encode(given).decode()
+
+
+_Said = Literal["text", "input", "reasoning"]
+
+
+def _said(delta: WireDelta) -> tuple[_Said, str]:
+    if delta.tool_use is not None:
+        return "input", delta.tool_use.input
+    if delta.reasoning_content is not None:
+        return "reasoning", delta.reasoning_content.text or ""
+    return "text", delta.text or ""
+
+
+def _saying(kind: _Said, text: str, delta: WireDelta) -> WireDelta:
+    """`delta` with this text."""
+    if kind == "input":
+        return WireDelta(tool_use=ToolUseDelta(input=text))
+    if kind == "reasoning":
+        known = delta.reasoning_content or ReasoningDelta()
+        return WireDelta(reasoning_content=msgspec.structs.replace(known, text=text))
+    return WireDelta(text=text)
 
 
 def _joined(start: dict[str, Any], deltas: list[dict[str, Any]]) -> dict[str, Any]:

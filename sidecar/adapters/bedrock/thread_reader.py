@@ -14,6 +14,7 @@ from botocore.exceptions import EventStreamError
 from urllib3.exceptions import HTTPError
 
 from sidecar.adapters.bedrock.errors import provider_error, with_original
+from sidecar.adapters.bedrock.mending import NotMendable, has_halves, mended_event
 from sidecar.adapters.bedrock.sockets import CallAborted, CallSlot
 from sidecar.adapters.bedrock.transport import BrokenStream
 from sidecar.adapters.bedrock.wire import StreamEvent, convert_event
@@ -76,8 +77,12 @@ class ThreadReader:
     def _convert(self, kind: str, parsed: Any, events: list[StreamEvent]) -> None:
         self._room.release()
         try:
-            events.append(convert_event(kind, parsed))
-        except msgspec.ValidationError as e:
+            try:
+                event = convert_event(kind, parsed)
+                events.append(mended_event(kind, parsed) if has_halves(event) else event)
+            except msgspec.ValidationError:
+                events.append(mended_event(kind, parsed))
+        except NotMendable as e:
             self._pending = BrokenStream(
                 f"an event is not what its type says ({e})", is_garbled=True, request_id=self._request_id
             )

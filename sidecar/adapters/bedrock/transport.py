@@ -39,7 +39,9 @@ class BrokenStream(Exception):
         if has_content:
             return closed(StreamInterrupted(f"Bedrock's answer broke off: {self}", details=details), self.said)
         kind = ModelFailed if self.is_garbled else ModelUnavailable
-        return closed(kind(f"Bedrock's answer broke off before it began: {self}", details=details), self.said)
+        error = closed(kind(f"Bedrock's answer broke off before it began: {self}", details=details), self.said)
+        error.reached = "answered"
+        return error
 
 
 class EventReader(Protocol):

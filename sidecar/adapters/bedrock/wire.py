@@ -14,10 +14,13 @@ class _Wire(msgspec.Struct, rename="camel", gc=False):
 
 
 class WireUsage(_Wire):
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_read_input_tokens: int = 0
-    cache_write_input_tokens: int = 0
+    """None for a counter that was given and is none. Those of the cache may be absent, and are 0 then."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = 0
+    cache_write_input_tokens: int | None = 0
+    total_tokens: int | None = None
 
 
 class WireMessage(_Wire):
@@ -93,11 +96,28 @@ class AnyDelta(_Wire):
     content_block_index: int = 0
 
 
+class MendedDelta(_Wire):
+    """A delta whose text may hold halves of surrogate pairs."""
+
+    delta: WireDelta
+    content_block_index: int = 0
+
+
 class UnknownEvent(msgspec.Struct):
     kind: str
 
 
-StreamEvent = BlockDelta | BlockStart | BlockStop | MessageStart | MessageStop | Metadata | AnyDelta | UnknownEvent
+StreamEvent = (
+    BlockDelta
+    | BlockStart
+    | BlockStop
+    | MessageStart
+    | MessageStop
+    | Metadata
+    | AnyDelta
+    | MendedDelta
+    | UnknownEvent
+)
 
 EVENT_TYPES: dict[str, type[StreamEvent]] = {
     kind.event: kind for kind in (BlockDelta, BlockStart, BlockStop, MessageStart, MessageStop, Metadata)
@@ -120,6 +140,14 @@ _decoders: dict[str, Callable[[bytes], StreamEvent]] = {
 def event_decoder(kind: str) -> Callable[[bytes], StreamEvent]:
     """What reads the payload of an event of this kind. It raises msgspec.DecodeError for one that is none."""
     return _decoders.get(kind) or (lambda _: UnknownEvent(kind))
+
+
+_kinds: dict[Callable[[bytes], StreamEvent], str] = {read: kind for kind, read in _decoders.items()}
+
+
+def kind_read_by(read: Callable[[bytes], StreamEvent]) -> str:
+    """The kind of event whose decoder this is; empty for one that is none's."""
+    return _kinds.get(read, "")
 
 
 def convert_event(kind: str, parsed: Any) -> StreamEvent:
