@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from sidecar import __version__
+from sidecar.cluster.mark_reading import MarkReading
 from sidecar.cluster.queue_desk import QueueDesk
 from sidecar.cluster.request_service import RequestHandler
 from sidecar.cluster.service import Cluster
@@ -152,6 +153,7 @@ class Replica:
         self.queue, self.queries = self._answering()
         self.spending = self._spending(on_crash)
         self.requests = self._request_handler(on_crash)
+        self._mark_reading = MarkReading(self.requests, ports.store, ports.clock, self._marks_missed)
         self.spend_history = self._spend_history()
         self.spend_queries = SpendQueries(ports.spend_days, clock=ports.clock)
         self.retries = RetryQueries(ports.dead, ports.intake, ports.blobs, clock=ports.clock)
@@ -361,7 +363,7 @@ class Replica:
 
     async def start(self) -> None:
         """Hear cancellations before jobs, answer before working: nothing falls between."""
-        await self._ports.store.listen_cancelled(self._on_cancel_mark, self._marks_missed.wake)
+        await self._ports.store.listen_cancelled(self._on_cancel_mark, self._mark_reading.missed)
         await self.tools.start()
         await self._ports.endpoints.serve(
             (
@@ -380,6 +382,7 @@ class Replica:
         await self.cluster.start(self.requests)
         self._background.spawn(self._tell_stats(), name="stats")
         self._background.spawn(self._recheck(), name="cancellations")
+        self._background.spawn(self._mark_reading.run(), name="marks")
         self._background.spawn(self._keep_alive(), name="documents")
         self._background.spawn(self.spend_history.run(), name="spend-history")
 

@@ -75,31 +75,32 @@ class DeepJobs:
                     # The scheduler, or its worker, knows its deadline.
                     return
                 stored = await self._intake.get(entry.seq)
-                if stored is not None:
-                    await self.judge(stored)
+                error = self.look(stored) if stored is not None else None
+                if stored is not None and error is not None:
+                    await self.end(stored, error)
         except SidecarError as e:
             log.warning("a job past its deadline was not ended yet", extra={"seq": entry.seq, "error": e.message})
             self._stored.index.watch(*entry, self._clock.now() + RETRY_S)
         finally:
             self._due.discard(entry.seq)
 
-    async def judge(self, stored: StoredRequest) -> bool:
-        """End a request that was read out of turn, if it is invalid or past its deadline. Whether it was."""
+    def look(self, stored: StoredRequest) -> SidecarError | None:
+        """Why a request that was read out of turn is to end: it is invalid, or past its deadline. None: it stays,
+        and what it says of itself is known now.
+        """
         opened = open_request(stored)
         error = opened.refusal or self._lateness(opened)
-        if error is not None:
-            await self._end(opened, error)
-            return True
         request = opened.request
-        if request is not None:
+        if error is None and request is not None:
+            deadline = None if request.deadline is None else request.deadline.timestamp()
             self._stored.index.note_read(
-                stored.seq,
-                stored.lane,
-                opened.job,
-                metadata=request.metadata,
-                deadline=None if request.deadline is None else request.deadline.timestamp(),
+                stored.seq, stored.lane, opened.job, metadata=request.metadata, deadline=deadline
             )
-        return False
+        return error
+
+    async def end(self, stored: StoredRequest, error: SidecarError) -> None:
+        """End a request that `look` says is to end. Raises BusUnavailable, BusRefused."""
+        await self._end(open_request(stored), error)
 
     def _lateness(self, opened: DecodedRequest) -> SidecarError | None:
         request = opened.request

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 from sidecar.cluster import messages, vain_grants
 from sidecar.cluster.deep_jobs import DeepJobs
+from sidecar.cluster.early_reading import EarlyReader
 from sidecar.cluster.queued_records import RECORDS_A_ROUND, QueuedRecords
 from sidecar.cluster.reservation import Reservation
 from sidecar.cluster.service import Cluster
@@ -96,6 +97,9 @@ class Leader:
         self.deep = DeepJobs(
             stored=self.stored, reader=self.reader, work=work, intake=intake, clock=clock, tasks=endings
         )
+        self._early = EarlyReader(
+            stored=self.stored, reader=self.reader, deep=self.deep, intake=intake, clock=clock
+        )
         self._records = QueuedRecords(scheduler, self.reader, work=work, clock=clock, endings=endings)
         self._held: dict[int, Reservation] = {}
         self._of_worker: dict[str, dict[int, Reservation]] = {}
@@ -111,6 +115,7 @@ class Leader:
         """Read what is there, and go on reading."""
         self._duties.spawn(self.stored.keep(), name="stored-requests")
         self._duties.spawn(self.deep.expire(), name="deadlines")
+        self._duties.spawn(self._early.run(), name="early-reading")
         self._duties.spawn(self._watch(), name="intake-watch")
         self._duties.spawn(self._records.write(), name="queued-records")
         self._duties.spawn(self._records.tell(), name="blocked-jobs")

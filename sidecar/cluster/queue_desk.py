@@ -148,8 +148,8 @@ async def _page(leader: Leader, question: QueueQuestion) -> QueueAnswer:
     index = leader.stored.index
     before, limit = question.before or _NEWEST, max(1, question.limit)
     lanes = [lane for lane in index.lanes if _is_asked(lane, question)]
+    held = [Indexed(ticket.seq, ticket.lane) for ticket in leader.held if _is_asked(ticket.lane, question)]
     if question.is_held:
-        held = (Indexed(ticket.seq, ticket.lane) for ticket in leader.held if _is_asked(ticket.lane, question))
         candidates = iter(sorted((entry for entry in held if entry.seq < before), reverse=True))
     else:
         candidates = _newest(leader, lanes, before)
@@ -160,9 +160,10 @@ async def _page(leader: Leader, question: QueueQuestion) -> QueueAnswer:
         if len(entries) == limit or number == _LOOKED_AT:
             following = entry.seq + 1
             break
-        if not question.metadata or index.may_fit(entry.seq, entry.lane, wanted):
+        # Of jobs in workers' hands the documents tell.
+        if not question.metadata or question.is_held or index.may_fit(entry.seq, entry.lane, wanted):
             entries.append(entry)
-    unread = sum(map(index.unread, lanes))
+    unread = sum(map(index.unread, lanes)) - sum(not index.is_read(*entry) for entry in held)
     heads = await leader.stored.heads_of(entries)
     return QueueAnswer(jobs=tuple(map(_job_of, heads)), next=following, unread=unread)
 

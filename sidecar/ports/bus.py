@@ -193,6 +193,10 @@ class JobStore(Protocol):
 
     async def is_cancelled(self, tenant: str, job: str) -> bool: ...
 
+    def marks(self) -> AsyncIterator[tuple[str, str]]:
+        """All marks of cancellation that are kept, as (tenant, job)."""
+        ...
+
     async def listen_cancelled(
         self, on_mark: Callable[[str, str], None], on_gap: Callable[[], None] = lambda: None
     ) -> None:

@@ -216,6 +216,11 @@ class Reader:
         """Whether the request of a job has been read here, and is not gone."""
         return (tenant, job) in self._known
 
+    def read_seq(self, lane: Lane) -> int:
+        """How far a lane has been read into its window."""
+        index = self._index.lanes.get(lane)
+        return index.read_seq if index is not None else 0
+
     def is_tracked(self, seq: int) -> bool:
         """Whether a request is in memory: in a window, with a worker, or about to be refused."""
         return self._index.is_tracked(seq)

@@ -49,6 +49,11 @@ class StoredRequests:
         """Whether every request up to the last one heard of is known."""
         return self._coverage.is_complete
 
+    @property
+    def highest(self) -> int:
+        """The last sequence that was heard of."""
+        return self._coverage.highest
+
     def hear(self, bell: Doorbell) -> None:
         """A request was stored."""
         if self._coverage.hear(bell.seq):

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from sidecar.adapters.nats.client.message import BusMessage
 from sidecar.adapters.nats.client.mux import Mux
@@ -49,7 +49,7 @@ class NatsJobStore:
         self._live_s = live_s
         self._now = now
         self._states = StreamReader(mux, f"KV_{JOB_BUCKET}", is_replicated=is_replicated)
-        marks = StreamReader(mux, f"KV_{CANCEL_BUCKET}", is_replicated=is_replicated)
+        marks = self._mark_reader = StreamReader(mux, f"KV_{CANCEL_BUCKET}", is_replicated=is_replicated)
         self._marks = GenuineReader(
             marks, bucket=CANCEL_BUCKET, writes=mux.foreign_writes, is_genuine=is_no_acknowledgement
         )
@@ -124,6 +124,12 @@ class NatsJobStore:
     async def is_cancelled(self, tenant: str, job: str) -> bool:
         found = await self._marks.last(_MARKS + job_key(tenant, job))
         return found is not None and not found.is_tombstone
+
+    async def marks(self) -> AsyncIterator[tuple[str, str]]:
+        async for item in self._mark_reader.scan(f"{_MARKS}*.*", seq=1):
+            if not item.is_tombstone and is_no_acknowledgement(item):
+                tenant, _, job = item.subject.removeprefix(_MARKS).partition(".")
+                yield tenant, job
 
     async def listen_cancelled(
         self, on_mark: Callable[[str, str], None], on_gap: Callable[[], None] = lambda: None

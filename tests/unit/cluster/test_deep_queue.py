@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sidecar.models.api import CancelReply
+from sidecar.models.api import CancelReply, JobsPage
 from sidecar.models.base import rfc3339
 from sidecar.models.job import JobView
 from sidecar.ports.bus import Lane
@@ -194,3 +194,52 @@ async def test_what_is_purged_by_hand_is_forgotten() -> None:
         leader = b.leader.requests.leader
         assert leader is not None
         assert len(leader.stored.index) <= 4
+
+
+async def test_what_lies_deep_is_read_early_for_deadlines_metadata_and_faults() -> None:
+    async with slow_bench() as b:
+        await b.fleet("one", scheduler=SMALL)
+        await queue(b, 150)
+        intake = (await b.outside()).intake
+        lane = Lane("acme", "standard")
+        deadline = rfc3339(b.clock.now() + 8.0).encode()
+        await intake.submit(lane, REQUEST[:-1] + b',"deadline":"%b"}' % deadline, {"Llm-Job-Id": "due"})
+        await intake.submit(lane, REQUEST[:-1] + b',"metadata":{"ticket":42}}', {"Llm-Job-Id": "marked"})
+        await intake.submit(lane, b'{"messages": 5}', {"Llm-Job-Id": "bad"})
+        asked = b'{"metadata":{"ticket":"42"},"limit":5}'
+        page = msgspec.json.decode((await b.ask("jobs", "acme", payload=asked)).payload, type=JobsPage)
+        assert ([job.job for job in page.jobs], page.unread > 100) == ([], True)
+        await b.clock.advance(4.0)
+        assert (await get(b, "bad")).state == "rejected"
+        page = msgspec.json.decode((await b.ask("jobs", "acme", payload=asked)).payload, type=JobsPage)
+        assert ([job.job for job in page.jobs], page.unread) == (["marked"], 0)
+        assert (await get(b, "due")).state == "queued"
+        await b.clock.advance(5.0)
+        assert (await get(b, "due")).state == "expired"
+
+
+async def test_a_short_queue_is_not_read_twice() -> None:
+    clock = VirtualClock()
+    async with bench(ScriptedModel(clock, lambda _: says("x", first_s=0.2))) as b:
+        await b.fleet("one", scheduler=SMALL)
+        for _ in range(10):
+            await queue(b, 3)
+            await b.clock.advance(1.0)
+        reads = sum(operation.name == "intake.read" for operation in b.bus.operations)
+        assert reads <= 3 * 10 + 2
+
+
+async def test_a_cancellation_that_a_dead_scheduler_heard_is_carried_out_by_the_next() -> None:
+    async with slow_bench() as b:
+        await b.fleet("one", "two", scheduler=SMALL)
+        await queue(b, 60)
+        leader = b.leader
+        store = (await b.outside()).store
+        b.bus.partition(leader.name)
+        await store.mark_cancelled("acme", "j55")
+        b.kill(leader)
+        (follower,) = b.replicas
+        await b.until(lambda: bool(follower.cluster.term))
+        await b.clock.advance(4.0)
+        assert (await get(b, "j55")).state == "cancelled"
+        assert (await get(b, "j56")).state == "queued"
