@@ -20,7 +20,7 @@ from sidecar.conversation.recovery import JournalRecovery
 from sidecar.conversation.reservation import JobReservation
 from sidecar.conversation.run import ConversationPlan, JobRun
 from sidecar.conversation.tenant_budget import TenantBudgets
-from sidecar.conversation.tool_selection import has_named
+from sidecar.conversation.tool_selection import has_named, inline_names
 from sidecar.conversation.turns import Conversation
 from sidecar.endpoints.objects import Objects
 from sidecar.errors import (
@@ -51,7 +51,7 @@ from sidecar.request_handler.planner import Planner
 from sidecar.request_handler.prompts import Prompts
 from sidecar.request_handler.reader import Later
 from sidecar.response_formatter import formatter, structured
-from sidecar.response_formatter.filters.chain import InputCheck
+from sidecar.response_formatter.filters.input_check import InputCheck
 from sidecar.response_formatter.filters.policy import FilterPolicies
 from sidecar.response_formatter.structured import StructuredAnswers
 from sidecar.scheduler.tickets import Ticket, WaitReason
@@ -182,6 +182,7 @@ class Pipeline:
         facts = RunFacts(queued_ms=self._since(decoded.stored.stored_at))
         facts.total_ms = facts.queued_ms
         result = formatter.stopped(error, facts, state=state)
+        result = await self._filters.refused(decoded.stored.lane, decoded.request, result, job=decoded.job)
         with left_to_the_next_reading(decoded.job), within_trace(decoded.stored.headers):
             is_ended = await self._jobs.refuse(
                 decoded.stored,
@@ -259,7 +260,8 @@ class Pipeline:
 
     def _begun(self, decoded: DecodedRequest, job: OwnedJob, reservation: JobReservation) -> JobRun:
         filters = self._filters.screen(decoded.stored.lane, job.request, job=decoded.job)
-        job.progress.screen_tool = filters.screen_tool
+        job.progress.screen_event = filters.screen_event
+        filters.know(inline_names(job.request))
         facts = RunFacts(queued_ms=self._since(decoded.stored.stored_at))
         if job.state.carried is not None:
             facts.take_up(job.state.carried)
@@ -284,13 +286,13 @@ class Pipeline:
         except asyncio.CancelledError:
             # The process stops: nobody should have to wait until this owner counts as silent.
             self._budgets.count(job, facts)
-            await self._jobs.leave(job, run.result, carried=facts.carried)
+            await self._jobs.leave(job, run.result, carried=run.filters.carried(facts.carried))
             raise
         except (BusRefused, BusUnavailable):
             raise
         except Exception:
             log.exception("a job could not be ended", extra={"job": job.state.job})
-            await self._jobs.leave(job, run.result, carried=facts.carried)
+            await self._jobs.leave(job, run.result, carried=run.filters.carried(facts.carried))
             if not job.state.is_terminal:
                 leaving.outcome = Outcome(kind="returned", attempt=job.state.attempt)
         finally:
@@ -315,7 +317,7 @@ class Pipeline:
             log.exception("a job met an error of our own", extra={"job": job.state.job})
             error = SidecarError("the sidecar failed; its log says how")
         run.facts.total_ms = self._since(run.stored_at)
-        run.result = run.filters.stopped(formatter.stopped(error, run.facts))
+        run.result = await run.filters.stopped(formatter.stopped(error, run.facts))
 
     async def _planned(self, run: JobRun, decoded: DecodedRequest) -> ConversationPlan:
         """What the models are asked, as they may see it."""

@@ -148,7 +148,8 @@ class ModelCaller:
         except SidecarError as e:
             self._coordinator.observe(candidate, e, now=self._clock.now())
             bill, seconds = usage.broke_off(run, e), self._clock.monotonic() - started
-            usage.enter(run, fitting, bill, outcome="error", seconds=seconds, error=error_info(e))
+            told = await run.filters.error(error_info(e))
+            usage.enter(run, fitting, bill, outcome="error", seconds=seconds, error=told)
             if bill.toll.may_be_billed:
                 await self._budgets.settle(run.job, facts)
             return e

@@ -144,6 +144,7 @@ class Conversation:
             job.journal = await self._journals.read(*job.key)
         job.is_journal_read = True
         run.offered = await self._offered(run, job.journal.pins)
+        run.filters.know(run.offered)
         run.plan.call = msgspec.structs.replace(
             run.plan.call, tools=(*run.plan.call.tools, *specs(run.offered.values()))
         )
@@ -230,6 +231,9 @@ class Conversation:
         if not reservation.is_open:
             await self._room(run, call)
         run.turns += 1
+        if run.offered or run.extra:
+            # What tools gave, and what their providers say of them, has not been looked at yet.
+            call = await run.filters.input(call)
         candidate = run.plan.candidate_on(reservation.pool)
         try:
             reply = await self._caller.call(run, msgspec.structs.replace(call, candidate=candidate))

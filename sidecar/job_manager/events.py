@@ -68,8 +68,8 @@ class EventWriter:
         self._fence = 0
         self._state: JobState | None = None
         self._metadata: Mapping[str, Any] = {}
-        self.screen_tool: Callable[[ToolActivity], Awaitable[ToolActivity]] | None = None
-        """What calls of tools go through before they are said."""
+        self.screen_event: Callable[[Status | ToolActivity], Awaitable[Status | ToolActivity]] | None = None
+        """What calls of tools and changes of state go through before they are said."""
 
     def begin(self, state: JobState, *, revision: int, metadata: Mapping[str, Any], n: int = 0) -> None:
         """Speak for this attempt from now on, `n` events of which have been said already."""
@@ -134,9 +134,9 @@ class EventWriter:
                 if type(self._waiting[0]) is Delta:
                     await self._gather()
                 data = self._waiting.popleft()
-                if self.screen_tool is not None and isinstance(data, ToolActivity):
+                if self.screen_event is not None and isinstance(data, ToolActivity | Status):
                     # Here, in the order of all else that is said, since it may take longer than a moment.
-                    data = await self.screen_tool(data)
+                    data = await self.screen_event(data)
                 if type(data) is Delta:
                     data = self._piece(data)
                 if await self._store(data):

@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 
 from sidecar.response_formatter.filters.making import rule_of, sanitiser_of
-from sidecar.response_formatter.filters.rewriting import Beside, Rewriter
+from sidecar.response_formatter.filters.rewriting import Beside, Rewriter, RewrittenBeside
 from sidecar.response_formatter.filters.scanner import BlockMatch, RuleSource
 from sidecar.response_formatter.filters.stream import Chain, FilterCounts, Part, shown_whole
+from sidecar.response_formatter.filters.values import Kept, ScreenedValues, ValueScreen, findings_of
 
 # What is longer is filtered apart. In text made for it a character may take some microseconds.
 MOST_INLINE_CHARS = 4_096
@@ -89,13 +90,25 @@ def show(chain: Chain, parts: Sequence[Part]) -> ShownText:
     return ShownText(shown, blocked, counts.found_so_far(), counts.hidden, counts.is_cut)
 
 
-def rewrite(source: bytes, tools: bytes, beside: Beside) -> Beside:
+def rewrite(source: bytes, tools: bytes, beside: Beside, known: list[str]) -> RewrittenBeside:
     """For a worker process: what stands beside a text."""
-    return Rewriter(_chain(source), _chain(tools)).rewritten(beside)
+    return rewritten(_chain(source), _chain(tools), beside, frozenset(known))
 
 
-def screen_values(tools: bytes, values: list[Any]) -> list[Any]:
-    """For a worker process: what a tool took, gave, or said of its failure."""
-    chain = _chain(tools)
-    rewriter = Rewriter(chain, chain)
-    return [rewriter.of_tools(value) for value in values]
+def rewritten(chain: Chain, tools: Chain, beside: Beside, known: frozenset[str]) -> RewrittenBeside:
+    said, mirrored, of_tools = ValueScreen(chain), ValueScreen(chain), ValueScreen(tools)
+    # What tools took is nobody's matter but of filters that say so, not even the sanitiser's.
+    rewriter = Rewriter(said, of_tools if tools.rules else Kept(), mirrors=mirrored, known=known)
+    shown = rewriter.rewritten(beside)
+    return RewrittenBeside(shown, *(findings_of(screen) for screen in (said, mirrored, of_tools)))
+
+
+def screen_values(source: bytes, values: list[Any], paths: list[str]) -> ScreenedValues:
+    """For a worker process: values, each with its place."""
+    return screened(_chain(source), values, paths)
+
+
+def screened(chain: Chain, values: Sequence[Any], paths: Sequence[str]) -> ScreenedValues:
+    screen = ValueScreen(chain)
+    shown = [screen.value(value, path=path) for value, path in zip(values, paths, strict=True)]
+    return ScreenedValues(shown, findings_of(screen))

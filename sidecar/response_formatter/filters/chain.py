@@ -1,91 +1,27 @@
-"""One job's filters at work: on its input, its deltas, and its result."""
+"""One job's filters at work: on its input, its deltas, its events and its result."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
-from sidecar.errors import InvalidRequest, Permanent, TooCostly
+from sidecar.errors import Permanent, TooCostly
 from sidecar.models.call import ModelCall
-from sidecar.models.codec import encode
-from sidecar.models.event import ToolActivity
+from sidecar.models.event import Status, ToolActivity
 from sidecar.models.filtering import Direction, FilterContext
+from sidecar.models.job import Carried
 from sidecar.models.plain import UNREADABLE
-from sidecar.models.request import JobRequest
 from sidecar.models.result import ErrorInfo, FilterReport, Output, Result
-from sidecar.response_formatter.filters import apart
-from sidecar.response_formatter.filters.apart import ShownText, is_done_at_once, with_source
-from sidecar.response_formatter.filters.inputs import details_of, refusal, texts, with_texts
+from sidecar.response_formatter.filters.asides import Asides
+from sidecar.response_formatter.filters.filtering import TextFiltering, judged_parts, judged_texts
+from sidecar.response_formatter.filters.input_filter import InputFilter
+from sidecar.response_formatter.filters.inputs import details_of
 from sidecar.response_formatter.filters.rewriting import Beside, Rewriter, with_text
 from sidecar.response_formatter.filters.scanner import BlockMatch
-from sidecar.response_formatter.filters.stream import Chain, FilterCounts, Judging, Part, StreamFilter
+from sidecar.response_formatter.filters.stream import Chain, FilterCounts, Part, StreamFilter
+from sidecar.response_formatter.filters.values import Findings, Gathered, Kept, Told
 from sidecar.response_formatter.formatter import digest
 from sidecar.runtime.bounded_work import BoundedWork
-
-
-class TextFiltering:
-    """Texts of one tenant through chains: at once where they are short, else in a worker process."""
-
-    def __init__(self, tenant: str, work: BoundedWork) -> None:
-        self._tenant = tenant
-        self._work = work
-
-    async def shown(self, chain: Chain, given: Sequence[Sequence[Part]]) -> list[ShownText]:
-        """Each text in its parts, up to the first that is blocked. Raises TooCostly."""
-        source = chain.source
-        if source is None or is_done_at_once(chain, [text for parts in given for _, text in parts]):
-            shown = []
-            for parts in given:
-                shown.append(apart.show(chain, parts))
-                if shown[-1].blocked is not None:
-                    break
-            return shown
-        raw = [[(index, text.encode("utf-8", "surrogatepass")) for index, text in parts] for parts in given]
-        return await self._work.run(self._tenant, apart.show_texts, source, raw)
-
-    async def rewritten(self, chain: Chain, tools: Chain, beside: Beside) -> Beside:
-        """What stands beside an answer's text. Raises TooCostly."""
-        if chain.source is None or tools.source is None or len(encode(beside)) <= apart.MOST_INLINE_BYTES:
-            return Rewriter(chain, tools).rewritten(beside)
-        return await self._work.run(self._tenant, apart.rewrite, chain.source, tools.source, beside)
-
-    async def values(self, tools: Chain, values: list[Any]) -> list[Any]:
-        """What a call of a tool is told with. Raises TooCostly."""
-        if tools.source is None or len(encode(values)) <= apart.MOST_INLINE_BYTES:
-            rewriter = Rewriter(tools, tools)
-            return [rewriter.of_tools(value) for value in values]
-        return await self._work.run(self._tenant, apart.screen_values, tools.source, values)
-
-
-class InputCheck:
-    """What stands before the queue: whether a rule blocks what a request says."""
-
-    def __init__(self, chain: Chain, request: JobRequest) -> None:
-        self._chain = with_source(
-            chain._replace(rules=tuple(rule for rule in chain.rules if rule.action == "block"), judges=())
-        )
-        self._texts = texts(request.messages or (), request.system) if self._chain.rules else []
-
-    @property
-    def is_done_at_once(self) -> bool:
-        return is_done_at_once(self._chain, [text for _, text in self._texts])
-
-    def now(self) -> None:
-        """Raise Permanent (`guardrail_blocked`) for an input that is blocked."""
-        for path, text in self._texts:
-            blocked = apart.show(self._chain, ((0, text),)).blocked
-            if blocked is not None:
-                raise refusal(blocked, path)
-
-    async def later(self, filtering: TextFiltering) -> None:
-        """The same where it takes longer. Raises InvalidRequest where it takes too long."""
-        try:
-            shown = await filtering.shown(self._chain, [((0, text),) for _, text in self._texts])
-        except TooCostly as e:
-            raise _too_long(e) from e
-        for (path, _), one in zip(self._texts, shown, strict=False):
-            if one.blocked is not None:
-                raise refusal(one.blocked, path)
 
 
 class JobChains(NamedTuple):
@@ -113,15 +49,16 @@ class FilterChain:
         self._tenant = tenant
         self._job = job
         self._job_class = job_class
-        self._chains = chains
         self._chain = chains.output
-        self._filtering = TextFiltering(tenant, work)
-        self._input_reports: tuple[FilterReport, ...] = ()
+        self._tools = chains.tools
+        self._filtering = filtering = TextFiltering(tenant, work)
+        self._input = InputFilter(chains.input, filtering, lambda: self._context("input", "message"))
+        self._asides = Asides(chains.output, chains.tools, filtering, lambda: self._context("output", "value"))
         self.is_withheld = False
-        self.screen_tool: Callable[[ToolActivity], Awaitable[ToolActivity]] | None = (
-            self._activity if chains.tools.rules else None
+        self.screen_event: Callable[[Status | ToolActivity], Awaitable[Status | ToolActivity]] | None = (
+            None if self._asides.is_plain else self._asides.event
         )
-        """What calls of tools go through before clients are told of them; None where nothing looks at them."""
+        """What events go through, but deltas and results; None where nothing looks at them."""
         self.gate = (
             StreamFilter(self._chain, lambda channel: self._context("output", channel)) if is_streamed else None
         )
@@ -131,46 +68,23 @@ class FilterChain:
             tenant=self._tenant, job=self._job, job_class=self._job_class, direction=direction, channel=channel
         )
 
+    def know(self, names: Iterable[str]) -> None:
+        """Tools of these names are offered to the model: they are no words of its own."""
+        self._asides.known |= frozenset(names)
+
     async def input(self, call: ModelCall) -> ModelCall:
-        """The call as the model may see it. Raises a judge's own errors, and Permanent (`guardrail_blocked`;
+        """A turn's call as the model may see it. Raises a judge's own errors, and Permanent (`guardrail_blocked`;
         InvalidRequest for what takes too long to filter).
         """
-        chain = self._chains.input
-        if chain.is_plain:
-            return call
-        counts = FilterCounts(on="input")
-        paths: dict[str, str] = {}
-        for path, text in texts(call.messages, call.system):
-            paths.setdefault(text, path)
-        try:
-            shown = await self._filtering.shown(chain, [((0, text),) for text in paths])
-        except TooCostly as e:
-            raise _too_long(e) from e
-        told: dict[str, str] = {}
-        for (text, path), one in zip(paths.items(), shown, strict=False):
-            parts, blocked, _ = await self._judged(chain, counts, one, ("input", "message"))
-            if blocked is not None:
-                raise refusal(blocked, path)
-            told[text] = "".join(part for _, part in parts)
-        self._input_reports = counts.reports(chain.sanitise)
-        if all(text == shown for text, shown in told.items()):
-            return call
-        return msgspec.structs.replace(
-            call,
-            system=told.get(call.system, call.system) if call.system else call.system,
-            messages=tuple(with_texts(message, told) for message in call.messages),
-        )
+        return await self._input.shown(call)
 
-    async def _judged(
-        self, chain: Chain, counts: FilterCounts, one: ShownText, where: tuple[Direction, str]
-    ) -> tuple[Sequence[Part], BlockMatch | None, bool]:
-        """Parts of one text, what blocked it, and whether a judge changed it."""
-        one.count(counts)
-        if one.blocked is not None or not chain.judges:
-            return one.parts, one.blocked, False
-        judging = Judging(chain, counts, self._context(*where))
-        judging.take(one.parts)
-        return await judging.judged(is_end=True), judging.blocked, judging.is_changed
+    async def error(self, error: ErrorInfo) -> ErrorInfo:
+        """What may be told of a failed call; of what cannot be filtered only the code is left."""
+        return await self._asides.error(error)
+
+    def carried(self, carried: Carried | None) -> Carried | None:
+        """What may be left to a later owner of the job."""
+        return self._asides.carried(carried)
 
     async def answered(self, result: Result) -> Result:
         """A whole answer's result as the client may see it. Raises a judge's own errors, and Permanent
@@ -195,48 +109,66 @@ class FilterChain:
         told: dict[int, str] = {}
         is_same, is_judged = True, False
         for (name, parts), one in zip(given.items(), shown, strict=False):
-            seen, blocked, is_changed = await self._judged(self._chain, counts, one, ("output", name))
+            context = self._context("output", name)
+            seen, blocked, is_changed = await judged_parts(self._chain, counts, one, context)
             if blocked is not None:
-                return self._withheld(result, blocked, counts)
+                return await self._withheld(result, blocked, counts)
             is_judged = is_judged or is_changed
             whole = parts if seen == parts else _whole(parts, seen)
             is_same = is_same and whole == parts
             told.update(whole)
-        filters = (*self._input_reports, *result.filters, *counts.reports(self._chain.sanitise))
-        is_plain = self._chain.is_plain and self.screen_tool is None and result.output.structured is None
-        if is_same and is_plain:
-            return msgspec.structs.replace(result, filters=filters) if filters else result
-        return await self._rewritten(result, told, filters, is_cut=counts.is_cut, is_judged=is_judged)
+        if is_same and self._is_plain(result, told):
+            reports = self._reports(result, counts)
+            return msgspec.structs.replace(result, filters=reports) if reports else result
+        return await self._rewritten(result, told, counts, is_judged=is_judged)
 
-    def stopped(self, result: Result) -> Result:
-        """The result of a job that came to no whole answer: its text has been through the gate."""
-        found = self.gate.tally.reports(self._chain.sanitise) if self.gate is not None else ()
-        filters = (*self._input_reports, *found)
-        if self._chain.rules and result.error is not None:
-            rewriter = Rewriter(self._chain, self._chain)
-            message, details = (rewriter.value(part) for part in (result.error.message, result.error.details))
-            result = msgspec.structs.replace(
-                result, error=msgspec.structs.replace(result.error, message=message, details=details)
-            )
+    def _is_plain(self, result: Result, told: Mapping[int, str]) -> bool:
+        """Whether nobody looks at what stands beside the text, or nothing stands there."""
+        output = result.output
+        if not self._asides.is_plain or output.structured is not None:
+            return False
+        return len(told) == len(output.content) and not output.messages
+
+    def _reports(self, result: Result, counts: FilterCounts) -> tuple[FilterReport, ...]:
+        counts.take(self._asides.counts)
+        return (*self._input.reports, *result.filters, *counts.reports(self._chain.sanitise))
+
+    async def stopped(self, result: Result) -> Result:
+        """The result of a job that came to no whole answer: its text has been through the gate. Raises nothing."""
+        counts = self.gate.tally if self.gate is not None else FilterCounts()
+        result = await self._with_asides(result)
+        filters = self._reports(msgspec.structs.replace(result, filters=()), counts)
         return msgspec.structs.replace(result, filters=filters) if filters else result
 
+    async def _with_asides(self, result: Result) -> Result:
+        """The result with what it says beside its answer as it may be seen."""
+        if self._chain.is_plain:
+            return result
+        error = None if result.error is None else await self._asides.error(result.error)
+        warnings = await self._asides.shown(result.warnings)
+        return msgspec.structs.replace(
+            result, error=error, warnings=tuple(warnings), attempts=self._asides.attempts(result.attempts)
+        )
+
     async def _rewritten(
-        self,
-        result: Result,
-        told: Mapping[int, str],
-        filters: tuple[FilterReport, ...],
-        *,
-        is_cut: bool,
-        is_judged: bool,
+        self, result: Result, told: Mapping[int, str], counts: FilterCounts, *, is_judged: bool
     ) -> Result:
-        output, error, warnings = result.output, result.error, list(result.warnings)
+        output = result.output
         given = Beside(
             blocks={at: block for at, block in enumerate(output.content) if at not in told},
             structured=output.structured,
             messages=output.messages,
-            error=None if error is None else [error.message, error.details],
         )
-        beside = await self._filtering.rewritten(self._chain, self._chains.tools, given)
+        found = await self._filtering.rewritten(self._chain, self._tools, given, known=self._asides.known)
+        blocked = found.findings.blocked or found.mirrored.blocked
+        beside = found.beside
+        found.findings.count(counts)
+        _count_mirrored(counts, found.mirrored)
+        found.of_tools.count(counts)
+        if blocked is None:
+            beside, blocked = await self._judged_beside(beside, counts, is_judged=is_judged)
+        if blocked is not None:
+            return await self._withheld(result, blocked, counts)
         shown = (
             with_text(block, told[at]) if at in told else beside.blocks[at]
             for at, block in enumerate(output.content)
@@ -246,44 +178,56 @@ class FilterChain:
         structured = beside.structured
         if is_judged and output.structured is not None:
             structured = _parsed(text)
-        if structured != output.structured:
-            warnings.append("filters changed the structured output: it may not fit the schema any more")
-        if is_cut:
-            warnings.append(f"the answer was longer than {self._chain.sanitise.max_chars} characters and was cut")
-        if error is not None:
-            error = msgspec.structs.replace(error, message=beside.error[0], details=beside.error[1])
+        result = await self._with_asides(result)
         return msgspec.structs.replace(
             result,
             output=msgspec.structs.replace(
                 output, text=text, content=blocks, structured=structured, messages=beside.messages
             ),
-            error=error,
-            partial=result.partial or is_cut,
-            filters=filters,
-            warnings=tuple(warnings),
+            partial=result.partial or counts.is_cut,
+            filters=self._reports(result, counts),
+            warnings=(*result.warnings, *self._warnings(found.of_tools, structured != output.structured, counts)),
             text_sha256=digest(text),
         )
 
-    async def _activity(self, activity: ToolActivity) -> ToolActivity:
-        """Raises Permanent (`guardrail_blocked`) for one that takes too long to filter."""
-        error = activity.error
-        given = [activity.input, activity.output, None if error is None else error.message]
-        try:
-            taken, gave, message = await self._filtering.values(self._chains.tools, given)
-        except TooCostly as e:
-            why = f"filtering what the tool {activity.tool!r} took and gave {e.message}: have it give less"
-            raise Permanent(why, code="guardrail_blocked", details={"budget": e.kind}) from e
-        if error is not None:
-            error = msgspec.structs.replace(error, message=message)
-        return msgspec.structs.replace(activity, input=taken, output=gave, error=error)
+    def _warnings(self, of_tools: Findings, is_other: bool, counts: FilterCounts) -> list[str]:
+        warnings = []
+        if is_other:
+            warnings.append("filters changed the structured output: it may not fit the schema any more")
+        if counts.is_cut:
+            warnings.append(f"the answer was longer than {self._chain.sanitise.max_chars} characters and was cut")
+        if of_tools.blocked is not None:
+            name, kind = of_tools.blocked
+            warnings.append(f"filter {name!r} withheld what a tool took or gave: {kind}")
+        return warnings
 
-    def _withheld(self, result: Result, blocked: BlockMatch, tally: FilterCounts) -> Result:
+    async def _judged_beside(
+        self, beside: Beside, counts: FilterCounts, *, is_judged: bool
+    ) -> tuple[Beside, BlockMatch | None]:
+        """What judges let be seen beside the text. A structured output that the text makes is made of it again."""
+        if not self._chain.judges and not self._tools.judges:
+            return beside, None
+        output, tools = Gathered(), Gathered()
+        asked = msgspec.structs.replace(beside, structured=None) if is_judged else beside
+        Rewriter(output, tools, known=self._asides.known).rewritten(asked)
+        told, blocked = await judged_texts(self._chain, counts, output, self._context("output", "value"))
+        if blocked is not None:
+            return beside, blocked
+        context = self._context("tools", "value")
+        of_tools, blocked = await judged_texts(self._tools, counts, tools, context)
+        if blocked is not None:
+            return beside, blocked
+        look = Told(of_tools) if of_tools else Kept()
+        return Rewriter(Told(told), look, known=self._asides.known).rewritten(beside), None
+
+    async def _withheld(self, result: Result, blocked: BlockMatch, counts: FilterCounts) -> Result:
         """A blocked answer: nothing of it is shown. Where it should have had a form, that is a failure."""
         self.is_withheld = True
         why = f"filter {blocked.name!r} withheld the answer: {blocked.kind}"
         has_form = result.output.structured is not None or (
             result.error is not None and result.error.code == "output_invalid"
         )
+        result = await self._with_asides(msgspec.structs.replace(result, error=None))
         return msgspec.structs.replace(
             result,
             state="failed" if has_form else result.state,
@@ -293,14 +237,22 @@ class FilterChain:
             if has_form
             else None,
             partial=True,
-            filters=(*self._input_reports, *result.filters, *tally.reports(self._chain.sanitise)),
+            filters=self._reports(result, counts),
             warnings=(*result.warnings, why),
             text_sha256=digest(""),
         )
 
 
-def _too_long(error: TooCostly) -> InvalidRequest:
-    return InvalidRequest(f"filtering the input {error.message}: send less text in one request", path="messages")
+def _count_mirrored(counts: FilterCounts, found: Findings) -> None:
+    """What repeats the answer's text was found there too: only what is more of it counts."""
+    known = {(name, action): kinds for name, action, kinds in counts.found_so_far()}
+    for name, action, kinds in found.found:
+        before = known.get((name, action), {})
+        more = {kind: count - before.get(kind, 0) for kind, count in kinds.items() if count > before.get(kind, 0)}
+        if more:
+            counts.add(name, action, more)
+    for kind, count in found.hidden.items():
+        counts.hidden[kind] = max(count, counts.hidden.get(kind, 0))
 
 
 def _whole(parts: Sequence[Part], seen: Sequence[Part]) -> list[Part]:

@@ -1,91 +1,111 @@
-"""The texts of a request that a model would read, and their refusal. Pure."""
+"""What of a request a model would read: texts and values with their places, and the call with others. Pure."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
 from sidecar.errors import Permanent
-from sidecar.models.content import JsonBlock, Message, TextBlock, ToolResultBlock
+from sidecar.models.call import ModelCall
+from sidecar.models.content import JsonBlock, Message, TextBlock, ToolResultBlock, ToolUseBlock
 from sidecar.response_formatter.filters.scanner import BlockMatch
 
-_LONGEST_STEP = 64
-_LONGEST_PATH = 300
+# Members of a tool's schema that are words for the model; the others are its form.
+_WORDS_OF_SCHEMA = frozenset(("title", "description", "default", "examples", "enum", "const", "$comment"))
+
+OfText = Callable[[str, str], str]
+"""What stands for a text, given its path and itself."""
+OfValue = Callable[[str, Any], Any]
 
 
-def texts(messages: Sequence[Message], system: str | None) -> list[tuple[str, str]]:
-    """All texts that a model would read, with their places."""
-    found = [("system", system)] if system else []
+class Place(NamedTuple):
+    """Where something stands in a request, and what."""
+
+    path: str
+    said: Any
+
+
+def places(
+    messages: Sequence[Message], system: str | None, tools: Sequence[Any] = ()
+) -> tuple[list[Place], list[Place]]:
+    """All texts that a model would read, and all values of JSON, each with its place."""
+    texts: list[Place] = []
+    values: list[Place] = []
+
+    def text(path: str, said: str) -> str:
+        texts.append(Place(path, said))
+        return said
+
+    def value(path: str, said: Any) -> Any:
+        values.append(Place(path, said))
+        return said
+
+    if system:
+        text("system", system)
     for at, message in enumerate(messages):
-        path = f"messages[{at}].content"
-        if isinstance(message.content, str):
-            found.append((path, message.content))
-            continue
-        for place, block in enumerate(message.content):
-            where = f"{path}[{place}]"
-            if isinstance(block, TextBlock):
-                found.append((f"{where}.text", block.text))
-            elif isinstance(block, ToolResultBlock):
-                found.extend(_result_texts(block, f"{where}.content"))
-    return found
+        _message(message, f"messages[{at}].content", text, value)
+    for at, tool in enumerate(tools):
+        _tool(tool, f"tools[{at}]", text, value)
+    return texts, values
 
 
-def _result_texts(block: ToolResultBlock, path: str) -> list[tuple[str, str]]:
-    if isinstance(block.content, str):
-        return [(path, block.content)]
-    found = []
-    for at, part in enumerate(block.content):
-        if isinstance(part, TextBlock):
-            found.append((f"{path}[{at}].text", part.text))
-        elif isinstance(part, JsonBlock):
-            found.extend(_leaves(part.value, f"{path}[{at}].value"))
-    return found
+def told_call(call: ModelCall, texts: Mapping[str, str], values: Sequence[Any]) -> ModelCall:
+    """The call with each text as `texts` says, and its values, in the order of `places`, as `values` are."""
+    left = iter(values)
+
+    def text(path: str, said: str) -> str:
+        return texts.get(said, said)
+
+    def value(path: str, said: Any) -> Any:
+        return next(left)
+
+    messages = tuple([_message(message, "", text, value) for message in call.messages])
+    tools = tuple([_tool(tool, "", text, value) for tool in call.tools])
+    system = texts.get(call.system, call.system) if call.system else call.system
+    return msgspec.structs.replace(call, system=system, messages=messages, tools=tools)
 
 
-def _leaves(value: Any, path: str) -> list[tuple[str, str]]:
-    """The texts inside a JSON value."""
-    if isinstance(value, str):
-        return [(path, value)]
-    if isinstance(value, dict):
-        return [
-            leaf for key, item in value.items() for leaf in _leaves(item, _below(path, f".{key[:_LONGEST_STEP]}"))
-        ]
-    if isinstance(value, list):
-        return [leaf for at, item in enumerate(value) for leaf in _leaves(item, _below(path, f"[{at}]"))]
-    return []
-
-
-def _below(path: str, step: str) -> str:
-    """A path is made for each text: one that grew with the names in it would cost more than the texts."""
-    return path + step if len(path) < _LONGEST_PATH else path
-
-
-def with_texts(message: Message, told: Mapping[str, str]) -> Message:
-    """The message with each of its texts as `told` says."""
+def _message(message: Message, path: str, text: OfText, value: OfValue) -> Message:
     if isinstance(message.content, str):
-        return msgspec.structs.replace(message, content=told.get(message.content, message.content))
-    blocks = tuple(_with_text(block, told) for block in message.content)
+        return msgspec.structs.replace(message, content=text(path, message.content))
+    blocks = tuple([_block(block, f"{path}[{at}]", text, value) for at, block in enumerate(message.content)])
     return msgspec.structs.replace(message, content=blocks)
 
 
-def _with_text(block: Any, told: Mapping[str, str]) -> Any:
+def _block(block: Any, path: str, text: OfText, value: OfValue) -> Any:
     if isinstance(block, TextBlock):
-        return TextBlock(text=told.get(block.text, block.text))
+        return TextBlock(text=text(f"{path}.text", block.text))
     if isinstance(block, JsonBlock):
-        return JsonBlock(value=_with_leaves(block.value, told))
-    if isinstance(block, ToolResultBlock):
-        if isinstance(block.content, str):
-            return msgspec.structs.replace(block, content=told.get(block.content, block.content))
-        return msgspec.structs.replace(block, content=tuple(_with_text(part, told) for part in block.content))
-    return block
+        return JsonBlock(value=value(f"{path}.value", block.value))
+    if isinstance(block, ToolUseBlock):
+        return msgspec.structs.replace(block, input=value(f"{path}.input", block.input)) if block.input else block
+    if not isinstance(block, ToolResultBlock):
+        return block
+    where = f"{path}.content"
+    if isinstance(block.content, str):
+        return msgspec.structs.replace(block, content=text(where, block.content))
+    parts = tuple([_block(part, f"{where}[{at}]", text, value) for at, part in enumerate(block.content)])
+    return msgspec.structs.replace(block, content=parts)
 
 
-def _with_leaves(value: Any, told: Mapping[str, str]) -> Any:
-    if isinstance(value, str):
-        return told.get(value, value)
-    if isinstance(value, dict):
-        return {key: _with_leaves(item, told) for key, item in value.items()}
-    return [_with_leaves(item, told) for item in value] if isinstance(value, list) else value
+def _tool(tool: Any, path: str, text: OfText, value: OfValue) -> Any:
+    description = tool.description and text(f"{path}.description", tool.description)
+    schema = _schema(tool.input_schema, f"{path}.input_schema", value)
+    return msgspec.structs.replace(tool, description=description, input_schema=schema)
+
+
+def _schema(schema: Any, path: str, value: OfValue) -> Any:
+    """A schema with its words seen; its members are the names of arguments, and stay."""
+    if isinstance(schema, list):
+        return [_schema(item, path, value) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: value(f"{path}.{key}", item)
+        if key in _WORDS_OF_SCHEMA and not isinstance(item, dict)
+        else _schema(item, path, value)
+        for key, item in schema.items()
+    }
 
 
 def refusal(blocked: BlockMatch, path: str) -> Permanent:

@@ -14,17 +14,23 @@ from sidecar.config.filters import (
 )
 from sidecar.config.settings import FilterPolicy, Policy
 from sidecar.errors import StartupError
+from sidecar.models.content import Message
 from sidecar.models.filtering import Direction, Filter
 from sidecar.models.request import JobRequest
+from sidecar.models.result import Result
 from sidecar.ports.bus import Lane, ModelClient
 from sidecar.response_formatter.filters.apart import with_source
-from sidecar.response_formatter.filters.chain import FilterChain, InputCheck, JobChains, TextFiltering
+from sidecar.response_formatter.filters.chain import FilterChain, JobChains
+from sidecar.response_formatter.filters.filtering import TextFiltering
 from sidecar.response_formatter.filters.guardrail import GuardrailFilter
+from sidecar.response_formatter.filters.input_check import InputCheck
 from sidecar.response_formatter.filters.making import made_by_plugin, plugin_rule, rule_of
 from sidecar.response_formatter.filters.scanner import FilterRule, RuleSource
 from sidecar.response_formatter.filters.stream import Chain, Judge
 from sidecar.runtime.bounded_work import BoundedWork
 
+# What stands for a request that could not be read.
+_UNREAD = JobRequest(messages=(Message(role="user", content="?"),))
 DEFAULT_SANITISER = "sanitise"
 _STRICTNESS: Mapping[Treatment, int] = {"keep": 0, "mark": 1, "remove": 2}
 
@@ -76,6 +82,12 @@ class FilterPolicies:
             is_streamed=request.stream or is_timed,
             work=self._work,
         )
+
+    async def refused(self, lane: Lane, request: JobRequest | None, result: Result, *, job: str) -> Result:
+        """The result of a job that never ran: its error may quote what the request says."""
+        if not self._made:
+            return result
+        return await self.screen(lane, request or _UNREAD, job=job).stopped(result)
 
     def check(self, lane: Lane, request: JobRequest) -> InputCheck | None:
         """Whether a filter blocks what a request says, as far as that is known before it runs; None: no filter."""

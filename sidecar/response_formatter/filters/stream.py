@@ -60,6 +60,14 @@ class FilterCounts:
         for kind, count in kinds.items():
             counts[kind] = counts.get(kind, 0) + count
 
+    def take(self, other: "FilterCounts") -> None:
+        """Take over what another one counted, which counts nothing any more."""
+        for name, action, kinds in other.found_so_far():
+            self.add(name, action, kinds)
+        for kind, count in other.hidden.items():
+            self.hidden[kind] = self.hidden.get(kind, 0) + count
+        other._counts, other.hidden = {}, {}
+
     def found_so_far(self) -> list[tuple[str, str, dict[str, int]]]:
         """What was counted, by filter and action, without what the sanitiser hid."""
         if not self._counts:
@@ -180,6 +188,8 @@ class Judging:
         self._size = 0
         self.blocked: BlockMatch | None = None
         self.is_changed = False
+        self.found = False
+        """Whether any judge had anything to say."""
 
     def take(self, parts: Sequence[Part]) -> None:
         self._parts.extend(part for part in parts if part[1])
@@ -203,6 +213,7 @@ class Judging:
             if not answer.kinds and answer.text == text:
                 continue
             kinds = dict(answer.kinds) or {"changed": 1}
+            self.found = True
             self._tally.add(judge.name, judge.action, kinds)
             if judge.action == "block":
                 self.blocked = BlockMatch(judge.name, next(iter(kinds)))

@@ -15,7 +15,7 @@ from sidecar.models.request import JobRequest
 from sidecar.models.result import ErrorInfo, Output, Result
 from sidecar.ports.bus import Lane
 from sidecar.response_formatter.filters import apart
-from sidecar.response_formatter.filters.inputs import texts
+from sidecar.response_formatter.filters.inputs import places
 from sidecar.response_formatter.filters.policy import FilterPolicies
 from sidecar.runtime.bounded_work import BoundedWork
 from tests.support.bedrock_calls import call
@@ -67,7 +67,7 @@ def nothing_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     def is_done_at_once(chain: Any, texts: Any) -> bool:
         return False
 
-    monkeypatch.setattr("sidecar.response_formatter.filters.chain.is_done_at_once", is_done_at_once)
+    monkeypatch.setattr("sidecar.response_formatter.filters.filtering.is_done_at_once", is_done_at_once)
     monkeypatch.setattr(apart, "MOST_INLINE_BYTES", 0)
 
 
@@ -100,7 +100,7 @@ async def test_an_input(texts: list[str], value: Any) -> None:
     seen = []
     for made in (HERE, APART):
         chain = made.screen(LANE, REQUEST, job="a")
-        seen.append((msgspec.to_builtins(await chain.input(asked)), chain._input_reports))
+        seen.append((msgspec.to_builtins(await chain.input(asked)), chain._input.reports))
     assert seen[0] == seen[1]
 
 
@@ -126,7 +126,7 @@ async def test_a_tools_events(taken: Any, gave: Any, message: str) -> None:
     )
     seen = []
     for made in (HERE, APART):
-        look = made.screen(LANE, REQUEST, job="a").screen_tool
+        look = made.screen(LANE, REQUEST, job="a").screen_event
         assert look is not None
         seen.append(msgspec.to_builtins(await look(activity)))
     assert seen[0] == seen[1]
@@ -192,7 +192,7 @@ async def test_what_takes_too_long_is_a_typed_error_that_shows_nothing() -> None
         await chain.answered(Result(state="succeeded", output=of_text(long)))
     assert withheld.value.code == "guardrail_blocked"
     assert "2 s" in withheld.value.message
-    look = chain.screen_tool
+    look = chain.screen_event
     assert look is not None
     with pytest.raises(Permanent) as untold:
         await look(ToolActivity(phase="returned", tool="mail", output=long))
@@ -215,12 +215,12 @@ def test_paths_of_texts_cost_no_more_than_the_texts() -> None:
     for _ in range(50):
         value = {"k" * 5_000: value}
     message = conversation(["a"], value)
-    assert sum(len(path) for path, _ in texts(message, None)) < 2_000 * 500
+    assert sum(len(path) for path, _ in places(message, None)[0] + places(message, None)[1]) < 2_000 * 500
 
 
 async def test_a_members_long_name_is_read_once() -> None:
     work = WorkHere()
-    look = policies(work).screen(LANE, REQUEST, job="a").screen_tool
+    look = policies(work).screen(LANE, REQUEST, job="a").screen_event
     assert look is not None
     seen = await look(ToolActivity(phase="returned", tool="t", output={"k" * 200_000: list(range(20_000))}))
     assert seen.output == {"k" * 200_000: list(range(20_000))}

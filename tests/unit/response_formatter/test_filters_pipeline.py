@@ -202,7 +202,7 @@ async def test_events_of_tools_go_through_what_looks_at_tools() -> None:
         configured, models=ScriptedModel(VirtualClock()), region="us-east-1", work=WorkHere()
     )
     request = JobRequest(messages=(Message(role="user", content="hello"),))
-    look = made.screen(Lane("acme", "batch"), request, job="job1").screen_tool
+    look = made.screen(Lane("acme", "batch"), request, job="job1").screen_event
     assert look is not None
     error = ErrorInfo(code="tool_failed", message="no jane.doe@example.com here")
     seen = await look(
@@ -211,7 +211,7 @@ async def test_events_of_tools_go_through_what_looks_at_tools() -> None:
     assert seen.input == {"to": ["[EMAIL]"]}
     assert seen.error is not None
     assert seen.error.message == "no [EMAIL] here"
-    assert made.screen(Lane("other", "batch"), request, job="job2").screen_tool is None
+    assert made.screen(Lane("other", "batch"), request, job="job2").screen_event is None
 
 
 async def test_the_text_of_a_job_that_failed_is_filtered_too() -> None:
