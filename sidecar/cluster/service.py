@@ -34,6 +34,7 @@ from sidecar.models.shown import shown
 from sidecar.ports.bus import Clock
 from sidecar.ports.cluster import Checkpoints, ClusterBus, LeaseStore
 from sidecar.runtime.lifecycle import Tasks
+from sidecar.runtime.namesake import has_ended_here
 
 if TYPE_CHECKING:
     from sidecar.cluster.request_service import RequestHandler
@@ -47,6 +48,7 @@ POLL_S = 0.02
 BEATS_TO_KNOW = 3
 OFFER_S = 2.0
 ALONE_S = 0.5
+_NAME = 48
 LAST_OPERATIONS_S = 0.5
 
 
@@ -69,7 +71,7 @@ class Cluster:
     ) -> None:
         """`clock_offset_s` says how far this machine's clock is ahead of the NATS server's, where known."""
         self.name = name
-        self.own = f"{name[:48]}-{secrets.token_hex(4)}"
+        self.own = f"{name[:_NAME]}-{secrets.token_hex(4)}"
         self.version = version
         self._bus = bus
         self._clock = clock
@@ -347,10 +349,15 @@ class Cluster:
     def _is_predecessor(self, holder: str) -> bool:
         """Whether a lease's holder bore this replica's name and is gone: nobody else was connected at the start,
         and nobody has been heard since. A process that was cut off from the bus with the lease grants nothing.
+
+        A name that was made up of host and process id counts where that process of this machine has ended.
         """
         is_alone = self._is_alone and all(member == self.own for member in self._members)
         name, _, number = holder.rpartition("-")
-        return is_alone and name == self.name[:48] and len(number) == 8 and holder != self.own
+        if not is_alone or len(number) != 8 or holder == self.own:
+            return False
+        # A name as long as the bound may have lost digits of its process id.
+        return name == self.name[:_NAME] or (len(name) < _NAME and has_ended_here(name, own=self.name))
 
     def _on_term(self, term: int) -> None:
         self._takeovers.spawn(self._take_over(term), name="take-over")

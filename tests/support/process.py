@@ -46,6 +46,13 @@ def wait_until(is_true: Callable[[], bool], *, what: str, limit_s: float = READY
         time.sleep(POLL_S)
 
 
+def ended_pid() -> int:
+    """The id of a process that has ended."""
+    with subprocess.Popen([sys.executable, "-S", "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
 class Process:
     """A child process whose output goes to files. `with` ends it, whatever has happened."""
 

@@ -1,5 +1,6 @@
 """Several replicas on one bus, in virtual time: who schedules, who works, and what an orderly end is."""
 
+import os
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from sidecar.replica import Replica
 from sidecar.runtime.grace import Grace
 from tests.support.fleet import check_all_ended, slow, submit
 from tests.support.garbage import ACKNOWLEDGEMENTS, GARBAGE
+from tests.support.process import ended_pid
 from tests.support.replica import MODEL, PLENTY, Bench, bench
 from tests.support.scripted_model import ScriptedModel, fails, says
 from tests.support.virtual_time import VirtualClock
@@ -355,6 +357,14 @@ async def test_a_lone_replica_that_was_killed_dispatches_within_two_seconds_of_i
         again = await b.replica("one", models=PLENTY)
         await b.until(lambda: again.cluster.term > 0, limit_s=2)
         assert (await b.result(job, limit_s=2)).state == "succeeded"
+
+
+async def test_so_does_one_whose_name_is_made_of_its_process_id_where_that_process_has_ended() -> None:
+    async with bench() as b:
+        (first,) = await b.fleet(f"box-{ended_pid()}")
+        b.kill(first)
+        again = await b.replica(f"box-{os.getpid()}", models=PLENTY)
+        await b.until(lambda: again.cluster.term > 0, limit_s=2)
 
 
 async def test_with_others_alive_or_under_another_name_the_lease_runs_out_first() -> None:
