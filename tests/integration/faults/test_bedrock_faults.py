@@ -4,9 +4,7 @@ import asyncio
 import shutil
 import socket
 import ssl
-import struct
 import subprocess
-from binascii import crc32
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,35 +24,28 @@ from sidecar.errors import (
     ModelUnavailable,
     Permanent,
     SidecarError,
-    StreamInterrupted,
     Throttled,
 )
 from sidecar.models.call import CallLimits, ModelReply
 from sidecar.models.content import OtherBlock, ToolUseBlock
+from tests.support.answer_faults import BROKEN_STREAMS, BROKEN_WHOLE, EXCEPTION_FRAMES, GOOD, Fault, broken_crc
 from tests.support.bedrock_calls import TRANSPORTS, call, limits, manager, outcome, text_of, tool_calls_of
 from tests.support.raw_bedrock import (
     METADATA,
     START,
-    STOP,
-    STREAM_HEAD,
     RawBedrock,
     Script,
     answer,
-    chunk,
     event,
-    exception,
-    frame,
     raw_bedrock,
     response,
     sends,
     streams,
-    text,
     then_hangs,
     then_resets,
     tool,
 )
 
-GOOD = (START, text("Hello"), text(" world"), event("contentBlockStop", contentBlockIndex=0), STOP, METADATA)
 SHORT = limits(first_token_s=1.0, idle_s=0.5, total_s=20)
 
 
@@ -93,107 +84,17 @@ def client(clients: dict[str, BedrockManager], transport: str) -> BedrockManager
     return clients[transport]
 
 
-def broken_crc(data: bytes) -> bytes:
-    return data[:-5] + bytes([data[-5] ^ 0xFF]) + data[-4:]
+# Only here: what limits a whole job is tried on its way.
+TOO_LONG = Fault(
+    "longer than the total", then_hangs(streams(*GOOD[:3], is_ended=False)), CallTimeout, True, "total"
+)
 
 
-def broken_prelude(data: bytes) -> bytes:
-    return data[:8] + b"\x00\x00\x00\x00" + data[12:]
-
-
-async def drips(writer: asyncio.StreamWriter) -> None:
-    await streams(START, text("Hel"), is_ended=False)(writer)
-    for byte in text("lo" * 200):
-        writer.write(chunk(bytes([byte])))
-        await writer.drain()
-        await asyncio.sleep(0.02)
-
-
-def huge_prelude() -> bytes:
-    """The beginning of a frame that says it has 2 GiB."""
-    prelude = struct.pack("!II", 2**31 - 1, 0)
-    return prelude + struct.pack("!I", crc32(prelude)) + b"x" * 4096
-
-
-@dataclass(frozen=True)
-class Fault:
-    name: str
-    script: Script
-    error: type[SidecarError]
-    limits: CallLimits = field(default_factory=limits)
-    code: str | None = None
-    limit: str | None = None
-
-
-IN_STREAM: dict[str, type[SidecarError]] = {
-    "internalServerException": ModelUnavailable,
-    "modelStreamErrorException": ModelFailed,
-    "validationException": InvalidRequest,
-    "throttlingException": Throttled,
-    "serviceUnavailableException": ModelUnavailable,
-}
-PLACES: dict[str, tuple[bytes, ...]] = {
-    "as the first event": (),
-    "after messageStart": (START,),
-    "in the middle": GOOD[:3],
-    "after messageStop": GOOD[:5],
-    "after the usage": GOOD,
-}
-EXCEPTION_FRAMES = [
-    Fault(f"{kind} {place}", streams(*before, exception(kind)), error)
-    for kind, error in IN_STREAM.items()
-    for place, before in PLACES.items()
-]
-BROKEN_STREAMS = [
-    Fault("reset before headers", then_resets(sends()), ModelUnavailable),
-    Fault("closed before headers", sends(), ModelUnavailable),
-    Fault("no HTTP", sends(b"SMTP READY\r\n\r\n"), ModelUnavailable),
-    Fault("reset after headers", then_resets(sends(STREAM_HEAD)), ModelUnavailable),
-    Fault("reset after text", then_resets(streams(*GOOD[:3], is_ended=False)), StreamInterrupted),
-    Fault("closed after text without a last chunk", streams(*GOOD[:3], is_ended=False), StreamInterrupted),
-    Fault("ends after text", streams(*GOOD[:3]), StreamInterrupted),
-    Fault("ends after messageStart", streams(START), ModelFailed),
-    Fault("cut frame at first", streams(START[:20]), ModelFailed),
-    Fault("cut frame after text", streams(START, text("Hello"), text("world")[:30]), StreamInterrupted),
-    Fault("bad checksum at first", streams(broken_crc(START)), ModelFailed),
-    Fault("bad checksum after text", streams(START, text("Hello"), broken_crc(text("x"))), StreamInterrupted),
-    Fault("bad prelude checksum", streams(START, text("Hello"), broken_prelude(text("x"))), StreamInterrupted),
-    Fault("huge frame", streams(START, text("Hello"), huge_prelude()), StreamInterrupted),
-    Fault(
-        "event that is no JSON",
-        streams(START, text("Hello"), frame(b"nonsense", event_type="contentBlockDelta", message_type="event")),
-        StreamInterrupted,
-    ),
-    Fault("empty 200", sends(response(b"", content_type="application/vnd.amazon.eventstream")), ModelFailed),
-    Fault("HTML 200", sends(response(b"<html>gateway</html>", content_type="text/html")), ModelFailed),
-    Fault("JSON 200", sends(response({})), ModelFailed),
-    Fault("stall before headers", then_hangs(sends()), CallTimeout, SHORT, limit="first_token"),
-    Fault("stall after headers", then_hangs(sends(STREAM_HEAD)), CallTimeout, SHORT, limit="first_token"),
-    Fault(
-        "stall after messageStart",
-        then_hangs(streams(START, is_ended=False)),
-        CallTimeout,
-        SHORT,
-        limit="first_token",
-    ),
-    Fault(
-        "stall between chunks", then_hangs(streams(*GOOD[:3], is_ended=False)), CallTimeout, SHORT, limit="idle"
-    ),
-    Fault("slow drip inside a frame", drips, CallTimeout, SHORT, limit="idle"),
-    Fault(
-        "longer than the total",
-        then_hangs(streams(*GOOD[:3], is_ended=False)),
-        CallTimeout,
-        limits(total_s=1.0),
-        limit="total",
-    ),
-]
-
-
-@pytest.mark.parametrize("fault", EXCEPTION_FRAMES + BROKEN_STREAMS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", [*EXCEPTION_FRAMES, *BROKEN_STREAMS, TOO_LONG], ids=lambda fault: fault.name)
 async def test_stream_fault_ends_in_one_typed_error(fault: Fault, raw: RawBedrock, client: BedrockManager) -> None:
     raw.script = fault.script
-    ended = await outcome(client, call(limits=fault.limits), is_stream=True)
+    allowed = {None: limits(), "total": limits(total_s=1.0)}.get(fault.limit, SHORT)
+    ended = await outcome(client, call(limits=allowed), is_stream=True)
     assert type(ended) is fault.error
     if fault.limit:
         assert isinstance(ended, CallTimeout)
@@ -378,29 +279,17 @@ async def test_wish_for_a_pause_is_passed_on(raw: RawBedrock, client: BedrockMan
     assert ended.retry_after == 7.0
 
 
-UNARY_FAULTS = [
-    Fault("empty 200", sends(response(b"")), ModelFailed),
-    Fault("braces 200", sends(response({})), ModelFailed),
-    Fault("HTML 200", sends(response(b"<html></html>", content_type="text/html")), ModelFailed),
-    Fault("not JSON 200", sends(response(b'{"output": ')), ModelFailed),
-    Fault("no stop reason", sends(response({"output": {"message": {"content": []}}})), ModelFailed),
-    Fault("cut body", sends(response(b"x" * 10, content_length="100")), ModelUnavailable),
-    Fault("reset before headers", then_resets(sends()), ModelUnavailable),
-    Fault("closed before headers", sends(), ModelUnavailable),
-    Fault("no HTTP", sends(b"SMTP READY\r\n\r\n"), ModelUnavailable),
-    Fault("refusal in HTML", sends(response(b"<html>", status=502, content_type="text/html")), ModelUnavailable),
-    Fault("refusal without a body", sends(response(b"", status=500)), ModelUnavailable),
-    Fault("redirect", sends(response(b"", status=302, location="http://127.0.0.1:1/")), ModelUnavailable),
-    Fault("stall before headers", then_hangs(sends()), CallTimeout, limits(total_s=0.5), limit="total"),
-]
+# How long a whole answer may take is tried on a job's way by its own limits.
+STALLED = Fault("stall before headers", then_hangs(sends()), CallTimeout, limit="total")
 
 
-@pytest.mark.parametrize("fault", UNARY_FAULTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", [*BROKEN_WHOLE, STALLED], ids=lambda fault: fault.name)
 async def test_whole_answer_fault_ends_in_one_typed_error(
     fault: Fault, raw: RawBedrock, client: BedrockManager
 ) -> None:
     raw.script = fault.script
-    ended = await outcome(client, call(limits=fault.limits), is_stream=False)
+    allowed = limits(total_s=0.5) if fault.limit else limits()
+    ended = await outcome(client, call(limits=allowed), is_stream=False)
     assert type(ended) is fault.error
     if fault.limit:
         assert isinstance(ended, CallTimeout)

@@ -1,32 +1,26 @@
 """The fault wall, through the whole way of a job: whatever goes wrong ends in exactly one typed result.
 
-What the adapter makes of each fault alone is in `tests/integration/faults`. Here a job names two candidates, the
-first of which is broken: every temporary fault before text has to end in the answer of the second, one after text
+What the adapter makes of each fault of the same table alone is in `tests/integration/faults`. Here a job names two
+candidates, the first of which is broken: every temporary fault before text has to end in the answer of the second, one after text
 in a new attempt or in `stream_interrupted`, and nothing cut may be called complete.
 """
 
 import asyncio
-import struct
-from binascii import crc32
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from sidecar.emulator import Emulator
 from sidecar.models.result import Result
+from tests.support.answer_faults import BROKEN_STREAMS, BROKEN_WHOLE, EXCEPTION_FRAMES, GOOD, Fault
 from tests.support.raw_bedrock import (
     METADATA,
     START,
     STOP,
-    STREAM_HEAD,
     RawBedrock,
     Script,
     answer,
-    chunk,
     event,
-    exception,
-    frame,
     raw_bedrock,
     response,
     sends,
@@ -39,8 +33,6 @@ from tests.support.raw_bedrock import (
 from tests.support.way import FIRST, FIRST_ID, SECOND, SECOND_ID, Way, statuses, texts, way
 
 CHAIN = [FIRST, SECOND]
-BLOCK_STOP = event("contentBlockStop", contentBlockIndex=0)
-GOOD = (START, text("Hello"), text(" world"), BLOCK_STOP, STOP, METADATA)
 SECOND_ANSWER = "the second's answer"
 IMPATIENT: dict[str, Any] = {"first_token_timeout_s": 0.6, "idle_timeout_s": 0.4}
 
@@ -130,95 +122,8 @@ async def test_validation_error_is_final_and_said_once(place: str) -> None:
         assert len(emulator.calls) == 1
 
 
-def broken_crc(data: bytes) -> bytes:
-    return data[:-5] + bytes([data[-5] ^ 0xFF]) + data[-4:]
-
-
-def huge_prelude() -> bytes:
-    """The beginning of a frame that says it has 2 GiB."""
-    prelude = struct.pack("!II", 2**31 - 1, 0)
-    return prelude + struct.pack("!I", crc32(prelude)) + b"x" * 4096
-
-
-async def drips(writer: asyncio.StreamWriter) -> None:
-    await streams(START, text("Hel"), is_ended=False)(writer)
-    for byte in text("lo" * 200):
-        writer.write(chunk(bytes([byte])))
-        await writer.drain()
-        await asyncio.sleep(0.02)
-
-
-@dataclass(frozen=True)
-class Fault:
-    """`is_after_text`: text had reached the client before it. `is_billed`: the request was sent, and nothing says
-    that it was refused before the model began, so that it counts as billed by estimate.
-    """
-
-    name: str
-    script: Script
-    code: str
-    is_after_text: bool = False
-    is_slow: bool = False
-
-    @property
-    def is_billed(self) -> bool:
-        return self.is_after_text or self.code in ("model_error", "timeout")
-
-
-BROKEN_STREAMS = [
-    Fault("closed before headers", sends(), "model_unavailable"),
-    Fault("reset before headers", then_resets(sends()), "model_unavailable"),
-    Fault("no HTTP", sends(b"SMTP READY\r\n\r\n"), "model_unavailable"),
-    Fault("reset after headers", then_resets(sends(STREAM_HEAD)), "model_unavailable"),
-    Fault("cut frame at first", streams(START[:20]), "model_error"),
-    Fault("bad checksum at first", streams(broken_crc(START)), "model_error"),
-    Fault("ends after messageStart", streams(START), "model_error"),
-    Fault(
-        "empty 200",
-        sends(response(b"", content_type="application/vnd.amazon.eventstream", connection="close")),
-        "model_error",
-    ),
-    Fault(
-        "HTML 200",
-        sends(response(b"<html>gateway</html>", content_type="text/html", connection="close")),
-        "model_error",
-    ),
-    Fault("JSON 200", sends(response({}, connection="close")), "model_error"),
-    Fault("stall before headers", then_hangs(sends()), "timeout", is_slow=True),
-    Fault("stall after headers", then_hangs(sends(STREAM_HEAD)), "timeout", is_slow=True),
-    Fault("stall after messageStart", then_hangs(streams(START, is_ended=False)), "timeout", is_slow=True),
-    Fault("reset after text", then_resets(streams(*GOOD[:3], is_ended=False)), "stream_interrupted", True),
-    Fault("closed after text", streams(*GOOD[:3], is_ended=False), "stream_interrupted", True),
-    Fault("ends after text", streams(*GOOD[:4]), "stream_interrupted", True),
-    Fault("cut frame after text", streams(START, text("Hello"), text("x")[:30]), "stream_interrupted", True),
-    Fault(
-        "bad checksum after text", streams(START, text("Hi"), broken_crc(text("x"))), "stream_interrupted", True
-    ),
-    Fault("huge frame", streams(START, text("Hello"), huge_prelude()), "stream_interrupted", True),
-    Fault(
-        "event that is no JSON",
-        streams(START, text("Hello"), frame(b"nonsense", event_type="contentBlockDelta", message_type="event")),
-        "stream_interrupted",
-        True,
-    ),
-    Fault("stall between chunks", then_hangs(streams(*GOOD[:3], is_ended=False)), "timeout", True, True),
-    Fault("slow drip inside a frame", drips, "timeout", True, True),
-    *(
-        Fault(f"{kind} after text", streams(*GOOD[:3], exception(kind)), code, True)
-        for kind, code in {
-            "internalServerException": "model_unavailable",
-            "modelStreamErrorException": "model_error",
-            "throttlingException": "throttled",
-            "serviceUnavailableException": "model_unavailable",
-        }.items()
-    ),
-    Fault(
-        "exception after messageStop",
-        streams(*GOOD[:5], exception("internalServerException")),
-        "model_unavailable",
-        True,
-    ),
-]
+# One frame of each kind in the middle; the emulator's say the rest.
+BROKEN = [*BROKEN_STREAMS, *(f for f in EXCEPTION_FRAMES if "middle" in f.name and f.code != "invalid_request")]
 
 
 def by_model(raw: RawBedrock, first: Script) -> Script:
@@ -230,58 +135,32 @@ def by_model(raw: RawBedrock, first: Script) -> Script:
             return await first(writer)
         if path.endswith(b"converse"):
             return await sends(response(answer([{"text": SECOND_ANSWER}]), connection="close"))(writer)
-        return await streams(START, text(SECOND_ANSWER), BLOCK_STOP, STOP, METADATA)(writer)
+        return await streams(START, text(SECOND_ANSWER), GOOD[3], STOP, METADATA)(writer)
 
     return script
 
 
-@pytest.mark.parametrize("fault", BROKEN_STREAMS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", BROKEN, ids=lambda fault: fault.name)
 async def test_broken_stream_moves_the_job_on(fault: Fault) -> None:
     async with raw_bedrock() as raw, way(raw.url) as on:
         raw.script = by_model(raw, fault.script)
-        job = await on.submit(model=CHAIN, stream=True, **(IMPATIENT if fault.is_slow else {}))
+        job = await on.submit(model=CHAIN, stream=True, **(IMPATIENT if fault.limit else {}))
         result = await check_failover(on, job, code=fault.code)
         attempts = {e.attempt for e in await on.events(job)}
         assert (len(attempts) > 1) is fault.is_after_text
         assert result.usage_basis == ("estimated" if fault.is_billed else "observed")
 
 
-@pytest.mark.parametrize("fault", [f for f in BROKEN_STREAMS if f.is_after_text], ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", [f for f in BROKEN if f.is_after_text], ids=lambda fault: fault.name)
 async def test_answer_that_broke_off_is_never_called_complete(fault: Fault) -> None:
     async with raw_bedrock() as raw, way(raw.url) as on:
         raw.script = by_model(raw, fault.script)
-        job = await on.submit(
-            model=CHAIN, stream=True, on_interrupt="fail", **(IMPATIENT if fault.is_slow else {})
-        )
+        job = await on.submit(model=CHAIN, stream=True, on_interrupt="fail", **(IMPATIENT if fault.limit else {}))
         result = await check_final(on, job, code="stream_interrupted")
         assert result.partial is True
         assert result.output.text in ("Hi", "Hel", "Hello", "Hello world")
         assert result.stop_reason is None
         assert len(raw.requests) == 1
-
-
-BROKEN_WHOLE = [
-    Fault("closed before headers", sends(), "model_unavailable"),
-    Fault("reset before headers", then_resets(sends()), "model_unavailable"),
-    Fault("no HTTP", sends(b"SMTP READY\r\n\r\n"), "model_unavailable"),
-    Fault("cut body", sends(response(b"x" * 10, content_length="100", connection="close")), "model_unavailable"),
-    Fault("empty 200", sends(response(b"", connection="close")), "model_error"),
-    Fault("braces 200", sends(response({}, connection="close")), "model_error"),
-    Fault(
-        "HTML 200", sends(response(b"<html></html>", content_type="text/html", connection="close")), "model_error"
-    ),
-    Fault("half of a JSON text", sends(response(b'{"output": ', connection="close")), "model_error"),
-    Fault(
-        "refusal in HTML",
-        sends(response(b"<html>", status=502, content_type="text/html", connection="close")),
-        "model_unavailable",
-    ),
-    Fault(
-        "redirect",
-        sends(response(b"", status=302, location="http://127.0.0.1:1/", connection="close")),
-        "model_unavailable",
-    ),
-]
 
 
 @pytest.mark.parametrize("fault", BROKEN_WHOLE, ids=lambda fault: fault.name)
@@ -313,7 +192,7 @@ SURVIVED = {
         *GOOD[4:],
     ),
     "huge delta": streams(
-        START, text("Hello"), text(" world"), BLOCK_STOP, event("padding", x="y" * 300_000), *GOOD[4:]
+        START, text("Hello"), text(" world"), GOOD[3], event("padding", x="y" * 300_000), *GOOD[4:]
     ),
 }
 
