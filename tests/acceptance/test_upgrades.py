@@ -62,7 +62,7 @@ async def test_the_release_runs_its_own_code(fleet: Fleet, release: Path) -> Non
 async def test_a_store_that_the_other_left_is_taken_up_without_loss(
     fleet: Fleet, release: Path, nats_url: str, way: str
 ) -> None:
-    """Running and queued jobs, and finished ones: killed with the first, ended by the second."""
+    """Running and queued jobs, finished and cancelled ones: killed with the first, ended by the second."""
     before, after = (release, ROOT) if way == "to this one" else (ROOT, release)
     await fleet.start(1, root=before)
     async with observer(nats_url) as seen:
@@ -71,10 +71,14 @@ async def test_a_store_that_the_other_left_is_taken_up_without_loss(
         open_jobs = await submit_all(seen, JOBS, name="open")
         await seen.until_event(open_jobs[0])
         fleet.kill()
+        cancelled = {open_jobs[0], open_jobs[-1]}
+        for job in cancelled:
+            await seen.store.mark_cancelled("acme", job)
         await fleet.start(1, root=after)
         await seen.until_done()
         ends = await seen.check(done + open_jobs)
-        assert ends["succeeded"] == len(done) + len(open_jobs), ends
+        assert ends["cancelled"] == len(cancelled), ends
+        assert ends["succeeded"] == len(done) + len(open_jobs) - len(cancelled), ends
         assert await seen.dead.list() == []
 
 

@@ -1,8 +1,8 @@
 """The fault wall, through the whole way of a job: whatever goes wrong ends in exactly one typed result.
 
 What the adapter makes of each fault of the same table alone is in `tests/integration/faults`. Here a job names two
-candidates, the first of which is broken: every temporary fault before text has to end in the answer of the second, one after text
-in a new attempt or in `stream_interrupted`, and nothing cut may be called complete.
+candidates, the first of which is broken: every temporary fault before text has to end in the answer of the second,
+one after text in a new attempt or in `stream_interrupted`, and nothing cut may be called complete.
 """
 
 import asyncio
