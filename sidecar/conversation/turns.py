@@ -195,7 +195,7 @@ class Conversation:
                     calls,
                     offered=run.offered,
                     inline=run.inline,
-                    unreadable=tool_turn.unreadable_in(reply),
+                    unreadable=tool_turn.unreadable_in(reply) if reply.unreadable else {},
                     check=self._check_input,
                 ),
             )

@@ -1,9 +1,10 @@
 """Which models can serve a request, and in which order: hard filters, then the shelf's order. Deterministic."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from sidecar.coordinator.entry import CAPABILITY_BITS, Entry, Shelf, mask, names_of
+from sidecar.errors import InvalidRequest
 from sidecar.models.content import DocumentBlock, ImageBlock, ToolResultBlock, ToolUseBlock
 from sidecar.models.event import Rejected
 from sidecar.models.profile import ModelProfile
@@ -14,7 +15,17 @@ MIN_FLEX_S = 300.0
 MAX_PRIORITY_S = 10.0
 
 Stage = Literal[
-    "unknown", "tenant", "lifecycle", "region", "capability", "context", "output", "budget", "price", "health"
+    "unknown",
+    "tenant",
+    "lifecycle",
+    "region",
+    "capability",
+    "context",
+    "output",
+    "budget",
+    "shape",
+    "price",
+    "health",
 ]
 STAGES: tuple[Stage, ...] = (
     "unknown",
@@ -25,21 +36,27 @@ STAGES: tuple[Stage, ...] = (
     "context",
     "output",
     "budget",
+    "shape",
     "price",
     "health",
 )
 
 
 class Refusal(NamedTuple):
-    """Why a candidate cannot serve; `stage` is the filter that it met."""
+    """Why a candidate cannot serve; `stage` is the filter that it met, `path` what of the request met it."""
 
     stage: Stage
     model: str
     reason: str
+    path: str = ""
 
     @property
     def rejected(self) -> Rejected:
         return Rejected(model=self.model, reason=self.reason)
+
+
+Takes = Callable[[ModelProfile], InvalidRequest | None]
+"""Why a model does not take a request in any form; None where it does."""
 
 
 class Requirements(NamedTuple):
@@ -153,8 +170,10 @@ class Search:
         allowed: frozenset[str] | None = None,
         headroom: Mapping[str, float] | None = None,
         warm_pool: str | None = None,
+        takes: Takes | None = None,
     ) -> None:
         self.wish = wish
+        self.takes = takes
         self.allowed = allowed
         self.headroom = headroom
         self.warm_pool = warm_pool
@@ -162,10 +181,13 @@ class Search:
         self.refusals: list[Refusal] = []
         self._seen: set[str] = set()
         self._refused: set[str] = set()
+        self._shapes: dict[str, Refusal | None] = {}
 
     def anew(self, wish: Requirements) -> "Search":
         """An empty search under the same conditions."""
-        return Search(wish, allowed=self.allowed, headroom=self.headroom, warm_pool=self.warm_pool)
+        return Search(
+            wish, allowed=self.allowed, headroom=self.headroom, warm_pool=self.warm_pool, takes=self.takes
+        )
 
     def refuse(self, stage: Stage, model: str, reason: str) -> None:
         self.refusals.append(Refusal(stage, model, reason))
@@ -176,6 +198,8 @@ class Search:
             if entry.pool in self._seen:
                 continue
             why = refusal(entry, self.wish, allowed=self.allowed, is_named=True)
+            if why is None and self.takes is not None:
+                why = self._shape(entry, self.takes)
             if why is not None:
                 self._note(entry, why)
                 continue
@@ -213,6 +237,8 @@ class Search:
             why = refusal(entry, self.wish, allowed=self.allowed, is_named=False)
             if why is None and is_dearer:
                 why = Refusal("price", entry.alias, f"costs more than {most_dearer:g} times the first choice")
+            if why is None and self.takes is not None:
+                why = self._shape(entry, self.takes)
             if why is not None:
                 self._note(entry, why)
                 continue
@@ -221,6 +247,14 @@ class Search:
             self.found.append(entry)
             if bound is None:
                 bound = _bound(entry, most_dearer)
+
+    def _shape(self, entry: Entry, takes: Takes) -> Refusal | None:
+        """What of the request's shape the model does not take, asked once for each model."""
+        if entry.alias not in self._shapes:
+            error = takes(entry.profile)
+            found = None if error is None else Refusal("shape", entry.alias, error.message, error.path)
+            self._shapes[entry.alias] = found
+        return self._shapes[entry.alias]
 
     def _note(self, entry: Entry, why: Refusal) -> None:
         """One reason for each model."""

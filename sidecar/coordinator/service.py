@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sidecar.config.settings import BedrockSettings, Policy, TenantPolicy
 from sidecar.coordinator import cost, fallback, select
@@ -18,7 +18,7 @@ from sidecar.coordinator.fallback import Decision, Failure, Final, Next, Opening
 from sidecar.coordinator.health import Phase, Success
 from sidecar.coordinator.listing import model_info, no_region, why_unusable
 from sidecar.coordinator.pools import Begun, Observation, Pools
-from sidecar.coordinator.select import Refusal, Search
+from sidecar.coordinator.select import Refusal, Search, Takes
 from sidecar.errors import ErrorCode, JobCancelled, Permanent, SidecarError
 from sidecar.models.api import ModelInfo
 from sidecar.models.event import Rejected
@@ -40,6 +40,7 @@ _CODE_OF_STAGE: dict[str, ErrorCode] = {
     "context": "context_overflow",
     "output": "invalid_request",
     "budget": "budget_exceeded",
+    "shape": "invalid_request",
 }
 
 
@@ -99,11 +100,13 @@ class Coordinator:
         now: float,
         affinity: str | None = None,
         headroom: Mapping[str, float] | None = None,
+        takes: Takes | None = None,
     ) -> Selection:
         """Who can serve the request, in the order to be tried.
 
         `affinity`: whatever shares a prompt prefix (conversation, tenant and template); its warm cache is
-        preferred for five minutes. `headroom`: pool to the free share of its quota, 0 to 1.
+        preferred for five minutes. `headroom`: pool to the free share of its quota, 0 to 1. `takes`: whether
+        a model takes the request's shape, where there is anything to ask.
         Raises Permanent with code unknown_model, tenant_denied, invalid_request, context_overflow or
         budget_exceeded when nothing can ever serve it; the message says what to change.
         """
@@ -112,6 +115,7 @@ class Coordinator:
             allowed=self._allowed_by(tenant),
             headroom=headroom,
             warm_pool=self._pools.warm_pool(affinity, now=now),
+            takes=takes,
         )
         if request.model is not None:
             reason, warnings = self._search_named(request, search)
@@ -388,8 +392,9 @@ def _nothing_serves(request: JobRequest, refusals: Sequence[Refusal]) -> Permane
     furthest = max(refusals, key=lambda r: select.STAGES.index(r.stage))
     lead = "none of the named models" if request.models else "no model"
     shown = "; ".join(f"{r.model}: {r.reason}" for r in refusals[:8])
+    details: dict[str, Any] = {"rejected": [{"model": r.model, "reason": r.reason} for r in refusals]}
+    if furthest.path:
+        details["path"] = furthest.path
     return Permanent(
-        f"{lead} can serve this request: {shown}",
-        code=_CODE_OF_STAGE[furthest.stage],
-        details={"rejected": [{"model": r.model, "reason": r.reason} for r in refusals]},
+        f"{lead} can serve this request: {shown}", code=_CODE_OF_STAGE[furthest.stage], details=details
     )

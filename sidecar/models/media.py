@@ -24,6 +24,12 @@ def found_format(data: bytes) -> str | None:
     return "webp" if data[:4] == b"RIFF" and data[8:12] in (b"WEBP", b"") else None
 
 
+def sample(declared: str) -> bytes:
+    """Bytes that pass for this format, in place of content that is not at hand yet."""
+    heads = dict(_SIGNATURES) | {"webp": b"RIFF"}
+    return heads.get(declared) or heads.get(_CONTAINERS.get(declared, ("",))[0]) or b"."
+
+
 def mismatch(declared: str, data: bytes) -> str | None:
     """Why `data` is not what `declared` says, with the remedy; None where it is, or where nobody can tell."""
     found = found_format(data)

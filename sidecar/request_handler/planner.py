@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from sidecar.adapters.bedrock.foresight import foresight
 from sidecar.config.settings import BedrockSettings, CurrentPolicy, JobsSettings, Policy, TenantPolicy
 from sidecar.conversation.run import ConversationPlan
 from sidecar.conversation.tool_selection import ToolSelection, specs
@@ -167,6 +168,7 @@ class Planner:
             job_class=stored.lane.job_class,
             now=self._clock.now(),
             affinity=stored.lane.tenant,
+            takes=foresight(request),
         )
         return selection, tokens
 

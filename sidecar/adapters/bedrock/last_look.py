@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sidecar.adapters.bedrock.cache_points import tidy_cache_points
-from sidecar.adapters.bedrock.messages import SEPARATOR
+from sidecar.adapters.bedrock.messages import SEPARATOR, only_here
 from sidecar.adapters.bedrock.names import MAX_NAME_CHARS
 from sidecar.adapters.bedrock.tool_forms import renamed, tool_form
 from sidecar.errors import InvalidRequest
@@ -56,13 +56,6 @@ def _stops(body: Body, inference: dict[str, Any], profile: ModelProfile, warning
     del inference["stopSequences"]
     if not inference:
         del body["inferenceConfig"]
-
-
-def only_here(message: str, path: str) -> InvalidRequest:
-    """A refusal of one model, which another one need not share."""
-    error = InvalidRequest(message, path=path)
-    error.details["model_specific"] = True
-    return error
 
 
 def _tool_schemas(

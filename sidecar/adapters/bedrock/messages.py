@@ -81,13 +81,13 @@ class MessageEncoder:
         if not merged:
             raise InvalidRequest("there is no message with content", path="messages")
         if self._rules.starts_with_user and merged[0]["role"] != "user":
-            raise InvalidRequest("this model wants the first message to be the user's", path="messages[0]")
+            raise only_here("this model wants the first message to be the user's", "messages[0]")
         last = merged[-1]
         if last["role"] != "assistant":
             return
         path = f"messages[{len(messages) - 1}]"
         if not self._rules.allows_prefill:
-            raise InvalidRequest("this model takes no prefilled answer: end with a user message", path=path)
+            raise only_here("this model takes no prefilled answer: end with a user message", path)
         if self._rules.trims_prefill and isinstance(text := last["content"][-1].get("text"), str):
             last["content"][-1]["text"] = text.rstrip()
             if text != text.rstrip():
@@ -213,6 +213,13 @@ class MessageEncoder:
     def _note(self, warning: str) -> None:
         if warning not in self._warnings:
             self._warnings.append(warning)
+
+
+def only_here(message: str, path: str) -> InvalidRequest:
+    """A refusal of one model, which another one need not share."""
+    error = InvalidRequest(message, path=path)
+    error.details["model_specific"] = True
+    return error
 
 
 def cache_point(ttl: str = "5m") -> WireBlock:
