@@ -255,6 +255,7 @@ class App:
         if self.lifecycle.phase in (Phase.RUNNING, Phase.STARTING):
             self.lifecycle.enter(Phase.DRAINING)
         grace = Grace(SystemClock(), self._grace_s)
+        # Beside the drain, so that a second signal shortens the grace period of one that has begun.
         hurrying = asyncio.create_task(self._hurry(grace))
         try:
             if self.replica is not None:

@@ -103,6 +103,7 @@ async def serve(
         signal.signal(number, lambda *_: os._exit(exits.OK))
     loop.add_signal_handler(signal.SIGHUP, app.reload)
     hurrying = loop.create_task(hurried())
+    # A task of its own: a signal during the start cancels the start alone, and what was opened is closed below.
     starting = loop.create_task(app.start(before_joining=drain_from_now_on))
     try:
         await asyncio.wait({starting})

@@ -67,6 +67,7 @@ async def _submit(
     invocation: Invocation, requests: tuple[Any, ...], job_class: Any, job_id: str | None, is_watched: bool
 ) -> int:
     async with await invocation.client() as client:
+        # A file of many thousand requests must not wait for as many acknowledgements at once: they would time out.
         gate = asyncio.Semaphore(_AT_ONCE)
 
         async def one(request: Any, wanted: str | None) -> Any:

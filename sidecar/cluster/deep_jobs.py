@@ -38,6 +38,7 @@ class DeepJobs:
         self._intake = intake
         self._clock = clock
         self._tasks = tasks
+        # Thousands of deadlines may be due at one moment: ends are written a few at a time, beside live jobs.
         self._seats = asyncio.Semaphore(AT_ONCE)
         self._due: set[int] = set()
 

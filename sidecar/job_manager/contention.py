@@ -105,6 +105,7 @@ class Contention:
     async def _stands(self, state: JobState) -> bool:
         """Whether the request that a live document names is there. It is deleted after the job's end only."""
         seq = state.request_seq
+        # Only an answer of the stream may call a request gone: trouble with the bus is waited out.
         stored = await keep_trying("reading a request", lambda: self._intake.get(seq), clock=self._clock)
         if stored is None or stored.lane.tenant != state.tenant:
             return False

@@ -83,6 +83,8 @@ class Completion:
     async def announce(self, state: JobState, *, metadata: dict[str, Any]) -> None:
         """Say the result of a job whose document is terminal. When this returns, the server has it."""
         event = _result_event(state, metadata)
+        # The document says that the job has ended: nothing but this event tells its client, so it is tried until
+        # stored.
         delay = RetryDelay(self._clock, "publishing a result")
         while True:
             try:
@@ -103,6 +105,8 @@ class Completion:
 
     async def delete(self, seq: int) -> None:
         """Delete a request: the last step, for after it nothing tells that the job has to come to an end."""
+        # A request left standing would be taken for an open job by the next scheduler, which does all of the end
+        # again.
         delay = RetryDelay(self._clock, "deleting a request")
         while True:
             try:

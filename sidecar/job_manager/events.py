@@ -108,6 +108,8 @@ class EventWriter:
         if self._nap is not None:
             self._wake()
         while self._pump is not None:
+            # The pump writes for everybody who said something: one caller's cancellation must not lose what
+            # others said.
             await asyncio.shield(self._pump)
         self._is_urgent = False
         if self._is_lost:
@@ -126,6 +128,7 @@ class EventWriter:
             return
         self._waiting.append(data)
         if self._pump is None:
+            # One pump a job: events are stored one after the other, in the order in which they were said.
             self._pump = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:

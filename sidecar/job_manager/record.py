@@ -56,6 +56,8 @@ class StateRecord:
         `only_after`: nothing is written where another document than that one stands by now. `is_refused`: the
         server has refused to write over the revision that is known.
         """
+        # One write at a time: each is fenced by the revision of the one before, and two in flight would refuse
+        # each other.
         async with self._writing:
             if only_after is not None and only_after is not self.state:
                 return self.fence

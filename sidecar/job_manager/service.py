@@ -251,6 +251,7 @@ class JobManager:
         )
 
     async def _is_cancelled(self, tenant: str, job: str) -> bool:
+        # A cancellation that cannot be read now may stand: the job is not begun on a guess.
         delay = RetryDelay(self._clock, "reading a cancellation")
         while True:
             try:

@@ -91,8 +91,10 @@ class Reader:
         self._opened: OrderedDict[int, DecodedRequest] = OrderedDict()
         self._cached_bytes = 0
         self._known: dict[tuple[str, str], int] = {}
+        # Ten thousand lanes that fill at once would read the stream with as many requests in flight.
         self._fills = asyncio.Semaphore(FILLS_AT_ONCE)
         self._judging: set[Lane] = set()
+        # Refusals write and delete: a flood above its cap must leave the bus room for those that run.
         self._refusals = asyncio.Semaphore(LANES_JUDGED_AT_ONCE)
         self.waiting: dict[tuple[str, str], Ticket] = {}
         self.unrecorded: deque[Ticket] = deque()

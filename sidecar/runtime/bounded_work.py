@@ -200,6 +200,7 @@ class BoundedWork:
             self._end(worker)
 
     def _end(self, worker: WorkerProcess) -> None:
+        # The end of a process is waited for beside the work: whoever lost it gets the next worker meanwhile.
         task = asyncio.get_running_loop().create_task(worker.end())
         self._endings.add(task)
         task.add_done_callback(self._endings.discard)

@@ -218,6 +218,8 @@ class Boto3Transport:
     async def _in_thread(self, call: Callable[[], T], slot: CallSlot) -> T:
         future = asyncio.get_running_loop().run_in_executor(self._executor, call)
         try:
+            # A thread cannot be cancelled: it is left to end at the aborted socket, and its outcome is fetched by
+            # _forget.
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             slot.abort()

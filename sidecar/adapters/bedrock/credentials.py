@@ -75,6 +75,7 @@ class CredentialSource:
         if auth is not None and not self._is_due():
             return auth
         if auth is None or self._is_expired():
+            # One caller that is cancelled must not end the lookup for all who wait for it.
             return await asyncio.shield(self._refresh())
         self._refresh()
         return auth

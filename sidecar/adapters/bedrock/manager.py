@@ -279,6 +279,7 @@ class BedrockManager:
                 asyncio.to_thread(partial(self._resolve, region)), name=f"bedrock-endpoint-{region}"
             )
             self._endpoints[region] = lookup
+        # The lookup is everybody's: a cancelled job must not end it for the others.
         return await asyncio.shield(lookup)
 
     def _resolve(self, region: str) -> BedrockEndpoint:

@@ -78,6 +78,7 @@ class Door:
                 del self._of_peer[connection.peer]
 
     def spawn(self, work: Any) -> None:
+        # Held in a set: the loop keeps only weak references to tasks.
         task = asyncio.get_running_loop().create_task(work, name="admin-answer")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -51,6 +51,8 @@ class NatsClusterBus:
 
         def deliver(message: BusMessage) -> None:
             if message.reply and len(self._answering) < most:
+                # Answered beside the reading: this callback runs in the connection's read loop, which must not
+                # wait.
                 task = asyncio.get_running_loop().create_task(reply(message))
                 self._answering.add(task)
                 task.add_done_callback(self._answering.discard)

@@ -62,6 +62,7 @@ class GenuineReader:
     def tidy(self, subject: str) -> None:
         """Take away soon what was heard to have been written under a subject. Too much at once is left."""
         if len(self._tidying) < _AT_ONCE:
+            # Who reads does not wait for the tidying, and a full set is the bound on what strangers can set off.
             task = asyncio.get_running_loop().create_task(self._tidy(subject))
             self._tidying.add(task)
             task.add_done_callback(self._tidying.discard)

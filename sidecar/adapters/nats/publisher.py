@@ -49,6 +49,7 @@ class NatsResultWaiter:
         self._subscription = await mux.subscribe(subject, self._on_message)
 
     async def payload(self) -> bytes:
+        # The future is the subscription's: a caller that is cancelled must leave it for the next one to wait on.
         return await asyncio.shield(self._heard)
 
     async def close(self) -> None:
@@ -96,6 +97,7 @@ class ResultWatch:
             self._task.cancel()
             self._task = None
         if state == "connected" and self._waiters:
+            # What was published while the connection was away was not heard: it is read from the stream instead.
             self._task = asyncio.get_running_loop().create_task(self._catch_up())
 
     async def _catch_up(self) -> None:

@@ -76,6 +76,7 @@ class ToolProvider:
         Then the provider tries on by itself: `wait_registered` tells when it worked. Raises what the registry
         refuses a tool with (InvalidRequest, Permanent, AccessDenied); nothing is left running then.
         """
+        # The registry answers in turns a tenant: a hundred tools at once would time out behind each other.
         turns = asyncio.Semaphore(_REGISTER_AT_ONCE)
         for tool in self.tools:
             server = ToolServer(tool, self._client.bus, root=self._client.subjects.root)

@@ -34,6 +34,7 @@ def begin(
     if tool.signature.context is not None:
         arguments = {**arguments, tool.signature.context: context}
     if tool.signature.is_async:
+        # A task of its own, so that the call can be cancelled without the loop that serves the others.
         task = asyncio.get_running_loop().create_task(_answer(tool, arguments, context, limit_bytes))
         task.add_done_callback(lambda _: on_end())
         return task

@@ -41,6 +41,7 @@ class ToolServer:
         self.tool = tool
         self._bus = bus
         self._forbidden = ("$", f"{root}.")
+        # The bound the tool's author gave: calls above it wait here, and say so by heartbeats.
         self._slots = asyncio.Semaphore(tool.concurrency)
         self._calls: set[Call] = set()
         self._outcomes = Outcomes()

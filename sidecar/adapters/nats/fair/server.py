@@ -319,6 +319,7 @@ class FairServer:
             self.warn("a reply could not be sent: %s", e)
 
     def _spawn(self, work: Coroutine[Any, Any, None], *, name: str | None = None) -> "asyncio.Task[None]":
+        # Held in a set: the loop keeps only weak references to tasks.
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
