@@ -80,12 +80,28 @@ class TokenCounts(NamedTuple):
 Reached = Literal["nowhere", "sent", "answered"]
 """How far a model call had come: refused or never sent, sent without a word back, or an answer had begun."""
 
+HoldCause = Literal[
+    "no_credentials",
+    "credentials_expired",
+    "credentials_invalid",
+    "signature_refused",
+    "clock_skewed",
+    "unreachable",
+    "model_unavailable",
+]
+"""Why calls are held that are no job's fault: the account's (all up to `clock_skewed`), an endpoint's
+(`unreachable`), or a quota pool's (`model_unavailable`: its breaker is open)."""
+ACCOUNT_CAUSES: frozenset[HoldCause] = frozenset(
+    {"no_credentials", "credentials_expired", "credentials_invalid", "signature_refused", "clock_skewed"}
+)
+
 
 class SidecarError(Exception):
     """Root of all errors raised here.
 
     `code` is a code of the bus protocol, `details` are JSON-able facts for the caller. `inside` is a fuller
-    message, for the operator alone.
+    message, for the operator alone. `hold` is the cause where the trouble is the operator's or the provider's and
+    concerns more than this one call.
 
     Of a model call that failed, `reached` says how far it had come, `counted` what its provider said it took, and
     `heard_chars` how much of its answer came, of any kind; they decide what it is taken to have cost.
@@ -93,6 +109,7 @@ class SidecarError(Exception):
 
     default_code: ClassVar[ErrorCode] = "internal"
     is_retryable: ClassVar[bool] = False
+    hold: HoldCause | None = None
 
     def __init__(
         self, message: str, *, code: ErrorCode | None = None, details: Mapping[str, Any] | None = None
@@ -189,6 +206,42 @@ class ModelUnavailable(Temporary):
     """The model's region refused or could not be reached: 5xx, connection trouble, not ready."""
 
 
+class Unreachable(ModelUnavailable):
+    """There was no connection to the endpoint: its name, its address or its TLS did not answer."""
+
+    hold = "unreachable"
+
+
+class AccountRefused(Temporary):
+    """No model can be called with the sidecar's account as things are: no credentials, or AWS refuses them, the
+    signature or its time. It is no job's fault, whatever the HTTP status, and ends when the operator mends it.
+    """
+
+    def __init__(self, message: str, *, cause: HoldCause, details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message, details=details)
+        self.hold = cause
+
+
+class JobHeld(SidecarError):
+    """Nothing that the job may use can be called: it leaves its worker, and is begun again when something can.
+
+    `since`: when its first call failed that way, seconds since 1970. Not a job's end.
+    """
+
+    default_code: ClassVar[ErrorCode] = "model_unavailable"
+    is_retryable = True
+
+    def __init__(self, cause: str, *, since: float, retry_after: float | None = None) -> None:
+        super().__init__(f"held: {cause}", details={"held": cause, "since": since})
+        self.cause = cause
+        self.since = since
+        self.retry_after = retry_after
+
+
+class HeldTooLong(ModelUnavailable):
+    """No model could be called for as long as the job's class may be held."""
+
+
 class ModelFailed(Temporary):
     """The model broke while answering (HTTP 424, in-stream model error, an answer that is none)."""
 
@@ -209,6 +262,8 @@ class CallTimeout(Temporary):
     def __init__(self, message: str, *, limit: str) -> None:
         super().__init__(message, details={"limit": limit})
         self.limit = limit
+        if limit == "connect":
+            self.hold = "unreachable"
 
 
 class ContextOverflow(Permanent):

@@ -21,6 +21,7 @@ from sidecar.conversation.reservation import JobReservation
 from sidecar.conversation.run import ConversationPlan, JobRun
 from sidecar.conversation.tenant_budget import TenantBudgets
 from sidecar.conversation.tool_selection import has_named, inline_names
+from sidecar.conversation.troubles import Troubles
 from sidecar.conversation.turns import Conversation
 from sidecar.endpoints.objects import Objects
 from sidecar.errors import (
@@ -28,8 +29,10 @@ from sidecar.errors import (
     BusUnavailable,
     Conflict,
     GivenUp,
+    HeldTooLong,
     InvalidRequest,
     JobCancelled,
+    JobHeld,
     SidecarError,
 )
 from sidecar.job_manager.claiming import ClaimedElsewhere
@@ -40,6 +43,7 @@ from sidecar.job_manager.transitions import bound
 from sidecar.models.call import ModelReply
 from sidecar.models.event import Status
 from sidecar.models.facts import RunFacts
+from sidecar.models.holds import said_of
 from sidecar.models.prompt import PromptUse
 from sidecar.models.replica import ENDED, Outcome
 from sidecar.models.request import JobRequest
@@ -101,11 +105,13 @@ class Pipeline:
         budgets: TenantBudgets,
         filters: FilterPolicies,
         answers: StructuredAnswers,
+        troubles: Troubles,
         on_ended: Callable[[DecodedRequest, Result], None],
         clock: Clock,
         settings: JobsSettings,
     ) -> None:
         self._planner = planner
+        self._troubles = troubles
         self._jobs = jobs
         self._turns = turns
         self._journals = journals
@@ -177,7 +183,7 @@ class Pipeline:
         self, decoded: DecodedRequest, error: SidecarError, *, known: StoredState | None, is_bereft: bool = False
     ) -> None:
         # What could not run as it was is rejected; what could have, but came too late or to grief, is not.
-        has_own_end = _is_late(error) or isinstance(error, GivenUp)
+        has_own_end = _is_late(error) or isinstance(error, GivenUp | HeldTooLong)
         state: TerminalState = formatter.state_of(error) if has_own_end else "rejected"
         facts = RunFacts(queued_ms=self._since(decoded.stored.stored_at))
         facts.total_ms = facts.queued_ms
@@ -212,8 +218,23 @@ class Pipeline:
     ) -> StoredState | None:
         """Why a queued job waits, as its event `n`."""
         estimate_ms = None if blocked.estimate_s is None else round(1000 * blocked.estimate_s)
-        status = Status(state="waiting", waiting_for=blocked.reason, estimate_ms=estimate_ms)
+        status = Status(state="waiting", waiting_for=blocked.reason, reason=blocked.why, estimate_ms=estimate_ms)
         return await self._jobs.say_queued(known, status, n=n, metadata=decoded.metadata)
+
+    async def keeps_s(self) -> float | None:
+        """How long documents of jobs are kept; None: for good."""
+        return await self._jobs.keeps_s()
+
+    async def keep_queued(
+        self, ticket: Ticket, record: "asyncio.Task[StoredState | None] | None"
+    ) -> StoredState | None:
+        """What is kept of a waiting job, written again before it ages."""
+        known = record.result() if record is not None and not record.cancelled() else None
+        kept: StoredState | None = None
+        with left_to_the_next_reading(ticket.job_id):
+            kept = await self._jobs.keep_queued(ticket.lane.tenant, ticket.job_id)
+        # What cannot be told on under the right number is not told on.
+        return kept if known is not None else None
 
     async def run(
         self, decoded: DecodedRequest, reservation: JobReservation, *, known: StoredState | None
@@ -283,6 +304,13 @@ class Pipeline:
         except Conflict as e:
             log.warning("lost a job to another owner", extra={"job": job.state.job, "error": e.message})
             leaving.outcome = Outcome(kind="taken", attempt=job.state.attempt)
+        except JobHeld as e:
+            job.progress.say(Status(state="waiting", waiting_for="model", reason=said_of(e.cause)))
+            self._budgets.count(job, facts)
+            await self._jobs.leave(job, None, carried=facts.carried, held_since=e.since)
+            leaving.outcome = Outcome(
+                kind="returned", attempt=job.state.attempt, held=e.cause, retry_after_s=e.retry_after
+            )
         except asyncio.CancelledError:
             # The process stops: nobody should have to wait until this owner counts as silent.
             self._budgets.count(job, facts)
@@ -309,9 +337,13 @@ class Pipeline:
             if run.filters.is_withheld and run.facts.has_streamed:
                 await job.restart()
             return
-        except Conflict:
+        except (Conflict, JobHeld):
             raise
         except SidecarError as e:
+            if e.hold is not None and run.reservation.can_be_held:
+                # Whatever it was that could not be called: a guardrail before or after the model, say.
+                self._troubles.met(e, region=run.reservation.pool.rpartition("@")[2])
+                raise JobHeld(e.hold, since=self._clock.now()) from e
             error = e
         except Exception:
             log.exception("a job met an error of our own", extra={"job": job.state.job})

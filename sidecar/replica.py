@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from typing import NamedTuple
 
 from sidecar import __version__
 from sidecar.cluster.mark_reading import MarkReading
@@ -18,6 +17,7 @@ from sidecar.conversation.tenant_budget import TenantBudgets
 from sidecar.conversation.tool_client import ToolClient
 from sidecar.conversation.tool_execution import ToolExecutor
 from sidecar.conversation.tool_selection import ToolSelection
+from sidecar.conversation.troubles import Troubles
 from sidecar.conversation.turns import Conversation
 from sidecar.conversation.usage import appraise
 from sidecar.coordinator.service import Coordinator
@@ -30,26 +30,16 @@ from sidecar.endpoints.spend import SpendQueries
 from sidecar.job_manager.keeping import KeepRule
 from sidecar.job_manager.service import JobManager
 from sidecar.models.codec import encode
+from sidecar.models.holds import remedy_of, said_of
 from sidecar.models.result import Result
 from sidecar.models.stats import ReplicaState, Stats
 from sidecar.models.subjects import Subjects
 from sidecar.pipeline import Pipeline
+from sidecar.ports.all import Ports as Ports
 from sidecar.ports.bus import (
-    Blobs,
-    Clock,
-    DeadLetters,
-    Endpoints,
-    Intake,
-    JobStore,
-    JournalStore,
     Lane,
-    ModelClient,
-    PromptStore,
-    Publisher,
-    SpendLedger,
 )
-from sidecar.ports.cluster import Checkpoints, ClusterBus, LeaseStore, PolicyStore, SpendDays
-from sidecar.ports.tools import ToolBus, ToolStore
+from sidecar.ports.cluster import PolicyStore
 from sidecar.request_handler.decode import DecodedRequest
 from sidecar.request_handler.planner import Planner
 from sidecar.request_handler.prompts import Prompts
@@ -76,29 +66,6 @@ RECHECK_AGAIN_S = 1.0
 # When documents of running jobs are looked after first; then as often as they age.
 FIRST_LOOK_S = 1.0
 STATS_TOPIC = "stats"
-
-
-class Ports(NamedTuple):
-    """What a replica needs of the world."""
-
-    intake: Intake
-    store: JobStore
-    publisher: Publisher
-    journal: JournalStore
-    endpoints: Endpoints
-    models: ModelClient
-    bus: ClusterBus
-    leases: LeaseStore
-    checkpoints: Checkpoints
-    dead: DeadLetters
-    spend: SpendLedger
-    spend_days: SpendDays
-    policies: PolicyStore
-    blobs: Blobs
-    prompts: PromptStore
-    tools: ToolStore
-    tool_bus: ToolBus
-    clock: Clock
 
 
 class Replica:
@@ -143,6 +110,12 @@ class Replica:
             policy=self._policy.now, bedrock=settings.bedrock, default_max_tokens=settings.jobs.max_tokens
         )
         self.jobs = self._job_manager()
+        self.troubles = Troubles(
+            clock=ports.clock,
+            look=lambda cause, region: self._ports.models.look(cause, region=region),
+            retry_at=lambda pool: self.coordinator.retry_at(pool, now=ports.clock.now()),
+            on_change=self._on_trouble,
+        )
         region = settings.bedrock.regions[0]
         self.screening = FilterPolicies(self._policy.now, models=ports.models, region=region, work=self.work)
         self.prompts = Prompts(ports.prompts, work=self.work, clock=ports.clock, on_crash=on_crash)
@@ -171,6 +144,7 @@ class Replica:
             on_crash=on_crash,
             on_disowned=self._on_disowned,
             clock_offset_s=self._clock_offset_s,
+            troubles=self.troubles.report,
         )
 
     def _spend_history(self) -> SpendHistory:
@@ -272,6 +246,7 @@ class Replica:
             meter=Meter(self.coordinator.price_on),
             interactive_reserve=scheduler.interactive_reserve,
             window=scheduler.window,
+            max_hold_s=lambda name: self._policy.now.max_hold_s(name),
         )
 
     def _children(self) -> ChildJobs:
@@ -300,6 +275,7 @@ class Replica:
                 coordinator=self.coordinator,
                 models=ports.models,
                 budgets=self.spending,
+                troubles=self.troubles,
                 clock=ports.clock,
                 max_calls=jobs.max_calls,
             ),
@@ -338,6 +314,7 @@ class Replica:
         )
         return Pipeline(
             planner=planner,
+            troubles=self.troubles,
             on_ended=self._on_ended,
             jobs=self.jobs,
             turns=self._turns(toolbox, children, journals),
@@ -385,6 +362,7 @@ class Replica:
         self._background.spawn(self._mark_reading.run(), name="marks")
         self._background.spawn(self._keep_alive(), name="documents")
         self._background.spawn(self.spend_history.run(), name="spend-history")
+        self._background.spawn(self.troubles.watch(), name="troubles")
 
     async def step_back(self) -> None:
         """Give the lease back and take no more grants. What runs goes on, questions are answered. Repeatable."""
@@ -427,6 +405,10 @@ class Replica:
 
     def outage(self) -> str | None:
         """Which models cannot be called now, and why; None when all can."""
+        if (trouble := self.troubles.outage()) is not None:
+            return trouble
+        if held := self.cluster.held():
+            return "; ".join(f"{said_of(cause)}: {remedy_of(cause)}" for cause in held)
         is_awaited = any(job.state.state == "waiting" for job in self.jobs.live)
         return self.coordinator.outage(self._ports.clock.now(), is_awaited=is_awaited)
 
@@ -495,6 +477,11 @@ class Replica:
     def _on_cancel_mark(self, tenant: str, job: str) -> None:
         if not self.jobs.cancel(tenant, job):
             self.requests.cancel(tenant, job)
+
+    def _on_trouble(self) -> None:
+        """Others are told before whatever the job that met it says, so that it is held with what it met."""
+        self.cluster.beat()
+        self.requests.troubled()
 
     def _on_disowned(self, tenant: str, job: str) -> None:
         self._background.spawn(self.jobs.check(tenant, job))

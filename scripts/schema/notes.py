@@ -52,6 +52,8 @@ NOTES: dict[str, str] = {
     "Usage.input_tokens": "Without cache reads and writes.",
     "ErrorInfo.retryable": "Whether sending the same request later may succeed.",
     "JobState.request_seq": "Sequence of the request in the stream LLM_REQ.",
+    "JobState.held_since": "Since when the job, once begun, has had nothing left to call. Its time limit stands.",
+    "JobState.held_s": "For how many seconds in all that was so before: its time limit did not run.",
     "JobState.prompt": "The stored template that the job was made of, where the request named one.",
     "PromptRef.version": "One to three numbers, such as 3 or 1.2.0; absent: the highest.",
     "PromptUse.scope": "A tenant, or `shared`.",

@@ -1,5 +1,7 @@
 """Which worker gets the next job: the one with the smallest part of its slots in use. Pure."""
 
+from collections.abc import Collection
+
 
 class _Worker:
     """`takes_jobs`: as it says of itself. `is_open`: so far it has taken those that were offered."""
@@ -61,15 +63,28 @@ class Workers:
         """Of all workers that take jobs, and those that jobs still hold where none are taken any more."""
         return sum(worker.slots if worker.takes_jobs else worker.held for worker in self._workers.values())
 
-    def choose(self) -> str | None:
-        """Who should run the next job; this process where that is as good. None while nobody takes jobs."""
-        if not self._others:
+    def is_open(self, member: str) -> bool:
+        """Whether a worker takes jobs, as far as is known."""
+        worker = self._workers.get(member)
+        return worker is not None and worker.is_open
+
+    @property
+    def taking(self) -> list[str]:
+        """Who takes jobs."""
+        return [name for name, worker in self._workers.items() if worker.takes_jobs]
+
+    def choose(self, *, avoid: Collection[str] = ()) -> str | None:
+        """Who should run the next job; this process where that is as good. None while nobody takes jobs.
+
+        Those to `avoid` cannot call what the job is for.
+        """
+        if not self._others and not avoid:
             own = self._workers.get(self._own)
             return self._own if own is not None and own.is_open else None
         best: str | None = None
         best_load = 0.0
         for name, worker in self._workers.items():
-            if not worker.is_open:
+            if not worker.is_open or name in avoid:
                 continue
             load = worker.held / worker.slots if worker.slots else float("inf")
             if best is None or load < best_load or (load == best_load and name == self._own):

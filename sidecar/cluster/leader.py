@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from sidecar.cluster import messages, vain_grants
 from sidecar.cluster.deep_jobs import DeepJobs
 from sidecar.cluster.early_reading import EarlyReader
-from sidecar.cluster.queued_records import RECORDS_A_ROUND, QueuedRecords
+from sidecar.cluster.hold_keeper import HoldKeeper
+from sidecar.cluster.queued_records import QueuedRecords
 from sidecar.cluster.reservation import Reservation
 from sidecar.cluster.service import Cluster
 from sidecar.cluster.share import apply, ticket_of
@@ -22,7 +23,7 @@ from sidecar.cluster.work import Work
 from sidecar.cluster.worker import Worker
 from sidecar.conversation.reservation import Said
 from sidecar.errors import Conflict, GivenUp, JobCancelled, Permanent, SidecarError
-from sidecar.models.replica import GrantOffer, HeldJob, Outcome, ReservationOp
+from sidecar.models.replica import ENDED, GrantOffer, HeldJob, Outcome, ReservationOp
 from sidecar.ports.bus import Cancellable, Clock, Intake, Lane
 from sidecar.request_handler.reader import Reader, fetch
 from sidecar.request_handler.stored_requests import StoredRequests
@@ -33,8 +34,6 @@ from sidecar.scheduler.tickets import Grant, Ticket
 
 log = logging.getLogger(__name__)
 
-# How often running jobs are looked at that may want to know why their next call waits.
-LOOK_S = 0.5
 # Nobody took a job: how long it waits until it is offered again.
 REFUSED_S = 0.25
 # Another replica has claimed a job and does not report it yet: as long as its next heartbeat may take.
@@ -106,6 +105,7 @@ class Leader:
         self._reports: dict[str, Mapping[int, HeldJob]] = {}
         self._attempts: dict[int, int] = {}
         self._vain = vain_grants.VainGrants()
+        self.holds = HoldKeeper(scheduler, clock=clock)
         self._timer: Cancellable | None = None
         self._is_kicked = False
         self.is_open = True
@@ -119,7 +119,8 @@ class Leader:
         self._duties.spawn(self._watch(), name="intake-watch")
         self._duties.spawn(self._records.write(), name="queued-records")
         self._duties.spawn(self._records.tell(), name="blocked-jobs")
-        self._duties.spawn(self._tell_turns(), name="blocked-turns")
+        self._duties.spawn(self._records.keep(), name="waiting-documents")
+        self._duties.spawn(self._records.tell_turns(self._held), name="blocked-turns")
         watch = StandstillWatch(self.scheduler, self.reader, clock=self.clock, on_found=self._stood_still)
         self._duties.spawn(watch.watch(), name="standstill-watch")
         self.kick()
@@ -190,6 +191,7 @@ class Leader:
             self.counts["orphaned"] += 1
             reservation.abandon()
             self._release(reservation)
+            self.holds.left(reservation.grant.ticket, ENDED)
             self._again(reservation.grant.ticket, attempt=reservation.attempt)
         self.kick()
 
@@ -214,8 +216,16 @@ class Leader:
         ticket = reservation.grant.ticket
         self._release(reservation)
         self.scheduler.finish(reservation.grant, now=self.clock.monotonic())
+        if self.scheduler.holds.by_scope:
+            self.holds.left(ticket, outcome)
         if outcome.kind == "ended":
             self._forget(ticket)
+        elif outcome.held:
+            self.counts["held"] += 1
+            self._records.was_written(ticket)
+            self._attempts[ticket.seq] = max(reservation.attempt, outcome.attempt)
+            self.reader.waits_again(ticket)
+            self.holds.hold_back(ticket)
         else:
             self.counts[outcome.kind] += 1
             self._take_back(reservation, outcome, max(reservation.attempt, outcome.attempt))
@@ -248,6 +258,8 @@ class Leader:
 
     def _forget(self, ticket: Ticket, *, is_gone: bool = True) -> None:
         self._vain.forget(ticket.seq)
+        if self.counts["held"]:
+            self.holds.forget(ticket.seq)
         self.reader.forget(ticket, is_gone=is_gone)
 
     @property
@@ -271,6 +283,8 @@ class Leader:
         if self._cluster.term != self.term:
             return
         scheduler.epoch_offset = self.clock.now() - now
+        if not scheduler.holds.is_quiet and scheduler.rehold(now=now):
+            self.reader.fill_all()
         while (grant := scheduler.grant(now=now)) is not None:
             reservation = self._held.get(grant.ticket.seq)
             if reservation is not None:
@@ -290,10 +304,16 @@ class Leader:
             reservation = self._held.get(denied.previous.ticket.seq)
             if reservation is not None:
                 reservation.deny(denied.error)
+        for grant, held in () if self.scheduler.holds.is_quiet else self.holds.to_be_handed_back():
+            reservation = self._held.get(grant.ticket.seq)
+            if reservation is not None and self.holds.tells(reservation.worker):
+                self.scheduler.turns.withdraw(grant)
+                reservation.deny(held)
 
     def _begin(self, grant: Grant) -> None:
         ticket = grant.ticket
-        worker = self._cluster.workers.choose()
+        workers = self._cluster.workers
+        worker = self.holds.choose(grant, workers) if self.scheduler.holds.by_scope else workers.choose()
         if worker is None:
             now = self.clock.monotonic()
             self.scheduler.requeue(grant, now=now, not_before=now + REFUSED_S)
@@ -335,6 +355,7 @@ class Leader:
             attempt=attempt,
             known=known.state if known is not None else None,
             revision=known.revision if known is not None else 0,
+            can_hold=True,
         )
         beat = await self._cluster.offer(reservation.worker, offer)
         if self._held.get(ticket.seq) is not reservation:
@@ -472,10 +493,3 @@ class Leader:
                 with logged("reading the request stream's last sequence"):
                     if not await self.reader.check():
                         break
-
-    async def _tell_turns(self) -> None:
-        while True:
-            await self.clock.sleep(LOOK_S)
-            for grant, waits in self.scheduler.blocked_turns(now=self.clock.monotonic(), most=RECORDS_A_ROUND):
-                if (reservation := self._held.get(grant.ticket.seq)) is not None:
-                    reservation.tell(waits)

@@ -41,11 +41,14 @@ class Member:
 
 
 class Heard(NamedTuple):
-    """What a heartbeat changed: `member` has a complete list of jobs; `is_changed`: slots or readiness."""
+    """What a heartbeat changed: `member` has a complete list of jobs; `is_changed`: slots or readiness; `tells`:
+    something else is in the way of its calls than before.
+    """
 
     member: Member | None
     is_new: bool
     is_changed: bool
+    tells: bool = False
 
 
 class Members:
@@ -95,12 +98,13 @@ class Members:
         member.beat, member.heard_at, member.silent_from = beat, now, now
         member.parts[beat.part] = beat.jobs
         is_changed = is_new or (before.slots, before.is_draining) != (beat.slots, beat.is_draining)
+        tells = before.troubles != beat.troubles
         if len(member.parts) < beat.parts:
-            return Heard(None, is_new, is_changed)
+            return Heard(None, is_new, is_changed, tells)
         member.n = beat.n
         member.jobs = {held.seq: held for part in member.parts.values() for held in part}
         member.parts.clear()
-        return Heard(member, is_new, is_changed)
+        return Heard(member, is_new, is_changed, tells)
 
     def remove(self, member: str) -> Member | None:
         """A process has left; its late heartbeats do not bring it back."""

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from sidecar.conversation.reservation import Said
-from sidecar.errors import SidecarError
+from sidecar.errors import JobHeld, SidecarError
 from sidecar.models.plain import UNREADABLE
 from sidecar.models.replica import (
     GrantOffer,
@@ -73,7 +73,9 @@ def next_call(seq: int, number: int, said: Said) -> NextCallGrant:
         info = ErrorInfo(code=said.code, message=told(said), details=said.details)
         return NextCallGrant(seq=seq, number=number, error=info)
     if isinstance(said, WaitReason):
-        return NextCallGrant(seq=seq, number=number, waiting_for=said.reason, estimate_s=said.estimate_s)
+        # What is on hold is told by an error; a version that knows of none is told nothing but that it waits.
+        reason = "quota" if said.reason == "model" else said.reason
+        return NextCallGrant(seq=seq, number=number, waiting_for=reason, estimate_s=said.estimate_s)
     return NextCallGrant(seq=seq, number=number, pool=said)
 
 
@@ -82,6 +84,9 @@ def said_of(turn: NextCallGrant) -> Said | None:
     if turn.pool is not None:
         return turn.pool
     if turn.error is not None:
+        held, since = turn.error.details.get("held"), turn.error.details.get("since")
+        if isinstance(held, str) and isinstance(since, int | float):
+            return JobHeld(held, since=since)
         return SidecarError(turn.error.message, code=turn.error.code, details=turn.error.details)
     return WaitReason(turn.waiting_for, turn.estimate_s) if turn.waiting_for is not None else None
 

@@ -146,6 +146,7 @@ class RequestHandler:
             check_s=self._check_s,
         )
         self._worker.saw_term(term)
+        self.troubled()
         self.leader.adopt_own()
         for worker, (n, jobs) in reports().items():
             self.leader.heard(worker, n, jobs)
@@ -192,6 +193,16 @@ class RequestHandler:
         """Workers came or went, or take jobs no more."""
         if self.leader is not None:
             self.scheduler.set_slots(self._cluster.slots)
+            self.troubled()
+
+    def held_causes(self) -> tuple[str, ...]:
+        """Why jobs are held; nothing where another replica schedules."""
+        return self.leader.holds.held_causes() if self.leader is not None else ()
+
+    def troubled(self) -> None:
+        """Something came in the way of a replica's calls, or is so no more."""
+        if self.leader is not None:
+            self.leader.holds.hear_all(self._cluster.told(), taking=self._cluster.workers.taking)
             self.leader.kick()
 
     def apply(self, worker: str, ops: Sequence[ReservationOp]) -> bool:

@@ -112,6 +112,8 @@ class Reservation:
             return
         scheduler, now = self._leader.scheduler, self._leader.clock.monotonic()
         scheduler.succeeded(self.grant.pool, now=now)
+        if scheduler.holds.by_scope:
+            scheduler.holds.answered(self.worker, self.grant.pool, now=now)
         scheduler.settle(
             self.grant,
             input_tokens=usage.input_tokens,

@@ -28,6 +28,7 @@ from sidecar.models.replica import (
     OwnershipDoubt,
     ReservationOp,
     Rollcall,
+    Trouble,
     Wire,
 )
 from sidecar.models.shown import shown
@@ -68,8 +69,12 @@ class Cluster:
         on_crash: Callable[[BaseException], None],
         on_disowned: Callable[[str, str], None],
         clock_offset_s: Callable[[], float | None] = lambda: None,
+        troubles: Callable[[], tuple[Trouble, ...]] = lambda: (),
     ) -> None:
-        """`clock_offset_s` says how far this machine's clock is ahead of the NATS server's, where known."""
+        """`clock_offset_s` says how far this machine's clock is ahead of the NATS server's, where known;
+        `troubles` what is in the way of this replica's calls.
+        """
+        self._own_troubles = troubles
         self.name = name
         self.own = f"{name[:_NAME]}-{secrets.token_hex(4)}"
         self.version = version
@@ -222,6 +227,7 @@ class Cluster:
             return
         self._beats += 1
         jobs, offset_s = tuple(self._handler.report()), self._rounded_offset()
+        troubles, held = self._own_troubles(), self._handler.held_causes()
         parts = max(1, -(-len(jobs) // JOBS_A_BEAT))
         for part in range(parts):
             self._tell(
@@ -236,6 +242,8 @@ class Cluster:
                     is_leaving=self._is_leaving,
                     term=self._leading,
                     clock_offset_s=offset_s,
+                    troubles=troubles,
+                    held=held,
                     part=part + 1,
                     parts=parts,
                     jobs=jobs[part * JOBS_A_BEAT : (part + 1) * JOBS_A_BEAT],
@@ -272,6 +280,8 @@ class Cluster:
             log.info("a replica is there", extra={"member": shown(beat.member), "version": shown(beat.version)})
         if heard.is_changed:
             self._handler.resized()
+        elif heard.tells:
+            self._handler.troubled()
         if heard.member is not None:
             self._handler.heard(beat.member, member.n, member.jobs)
 
@@ -399,6 +409,18 @@ class Cluster:
                 await self._clock.sleep(POLL_S)
         else:
             await self._clock.sleep(max(0.0, self._listening_since + ROUND_S - self._clock.monotonic()))
+
+    def told(self) -> dict[str, tuple[Trouble, ...]]:
+        """What is in whose way, of those that tell."""
+        others = {m: member.beat.troubles for m, member in self._members.items() if m != self.own}
+        return {self.own: self._own_troubles(), **{m: told for m, told in others.items() if told is not None}}
+
+    def held(self) -> tuple[str, ...]:
+        """Why jobs are held, as whoever schedules says."""
+        if self._leading:
+            return self._handler.held_causes()
+        leader = self._members.leader(self._clock.monotonic())
+        return leader.beat.held if leader is not None else ()
 
     def _unheard(self, since: float) -> bool:
         return any(member.heard_at < since for _, member in self._members.items())

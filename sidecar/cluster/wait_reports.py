@@ -44,13 +44,15 @@ class WaitReporter:
             lane = ticket.lane
             if lane not in reasons:
                 reasons[lane] = self._blocked(lane, now)
-            blocked = reasons[lane]
+            blocked = self._scheduler.held(ticket) or reasons[lane]
             if blocked is None or len(due) == TELLS_A_ROUND:
                 continue
             before, n = self._told.get(ticket.seq, (None, 0))
             if blocked.reason != before and n < MOST_TELLS:
                 # The estimate is the head's: what stands behind it waits longer, nobody knows how much.
-                known = blocked if self._scheduler.is_head(ticket) else WaitReason(blocked.reason)
+                known = (
+                    blocked if self._scheduler.is_head(ticket) else WaitReason(blocked.reason, None, blocked.why)
+                )
                 due.append(WaitReport(ticket, known, n + 1))
         return due
 

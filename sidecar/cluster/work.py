@@ -1,5 +1,6 @@
 """What the cluster asks of the pipeline, which stands above it. `TracedWork` puts spans around it."""
 
+import asyncio
 from typing import Protocol
 
 from sidecar.conversation.reservation import JobReservation
@@ -43,4 +44,16 @@ class Work(Protocol):
 
     async def record_queued(self, opened: DecodedRequest) -> StoredState | None:
         """Write down that the job waits. None when it could not be written or the job is known already."""
+        ...
+
+    async def keeps_s(self) -> float | None:
+        """How long documents of jobs are kept after they were written; None: for good."""
+        ...
+
+    async def keep_queued(
+        self, ticket: Ticket, record: "asyncio.Task[StoredState | None] | None"
+    ) -> StoredState | None:
+        """Write the document and the steps of a waiting job again. `record` is what was written of it before; the
+        document as it is now, where that is known.
+        """
         ...

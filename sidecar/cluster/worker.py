@@ -97,7 +97,12 @@ class Worker:
             return None
         seat = RemoteReservation(offer.seq, self._cluster.post)
         share = JobReservation(
-            ticket_of(offer), pool=offer.pool, granted_attempt=offer.attempt, seat=seat, clock=self._clock
+            ticket_of(offer),
+            pool=offer.pool,
+            granted_attempt=offer.attempt,
+            seat=seat,
+            clock=self._clock,
+            can_be_held=offer.can_hold,
         )
         known = StoredState(offer.known, offer.revision) if offer.known is not None else None
         self._start(share, self._run(share, None, None, known))

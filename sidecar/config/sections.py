@@ -86,3 +86,19 @@ class RetentionSettings(Section):
     def live_s(self) -> int:
         """How long the document of a job that runs or waits is kept; its owner writes it again before that (s)."""
         return max(self.state_s // 4, min(self.state_s, 60))
+
+
+class AdminSettings(Section):
+    host: str = "127.0.0.1"
+    port: int = Field(8081, ge=0, le=65_535, description="0: any free port")
+    enabled: bool = True
+    hosts: tuple[str, ...] = Field(
+        (), description="names with dots by which it may be asked; addresses and names without a dot need no entry"
+    )
+    token: str | None = Field(
+        None,
+        min_length=16,
+        pattern=r"^[!-~]+$",
+        repr=False,
+        description="secret for /metrics, /info and /drain; none: metrics for all, the others from this machine",
+    )

@@ -25,6 +25,7 @@ from pydantic_settings import (
 )
 
 from sidecar.config import filters
+from sidecar.config.sections import AdminSettings as AdminSettings
 from sidecar.config.sections import EndpointsSettings as EndpointsSettings
 from sidecar.config.sections import LogSettings as LogSettings
 from sidecar.config.sections import RetentionSettings as RetentionSettings
@@ -126,6 +127,16 @@ class BoundedWorkSettings(Section):
 class ClassPolicy(Section):
     weight: Weight
     filters: tuple[str, ...] = ()
+    max_hold_s: float | None = Field(
+        None,
+        ge=0,
+        le=31_536_000,
+        description="how long its jobs may be held while no model can be called; 0: without a bound; none given:"
+        " 30 for interactive, 0 for the others",
+    )
+
+
+INTERACTIVE_HOLD_S = 30.0
 
 
 class TenantPolicy(Section):
@@ -258,22 +269,6 @@ class JobTool(Section):
         return _VARIABLE.sub(lambda found: str(given[found[1]]), self.prompt)
 
 
-class AdminSettings(Section):
-    host: str = "127.0.0.1"
-    port: int = Field(8081, ge=0, le=65_535, description="0: any free port")
-    enabled: bool = True
-    hosts: tuple[str, ...] = Field(
-        (), description="names with dots by which it may be asked; addresses and names without a dot need no entry"
-    )
-    token: str | None = Field(
-        None,
-        min_length=16,
-        pattern=r"^[!-~]+$",
-        repr=False,
-        description="secret for /metrics, /info and /drain; none: metrics for all, the others from this machine",
-    )
-
-
 class ToolsPolicy(Section):
     """`[tools]`: which tools are looked for on the bus, beside those that are registered."""
 
@@ -335,6 +330,13 @@ class Policy(Section):
     def _names_what_is_there(self) -> "Policy":
         _check_filter_names(self)
         return self
+
+    def max_hold_s(self, job_class: str) -> float | None:
+        """How long a class's jobs may be held; None without a bound."""
+        given = next((policy.max_hold_s for name, policy in self.classes.items() if name == job_class), None)
+        if given is None:
+            return INTERACTIVE_HOLD_S if job_class == "interactive" else None
+        return given or None
 
     def tenant(self, name: str) -> TenantPolicy:
         """The policy of a tenant, by its own section or `[tenants.default]`."""

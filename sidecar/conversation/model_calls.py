@@ -9,12 +9,13 @@ from sidecar.conversation import usage
 from sidecar.conversation.aiming import fit_to_candidate
 from sidecar.conversation.run import JobRun
 from sidecar.conversation.tenant_budget import TenantBudgets
+from sidecar.conversation.troubles import Troubles
 from sidecar.conversation.waiting import rooms_of, saying
 from sidecar.coordinator.billing import bounded
-from sidecar.coordinator.fallback import Failure, Final, Next, Opening, Retry, Wait
+from sidecar.coordinator.fallback import Failure, Final, Held, Next, Opening, Retry, Wait
 from sidecar.coordinator.health import Success
 from sidecar.coordinator.service import Coordinator
-from sidecar.errors import CallTimeout, JobCancelled, SidecarError
+from sidecar.errors import CallTimeout, JobCancelled, JobHeld, SidecarError
 from sidecar.models.call import ModelCall, ModelDelta, ModelReply
 from sidecar.models.content import ReasoningBlock, TextBlock
 from sidecar.models.event import Status
@@ -38,11 +39,13 @@ class ModelCaller:
         coordinator: Coordinator,
         models: ModelClient,
         budgets: TenantBudgets,
+        troubles: Troubles,
         clock: Clock,
         max_calls: int,
     ) -> None:
         """`max_calls`: how many calls that may be billed one turn gets, over all its candidates."""
         self._max_calls = max_calls
+        self._troubles = troubles
         self._coordinator = coordinator
         self._models = models
         self._budgets = budgets
@@ -72,10 +75,16 @@ class ModelCaller:
         """Whose breaker lets the job through, `candidate` if it can be; room in its quota is held."""
         while not (begun := self._coordinator.begin(candidate, now=self._clock.now())):
             decision = self._coordinator.instead(
-                run.plan.selection, tried=run.failures, now=self._clock.now(), deadline=run.deadline
+                run.plan.selection,
+                tried=run.failures,
+                now=self._clock.now(),
+                deadline=run.deadline,
+                can_hold=run.reservation.can_be_held,
             )
             if isinstance(decision, Final):
                 raise decision.error
+            if isinstance(decision, Held):
+                raise self._held(run, decision)
             candidate = await self._room(run, decision)
         run.made = None
         run.purpose = _purpose(run, candidate, is_probe=begun == "probe")
@@ -92,11 +101,15 @@ class ModelCaller:
             text_streamed=run.facts.has_streamed,
             deadline=run.deadline,
             now=self._clock.now(),
+            can_hold=run.reservation.can_be_held,
         )
         run.failures.append(failure)
         run.reservation.failed(failure.error)
+        self._troubles.failed(failure.candidate, failure.error)
         if isinstance(decision, Final):
             raise decision.error
+        if isinstance(decision, Held):
+            raise self._held(run, decision)
         if run.counted >= self._max_calls:
             raise bounded(failure.error, "max_calls", max_calls=self._max_calls) from failure.error
         run.job.progress.say(
@@ -109,6 +122,14 @@ class ModelCaller:
             )
         )
         return await self._room(run, decision)
+
+    def _held(self, run: JobRun, decision: Held) -> JobHeld:
+        """The job has nothing left to call: its clock stands from its first failed call on."""
+        for pool, _ in decision.shut:
+            self._troubles.shut(pool)
+        times = [failure.at for failure in run.failures if failure.at is not None]
+        retry_after = getattr(run.failures[-1].error, "retry_after", None) if run.failures else None
+        return JobHeld(decision.cause, since=min(times, default=self._clock.now()), retry_after=retry_after)
 
     async def _room(self, run: JobRun, decision: Next | Retry | Wait) -> Candidate:
         """Whichever candidate has room first: nothing is held until then, and nobody waited for alone.
@@ -271,6 +292,8 @@ class ModelCaller:
     def _learn(self, run: JobRun, candidate: Candidate, reply: ModelReply, seconds: float) -> None:
         first_token_s = None if reply.first_token_ms is None else reply.first_token_ms / 1000
         rate = reply.usage.output_tokens / seconds if seconds > 0 else None
+        if self._troubles.found:
+            self._troubles.answered(candidate)
         self._coordinator.observe(
             candidate, Success(first_token_s, rate), now=self._clock.now(), affinity=run.job.state.tenant
         )

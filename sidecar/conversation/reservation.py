@@ -57,7 +57,8 @@ class SchedulerSide(Protocol):
 
 
 class JobReservation:
-    """One job's grant in its worker's hands. `granted_attempt` is the job's last attempt before this grant.
+    """One job's grant in its worker's hands. `granted_attempt` is the job's last attempt before this grant,
+    `can_be_held` whether its scheduler takes a job back that has nothing left to call.
 
     The scheduler may change while the job runs: `sit` gives it the new one's seat, and it asks again there for
     what it waits for.
@@ -70,6 +71,7 @@ class JobReservation:
         "_news",
         "_number",
         "_seat",
+        "can_be_held",
         "granted_attempt",
         "holds_slot",
         "is_open",
@@ -79,8 +81,16 @@ class JobReservation:
     )
 
     def __init__(
-        self, ticket: Ticket, *, pool: str, granted_attempt: int, seat: SchedulerSide, clock: Clock
+        self,
+        ticket: Ticket,
+        *,
+        pool: str,
+        granted_attempt: int,
+        seat: SchedulerSide,
+        clock: Clock,
+        can_be_held: bool = True,
     ) -> None:
+        self.can_be_held = can_be_held
         self.ticket = ticket
         self.pool = pool
         self.granted_attempt = granted_attempt

@@ -25,7 +25,7 @@ from sidecar.conversation.waiting import rooms_of, saying
 from sidecar.coordinator.fallback import Opening
 from sidecar.coordinator.service import Coordinator
 from sidecar.coordinator.token_estimate import call_tokens, next_call_tokens
-from sidecar.errors import Conflict, JobCancelled, Permanent, SidecarError
+from sidecar.errors import Conflict, JobCancelled, JobHeld, Permanent, SidecarError
 from sidecar.job_manager.journal import Pin, TurnAnswer, in_order, spoken, strikes
 from sidecar.models.call import ModelCall, ModelReply
 from sidecar.models.content import Message, TextBlock, ToolUseBlock
@@ -118,7 +118,7 @@ class Conversation:
         attempt, shown = run.job.state.attempt, list(run.facts.text)
         try:
             return await (self._loop(run) if run.has_tools else self._turn(run))
-        except (Conflict, JobCancelled):
+        except (Conflict, JobCancelled, JobHeld):
             raise
         except SidecarError as e:
             run.facts.warn(f"asking once more failed: {told(e)}")

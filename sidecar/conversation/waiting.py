@@ -32,4 +32,5 @@ REASONS = {
     "quota": "no candidate has quota left at the moment",
     "slot": "all slots are in use",
     "tenant": "the tenant is at a cap of its own",
+    "model": "no model that the job may use can be called",
 }

@@ -9,8 +9,11 @@ from typing import Literal, NamedTuple
 
 from sidecar.coordinator.rules import FallbackRule, rule_of
 from sidecar.errors import (
+    ACCOUNT_CAUSES,
+    CallTimeout,
     ContextOverflow,
     DailyQuotaExhausted,
+    HoldCause,
     ModelUnavailable,
     SidecarError,
     StreamInterrupted,
@@ -21,6 +24,8 @@ from sidecar.models.profile import Candidate
 FIRST_WAIT_S = 1.0
 MIN_WAIT_S = 0.25
 MAX_WAIT_S = 30.0
+# A candidate that failed a job so often by the provider's trouble is not waited for in the job's own time.
+TRIES_BEFORE_HELD = 2
 _ALL_DOWN = "every candidate has failed lately"
 
 
@@ -69,7 +74,17 @@ class Final(NamedTuple):
     error: SidecarError
 
 
-Decision = Retry | Next | Wait | Final
+class Held(NamedTuple):
+    """Nothing that the job may use can be called, through no fault of its own: it is held until something can.
+
+    `shut` are pools whose breakers are open, each with the time until which (seconds since 1970).
+    """
+
+    cause: HoldCause
+    shut: tuple[tuple[str, float], ...] = ()
+
+
+Decision = Retry | Next | Wait | Held | Final
 
 
 def decide(
@@ -82,8 +97,9 @@ def decide(
     on_interrupt: Literal["restart", "fail"],
     retry_at: Callable[[str], float],
     jitter: float = 0.5,
+    can_hold: bool = False,
 ) -> Decision:
-    """What follows the last of `failures` (all of this job, in order).
+    """What follows the last of `failures` (all of this job, in order). `can_hold`: the job can be held.
 
     `retry_at(pool)`: when the pool's breaker lets a call through; now or earlier when it is closed. `deadline`:
     seconds since 1970 when the job's time is over. `jitter`: a random number from 0 to 1, spreads the delays.
@@ -94,14 +110,19 @@ def decide(
         return Final(last.error)
     if text_streamed and on_interrupt == "fail":
         return Final(_interrupted(last.error))
+    if can_hold and last.error.hold in ACCOUNT_CAUSES:
+        return Held(last.error.hold)
     retry = _retry(failures, rule, text_streamed=text_streamed, jitter=jitter)
     is_open = retry_at(last.candidate.route.pool) > now
     if retry is not None and not is_open and _has_time(retry.delay_s, now, deadline):
         return retry
     usable = [c for c in candidates if not _is_ruled_out(c, failures)]
-    fresh = _untried(usable, failures, now=now, retry_at=retry_at)
+    near = [c for c in usable if not _is_out_of_reach(c, failures)]
+    fresh = _untried(near, failures, now=now, retry_at=retry_at)
     if fresh is not None:
         return Next(fresh, new_attempt=text_streamed)
+    if can_hold and (held := _held(failures, usable, now=now, retry_at=retry_at)) is not None:
+        return held
     return _wait(
         failures, usable, now=now, deadline=deadline, new_attempt=text_streamed, retry_at=retry_at, jitter=jitter
     )
@@ -115,12 +136,16 @@ def instead(
     deadline: float | None,
     retry_at: Callable[[str], float],
     jitter: float = 0.5,
-) -> Next | Wait | Final:
+    can_hold: bool = False,
+) -> Next | Wait | Held | Final:
     """Whom to call where the breaker of the one that was meant is open: another, or the first to recover."""
     usable = [c for c in candidates if not _is_ruled_out(c, failures)]
-    fresh = _untried(usable, failures, now=now, retry_at=retry_at)
+    near = [c for c in usable if not _is_out_of_reach(c, failures)]
+    fresh = _untried(near, failures, now=now, retry_at=retry_at)
     if fresh is not None:
         return Next(fresh)
+    if can_hold and (held := _held(failures, usable, now=now, retry_at=retry_at)) is not None:
+        return held
     return _wait(failures, usable, now=now, deadline=deadline, new_attempt=False, retry_at=retry_at, jitter=jitter)
 
 
@@ -174,6 +199,46 @@ def _rules_out(failure: Failure, candidate: Candidate) -> bool:
     if scope == "window":
         return candidate.profile.context_tokens <= failure.candidate.profile.context_tokens
     return False
+
+
+def _is_out_of_reach(candidate: Candidate, failures: Sequence[Failure]) -> bool:
+    """Whether the job has found the candidate's endpoint to be unreachable: other models there are, too."""
+    return any(
+        f.error.hold == "unreachable" and f.candidate.route.region == candidate.route.region for f in failures
+    )
+
+
+def _held(
+    failures: Sequence[Failure], usable: Sequence[Candidate], *, now: float, retry_at: Callable[[str], float]
+) -> Held | None:
+    """Whether the job is to be held: everyone left is out of reach, has an open breaker, or has failed this job
+    twice and more by what is the provider's trouble.
+    """
+    hopeful = [c for c in usable if _may_recover(c, failures)]
+    shut: list[tuple[str, float]] = []
+    for candidate in hopeful:
+        pool = candidate.route.pool
+        mine = [f.error for f in failures if f.candidate.route.pool == pool]
+        if _is_out_of_reach(candidate, failures):
+            continue
+        if mine and not is_providers_trouble(mine[-1]):
+            # A quota comes again by itself; what may follow the request is the job's own, and its own time.
+            return None
+        if retry_at(pool) > now:
+            shut.append((pool, retry_at(pool)))
+        elif len([error for error in mine if is_providers_trouble(error)]) < TRIES_BEFORE_HELD:
+            return None
+    if not hopeful:
+        return None
+    is_endpoint = not shut and all(_is_out_of_reach(c, failures) for c in hopeful)
+    return Held("unreachable" if is_endpoint else "model_unavailable", tuple(shut))
+
+
+def is_providers_trouble(error: SidecarError) -> bool:
+    """Whether a failure says nothing about the request and cost nothing: it never ends a job that has time."""
+    if isinstance(error, CallTimeout):
+        return error.limit in ("connect", "first_token")
+    return isinstance(error, ModelUnavailable)
 
 
 def _untried(

@@ -21,7 +21,8 @@ CONSECUTIVE_FAILURES = 3
 ERROR_RATE = 0.5
 MIN_SAMPLES = 8
 FIRST_OPEN_S = 5.0
-MAX_OPEN_S = 300.0
+# No longer than until the next probe of what is held: a recovery is noticed within it.
+MAX_OPEN_S = 30.0
 DENIED_S = 300.0
 PROBE_LEASE_S = 60.0
 PROBE_LOOK_S = 1.0
@@ -63,7 +64,11 @@ CLOSED = Breaker()
 
 
 def is_failure(error: SidecarError) -> bool:
-    """Whether the error speaks against the pool, rather than the request, the quota or the caller's clock."""
+    """Whether the error speaks against the pool, rather than the request, the quota, the caller's clock, or what
+    every pool of the account or the endpoint would meet.
+    """
+    if error.hold is not None:
+        return False
     if isinstance(error, CallTimeout):
         return error.limit != "total"
     return isinstance(error, ModelUnavailable | ModelFailed | StreamInterrupted)

@@ -4,6 +4,7 @@ from typing import Literal, NamedTuple
 
 from sidecar.errors import (
     AccessDenied,
+    AccountRefused,
     CallTimeout,
     ContextOverflow,
     DailyQuotaExhausted,
@@ -76,6 +77,10 @@ _BY_CLASS: tuple[tuple[type[SidecarError], FallbackRule], ...] = (
     (
         ContextOverflow,
         FallbackRule("ContextOverflow", moves=True, excludes="window", why="only a larger window helps"),
+    ),
+    (
+        AccountRefused,
+        FallbackRule("AccountRefused", moves=True, waits=True, why="no model can be called: the job is held"),
     ),
     (
         AccessDenied,

@@ -14,7 +14,7 @@ from sidecar.config.settings import BedrockSettings, Policy, TenantPolicy
 from sidecar.coordinator import cost, fallback, select
 from sidecar.coordinator.catalogue import Catalogue, ModelRow, ResolvedName
 from sidecar.coordinator.entry import Entry, Shelf, speed_score
-from sidecar.coordinator.fallback import Decision, Failure, Final, Next, Opening, Wait
+from sidecar.coordinator.fallback import Decision, Failure, Final, Held, Next, Opening, Wait
 from sidecar.coordinator.health import Phase, Success
 from sidecar.coordinator.listing import model_info, no_region, why_unusable
 from sidecar.coordinator.pools import Begun, Observation, Pools
@@ -159,8 +159,9 @@ class Coordinator:
         now: float,
         deadline: float | None = None,
         jitter: float | None = None,
+        can_hold: bool = False,
     ) -> Decision:
-        """What follows the failure of `candidate`, after `observe` was told of it.
+        """What follows the failure of `candidate`, after `observe` was told of it. `can_hold`: it can be held.
 
         `tried`: this job's earlier failures, in order. `deadline`: end of the job's time, seconds since 1970.
         `jitter`: 0 to 1, a random one by default. See `fallback` and `docs/models.md`.
@@ -174,6 +175,7 @@ class Coordinator:
             on_interrupt=request.on_interrupt,
             retry_at=partial(self._pools.retry_at, now=now),
             jitter=random.random() if jitter is None else jitter,  # noqa: S311 (spreads delays, guards nothing)
+            can_hold=can_hold,
         )
 
     def instead(
@@ -184,7 +186,8 @@ class Coordinator:
         now: float,
         deadline: float | None = None,
         jitter: float | None = None,
-    ) -> Next | Wait | Final:
+        can_hold: bool = False,
+    ) -> Next | Wait | Held | Final:
         """Whom to call where `begin` said no: another candidate, or after a pause the first to recover."""
         return fallback.instead(
             (*selection.candidates, *selection.reserve),
@@ -193,6 +196,7 @@ class Coordinator:
             deadline=deadline,
             retry_at=partial(self._pools.retry_at, now=now),
             jitter=random.random() if jitter is None else jitter,  # noqa: S311 (spreads delays, guards nothing)
+            can_hold=can_hold,
         )
 
     def openings(
@@ -236,6 +240,10 @@ class Coordinator:
             return None
         more = f" and {len(shut) - 1} more" if len(shut) > 1 else ""
         return f"{shut[0]}{more} cannot be called now: {self._pools.reason(shut[0])}"
+
+    def retry_at(self, pool: str, *, now: float) -> float:
+        """When a pool's breaker lets a call through (seconds since 1970); `now` where it does."""
+        return self._pools.retry_at(pool, now)
 
     def limits(self, pool: str) -> QuotaLimits:
         """The quota of a pool (`Route.pool`), as configured; all unknown for a pool of no known model."""

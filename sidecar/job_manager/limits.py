@@ -13,14 +13,15 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def time_limits(job: OwnedJob, *, default_s: float) -> Iterator[float]:
-    """Stop the job when its time is over: `timeout_s` from its first attempt's start, or its deadline.
+    """Stop the job when its time is over: `timeout_s` from its first attempt's start, without the time that it was
+    held since; or its deadline.
 
     Yields that moment, in seconds since 1970.
     """
     now = job.clock.now()
     timeout_s = job.request.timeout_s or default_s
     started = epoch(job.state.started) if job.state.started else now
-    ends_at = started + timeout_s
+    ends_at = started + timeout_s + job.state.held_s
     deadline, is_by_deadline = job.request.deadline, False
     if deadline is not None and deadline.timestamp() < ends_at:
         ends_at, is_by_deadline = deadline.timestamp(), True

@@ -140,6 +140,24 @@ class JobManager:
                 await self._store.mark_cancelled(*owned.key)
         return min(keeps_s * LOOK_SHARE, LONGEST_LOOK_S)
 
+    async def keeps_s(self) -> float | None:
+        """How long documents are kept after they were written; None: for good."""
+        return await self._store.keeps_s()
+
+    async def keep_queued(self, tenant: str, job: str) -> StoredState | None:
+        """Write the document and the steps of a job again that waits, and nobody owns. The document as it is now.
+
+        Raises Conflict where somebody else wrote meanwhile, BusUnavailable, BusRefused.
+        """
+        found, keeps_s = await self._store.get(tenant, job), await self.keeps_s()
+        if found is None or found.state.state != "queued" or keeps_s is None:
+            return found
+        if found.state.attempt:
+            for step in dict.fromkeys(await self._journal.read(tenant, job)):
+                await self._journal.append(tenant, job, step, fence=found.revision, keep_s=int(keeps_s))
+        state = transitions.refreshed(found.state, now=self._clock.now())
+        return StoredState(state, await self._store.update(state, revision=found.revision))
+
     @property
     def restored(self) -> dict[str, int]:
         """How many documents of jobs were found `missing`, or `foreign`, since the start."""
@@ -360,16 +378,26 @@ class JobManager:
         whole = inherited(transitions.refusal(result, last), record.state.carried)
         await self.completion.commit(record, whole, n=1)
 
-    async def leave(self, owned: OwnedJob, result: Result | None, *, carried: Carried | None = None) -> None:
+    async def leave(
+        self,
+        owned: OwnedJob,
+        result: Result | None,
+        *,
+        carried: Carried | None = None,
+        held_since: float | None = None,
+    ) -> None:
         """The process stops: end the job if its result is there, else hand it back for anybody to take at once,
-        with what is known of its calls so far.
+        with what is known of its calls so far. `held_since`: it has had nothing left to call since then.
 
         Gives up after `LEAVE_S` seconds: then the job counts as one of an owner that fell silent.
         """
         with logged("handing a job back", job=owned.state.job):
-            await within(self._clock, LEAVE_S, self._leave(owned, result, carried), what="handing a job back")
+            handing = self._leave(owned, result, carried, held_since)
+            await within(self._clock, LEAVE_S, handing, what="handing a job back")
 
-    async def _leave(self, owned: OwnedJob, result: Result | None, carried: Carried | None) -> None:
+    async def _leave(
+        self, owned: OwnedJob, result: Result | None, carried: Carried | None, held_since: float | None
+    ) -> None:
         # A write of ours that was under way may have happened: the next one goes on from it.
         with suppress(Conflict):
             await owned.progress.flush()
@@ -377,7 +405,10 @@ class JobManager:
                 await self.completion.commit(owned, result, n=owned.progress.said + 1)
             if owned.state.is_terminal:
                 return await self.completion.finish(owned.state, metadata=owned.metadata)
-            await owned.write(transitions.handed_back(owned.state, now=self._clock.now(), carried=carried))
+            now = self._clock.now()
+            await owned.write(
+                transitions.handed_back(owned.state, now=now, carried=carried, held_since=held_since)
+            )
             self.counts["handed_back"] += 1
 
     async def check(self, tenant: str, job: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from sidecar.errors import SidecarError
-from sidecar.models.base import rfc3339
+from sidecar.models.base import epoch, rfc3339
 from sidecar.models.event import Event
 from sidecar.models.job import TERMINAL, Carried, JobState, State
 from sidecar.models.prompt import PromptUse
@@ -97,7 +97,14 @@ def claimed(state: JobState, *, owner: str, now: float, model: str | None = None
         model=model or state.model,
         started=state.started or time,
         updated=time,
+        held_since=None,
+        held_s=state.held_s + _held_s(state, now),
     )
+
+
+def _held_s(state: JobState, now: float) -> float:
+    """For how long the job has been held by now since it was begun."""
+    return 0.0 if state.held_since is None else max(0.0, now - epoch(state.held_since))
 
 
 def restarted(state: JobState, *, now: float) -> JobState:
@@ -113,11 +120,20 @@ def bereaved(state: JobState, *, counts: bool, carried: Carried | None) -> JobSt
     )
 
 
-def handed_back(state: JobState, *, now: float, carried: Carried | None = None) -> JobState:
-    """The document of a job that its owner gives up in good order, for another replica to take at once."""
+def handed_back(
+    state: JobState, *, now: float, carried: Carried | None = None, held_since: float | None = None
+) -> JobState:
+    """The document of a job that its owner gives up in good order, for another replica to take at once; or, where
+    it has had nothing left to call since `held_since`, when something can be called.
+    """
     _check(state.state, "queued")
     return msgspec.structs.replace(
-        state, state="queued", owner=None, updated=rfc3339(now), carried=carried or state.carried
+        state,
+        state="queued",
+        owner=None,
+        updated=rfc3339(now),
+        carried=carried or state.carried,
+        held_since=None if held_since is None else rfc3339(held_since),
     )
 
 

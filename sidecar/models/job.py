@@ -33,6 +33,9 @@ class JobState(Open, frozen=True, kw_only=True, rename={"job_class": "class"}):
     `carried` is there once an owner was lost or gave the job up, until the job ends. `prompt` is the stored
     template that the job was made of; `metadata` is the request's, once it was read.
 
+    `held_since`: the job was begun, and has had nothing left to call from then on; `held_s`: for how long in all
+    that was so before. Its time limit does not run meanwhile.
+
     `attempt` is 0 until a worker claims the job. The document is the commit point: once `state` is terminal
     the job is over, whatever still has to be said about it.
     """
@@ -55,6 +58,9 @@ class JobState(Open, frozen=True, kw_only=True, rename={"job_class": "class"}):
     carried: Carried | None = None
     prompt: PromptUse | None = None
     metadata: dict[str, Any] = {}
+
+    held_since: Timestamp | None = None
+    held_s: float = 0.0
 
     @property
     def is_terminal(self) -> bool:

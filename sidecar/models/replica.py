@@ -47,15 +47,31 @@ class Outcome(Wire, frozen=True):
     """How a granted job left its worker.
 
     `ended`: nothing is left to do. `returned`: handed back, anybody may take it. `taken`: `owner` had claimed it
-    as `attempt`. `unreadable`: this worker's version cannot read the request.
+    as `attempt`. `unreadable`: this worker's version cannot read the request. `held` is why a returned job had
+    nothing left to call, with the provider's wish for a pause where it gave one.
     """
 
     kind: OutcomeKind = "ended"
     attempt: int = 0
     owner: str | None = None
+    held: str = ""
+    retry_after_s: float | None = None
 
 
 ENDED = Outcome()
+
+
+class Trouble(Wire, frozen=True):
+    """What is in the way of a replica's calls: of all (scope ""), of a region's ("@region"), or of a quota pool's.
+
+    `since` is in seconds since 1970. `is_mended`: a look without a call says that it is over; a call will tell.
+    """
+
+    cause: str
+    scope: str = ""
+    since: float = 0.0
+    is_mended: bool = False
+    retry_after_s: float | None = None
 
 
 class HeldJob(Wire, frozen=True):
@@ -86,7 +102,8 @@ class Heartbeat(Wire, frozen=True):
 
     `member` names the process (`name` may be used again by its successor). `term` is above 0 for the scheduler.
     `clock_offset_s`: how far its machine's clock is ahead of the NATS server's; None where that is not known, as
-    with replicas that do not tell.
+    with replicas that do not tell. `troubles`: what is in the way of its calls; None from those that do not tell;
+    `held`: why jobs are held, said by the scheduler.
     """
 
     member: str
@@ -100,6 +117,8 @@ class Heartbeat(Wire, frozen=True):
     is_leaving: bool = False
     term: int = 0
     clock_offset_s: float | None = None
+    troubles: tuple[Trouble, ...] | None = None
+    held: tuple[str, ...] = ()
     part: int = 1
     parts: int = 1
     jobs: tuple[HeldJob, ...] = ()
@@ -115,7 +134,8 @@ class Rollcall(Wire, frozen=True):
 class GrantOffer(Wire, frozen=True):
     """A grant on its way to a worker. `attempt`: the job's last attempt that the scheduler knows of.
 
-    `known` and `revision` are the job's document, where the scheduler has written one.
+    `known` and `revision` are the job's document, where the scheduler has written one. `can_hold`: a job with
+    nothing left to call may be handed back to this scheduler, to be held.
     """
 
     leader: str
@@ -133,6 +153,7 @@ class GrantOffer(Wire, frozen=True):
     attempt: int = 0
     known: JobState | None = None
     revision: int = 0
+    can_hold: bool = False
 
 
 class GrantReply(Wire, frozen=True):

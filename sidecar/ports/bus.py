@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple, Protocol
 
-from sidecar.errors import SidecarError
+from sidecar.errors import HoldCause, SidecarError
 from sidecar.models.call import ModelCall, ModelDelta, ModelReply
 from sidecar.models.event import Event
 from sidecar.models.filtering import GuardrailVerdict
@@ -367,6 +367,9 @@ class ModelClient(Protocol):
     ) -> GuardrailVerdict:
         """What a guardrail says of a text, without a model."""
         ...
+
+    async def look(self, cause: HoldCause, *, region: str | None) -> bool | None:
+        """Whether what stood in the way of calls is gone, told without a call; None where it cannot be told."""
 
     async def close(self) -> None: ...
 

@@ -269,6 +269,12 @@ class Reader:
         """The job was granted, and is queued once more."""
         self.waiting.setdefault((ticket.lane.tenant, ticket.job_id), ticket)
 
+    def fill_all(self) -> None:
+        """There may be room for more of any lane."""
+        for index in list(self._index.lanes.values()):
+            if index.has_more:
+                self._fill(index)
+
     def _fill_again(self, lane: Lane) -> None:
         index = self._index.lanes.get(lane)
         if index is not None and index.has_more:

@@ -12,37 +12,45 @@ from sidecar.errors import ErrorCode, SidecarError
 from sidecar.ports.bus import Lane
 from sidecar.scheduler.caps import Tenant
 from sidecar.scheduler.fair_share import FairShare, Flow, Pools, Queue
+from sidecar.scheduler.holding import Holding, held_too_long
 from sidecar.scheduler.ledger import Ledger
 from sidecar.scheduler.tickets import DroppedTicket, Ticket
 
 CREDIT_S = 2.0
 GROWN_WINDOW = 64
 GROWTH_BUDGET = 16_384
+# So many jobs on hold are kept in memory beside the windows, of all lanes together.
+MOST_HELD = 65_536
 
 
 class LaneState:
-    """What a lane has in memory: its flows (one per market) and how many tickets they hold."""
+    """What a lane has in memory: its flows (one per market) and how many tickets they hold.
 
-    __slots__ = ("active", "delayed", "flows", "queued", "tenant")
+    `held` of those queued or delayed are on hold, and take no room from others.
+    """
+
+    __slots__ = ("active", "delayed", "flows", "held", "queued", "tenant")
 
     def __init__(self, tenant: Tenant) -> None:
         self.tenant = tenant
         self.flows: dict[str, Flow] = {}
         self.queued = 0
         self.delayed = 0
+        self.held = 0
         self.active = 0
 
 
 class Backlog:
     """All lanes' windows over one `FairShare`. `queued` counts tickets, delayed retries included.
 
-    `delayed` and `deadlines` are heaps by time, monotonic and wall-clock.
+    `delayed` and `deadlines` are heaps by time, monotonic and wall-clock. `holding` keeps account of jobs on hold.
     """
 
-    def __init__(self, share: FairShare, ledger: Ledger, *, size: int) -> None:
+    def __init__(self, share: FairShare, ledger: Ledger, *, size: int, holding: Holding) -> None:
         self.share = share
         self.ledger = ledger
         self.size = size
+        self.holding = holding
         self.lanes: dict[Lane, LaneState] = {}
         self.queued = 0
         self.dropped: list[DroppedTicket] = []
@@ -83,9 +91,11 @@ class Backlog:
         if state is None:
             return self.size
         free = self.size - state.queued - state.delayed
+        if state.held and self.holding.may_pass:
+            free += state.held
         if free > 0 or self.queued > self.size * len(self.lanes) + GROWTH_BUDGET:
             return max(free, 0)
-        waiting = [queue for flow in state.flows.values() for queue in flow.queues if queue.items]
+        waiting = [queue for flow in state.flows.values() for queue in flow.queues if queue.competes]
         if waiting and all(key in held for queue in waiting for key in queue.line.pools):
             return max(GROWN_WINDOW - state.queued - state.delayed, 0)
         return 0
@@ -107,7 +117,9 @@ class Backlog:
         self.queued += 1
         if ticket.deadline is not None:
             self._watch(ticket, ticket.deadline)
-        if flow.is_active:
+        if queue.line.is_held:
+            self._is_held(state, ticket)
+        elif flow.is_active:
             if len(queue.items) == 1:
                 queue.line.enter(queue)
         elif not flow.is_parked:
@@ -150,7 +162,7 @@ class Backlog:
             parked, tenant.parked = tenant.parked, []
             for flow in parked:
                 flow.is_parked = False
-                if any(queue.items for queue in flow.queues):
+                if any(queue.competes for queue in flow.queues):
                     self.activate(flow, credit=CREDIT_S)
 
     def activate(self, flow: Flow, *, credit: float | None) -> None:
@@ -189,9 +201,69 @@ class Backlog:
                 return queue
         if len(flow.queues) > 3:
             flow.queues = [queue for queue in flow.queues if queue.items]
-        queue = Queue(flow, flow.share.line(pools))
+        line = flow.share.lines.get(pools)
+        if line is None:
+            line = flow.share.line(pools)
+            line.is_held = self.holding.is_held(pools)
+        queue = Queue(flow, line)
         flow.queues.append(queue)
         return queue
+
+    # Holds.
+
+    def rehold(self) -> None:
+        """What is on hold has changed: take lines out of the competition, and let others in. O(lanes)."""
+        changed = set()
+        for market in self.share.markets.values():
+            for share in market.shares.values():
+                for line in share.lines.values():
+                    if line.is_held is not self.holding.is_held(line.pools):
+                        line.is_held = not line.is_held
+                        changed.add(line)
+        for state in self.lanes.values() if changed else ():
+            for flow in state.flows.values():
+                queues = [queue for queue in flow.queues if queue.items and queue.line in changed]
+                if queues:
+                    self._rehold(state, flow, queues)
+
+    def _rehold(self, state: LaneState, flow: Flow, queues: list[Queue]) -> None:
+        for queue in queues:
+            if queue.line.is_held:
+                queue.line.leave(queue)
+                for ticket in queue.items:
+                    self._is_held(state, ticket)
+                continue
+            for ticket in queue.items:
+                self._is_free(state, ticket)
+            if flow.is_active:
+                queue.line.enter(queue)
+        if flow.is_active:
+            self.settle_down(flow)
+        elif not flow.is_parked and any(queue.competes for queue in flow.queues):
+            # As one that was idle: an outage earns nobody a claim on others.
+            self.activate(flow, credit=0.0)
+
+    def _is_held(self, state: LaneState, ticket: Ticket) -> None:
+        state.held += 1
+        self.holding.add(ticket, now=self.ledger.now)
+
+    def _is_free(self, state: LaneState, ticket: Ticket) -> None:
+        state.held -= 1
+        self.holding.free(ticket)
+
+    def take_held(self, queue: Queue, ticket: Ticket) -> None:
+        """A job on hold leaves to be the probe of what it is held for. What it was held since stands."""
+        queue.items.remove(ticket)
+        self.took(queue.flow)
+        queue.flow.window.held -= 1
+        self.holding.count -= 1
+
+    def expire_held(self) -> None:
+        """Drop the jobs that have been on hold for as long as their class may be."""
+        for ticket, held_s in self.holding.overdue(self.ledger.now):
+            is_held = ticket.seq in self.holding.alone or self.holding.is_held(self.pool_set(ticket.pools))
+            if is_held and self.remove(ticket.lane, ticket.seq):
+                self.drop(ticket, "model_unavailable", held_too_long(ticket, self.holding.reason, held_s))
 
     def took(self, flow: Flow) -> None:
         """A ticket left by dispatch."""
@@ -201,7 +273,7 @@ class Backlog:
     def settle_down(self, flow: Flow) -> None:
         """After tickets left: a flow without any is idle."""
         for queue in flow.queues:
-            if queue.items:
+            if queue.items and not queue.line.is_held:
                 return
         self.deactivate(flow)
 
@@ -222,8 +294,12 @@ class Backlog:
 
     def delay(self, ticket: Ticket, *, until: float) -> None:
         """Keep a retry aside until `until` (monotonic)."""
-        self.lane(ticket.lane).delayed += 1
+        state = self.lane(ticket.lane)
+        state.delayed += 1
         self.queued += 1
+        if ticket.seq in self.holding.alone:
+            state.held += 1
+            self.holding.count += 1
         heappush(self.delayed, (until, ticket.seq, ticket))
         if ticket.deadline is not None:
             self._watch(ticket, ticket.deadline)
@@ -232,9 +308,16 @@ class Backlog:
         """Return retries whose time has come to the heads of their lanes."""
         while self.delayed and self.delayed[0][0] <= now:
             _, _, ticket = heappop(self.delayed)
-            self.lanes[ticket.lane].delayed -= 1
-            self.queued -= 1
+            self._is_no_more_delayed(self.lanes[ticket.lane], ticket)
             self.push(ticket, is_retry=True, credit=CREDIT_S)
+
+    def _is_no_more_delayed(self, state: LaneState, ticket: Ticket) -> None:
+        state.delayed -= 1
+        self.queued -= 1
+        if ticket.seq in self.holding.alone:
+            self.holding.alone.discard(ticket.seq)
+            state.held -= 1
+            self.holding.count -= 1
 
     def expire(self, epoch: float) -> None:
         """Drop the tickets whose deadline has passed."""
@@ -248,7 +331,7 @@ class Backlog:
 
     def next_wake(self, *, epoch_offset: float) -> float:
         """Monotonic seconds of the next delayed retry or deadline."""
-        wake = self.delayed[0][0] if self.delayed else inf
+        wake = min(self.delayed[0][0] if self.delayed else inf, self.holding.next_end)
         return min(wake, self.deadlines[0][0] - epoch_offset) if self.deadlines else wake
 
     def remove(self, lane: Lane, seq: int) -> bool:
@@ -262,7 +345,9 @@ class Backlog:
                     if ticket.seq == seq:
                         del queue.items[at]
                         self.took(flow)
-                        if flow.is_parked:
+                        if queue.line.is_held:
+                            self._is_free(state, ticket)
+                        elif flow.is_parked:
                             self.unpark(flow.tenant)
                         elif not queue.items:
                             queue.line.leave(queue)
@@ -271,13 +356,12 @@ class Backlog:
         return bool(state.delayed) and self._remove_delayed(state, lane, seq)
 
     def _remove_delayed(self, state: LaneState, lane: Lane, seq: int) -> bool:
-        kept = [entry for entry in self.delayed if not (entry[1] == seq and entry[2].lane == lane)]
-        if len(kept) == len(self.delayed):
+        found = [entry for entry in self.delayed if entry[1] == seq and entry[2].lane == lane]
+        if not found:
             return False
-        heapify(kept)
-        self.delayed = kept
-        state.delayed -= 1
-        self.queued -= 1
+        self.delayed = [entry for entry in self.delayed if entry not in found]
+        heapify(self.delayed)
+        self._is_no_more_delayed(state, found[0][2])
         return True
 
 

@@ -54,6 +54,7 @@ class _Checkpoint(msgspec.Struct):
     markets: dict[str, _Market]
     lanes: dict[str, dict[str, list[tuple[str, _Number, _Number]]]]
     pools: dict[str, _Pool]
+    holds: list[tuple[str, str, _Number]] = []
 
 
 def snapshot(backlog: Backlog, ledger: Ledger, *, now: float) -> dict[str, Any]:
@@ -73,6 +74,7 @@ def snapshot(backlog: Backlog, ledger: Ledger, *, now: float) -> dict[str, Any]:
         "markets": {key: _market_state(market) for key, market in backlog.share.markets.items()},
         "lanes": lanes,
         "pools": {key: pool.checkpoint(now=now) for key, pool in ledger.pools.items()},
+        "holds": backlog.holding.holds.snapshot(now=now),
     }
 
 
@@ -119,6 +121,7 @@ def _restore(state: Mapping[str, Any], backlog: Backlog, ledger: Ledger, now: fl
                     flow.ratio = float(ratio)
     for key, saved in state["pools"].items():
         ledger.pool(key).restore(saved, now=now, age_s=age_s)
+    backlog.holding.holds.restore(state.get("holds", ()), now=now, age_s=age_s)
 
 
 def _restore_market(market: Market, saved: Mapping[str, Any]) -> None:

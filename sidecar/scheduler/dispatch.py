@@ -11,28 +11,35 @@ from math import inf
 from sidecar.errors import Permanent
 from sidecar.scheduler.backlog import Backlog
 from sidecar.scheduler.caps import Tenant
-from sidecar.scheduler.fair_share import FairShare, Flow, Line, Share
+from sidecar.scheduler.fair_share import FairShare, Flow, Line, Queue, Share
+from sidecar.scheduler.holds import Holds
 from sidecar.scheduler.ledger import Ledger
 from sidecar.scheduler.quota import Pool
 from sidecar.scheduler.tenants import refusal
 from sidecar.scheduler.tickets import DeniedCall, Grant, Ticket
 from sidecar.scheduler.turns import Turns
 
+# Of a lane's held jobs so many are looked at for a probe; how often so many jobs were one is remembered.
+PROBED = 16
+MOST_PROBED = 4096
+
 
 class Dispatch:
     """See the module. `held` are the pools that heads waited for in the last pass, with the tokens they need.
 
-    `wakes` is a heap of when tenants' buckets hold what their parked lanes need.
+    `wakes` is a heap of when tenants' buckets hold what their parked lanes need, `holds` what no call gets past.
     """
 
-    def __init__(self, share: FairShare, *, backlog: Backlog, turns: Turns, ledger: Ledger) -> None:
+    def __init__(self, share: FairShare, *, backlog: Backlog, turns: Turns, ledger: Ledger, holds: Holds) -> None:
         self.share = share
+        self.holds = holds
         self.backlog = backlog
         self.turns = turns
         self.ledger = ledger
         self.held: dict[str, float] = {}
         self.wakes: list[tuple[float, int, Tenant]] = []
         self.denied: list[DeniedCall] = []
+        self.probed: dict[int, int] = {}
         self._numbers = count()
 
     def next(self, now: float) -> Grant | None:
@@ -48,7 +55,43 @@ class Dispatch:
         # What no pool has room for waits without its slot; others may go in its place.
         while found is None and self.turns.waiting and self.turns.give_up_slots(self._free_slot):
             found = self._pass(now)
+        if found is None and backlog.holding.count and self.holds.is_any_due(now):
+            found = self._probe(now)
         return found
+
+    def _probe(self, now: float) -> Grant | None:
+        """Of the held jobs whose pool may be tried one that was tried least, of these the least charged lane's."""
+        best: tuple[int, float, Queue, Ticket, Pool] | None = None
+        for state in self.backlog.lanes.values():
+            if not state.held or not state.tenant.has_slot:
+                continue
+            for flow in state.flows.values():
+                for queue in flow.queues:
+                    if queue.items and queue.line.is_held and self.ledger.has_slot(flow.lane.job_class):
+                        ticket = min(queue.items[:PROBED], key=self._times_probed)
+                        rank = (self._times_probed(ticket), flow.vt)
+                        pool = self._pool_to_probe(ticket, flow, now) if best is None or rank < best[:2] else None
+                        if pool is not None:
+                            best = (*rank, queue, ticket, pool)
+        if best is None:
+            return None
+        _, _, queue, ticket, pool = best
+        self.probed[ticket.seq] = self.probed.pop(ticket.seq, 0) + 1
+        if len(self.probed) > MOST_PROBED:
+            del self.probed[next(iter(self.probed))]
+        self.backlog.take_held(queue, ticket)
+        self.holds.begin_probe(pool.key, ticket.seq, now)
+        return self.ledger.debit(queue.flow, ticket, pool, now)
+
+    def _times_probed(self, ticket: Ticket) -> int:
+        return self.probed.get(ticket.seq, 0)
+
+    def _pool_to_probe(self, ticket: Ticket, flow: Flow, now: float) -> Pool | None:
+        key = self.holds.pool_to_probe(ticket.pools, now)
+        if key is None or (flow.tenant.budget is not None and not self._is_due(ticket, flow.tenant)):
+            return None
+        pool, need = self.ledger.pool(key), ticket.input_tokens + ticket.max_tokens
+        return pool if need <= pool.largest and pool.fits(need, now) else None
 
     def _free_slot(self, grant: Grant) -> None:
         self.ledger.free_slot(grant)
@@ -135,8 +178,9 @@ class Dispatch:
         input_tokens = ticket.input_tokens
         max_tokens = ticket.max_tokens
         output = flow.ratio * max_tokens
+        holds = None if self.holds.is_quiet else self.holds
         for key in ticket.pools:
-            if key in held:
+            if key in held or (holds is not None and not holds.admits(key, now)):
                 continue
             pool = pools.get(key) or self.ledger.pool(key)
             if input_tokens + max_tokens > pool.largest:
@@ -146,6 +190,8 @@ class Dispatch:
             if flow.tenant.budget is not None and self.ledger.money(ticket, key) > flow.tenant.budget.free:
                 continue
             if pool.fits(need, now):
+                if holds is not None:
+                    holds.started(key)
                 return pool
             held[key] = need
         return None

@@ -40,6 +40,11 @@ class Queue:
         self.items: list[Ticket] = []
         self.order = _NOT_IN_HEAP
 
+    @property
+    def competes(self) -> bool:
+        """Whether it has jobs that may be begun as far as holds are concerned."""
+        return bool(self.items) and not self.line.is_held
+
 
 class Flow:
     """A lane in one market. `vt` is its virtual time, `ratio` its expected output / max_tokens."""
@@ -78,16 +83,18 @@ class Line:
     """The queues of one class for one set of pools. `v`: the virtual time of the last start.
 
     `newcomers` are queues whose lanes came from idleness, each with its entry and the number of starts before it:
-    after `NEWCOMER_STARTS` further ones it is next, whatever settlements did to others meanwhile.
+    after `NEWCOMER_STARTS` further ones it is next, whatever settlements did to others meanwhile. `is_held`: its
+    pools are all on hold, and none of its queues competes.
     """
 
-    __slots__ = ("heap", "newcomers", "pools", "stale", "starts", "v")
+    __slots__ = ("heap", "is_held", "newcomers", "pools", "stale", "starts", "v")
 
     def __init__(self, pools: Pools, v: float) -> None:
         self.pools = pools
         self.v = v
         self.stale = 0
         self.starts = 0
+        self.is_held = False
         self.heap: list[tuple[float, int, Queue]] = []
         self.newcomers: deque[tuple[Queue, int, int]] = deque()
 
@@ -267,7 +274,7 @@ class FairShare:
         `credit` is in pool-seconds of one lane; None: not lifted, as for a retry that never ran.
         """
         flow.is_active = True
-        waiting = [queue for queue in flow.queues if queue.items]
+        waiting = [queue for queue in flow.queues if queue.competes]
         is_newcomer = False
         if credit is not None and waiting:
             floor = min([queue.line.floor() for queue in waiting]) - credit / flow.tenant.weight
@@ -355,7 +362,7 @@ class FairShare:
         """A flow's virtual time fell: its entries in the heaps are too late, enter it anew."""
         if flow.is_active:
             for queue in flow.queues:
-                if queue.items:
+                if queue.competes:
                     queue.line.enter(queue)
 
     def _reweigh(self, market: Market) -> None:

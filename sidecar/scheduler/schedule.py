@@ -14,13 +14,16 @@ from typing import Any
 import msgspec
 
 from sidecar.errors import Permanent
+from sidecar.models.holds import said_of
 from sidecar.models.profile import QuotaLimits
 from sidecar.models.result import Usage
 from sidecar.ports.bus import Lane
 from sidecar.scheduler import checkpoint, wait_estimate
-from sidecar.scheduler.backlog import Backlog
+from sidecar.scheduler.backlog import MOST_HELD, Backlog
 from sidecar.scheduler.dispatch import Dispatch
 from sidecar.scheduler.fair_share import FairShare
+from sidecar.scheduler.holding import Holding, MaxHold
+from sidecar.scheduler.holds import Holds
 from sidecar.scheduler.ledger import Ledger
 from sidecar.scheduler.meter import Meter
 from sidecar.scheduler.quota import Throttle
@@ -45,12 +48,19 @@ class Scheduler:
         interactive_reserve: float = 0.05,
         window: int = 16,
         epoch_offset: float = 0.0,
+        max_hold_s: MaxHold = lambda name: None,
     ) -> None:
+        """`max_hold_s(class)`: how long its jobs may be held; None for no bound."""
         self.share = FairShare(classes)
         self.ledger = Ledger(self.share, caps=tenants, limits=limits, price=price, epoch_offset=epoch_offset)
-        self.backlog = Backlog(self.share, self.ledger, size=window)
+        self.holds = Holds()
+        self.holding = Holding(self.holds, max_hold_s=max_hold_s, most=MOST_HELD)
+        self.backlog = Backlog(self.share, self.ledger, size=window, holding=self.holding)
         self.turns = Turns(self.share)
-        self.dispatch = Dispatch(self.share, backlog=self.backlog, turns=self.turns, ledger=self.ledger)
+        self.dispatch = Dispatch(
+            self.share, backlog=self.backlog, turns=self.turns, ledger=self.ledger, holds=self.holds
+        )
+        self._holds_seen = 0
         self.meter = meter
         self._interactive_reserve = interactive_reserve
         self.set_slots(slots)
@@ -94,6 +104,35 @@ class Scheduler:
             pool.set_limits(limits(key), now=now)
         self.backlog.reweigh()
 
+    def rehold(self, *, now: float) -> bool:
+        """Follow what `holds` was told. Whether that changed anything."""
+        if self._holds_seen == self.holds.version:
+            return False
+        self._holds_seen, self.ledger.now = self.holds.version, now
+        self.backlog.rehold()
+        return True
+
+    def held_turns(self) -> list[Grant]:
+        """Running jobs whose next call waits for pools that are all on hold."""
+        return [turn.previous for turn in self.turns.waiting.values() if self.holds.hold_of(turn.whole.pools)]
+
+    def hold_back(self, ticket: Ticket, *, now: float, not_before: float) -> None:
+        """Queue a job again that had nothing left to call: with what its pools are on hold for, or by itself."""
+        self.ledger.now = now
+        if self.holds.hold_of(ticket.pools) is not None or not_before <= now:
+            self.backlog.push(ticket, is_retry=True, credit=None)
+            return
+        left_s = self.holding.watch(ticket, now=now)
+        self.holding.alone.add(ticket.seq)
+        self.backlog.delay(ticket, until=min(not_before, now + max(left_s, 0.0)))
+
+    def held(self, ticket: Ticket) -> WaitReason | None:
+        """Why a waiting job is on hold; None where it is not."""
+        if ticket.seq in self.holding.alone:
+            return WaitReason("model", None, said_of("model_unavailable"))
+        hold = self.holds.hold_of(ticket.pools)
+        return None if hold is None else WaitReason("model", None, said_of(hold.cause))
+
     def room(self, lane: Lane) -> int:
         """How many more tickets the lane's window takes: up to 16 (setting), to 64 while its heads are blocked."""
         return self.backlog.room(
@@ -128,6 +167,9 @@ class Scheduler:
         """Tickets that left without running since the last call: deadline passed, or no pool can hold them."""
         if self.backlog.deadlines:
             self.backlog.expire(now + self.ledger.epoch_offset)
+        if self.holding.next_end <= now:
+            self.ledger.now = now
+            self.backlog.expire_held()
         dropped, self.backlog.dropped = self.backlog.dropped, []
         return dropped
 
@@ -299,6 +341,8 @@ class Scheduler:
     def next_wake(self, *, now: float) -> float | None:
         """When something that is blocked may become grantable by itself (monotonic); None: only by an event."""
         soonest = self.backlog.next_wake(epoch_offset=self.ledger.epoch_offset)
+        if not self.holds.is_quiet and (at := self.holds.next_wake(now)) is not None:
+            soonest = min(soonest, at)
         if self.dispatch.wakes:
             soonest = min(soonest, self.dispatch.wakes[0][0])
         if self.turns.later:

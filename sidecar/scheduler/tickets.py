@@ -7,7 +7,7 @@ import msgspec
 from sidecar.errors import ErrorCode, SidecarError
 from sidecar.ports.bus import Lane
 
-BlockedBy = Literal["quota", "tenant", "slot"]
+BlockedBy = Literal["quota", "tenant", "slot", "model"]
 
 
 class Ticket(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -86,7 +86,8 @@ class DeniedCall(NamedTuple):
 
 
 class WaitReason(NamedTuple):
-    """Why a lane's head does not run. `estimate_s` is None where nothing honest can be said."""
+    """Why a lane's head does not run. `estimate_s` is None where nothing honest can be said, `why` says more."""
 
     reason: BlockedBy
     estimate_s: float | None = None
+    why: str | None = None

@@ -19,12 +19,14 @@ def blocked(
     state = backlog.lanes.get(lane)
     if state is None or not state.queued:
         return None
+    waiting = [queue for flow in state.flows.values() for queue in flow.queues if queue.competes]
+    if state.held and not waiting:
+        return WaitReason("model")
     if any(flow.is_parked for flow in state.flows.values()):
         wakes_at = state.tenant.wakes_at
         return WaitReason("tenant", None if wakes_at == inf else max(wakes_at - now, 0.0))
     if not ledger.has_slot(lane.job_class):
         return WaitReason("slot")
-    waiting = [queue for flow in state.flows.values() for queue in flow.queues if queue.items]
     if all(key in held for queue in waiting for key in queue.line.pools):
         return WaitReason("quota", _quota_wait_s(waiting, ledger=ledger, held=held, now=now))
     return None

@@ -26,6 +26,7 @@ class TracedModels:
         self._models = models
         self._tracer = tracer
         self.apply_guardrail = models.apply_guardrail
+        self.look = models.look
         self.close = models.close
 
     async def converse(self, call: ModelCall) -> ModelReply:
@@ -75,6 +76,8 @@ class TracedWork:
         self.bereave = work.bereave
         self.record_blocked = work.record_blocked
         self.record_queued = work.record_queued
+        self.keeps_s = work.keeps_s
+        self.keep_queued = work.keep_queued
 
     async def run(self, opened: DecodedRequest, share: Any, *, known: Any) -> Outcome:
         with self._tracer.job(subject_of(opened)):

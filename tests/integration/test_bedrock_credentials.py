@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 
 from sidecar.adapters.bedrock.manager import BedrockManager
-from sidecar.errors import AccessDenied, ModelUnavailable
+from sidecar.errors import AccessDenied, AccountRefused, ModelUnavailable
 from sidecar.models.call import ModelReply
 from tests.support.bedrock_calls import TRANSPORTS, call, manager, outcome
 from tests.support.raw_bedrock import (
@@ -147,7 +147,7 @@ async def test_missing_credentials_say_what_to_do(transport: Any) -> None:
     async with manager("https://bedrock.example.invalid", transport) as client:
         for is_stream in (False, True):
             ended = await outcome(client, call(), is_stream=is_stream)
-            assert isinstance(ended, AccessDenied)
+            assert isinstance(ended, AccountRefused)
             assert "AWS_ACCESS_KEY_ID" in ended.for_operator
             assert ended.details["provider_code"] == "NoCredentials"
 
@@ -156,7 +156,7 @@ async def test_a_profile_that_is_not_there(bedrock: RawBedrock, monkeypatch: pyt
     monkeypatch.setenv("AWS_PROFILE", "nowhere")
     async with manager(bedrock.url, "aiohttp") as client:
         ended = await outcome(client, call(), is_stream=False)
-    assert isinstance(ended, AccessDenied)
+    assert isinstance(ended, AccountRefused)
     assert ended.details["provider_code"] == "ProfileNotFound"
 
 
@@ -220,17 +220,56 @@ async def test_a_source_that_fails_is_no_lasting_refusal(
         assert isinstance(await outcome(client, call(), is_stream=False), ModelReply)
 
 
-async def test_expired_keys_are_fetched_again(
-    bedrock: RawBedrock, vault: RawBedrock, monkeypatch: pytest.MonkeyPatch
+EXPIRED = response(
+    {"message": "expired"}, status=403, x_amzn_errortype="ExpiredTokenException", connection="close"
+)
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["converse", "stream"])
+async def test_an_expired_session_is_renewed_and_the_call_made_once_more(
+    bedrock: RawBedrock, vault: RawBedrock, transport: Any, is_stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The first keys are refused from the second call on: whoever calls does not notice."""
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{vault.url}/keys")
     vault.script = sends(keys("AFIRST", lives_s=3600))
-    bedrock.script = sends(
-        response({"message": "expired"}, status=403, x_amzn_errortype="ExpiredTokenException", connection="close")
-    )
-    async with manager(bedrock.url, "aiohttp") as client:
-        assert isinstance(await outcome(client, call(), is_stream=False), AccessDenied)
+
+    async def answers(writer: asyncio.StreamWriter) -> None:
+        is_refused = signer_of(bedrock.requests[-1]) == "AFIRST"
+        if is_refused or not is_stream:
+            writer.write(EXPIRED if is_refused else response(answer([{"text": "ok"}]), connection="close"))
+        else:
+            writer.write(
+                STREAM_HEAD + chunk(START) + chunk(text("ok")) + chunk(STOP) + chunk(METADATA) + b"0\r\n\r\n"
+            )
+
+    async with manager(bedrock.url, transport) as client:
+        assert isinstance(await outcome(client, call(), is_stream=False), ModelReply)
+        bedrock.script = answers
         vault.script = sends(keys("ASECOND", lives_s=3600))
+        assert isinstance(await outcome(client, call(), is_stream=is_stream), ModelReply)
+        assert [signer_of(request) for request in bedrock.requests] == ["AFIRST", "AFIRST", "ASECOND"]
+
+
+async def test_a_refusal_that_newer_keys_do_not_mend_is_told_after_one_more_look(
+    bedrock: RawBedrock, vault: RawBedrock, transport: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what keeps calls from being made is looked at without one: other keys are a sign, the same are none."""
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{vault.url}/keys")
+    vault.script = sends(keys("AFIRST", lives_s=3600))
+    bedrock.script = sends(EXPIRED)
+    async with manager(bedrock.url, transport) as client:
+        ended = await outcome(client, call(), is_stream=False)
+        assert isinstance(ended, AccountRefused)
+        assert (ended.hold, ended.is_retryable) == ("credentials_expired", True)
+        assert "aws sso login" in ended.for_operator
+        asked = len(bedrock.requests)
+        assert isinstance(await outcome(client, call(), is_stream=False), AccountRefused)
+        assert len(bedrock.requests) == asked + 1, "the same keys are not tried twice again"
+        assert await client.look("credentials_expired", region=None) is False
+        vault.script = sends(keys("ASECOND", lives_s=3600))
+        assert await client.look("credentials_expired", region=None) is True
+        assert await client.look("unreachable", region="us-east-1") is True
+        assert await client.look("model_unavailable", region=None) is None
         bedrock.script = BEDROCK_OK
         assert isinstance(await outcome(client, call(), is_stream=False), ModelReply)
     assert signer_of(bedrock.requests[-1]) == "ASECOND"

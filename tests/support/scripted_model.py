@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing
 from typing import Literal, NamedTuple
 
-from sidecar.errors import SidecarError, StreamInterrupted
+from sidecar.errors import HoldCause, SidecarError, StreamInterrupted
 from sidecar.models.call import ModelCall, ModelDelta, ModelReply
 from sidecar.models.content import AnswerBlock, TextBlock, ToolUseBlock
 from sidecar.models.filtering import GuardrailVerdict
@@ -87,6 +87,9 @@ class ScriptedModel:
         self.broken_off = 0
         self.is_closed = False
         self.judged: list[tuple[str, str, str, str]] = []
+        self.looked: list[HoldCause] = []
+        self.is_mended: Callable[[HoldCause], bool | None] = lambda cause: None
+        """What a look without a call tells of a cause."""
         self.judge: Callable[[str], GuardrailVerdict] = _nothing_found
 
     async def converse(self, call: ModelCall) -> ModelReply:
@@ -126,6 +129,10 @@ class ScriptedModel:
     ) -> GuardrailVerdict:
         self.judged.append((guardrail, version, source, text))
         return self.judge(text)
+
+    async def look(self, cause: HoldCause, *, region: str | None) -> bool | None:
+        self.looked.append(cause)
+        return self.is_mended(cause)
 
     async def close(self) -> None:
         self.is_closed = True

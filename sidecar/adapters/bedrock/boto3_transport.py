@@ -28,7 +28,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-from sidecar.adapters.bedrock.credentials import LOCAL_KEYS, Bearer, CredentialSource, credential_error
+from sidecar.adapters.bedrock.credentials import LOCAL_KEYS, Auth, Bearer, CredentialSource, credential_error
 from sidecar.adapters.bedrock.endpoints import SERVICE, parse_endpoint, require_tls
 from sidecar.adapters.bedrock.errors import (
     EXPIRED_TYPES,
@@ -88,6 +88,7 @@ class Boto3Transport:
         self._clients: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._is_renewed = False
+        self._seen: Auth | None = None
 
     async def converse(
         self, target: CallTarget, params: Mapping[str, Any], limits: CallLimits
@@ -177,6 +178,12 @@ class Boto3Transport:
 
     async def _client_maker(self, region: str) -> Callable[[], Any]:
         auth = await self._credentials.get()
+        if self._seen is not None and auth != self._seen:
+            with self._lock:
+                # Others were found meanwhile: the clients have those that were there before.
+                self._clients.clear()
+                self._is_renewed = True
+        self._seen = auth
         # A session gives the keys again that it found first.
         keys = auth if isinstance(auth, Keys) and (self._is_renewed or auth is LOCAL_KEYS) else None
         is_bearer = isinstance(auth, Bearer)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sidecar.adapters.bedrock.foreign import closed
 from sidecar.adapters.bedrock.sigv4 import Keys
-from sidecar.errors import AccessDenied, ModelUnavailable, SidecarError
+from sidecar.errors import AccountRefused, HoldCause, ModelUnavailable, SidecarError
 from sidecar.runtime.redaction import without_credentials
 
 if TYPE_CHECKING:
@@ -59,13 +59,14 @@ class CredentialSource:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="aws-credentials")
         self._chain: Any = None
         self._auth: Auth | None = None
+        self._refused: Auth | None = None
         self._check_at = 0.0
         self._refreshing: asyncio.Task[Auth] | None = None
 
     async def get(self) -> Auth:
         """Valid credentials, from memory in all but the first call and after expiry.
 
-        Raises AccessDenied when there are none, ModelUnavailable when their source did not answer.
+        Raises AccountRefused when there are none, ModelUnavailable when their source did not answer.
         """
         auth = self._auth
         now = self._clock()
@@ -80,11 +81,18 @@ class CredentialSource:
         self._refresh()
         return auth
 
+    async def is_mended(self) -> bool:
+        """Whether the chain has credentials now, others than those that were refused last. Asks it anew."""
+        self.invalidate()
+        try:
+            return await self.get() != self._refused
+        except SidecarError:
+            return False
+
     def invalidate(self) -> None:
-        """Forget what the provider called expired, so that the next call asks the chain again."""
-        if isinstance(self._auth, Keys) and self._auth is not LOCAL_KEYS:
-            self._auth = None
-            self._chain = None
+        """Ask the chain again when credentials are needed next."""
+        self._auth = None
+        self._chain = None
 
     async def renewed(self, *, is_late: bool) -> bool:
         """Ask the chain again after AWS refused what `get` gave. Whether a call is worth signing anew: there are
@@ -92,9 +100,11 @@ class CredentialSource:
 
         Raises like `get`.
         """
-        before = self._auth
+        before, refused_before = self._auth, self._refused
+        self._refused = before
         self.invalidate()
-        return await self.get() != before or is_late
+        # The same keys are tried once more, not each time that they are refused.
+        return await self.get() != before or (is_late and before != refused_before)
 
     async def close(self) -> None:
         if self._refreshing is not None:
@@ -153,7 +163,8 @@ class CredentialSource:
     def _none_found(self) -> Auth:
         if self._is_local:
             return LOCAL_KEYS
-        found = AccessDenied("the sidecar has no AWS credentials", details={"provider_code": "NoCredentials"})
+        details = {"provider_code": "NoCredentials"}
+        found = AccountRefused("the sidecar has no AWS credentials", cause="no_credentials", details=details)
         raise closed(found, f"none were found: {_REMEDY}")
 
 
@@ -177,6 +188,10 @@ def _report(task: "asyncio.Task[Auth]") -> None:
         log.warning("AWS credentials could not be refreshed", extra={"error": without_credentials(said)})
 
 
+# A session that somebody has to begin again.
+_OUTLIVED = frozenset(
+    {"UnauthorizedSSOTokenError", "SSOTokenLoadError", "TokenRetrievalError", "LoginRefreshRequired"}
+)
 _LASTING = frozenset(
     {
         "NoCredentialsError",
@@ -204,8 +219,9 @@ def credential_error(error: Exception) -> SidecarError:
     response = getattr(error, "response", None)
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) if isinstance(response, dict) else 0
     if name in _LASTING or (400 <= status < 500 and status != 429):
-        return closed(
-            AccessDenied("the sidecar's AWS credentials cannot be had", details=details), f"{error}: {_REMEDY}"
-        )
+        cause: HoldCause = "credentials_expired" if name in _OUTLIVED else "no_credentials"
+        lasting = AccountRefused("the sidecar's AWS credentials cannot be had", cause=cause, details=details)
+        return closed(lasting, f"{error}: {_REMEDY}")
     found = ModelUnavailable("the source of the sidecar's AWS credentials did not answer", details=details)
+    found.hold = "no_credentials"
     return closed(found, str(error))

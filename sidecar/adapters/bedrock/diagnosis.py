@@ -1,6 +1,7 @@
 """What `sidecar doctor` asks about AWS, one question at a time, without calling a model."""
 
 import asyncio
+import ssl
 import time
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from sidecar.adapters.bedrock.endpoints import (
 from sidecar.adapters.bedrock.errors import is_object
 from sidecar.adapters.bedrock.transport import MAX_ERROR_BYTES
 from sidecar.config.settings import BedrockSettings
-from sidecar.errors import ModelUnavailable, StartupError
+from sidecar.errors import ModelUnavailable, StartupError, Unreachable
 
 if TYPE_CHECKING:
     from botocore.session import Session
@@ -25,7 +26,7 @@ _NO_MODEL = "sidecar.doctor"
 
 
 async def find_credentials(settings: BedrockSettings) -> str:
-    """What calls will be signed with, in words and without secrets. Raises AccessDenied, ModelUnavailable."""
+    """What calls will be signed with, in words and without secrets. Raises AccountRefused, ModelUnavailable."""
     url = settings.endpoint_url
     source = CredentialSource(
         lambda: _open_session(settings),
@@ -54,8 +55,11 @@ async def find_endpoint(settings: BedrockSettings, region: str) -> BedrockEndpoi
     return await asyncio.to_thread(lambda: resolve_blocking(_open_session(settings), region))
 
 
-async def reach(endpoint: BedrockEndpoint, *, timeout_s: float) -> float:
-    """Milliseconds until a connection (with TLS, where the endpoint has it) stands. Raises ModelUnavailable."""
+async def reach(endpoint: BedrockEndpoint, *, timeout_s: float, tls: ssl.SSLContext | None = None) -> float:
+    """Milliseconds until a connection (with TLS, where the endpoint has it) stands. `tls` says whom to trust.
+
+    Raises Unreachable.
+    """
     host, _, port = endpoint.host.rpartition(":")
     if not port.isdecimal():
         host, port = endpoint.host, "443" if endpoint.is_https else "80"
@@ -63,11 +67,11 @@ async def reach(endpoint: BedrockEndpoint, *, timeout_s: float) -> float:
     try:
         async with asyncio.timeout(timeout_s):
             _, writer = await asyncio.open_connection(
-                host.strip("[]"), int(port), ssl=True if endpoint.is_https else None
+                host.strip("[]"), int(port), ssl=(tls or True) if endpoint.is_https else None
             )
     except (OSError, TimeoutError) as e:
         reason = str(e) or f"no answer within {timeout_s:g} s"
-        raise ModelUnavailable(f"{endpoint.base} cannot be reached: {reason}") from e
+        raise Unreachable(f"{endpoint.base} cannot be reached: {reason}") from e
     elapsed_ms = (time.monotonic() - started) * 1000
     writer.close()
     return elapsed_ms

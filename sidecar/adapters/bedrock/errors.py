@@ -22,8 +22,10 @@ from sidecar.adapters.bedrock.causes import (
 from sidecar.adapters.bedrock.foreign import closed, detail, heard, token, withholding
 from sidecar.errors import (
     AccessDenied,
+    AccountRefused,
     ContextOverflow,
     DailyQuotaExhausted,
+    HoldCause,
     InvalidRequest,
     ModelFailed,
     ModelUnavailable,
@@ -31,7 +33,9 @@ from sidecar.errors import (
     SidecarError,
     Temporary,
     Throttled,
+    Unreachable,
 )
+from sidecar.models.holds import remedy_of
 
 _ACCESS = "check the credentials, the IAM policy (bedrock:InvokeModel…) and model access in this region"
 
@@ -55,15 +59,6 @@ _BY_TYPE: dict[str, type[SidecarError]] = {
     "accessdenied": AccessDenied,
     "unauthorized": AccessDenied,
     "notauthorized": AccessDenied,
-    "expiredtoken": AccessDenied,
-    "unrecognizedclient": AccessDenied,
-    "invalidclienttokenid": AccessDenied,
-    "invalidsignature": AccessDenied,
-    "signaturedoesnotmatch": AccessDenied,
-    "incompletesignature": AccessDenied,
-    "missingauthenticationtoken": AccessDenied,
-    "requestexpired": AccessDenied,
-    "requesttimetooskewed": AccessDenied,
     "optinrequired": AccessDenied,
     "resourcenotfound": Permanent,
 }
@@ -80,6 +75,29 @@ _QUOTA = frozenset({"servicequotaexceeded"})
 # hand: a rotation may be under way.
 LATE_TYPES = frozenset({"expiredtoken", "requestexpired"})
 EXPIRED_TYPES = LATE_TYPES | {"unrecognizedclient", "invalidclienttokenid"}
+# Refusals that are the account's, whichever model was called. What names a model stays AccessDenied.
+_BY_ACCOUNT: Mapping[str, HoldCause] = {
+    "expiredtoken": "credentials_expired",
+    "expiredtokenid": "credentials_expired",
+    "unrecognizedclient": "credentials_invalid",
+    "invalidclienttokenid": "credentials_invalid",
+    "invalidaccesskeyid": "credentials_invalid",
+    "missingauthenticationtoken": "credentials_invalid",
+    "invalidsignature": "signature_refused",
+    "signaturedoesnotmatch": "signature_refused",
+    "incompletesignature": "signature_refused",
+    "requestexpired": "clock_skewed",
+    "requesttimetooskewed": "clock_skewed",
+}
+# Of these types, and of API keys, the message alone tells.
+_BY_WORDS: tuple[tuple[HoldCause, re.Pattern[str]], ...] = (
+    (
+        "clock_skewed",
+        re.compile(r"signature (has )?expired|signature not yet current|request (has )?expired", re.I),
+    ),
+    ("credentials_expired", re.compile(r"(bearer|security|api key|session)[ \w]* expired|expired token", re.I)),
+    ("credentials_invalid", re.compile(r"api key is valid|invalid api key|security token[ \w]* is invalid", re.I)),
+)
 
 _CONTEXT_OVERFLOW = re.compile(
     r"(input|prompt)( text)? is too long|too many input tokens|maximum context length"
@@ -176,8 +194,11 @@ def provider_error(
     name = name or (f"HTTP {status}" if status else "unknown error")
     sense, withheld = heard(message)
     said = f"Bedrock: {sense or 'no message'} ({name})"
-    if status == 413 or kind in TOO_LARGE_TYPES:
-        error: SidecarError = InvalidRequest(f"{said}; {TOO_LARGE}", code="payload_too_large")
+    account = account_cause(kind, message, status=status)
+    if account is not None:
+        error: SidecarError = AccountRefused("", cause=account)
+    elif status == 413 or kind in TOO_LARGE_TYPES:
+        error = InvalidRequest(f"{said}; {TOO_LARGE}", code="payload_too_large")
     else:
         error = _build(found, f"{said}; {SERVICE_QUOTA}" if kind in _QUOTA else said, message, retry_after)
     error.details["provider_code"] = name
@@ -185,20 +206,48 @@ def provider_error(
         error.details["http_status"] = status
     if shown_id := token(request_id, longest=128):
         error.details["request_id"] = shown_id
-    if isinstance(error, AccessDenied):
+    if isinstance(error, AccessDenied | AccountRefused):
         # Who was refused what, and why, is between the operator and AWS.
         cause = cause_of_denial(kind, message, date=date)
         error.message = ": ".join(filter(None, [f"Bedrock refuses the sidecar this call ({name})", cause.text]))
         if cause.behind_s is not None:
             error.details["clock_behind_s"] = cause.behind_s
-        return closed(error, f"{message or 'no message'}; {_ACCESS}")
+        remedy = _ACCESS if account is None else remedy_of(account)
+        return closed(error, f"{message or 'no message'}; {remedy}")
     return withholding(error, withheld)
+
+
+def account_cause(kind: str, message: str, *, status: int | None) -> HoldCause | None:
+    """Why no call of this account can be made, where a refusal says that; None where it is about one call."""
+    found = _BY_ACCOUNT.get(kind)
+    if found in (None, "signature_refused") and (found is not None or status in (401, 403)):
+        return next((cause for cause, words in _BY_WORDS if words.search(message)), found)
+    return found
+
+
+# By the names of what aiohttp and botocore raise where there is no connection: of DNS, TCP, TLS or a proxy.
+_NO_CONNECTION = frozenset(
+    {
+        "ClientConnectorError",
+        "ClientConnectorDNSError",
+        "ClientConnectorSSLError",
+        "ClientConnectorCertificateError",
+        "ClientProxyConnectionError",
+        "ClientConnectionError",
+        "EndpointConnectionError",
+        "ConnectionError",
+        "SSLError",
+        "ProxyConnectionError",
+        "gaierror",
+    }
+)
 
 
 def unreachable(error: Exception) -> SidecarError:
     """Trouble on the way, before there was any answer: it names hosts, proxies, addresses."""
     name = type(error).__name__
-    found = ModelUnavailable(f"Bedrock could not be reached ({name})", details={"provider_code": name})
+    kind = Unreachable if name in _NO_CONNECTION else ModelUnavailable
+    found = kind(f"Bedrock could not be reached ({name})", details={"provider_code": name})
     return closed(found, str(error))
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from sidecar.adapters.bedrock.credentials import CredentialSource
 from sidecar.adapters.bedrock.decode import decode_response
+from sidecar.adapters.bedrock.diagnosis import reach
 from sidecar.adapters.bedrock.endpoints import (
     BedrockEndpoint,
     is_loopback,
@@ -28,6 +29,7 @@ from sidecar.adapters.bedrock.watchdog import Watchdog
 from sidecar.config.settings import BedrockSettings
 from sidecar.errors import (
     CallTimeout,
+    HoldCause,
     InvalidRequest,
     ModelFailed,
     SidecarError,
@@ -52,6 +54,8 @@ MOST_INLINE_SCHEMA = 16 * 1024
 # A guardrail stands in the way of every answer: short trouble is waited out, longer trouble is said.
 GUARDRAIL_DELAYS_S = (0.1, 0.5)
 LONGEST_GUARDRAIL_DELAY_S = 5.0
+# A look whether the endpoint is back.
+LOOK_TIMEOUT_S = 1.5
 
 
 class BedrockManager:
@@ -71,6 +75,7 @@ class BedrockManager:
         self._credentials: CredentialSource | None = None
         self._endpoints: dict[str, asyncio.Task[BedrockEndpoint]] = {}
         self._session: Session | None = None
+        self._tls: ssl.SSLContext | None = None
         self._warming: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -104,6 +109,21 @@ class BedrockManager:
                 await self._endpoint(region)
         except SidecarError as e:
             log.warning("Bedrock cannot be called yet", extra={"error": e.for_operator})
+
+    async def look(self, cause: HoldCause, *, region: str | None) -> bool | None:
+        """Whether what stood in the way of calls is gone, told without a call; None where it cannot be told."""
+        if cause == "unreachable":
+            return await self._is_reachable(region or self._settings.regions[0])
+        if cause in ("model_unavailable", "clock_skewed") or self._credentials is None:
+            return None
+        return await self._credentials.is_mended()
+
+    async def _is_reachable(self, region: str) -> bool:
+        try:
+            await reach(await self._endpoint(region), timeout_s=LOOK_TIMEOUT_S, tls=self._tls)
+        except SidecarError:
+            return False
+        return True
 
     async def close(self) -> None:
         """Close connections and threads. Calls under way fail."""
@@ -236,7 +256,9 @@ class BedrockManager:
 
         url = self._settings.endpoint_url
         is_plain = url is not None and not parse_endpoint(url).is_https
-        tls = True if is_plain else await asyncio.to_thread(self._trusted)
+        if not is_plain:
+            self._tls = await asyncio.to_thread(self._trusted)
+        tls = self._tls or True
         connector = aiohttp.TCPConnector(
             limit=self._settings.max_connections, keepalive_timeout=KEEP_ALIVE_S, ssl=tls
         )

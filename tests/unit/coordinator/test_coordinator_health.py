@@ -75,7 +75,7 @@ def test_pauses_double_with_each_failed_probe_up_to_a_bound() -> None:
         assert health.phase(breaker, now) == "half_open"
         breaker = after(DOWN, breaker=health.probing(breaker, now), now=now)
 
-    assert pauses[:4] == [5.0, 10.0, 20.0, 40.0]
+    assert pauses[:4] == [5.0, 10.0, 20.0, 30.0]
     assert pauses[-1] == health.MAX_OPEN_S
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sidecar.adapters.bedrock.errors import http_error, kind_of, provider_error, stream_error
 from sidecar.errors import (
-    AccessDenied,
+    AccountRefused,
     ContextOverflow,
     DailyQuotaExhausted,
     InvalidRequest,
@@ -67,7 +67,7 @@ def test_context_overflow_is_known_by_its_message(message: str) -> None:
             "Invocation of model ID m with on-demand throughput isn’t supported. Retry with an inference profile.",
             Permanent,
         ),
-        ("ExpiredTokenException", "expired", AccessDenied),
+        ("ExpiredTokenException", "expired", AccountRefused),
         ("SomethingNewException", "?", InvalidRequest),
     ],
 )

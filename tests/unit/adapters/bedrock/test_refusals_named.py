@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from sidecar.adapters.bedrock.errors import http_error, provider_error
-from sidecar.errors import AccessDenied, DailyQuotaExhausted, InvalidRequest, Throttled
+from sidecar.errors import AccessDenied, AccountRefused, DailyQuotaExhausted, InvalidRequest, Throttled
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_used_up_day_is_another_matter() -> None:
 )
 def test_a_denial_says_its_cause_and_who_mends_it(kind: str, status: int, message: str, words: str) -> None:
     error = provider_error(kind, message, status=status)
-    assert type(error) is AccessDenied
+    assert type(error) is (AccountRefused if error.hold else AccessDenied)
     assert words in error.message
     assert "the operator" in error.message
     assert "arn:" not in error.message
