@@ -42,7 +42,7 @@ RESULT = Result(
 
 
 async def job_us(jobs: int) -> tuple[float, float]:
-    """Microseconds of CPU of a job on the twins; and what a second's statistics and scrapes take."""
+    """Microseconds of CPU of a job on a server in memory; and what a second's statistics and scrapes take."""
     async with bench() as b:
         replica = await b.replica("one", models=PLENTY)
         await b.clock.advance(2)
