@@ -46,11 +46,12 @@ class Counters:
 
     def __init__(self) -> None:
         self.jobs: Counter[tuple[Label, str]] = Counter()
+        self.outcomes: Counter[str] = Counter()
         self.cost_usd: Counter[Label] = Counter()
         self.tokens: Counter[tuple[Label, str]] = Counter()
         self.errors: Counter[str] = Counter()
         self.calls: Counter[CallLabel] = Counter()
-        self.waits: dict[str, Histogram] = {}
+        self.waits = {name: Histogram(WAIT_BUCKETS_S) for name in get_args(JobClass)}
         self.first_token = Histogram(FIRST_TOKEN_BUCKETS_S)
         self.duration = Histogram(DURATION_BUCKETS_S)
         self._tenants: set[str] = set()
@@ -63,17 +64,23 @@ class Counters:
                 self._tenants.add(tenant)
         label = Label(tenant, result.model or "")
         self.jobs[label, result.state] += 1
+        self.outcomes[result.state] += 1
         cost_usd, usage = result.cost_usd or 0.0, result.usage
         input_tokens, output_tokens = usage.input_tokens, usage.output_tokens
+        cache_read_tokens, cache_write_tokens = usage.cache_read_tokens, usage.cache_write_tokens
         for child in result.children:
             # Children are jobs of their own, and counted as such.
             cost_usd -= child.cost_usd or 0.0
             input_tokens -= child.usage.input_tokens
             output_tokens -= child.usage.output_tokens
+            cache_read_tokens -= child.usage.cache_read_tokens
+            cache_write_tokens -= child.usage.cache_write_tokens
         if cost_usd > 0:
             self.cost_usd[label] += cost_usd  # type: ignore[assignment]  # typeshed: counters count ints
         self.tokens[label, "input"] += input_tokens
         self.tokens[label, "output"] += output_tokens
+        self.tokens[label, "cache_read"] += cache_read_tokens
+        self.tokens[label, "cache_write"] += cache_write_tokens
         if result.error is not None:
             self.errors[result.error.code] += 1
         for call in result.attempts:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -10,11 +10,25 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from sidecar.adapters.nats.fair.counts import EndpointFigures
+from sidecar.errors import ErrorCode
+from sidecar.models.result import TerminalState
 from sidecar.models.stats import Stats
 from sidecar.runtime.bounded_work import WorkCounts
-from sidecar.telemetry.counters import OTHERS, Counters, Histogram
+from sidecar.telemetry.counters import OTHERS, CallLabel, Counters, Histogram
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+_OUTCOMES: tuple[str, ...] = get_args(TerminalState)
+_CODES: tuple[str, ...] = get_args(ErrorCode)
+# Those that alerts and panels ask for; a call may end with any other code, too.
+_CALL_OUTCOMES = (
+    "ok",
+    "throttled",
+    "model_unavailable",
+    "model_error",
+    "timeout",
+    "stream_interrupted",
+    "access_denied",
+)
 
 
 class Scrape(NamedTuple):
@@ -183,9 +197,17 @@ def _endpoints(figures: EndpointFigures) -> Iterator[Metric]:
 
 
 def _ended(tally: Counters) -> Iterator[Metric]:
+    # What is counted for the first time when it is seen for the first time has no rate: closed labels begin at 0.
+    ended = CounterMetricFamily(
+        "sidecar_ended_jobs", "Jobs that ended, of all tenants and models.", labels=["outcome"]
+    )
+    for outcome in _OUTCOMES:
+        ended.add_metric([outcome], tally.outcomes[outcome])
+    yield ended
     jobs = CounterMetricFamily("sidecar_jobs", "Jobs that ended.", labels=["tenant", "model", "outcome"])
-    for (label, outcome), count in tally.jobs.items():
-        jobs.add_metric([*label, outcome], count)
+    for label in {label for label, _ in tally.jobs}:
+        for outcome in _OUTCOMES:
+            jobs.add_metric([*label, outcome], tally.jobs[label, outcome])
     cost = CounterMetricFamily("sidecar_cost_usd", "US dollars spent.", labels=["tenant", "model"])
     for label, usd in tally.cost_usd.items():
         cost.add_metric([*label], usd)
@@ -193,13 +215,14 @@ def _ended(tally: Counters) -> Iterator[Metric]:
     for (label, direction), count in tally.tokens.items():
         tokens.add_metric([*label, direction], count)
     errors = CounterMetricFamily("sidecar_job_errors", "Jobs that ended in an error.", labels=["code"])
-    for code, count in tally.errors.items():
-        errors.add_metric([code], count)
+    for code in _CODES:
+        errors.add_metric([code], tally.errors[code])
     calls = CounterMetricFamily(
         "sidecar_model_calls", "Calls of models by ended jobs.", labels=["model_id", "region", "outcome"]
     )
-    for called, count in tally.calls.items():
-        calls.add_metric([*called], count)
+    seen = {(called.model_id, called.region) for called in tally.calls}
+    for called in tally.calls.keys() | {CallLabel(*at, outcome) for at in seen for outcome in _CALL_OUTCOMES}:
+        calls.add_metric([*called], tally.calls[called])
     yield from (jobs, cost, tokens, errors, calls)
     waits = HistogramMetricFamily("sidecar_queue_wait_seconds", "From stored to claimed.", labels=["class"])
     for name, histogram in tally.waits.items():

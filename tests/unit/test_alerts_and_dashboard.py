@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -191,3 +193,41 @@ def test_compose_mounts_what_exists_and_scrapes_the_sidecar() -> None:
     assert job["static_configs"][0]["targets"] == ["sidecar:8081"]
     source = yaml.safe_load((ROOT / "deploy/grafana/provisioning/datasources/prometheus.yaml").read_text("utf-8"))
     assert source["datasources"][0]["url"] == "http://prometheus:9090"
+
+
+RULE_TESTS = ROOT / "deploy/prometheus/alerts.test.yaml"
+
+
+def test_each_alert_is_tried_both_ways() -> None:
+    tests = yaml.safe_load(RULE_TESTS.read_text("utf-8"))["tests"]
+    tried = {
+        (re.findall(r'alertname="(\w+)"', asked["expr"])[0], sample["value"])
+        for test in tests
+        for asked in test["promql_expr_test"]
+        for sample in asked["exp_samples"]
+    }
+    assert tried == {(rule["alert"], fires) for rule in alerts() for fires in (0, 1)}
+
+
+def test_alerts_fire_when_they_should() -> None:
+    """By Prometheus itself, as the file says what is scraped over hours."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed (Debian: the package prometheus)")
+    done = subprocess.run([promtool, "test", "rules", str(RULE_TESTS)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_closed_labels_begin_at_zero() -> None:
+    """A counter that is born at 1 has no rate: nobody hears of the first crash loop."""
+    stats = Stats(
+        replica="one", version="1", time="2026-12-01T10:00:00.000Z", state="running", is_scheduler=False,
+        uptime_s=1.0, slots=8, slots_used=0,
+    )  # fmt: skip
+    text = render(Scrape(stats, Counters(), 0.0, False, True)).decode()
+    for code in get_args(ErrorCode):
+        assert f'sidecar_job_errors_total{{code="{code}"}} 0.0' in text
+    for outcome in get_args(TerminalState):
+        assert f'sidecar_ended_jobs_total{{outcome="{outcome}"}} 0.0' in text
+    for name in get_args(JobClass):
+        assert f'sidecar_queue_wait_seconds_count{{class="{name}"}} 0.0' in text
