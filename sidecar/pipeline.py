@@ -20,7 +20,7 @@ from sidecar.conversation.recovery import JournalRecovery
 from sidecar.conversation.reservation import JobReservation
 from sidecar.conversation.run import ConversationPlan, JobRun
 from sidecar.conversation.tenant_budget import TenantBudgets
-from sidecar.conversation.tool_selection import has_named, inline_names
+from sidecar.conversation.tool_selection import has_named
 from sidecar.conversation.troubles import Troubles
 from sidecar.conversation.turns import Conversation
 from sidecar.endpoints.objects import Objects
@@ -282,7 +282,8 @@ class Pipeline:
     def _begun(self, decoded: DecodedRequest, job: OwnedJob, reservation: JobReservation) -> JobRun:
         filters = self._filters.screen(decoded.stored.lane, job.request, job=decoded.job)
         job.progress.screen_event = filters.screen_event
-        filters.know(inline_names(job.request))
+        if filters.screen_event is not None:
+            filters.know(job.request)
         facts = RunFacts(queued_ms=self._since(decoded.stored.stored_at))
         if job.state.carried is not None:
             facts.take_up(job.state.carried)
@@ -358,7 +359,8 @@ class Pipeline:
             decoded, request, pool=run.reservation.pool, deadline=run.deadline, facts=run.facts
         )
         plan.call = await self._objects.filled(plan.call, tenant=run.job.state.tenant)
-        plan.call = await run.filters.input(plan.call)
+        if not run.filters.is_input_plain:
+            plan.call = await run.filters.input(plan.call)
         return plan
 
     async def _formatted(self, run: JobRun, reply: ModelReply) -> Result:

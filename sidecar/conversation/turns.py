@@ -144,7 +144,8 @@ class Conversation:
             job.journal = await self._journals.read(*job.key)
         job.is_journal_read = True
         run.offered = await self._offered(run, job.journal.pins)
-        run.filters.know(run.offered)
+        if run.filters.screen_event is not None:
+            run.filters.know(job.request, run.offered)
         run.plan.call = msgspec.structs.replace(
             run.plan.call, tools=(*run.plan.call.tools, *specs(run.offered.values()))
         )
@@ -231,7 +232,7 @@ class Conversation:
         if not reservation.is_open:
             await self._room(run, call)
         run.turns += 1
-        if run.offered or run.extra:
+        if (run.offered or run.extra) and not run.filters.is_input_plain:
             # What tools gave, and what their providers say of them, has not been looked at yet.
             call = await run.filters.input(call)
         candidate = run.plan.candidate_on(reservation.pool)

@@ -11,12 +11,14 @@ from sidecar.models.event import Status, ToolActivity
 from sidecar.models.filtering import Direction, FilterContext
 from sidecar.models.job import Carried
 from sidecar.models.plain import UNREADABLE
+from sidecar.models.request import InlineTool, JobRequest
 from sidecar.models.result import ErrorInfo, FilterReport, Output, Result
 from sidecar.response_formatter.filters.asides import Asides
 from sidecar.response_formatter.filters.filtering import TextFiltering, judged_parts, judged_texts
 from sidecar.response_formatter.filters.input_filter import InputFilter
 from sidecar.response_formatter.filters.inputs import details_of
 from sidecar.response_formatter.filters.rewriting import Beside, Rewriter, with_text
+from sidecar.response_formatter.filters.sanitise import is_clean
 from sidecar.response_formatter.filters.scanner import BlockMatch
 from sidecar.response_formatter.filters.stream import Chain, FilterCounts, Part, StreamFilter
 from sidecar.response_formatter.filters.values import Findings, Gathered, Kept, Told
@@ -30,6 +32,8 @@ class JobChains(NamedTuple):
     input: Chain
     output: Chain
     tools: Chain
+    is_plain: bool
+    """Whether nobody looks at what comes out, but the sanitiser."""
 
 
 class FilterChain:
@@ -52,11 +56,17 @@ class FilterChain:
         self._chain = chains.output
         self._tools = chains.tools
         self._filtering = filtering = TextFiltering(tenant, work)
-        self._input = InputFilter(chains.input, filtering, lambda: self._context("input", "message"))
-        self._asides = Asides(chains.output, chains.tools, filtering, lambda: self._context("output", "value"))
+        self._input: InputFilter | None = None
+        if chains.input.rules or chains.input.judges:
+            self._input = InputFilter(chains.input, filtering, lambda: self._context("input", "message"))
+        self._asides: Asides | None = None
+        if not chains.is_plain:
+            self._asides = Asides(chains.output, chains.tools, filtering, lambda: self._context("output", "value"))
+        self.is_input_plain = self._input is None
+        """Whether nobody looks at what the model is asked."""
         self.is_withheld = False
         self.screen_event: Callable[[Status | ToolActivity], Awaitable[Status | ToolActivity]] | None = (
-            None if self._asides.is_plain else self._asides.event
+            None if self._asides is None else self._asides.event
         )
         """What events go through, but deltas and results; None where nothing looks at them."""
         self.gate = (
@@ -68,23 +78,29 @@ class FilterChain:
             tenant=self._tenant, job=self._job, job_class=self._job_class, direction=direction, channel=channel
         )
 
-    def know(self, names: Iterable[str]) -> None:
+    def know(self, request: JobRequest, offered: Iterable[str] = ()) -> None:
         """Tools of these names are offered to the model: they are no words of its own."""
-        self._asides.known |= frozenset(names)
+        if self._asides is not None:
+            inline = [tool.name for tool in request.tools if isinstance(tool, InlineTool)]
+            self._asides.known |= {*inline, *offered}
 
     async def input(self, call: ModelCall) -> ModelCall:
         """A turn's call as the model may see it. Raises a judge's own errors, and Permanent (`guardrail_blocked`;
         InvalidRequest for what takes too long to filter).
         """
-        return await self._input.shown(call)
+        return call if self._input is None else await self._input.shown(call)
 
     async def error(self, error: ErrorInfo) -> ErrorInfo:
         """What may be told of a failed call; of what cannot be filtered only the code is left."""
-        return await self._asides.error(error)
+        return error if self._asides is None else await self._asides.error(error)
 
     def carried(self, carried: Carried | None) -> Carried | None:
         """What may be left to a later owner of the job."""
-        return self._asides.carried(carried)
+        return carried if self._asides is None else self._asides.carried(carried)
+
+    @property
+    def _known(self) -> frozenset[str]:
+        return frozenset() if self._asides is None else self._asides.known
 
     async def answered(self, result: Result) -> Result:
         """A whole answer's result as the client may see it. Raises a judge's own errors, and Permanent
@@ -92,6 +108,15 @@ class FilterChain:
         """
         if self.gate is not None and self.gate.trouble is not None:
             raise self.gate.trouble
+        output = result.output
+        if self._asides is None and self._input is None and output.structured is None and not output.messages:
+            # Most answers: one text, printable ASCII, that nobody looks at.
+            text, content = output.text, output.content
+            is_one = (
+                len(content) == 1 and content[0]["type"] == "text" and len(text) <= self._chain.sanitise.max_chars
+            )
+            if is_one and is_clean(text):
+                return result
         try:
             return await self._answered(result)
         except TooCostly as e:
@@ -125,13 +150,15 @@ class FilterChain:
     def _is_plain(self, result: Result, told: Mapping[int, str]) -> bool:
         """Whether nobody looks at what stands beside the text, or nothing stands there."""
         output = result.output
-        if not self._asides.is_plain or output.structured is not None:
+        if self._asides is not None or output.structured is not None:
             return False
         return len(told) == len(output.content) and not output.messages
 
     def _reports(self, result: Result, counts: FilterCounts) -> tuple[FilterReport, ...]:
-        counts.take(self._asides.counts)
-        return (*self._input.reports, *result.filters, *counts.reports(self._chain.sanitise))
+        if self._asides is not None:
+            counts.take(self._asides.counts)
+        on_input = () if self._input is None else self._input.reports
+        return (*on_input, *result.filters, *counts.reports(self._chain.sanitise))
 
     async def stopped(self, result: Result) -> Result:
         """The result of a job that came to no whole answer: its text has been through the gate. Raises nothing."""
@@ -142,7 +169,7 @@ class FilterChain:
 
     async def _with_asides(self, result: Result) -> Result:
         """The result with what it says beside its answer as it may be seen."""
-        if self._chain.is_plain:
+        if self._asides is None or self._chain.is_plain:
             return result
         error = None if result.error is None else await self._asides.error(result.error)
         warnings = await self._asides.shown(result.warnings)
@@ -159,7 +186,7 @@ class FilterChain:
             structured=output.structured,
             messages=output.messages,
         )
-        found = await self._filtering.rewritten(self._chain, self._tools, given, known=self._asides.known)
+        found = await self._filtering.rewritten(self._chain, self._tools, given, known=self._known)
         blocked = found.findings.blocked or found.mirrored.blocked
         beside = found.beside
         found.findings.count(counts)
@@ -209,7 +236,7 @@ class FilterChain:
             return beside, None
         output, tools = Gathered(), Gathered()
         asked = msgspec.structs.replace(beside, structured=None) if is_judged else beside
-        Rewriter(output, tools, known=self._asides.known).rewritten(asked)
+        Rewriter(output, tools, known=self._known).rewritten(asked)
         told, blocked = await judged_texts(self._chain, counts, output, self._context("output", "value"))
         if blocked is not None:
             return beside, blocked
@@ -218,7 +245,7 @@ class FilterChain:
         if blocked is not None:
             return beside, blocked
         look = Told(of_tools) if of_tools else Kept()
-        return Rewriter(Told(told), look, known=self._asides.known).rewritten(beside), None
+        return Rewriter(Told(told), look, known=self._known).rewritten(beside), None
 
     async def _withheld(self, result: Result, blocked: BlockMatch, counts: FilterCounts) -> Result:
         """A blocked answer: nothing of it is shown. Where it should have had a form, that is a failure."""

@@ -104,10 +104,12 @@ class FilterPolicies:
         effective, asked = self._effective(lane, request) if self._made else ((), frozenset())
         known = self._chains.get((effective, asked))
         if known is None:
+            output, tools = self._chain(effective, asked, "output"), self._chain(effective, asked, "tools")
             known = JobChains(
                 input=self._chain(effective, asked, "input"),
-                output=self._chain(effective, asked, "output"),
-                tools=self._chain(effective, asked, "tools"),
+                output=output,
+                tools=tools,
+                is_plain=output.is_plain and tools.is_plain,
             )
             self._chains[effective, asked] = known
         return known

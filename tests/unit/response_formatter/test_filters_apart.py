@@ -100,7 +100,7 @@ async def test_an_input(texts: list[str], value: Any) -> None:
     seen = []
     for made in (HERE, APART):
         chain = made.screen(LANE, REQUEST, job="a")
-        seen.append((msgspec.to_builtins(await chain.input(asked)), chain._input.reports))
+        seen.append((msgspec.to_builtins(await chain.input(asked)), chain._input and chain._input.reports))
     assert seen[0] == seen[1]
 
 
