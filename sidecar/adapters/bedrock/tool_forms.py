@@ -17,6 +17,13 @@ COMBINED = ("allOf", "anyOf", "oneOf")
 _NOT_A_KEY = re.compile(r"[^A-Za-z0-9_.-]")
 _NAMED_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 _VALUES = frozenset({"const", "default", "enum", "examples", "example"})
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(_NAMED_SCHEMAS, dict),
+    **dict.fromkeys((*COMBINED, "required", "enum"), list),
+    "type": (str, list),
+    "description": str,
+    "$ref": str,
+}
 _NOVA_ROOT = ("type", "properties", "required")
 _DEFINITIONS = ("$defs", "definitions")
 _MOST_PARTS = 4_000
@@ -80,7 +87,7 @@ def has_foreign_keys(schema: Any) -> bool:
 
 
 def _made(schema: dict[str, Any], family: Family) -> ToolForm:
-    problem = root_problem(schema)
+    problem = root_problem(schema) or _malformed(schema)
     if problem is not None:
         return ToolForm(schema, problem=problem)
     notes: list[str] = []
@@ -98,6 +105,25 @@ def _made(schema: dict[str, Any], family: Family) -> ToolForm:
         made = _with_wire_keys(made, keys)
         notes.append("names of properties are written otherwise for this model, and turned back in its calls")
     return ToolForm(made, keys, tuple(dict.fromkeys(notes)))
+
+
+def _malformed(schema: Any, *, is_named: bool = False) -> str | None:
+    """What in a schema is of another kind than JSON Schema says, so that nobody could read it; None if nothing."""
+    if isinstance(schema, list):
+        return next(filter(None, map(_malformed, schema)), None)
+    if not isinstance(schema, dict):
+        return None
+    for key, value in schema.items():
+        if is_named:
+            if not isinstance(value, dict | bool | None):
+                return f"says {value!r} where the schema of {key!r} should stand"
+        elif value is not None and key in _KINDS and not isinstance(value, _KINDS[key]):
+            return f"is not a usable JSON Schema: {key!r} is {type(value).__name__}"
+        if is_named or key not in _VALUES:
+            problem = _malformed(value, is_named=not is_named and key in _NAMED_SCHEMAS)
+            if problem is not None:
+                return problem
+    return None
 
 
 def _without_nulls(schema: Any, notes: list[str], *, is_named: bool = False) -> Any:
@@ -152,17 +178,17 @@ def _flat(part: dict[str, Any], root: dict[str, Any], budget: list[int]) -> dict
             for name, one in (branch.get("properties") or {}).items():
                 known = properties.get(name, one)
                 properties[name] = known if known == one else {"anyOf": [known, one]}
-        wanted = [branch.get("required") or [] for branch in flat]
+        wanted = [[str(name) for name in branch.get("required") or []] for branch in flat]
         if key == "allOf":
             required += [name for names in wanted for name in names]
         elif wanted:
             required += [name for name in wanted[0] if all(name in names for names in wanted)]
-            told += [" and ".join(map(str, names)) for names in wanted if names]
+            told += [" and ".join(names) for names in wanted if names]
     made = {key: value for key, value in part.items() if key not in COMBINED}
     if properties:
         made["properties"] = properties
     if required:
-        made["required"] = list(dict.fromkeys(required))
+        made["required"] = list(dict.fromkeys(map(str, required)))
     if told:
         known_text = made.get("description")
         text = f"Needs one of: {'; '.join(told)}."

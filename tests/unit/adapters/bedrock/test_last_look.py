@@ -6,6 +6,8 @@ from unittest.mock import patch
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sidecar.adapters.bedrock import converse
 from sidecar.adapters.bedrock.call_form import EncodedCall
@@ -219,3 +221,37 @@ def test_schemas_that_refer_to_each_other_grow_no_further_than_they_may() -> Non
     schema = {"type": "object", "anyOf": [{"$ref": "#/$defs/a"}] * 50, "$defs": definitions}
     for name in MODELS:
         encode_call(call("hi", of=model(name), tools=tool(schema)), is_stream=False)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.sampled_from(["object", "#/$defs/a", "a b", ""]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["type", "properties", "required", "anyOf", "allOf", "$ref", "$defs", "a", "a b", "items"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(
+    schema=st.dictionaries(
+        st.sampled_from(["properties", "anyOf", "oneOf", "$ref", "$defs", "required"]), json_values
+    )
+)
+def test_whatever_stands_in_a_schema_is_mended_or_refused(schema: dict[str, Any]) -> None:
+    for name in ("claude-sonnet-4-5", "nova-pro", "gpt-5.5"):
+        try:
+            encoded = encode_call(
+                call("hi", of=model(name), tools=tool({"type": "object", **schema})), is_stream=False
+            )
+        except InvalidRequest as e:
+            said_of = e.path
+        else:
+            said_of = refused(encoded, name)
+        assert said_of in (None, "tools[0].input_schema")
