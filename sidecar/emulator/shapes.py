@@ -34,8 +34,9 @@ def check_shapes(body: Body, traits: ModelTraits) -> None:
     if stops is not None:
         _check_stops(stops, traits)
     for place, tool in enumerate(tools):
-        if "toolSpec" in tool:
-            _check_schema((tool["toolSpec"].get("inputSchema") or {}).get("json"), place, traits)
+        spec = tool.get("toolSpec")
+        if spec is not None:
+            _check_schema((spec.get("inputSchema") or {}).get("json"), place, traits)
     if all(len(message["content"]) == 1 and "text" in message["content"][0] for message in messages):
         return
     _check_cache_points(body, messages, traits)
@@ -152,8 +153,15 @@ def _check_images(content: Sequence[Body], place: int) -> None:
         _refuse(f"The Message object at messages.{place} has more than {MAX_IMAGES} images.")
     for image in images:
         data = (image.get("source") or {}).get("bytes")
-        if isinstance(data, str) and not b64decode(data).startswith(_HEADS.get(str(image.get("format")), (b"",))):
+        if isinstance(data, str) and not _decoded(data).startswith(_HEADS.get(str(image.get("format")), (b"",))):
             _refuse(f"{_FROM_MODEL}messages.{place}: the image was specified using another media type than it is.")
+
+
+def _decoded(data: str) -> bytes:
+    try:
+        return b64decode(data, validate=True)
+    except ValueError:
+        _refuse("The image bytes are not valid base64.")
 
 
 def _check_results(content: Sequence[Body], place: int, traits: ModelTraits) -> None:

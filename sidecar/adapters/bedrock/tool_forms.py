@@ -198,6 +198,8 @@ def _flat(part: dict[str, Any], root: dict[str, Any], budget: list[int]) -> dict
 
 def _for_nova(schema: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     """Definitions in place of references, and nothing but type, properties and required at the root."""
+    if any(name in schema for name in _DEFINITIONS):
+        notes.append("its definitions stand in place of the references to them")
     made = _inlined(schema, schema, (), [_MOST_PARTS], notes)
     return {key: made[key] for key in _NOVA_ROOT if key in made}
 

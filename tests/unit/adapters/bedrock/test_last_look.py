@@ -131,6 +131,7 @@ def warned(name: str, shape: str) -> tuple[dict[str, Any], str]:
         ("claude-sonnet-4-5", "keys outside the pattern", "turned back"),
         ("claude-sonnet-4-5", "properties null", "was null"),
         ("nova-pro", "a definition that contains itself", "contains itself"),
+        ("nova-pro", "definitions", "in place of the references"),
         ("claude-3-7-sonnet", "prefill with a budget", "prefilled answer"),
         ("claude-sonnet-4-5", "blank stop", "white space alone"),
         ("claude-sonnet-4-5", "one id in two turns", "same id"),
