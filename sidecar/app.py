@@ -28,6 +28,7 @@ from sidecar.adapters.nats.intake import NatsIntake
 from sidecar.adapters.nats.job_store import NatsJobStore
 from sidecar.adapters.nats.journal import NatsJournal
 from sidecar.adapters.nats.micro import NatsEndpoints
+from sidecar.adapters.nats.pauses import NatsPauseStore
 from sidecar.adapters.nats.policies import NatsPolicyStore
 from sidecar.adapters.nats.prompts import NatsPromptStore
 from sidecar.adapters.nats.publisher import NatsPublisher
@@ -414,6 +415,7 @@ def nats_ports(
             monotonic=clock.monotonic,
         ),
         spend=NatsSpendLedger(mux, subjects, is_replicated=is_replicated),
+        pauses=NatsPauseStore(mux, is_replicated=is_replicated),
         spend_days=NatsSpendDays(mux, subjects, is_replicated=is_replicated),
         policies=NatsPolicyStore(mux, is_replicated=is_replicated),
         prompts=NatsPromptStore(mux, is_replicated=is_replicated),

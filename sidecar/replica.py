@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from sidecar import __version__
 from sidecar.cluster.mark_reading import MarkReading
+from sidecar.cluster.pause_keeper import PauseKeeper
 from sidecar.cluster.queue_desk import QueueDesk
 from sidecar.cluster.request_service import RequestHandler
 from sidecar.cluster.service import Cluster
@@ -21,12 +22,10 @@ from sidecar.conversation.troubles import Troubles
 from sidecar.conversation.turns import Conversation
 from sidecar.conversation.usage import appraise
 from sidecar.coordinator.service import Coordinator
-from sidecar.endpoints.bulk_cancel import BulkCancel
 from sidecar.endpoints.jobs import Queries
 from sidecar.endpoints.models import CatalogueQueries
 from sidecar.endpoints.objects import Objects
-from sidecar.endpoints.retry import RetryQueries
-from sidecar.endpoints.spend import SpendQueries
+from sidecar.endpoints.operations import Operations
 from sidecar.job_manager.keeping import KeepRule
 from sidecar.job_manager.service import JobManager
 from sidecar.models.codec import encode
@@ -125,12 +124,11 @@ class Replica:
         self.cluster = self._cluster(on_crash)
         self.queue, self.queries = self._answering()
         self.spending = self._spending(on_crash)
+        self.pauses = self._pause_keeper()
         self.requests = self._request_handler(on_crash)
         self._mark_reading = MarkReading(self.requests, ports.store, ports.clock, self._marks_missed)
         self.spend_history = self._spend_history()
-        self.spend_queries = SpendQueries(ports.spend_days, clock=ports.clock)
-        self.retries = RetryQueries(ports.dead, ports.intake, ports.blobs, clock=ports.clock)
-        self.bulk_cancel = BulkCancel(ports.intake, ports.store)
+        self.operations = self._operations()
 
     def _cluster(self, on_crash: Callable[[BaseException], None]) -> Cluster:
         return Cluster(
@@ -145,6 +143,29 @@ class Replica:
             on_disowned=self._on_disowned,
             clock_offset_s=self._clock_offset_s,
             troubles=self.troubles.report,
+        )
+
+    def _pause_keeper(self) -> PauseKeeper:
+        return PauseKeeper(
+            self._ports.pauses,
+            self._ports.bus,
+            clock=self._ports.clock,
+            is_scheduling=lambda: self.requests.leader is not None,
+            on_change=lambda pauses: self.requests.pause(pauses),
+        )
+
+    def _operations(self) -> Operations:
+        ports = self._ports
+        return Operations(
+            intake=ports.intake,
+            store=ports.store,
+            dead=ports.dead,
+            blobs=ports.blobs,
+            pauses=ports.pauses,
+            spend_days=ports.spend_days,
+            bus=ports.bus,
+            clock=ports.clock,
+            alias_of=self._alias_of,
         )
 
     def _spend_history(self) -> SpendHistory:
@@ -222,6 +243,7 @@ class Replica:
             attempt_of=self.jobs.attempt_of,
             on_crash=on_crash,
             max_queue=self._max_queue,
+            pauses=self.pauses.current,
             reconcile_s=scheduler.reconcile_s,
             check_s=scheduler.check_s,
         )
@@ -247,6 +269,7 @@ class Replica:
             interactive_reserve=scheduler.interactive_reserve,
             window=scheduler.window,
             max_hold_s=lambda name: self._policy.now.max_hold_s(name),
+            model_of=self._model_of,
         )
 
     def _children(self) -> ChildJobs:
@@ -348,14 +371,13 @@ class Replica:
                 *self.objects.endpoints(),
                 *self.tools.endpoints(),
                 *self.catalogue.endpoints(),
-                *self.spend_queries.endpoints(),
-                *self.retries.endpoints(),
-                *self.bulk_cancel.endpoints(),
+                *self.operations.endpoints(),
             )
         )
         await self.prompts.start()
         await self.spending.start()
         await self.queue.start()
+        await self.pauses.start()
         await self.cluster.start(self.requests)
         self._background.spawn(self._tell_stats(), name="stats")
         self._background.spawn(self._recheck(), name="cancellations")
@@ -363,6 +385,7 @@ class Replica:
         self._background.spawn(self._keep_alive(), name="documents")
         self._background.spawn(self.spend_history.run(), name="spend-history")
         self._background.spawn(self.troubles.watch(), name="troubles")
+        self._background.spawn(self.pauses.run(), name="pauses")
 
     async def step_back(self) -> None:
         """Give the lease back and take no more grants. What runs goes on, questions are answered. Repeatable."""
@@ -440,6 +463,9 @@ class Replica:
             now=now,
         )
         return own_stats(own, books)
+
+    def _model_of(self, pool: str) -> str | None:
+        return self._alias_of(pool.rpartition("@")[0])
 
     def _alias_of(self, name: str) -> str | None:
         profile = self.coordinator.profile(name)

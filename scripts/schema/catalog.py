@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar.models import api, bulk, event, job, objects, request, result, spend, stats, tool
+from sidecar.models import api, bulk, event, job, objects, pauses, request, result, spend, stats, tool
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,9 @@ MESSAGES: tuple[MessageSpec, ...] = (
     MessageSpec("bulk_retried", bulk.BulkRetried, "Bulk retried", "A part of the jobs that run again."),
     MessageSpec("bulk_cancel_request", bulk.BulkCancelRequest, "Bulk cancel request", "Which jobs."),
     MessageSpec("bulk_cancelled", bulk.BulkCancelled, "Bulk cancelled", "A part of the jobs marked."),
+    MessageSpec("pause_request", pauses.PauseRequest, "Pause request", "What to hold back, and why."),
+    MessageSpec("resume_request", pauses.ResumeRequest, "Resume request", "Which pauses to end."),
+    MessageSpec("pauses", pauses.Pauses, "Pauses", "All that is held back."),
     MessageSpec("spend_request", spend.SpendRequest, "Spend request", "Which days and sums. May be empty."),
     MessageSpec("spend_page", spend.SpendPage, "Spend page", "A part of the sums of what jobs took."),
     MessageSpec("models_page", api.ModelsPage, "Models page", "The catalogue as a tenant may use it."),

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from scripts.schema.example_requests import ORDER_SCHEMA, REQUESTS
-from sidecar.models import api, bulk, job, objects, spend, stats, tool
+from sidecar.models import api, bulk, job, objects, pauses, spend, stats, tool
 from sidecar.models.codec import encode
 from sidecar.models.event import Delta, Event, EventData, EventType, Rejected, Spent, Status, ToolActivity
 from sidecar.models.result import Attempt, ErrorInfo, Output, Result, Timings, Usage
@@ -159,6 +159,11 @@ _MESSAGES: dict[str, Any] = {
     ),
     "bulk_cancel_request": bulk.BulkCancelRequest(tenant="acme", job_class="batch", reason="sent by mistake"),
     "bulk_cancelled": bulk.BulkCancelled(jobs=(bulk.JobName(tenant="acme", job="job1"),), count=1),
+    "pause_request": pauses.PauseRequest(job_class="batch", reason="the month's budget is spent"),
+    "resume_request": pauses.ResumeRequest(tenant="*"),
+    "pauses": pauses.Pauses(
+        pauses=(pauses.Pause(job_class="batch", reason="the month's budget is spent", since=_LATER),)
+    ),
     "spend_request": spend.SpendRequest(first="2026-12-01", last="2026-12-31", by=("day", "tenant")),
     "spend_page": spend.SpendPage(
         rows=(

@@ -64,6 +64,8 @@ NOTES: dict[str, str] = {
     "JobView.error": "Code of the error it ended with, where `result` is left out.",
     "JobState.metadata": "The request's, once a replica has read it.",
     "JobState.result_n": "The number `n` of the result event.",
+    "Pause.model": "Jobs whose first choice it is; null is any.",
+    "Pauses.before": "What was held before.",
     "BulkRetryRequest.keep": "Keep the requests in LLM_DEAD, to be run again once more.",
     "RetriedJob.retried_as": "The id under which it runs; null where `error` says why it does not.",
     "RetriedJob.before": "Whether it was run again before, under that id.",

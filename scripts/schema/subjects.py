@@ -80,6 +80,22 @@ CHANNELS: tuple[Channel, ...] = (
         ("retried",),
     ),
     Channel(
+        "admin_pause",
+        "admin.pause",
+        "receive",
+        ("pause_request",),
+        "Begin no more jobs that match; for operators.",
+        ("pauses",),
+    ),
+    Channel(
+        "admin_resume",
+        "admin.resume",
+        "receive",
+        ("resume_request",),
+        "End the pauses that match; for operators.",
+        ("pauses",),
+    ),
+    Channel(
         "admin_retry",
         "admin.retry",
         "receive",

@@ -20,6 +20,8 @@ COMMANDS = {
     "submit": "Hand in jobs from a file or stdin.",
     "watch": "Follow a job to its end.",
     "cancel": "Cancel jobs, or with --where all that fit.",
+    "pause": "Hold jobs of a tenant, class or model back.",
+    "resume": "Release what was held back.",
     "retry": "Run failed jobs again, or with --where all that fit.",
     "get": "Show a job's state document.",
     "jobs": "List jobs, newest first.",

@@ -15,6 +15,7 @@ from sidecar.models.plain import UNREADABLE
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
+PAUSE_FIELDS = ("tenant", "class", "model")
 # What a filter has fields for; any other name is one of the requests' metadata.
 FIELDS = ("tenant", "state", "class", "error", "since", "until")
 
@@ -52,6 +53,17 @@ def filter_of(where: Sequence[str], fields: Sequence[str] = FIELDS) -> dict[str,
             raise InvalidRequest(f"{name} is given twice: both cannot be", path="--where")
         into[name] = value
     return {**found, "metadata": metadata} if metadata else found
+
+
+def pause_filter_of(where: Sequence[str]) -> dict[str, Any]:
+    """What `--where` of pause and resume gives."""
+    found = filter_of(where, PAUSE_FIELDS)
+    if "metadata" in found:
+        unknown = next(iter(found["metadata"]))
+        raise InvalidRequest(
+            f"{unknown} is nothing to hold jobs by: use {', '.join(PAUSE_FIELDS)}", path="--where"
+        )
+    return found
 
 
 def check_choice(names: Sequence[str], where: Sequence[str]) -> None:

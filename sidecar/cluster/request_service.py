@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from sidecar.cluster import messages
 from sidecar.cluster.leader import Leader
@@ -10,6 +10,7 @@ from sidecar.cluster.saving import Saver
 from sidecar.cluster.service import Cluster
 from sidecar.cluster.work import Work
 from sidecar.cluster.worker import Worker
+from sidecar.models.pauses import Pause
 from sidecar.models.replica import GrantOffer, HeldJob, NextCallGrant, ReservationOp
 from sidecar.ports.bus import Clock, Doorbell, Intake, Lane
 from sidecar.ports.cluster import Checkpoints
@@ -39,6 +40,7 @@ class RequestHandler:
         attempt_of: Callable[[str, str], int | None],
         on_crash: Callable[[BaseException], None],
         max_queue: Callable[[Lane], int],
+        pauses: Callable[[], Awaitable[tuple[Pause, ...]]],
         reconcile_s: float = 15.0,
         check_s: float = 1.0,
     ) -> None:
@@ -49,6 +51,7 @@ class RequestHandler:
         self._clock = clock
         self._on_crash = on_crash
         self._max_queue = max_queue
+        self._pauses = pauses
         self._reconcile_s = reconcile_s
         self._check_s = check_s
         self._worker = Worker(
@@ -103,6 +106,13 @@ class RequestHandler:
         if self.leader is not None:
             self.leader.kick()
 
+    def pause(self, pauses: tuple[Pause, ...]) -> None:
+        """Operators' pauses are others now."""
+        if self.leader is not None:
+            self.scheduler.pause(pauses, now=self._clock.monotonic())
+            self.leader.reader.fill_all()
+            self.leader.kick()
+
     def cancel(self, tenant: str, job: str) -> None:
         """A mark of cancellation was heard: end the job if it waits here, or when it is read."""
         # First the mark: what is read into a window meanwhile is refused by it.
@@ -124,8 +134,11 @@ class RequestHandler:
         if not self._listens:
             await self._intake.listen(self._on_doorbell)
             self._listens = True
+        # Last: from here on nothing is waited for, so that no word of a change falls between.
+        pauses = await self._pauses()
         if self._cluster.term != term:
             return
+        scheduler.pause(pauses, now=now)
         if checkpoint is not None:
             self._saver.restore(scheduler, checkpoint)
         scheduler.set_slots(self._cluster.slots)

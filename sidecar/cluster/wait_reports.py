@@ -44,7 +44,7 @@ class WaitReporter:
             lane = ticket.lane
             if lane not in reasons:
                 reasons[lane] = self._blocked(lane, now)
-            blocked = self._scheduler.held(ticket) or reasons[lane]
+            blocked = self._scheduler.pause_of(ticket) or self._scheduler.held(ticket) or reasons[lane]
             if blocked is None or len(due) == TELLS_A_ROUND:
                 continue
             before, n = self._told.get(ticket.seq, (None, 0))

@@ -40,7 +40,7 @@ class Status(Open, frozen=True, kw_only=True, omit_defaults=True, rename={"waiti
     region: str | None = None
     reason: str | None = None
     candidates: tuple[Rejected, ...] | None = None
-    waiting_for: Literal["tool", "quota", "model", "slot", "tenant"] | None = None
+    waiting_for: Literal["tool", "quota", "model", "slot", "tenant", "pause"] | None = None
     estimate_ms: int | None = None
     error: ErrorInfo | None = None
     next: str | None = None

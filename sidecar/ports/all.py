@@ -15,7 +15,7 @@ from sidecar.ports.bus import (
     Publisher,
     SpendLedger,
 )
-from sidecar.ports.cluster import Checkpoints, ClusterBus, LeaseStore, PolicyStore, SpendDays
+from sidecar.ports.cluster import Checkpoints, ClusterBus, LeaseStore, PauseStore, PolicyStore, SpendDays
 from sidecar.ports.tools import ToolBus, ToolStore
 
 
@@ -34,6 +34,7 @@ class Ports(NamedTuple):
     dead: DeadLetters
     spend: SpendLedger
     spend_days: SpendDays
+    pauses: PauseStore
     policies: PolicyStore
     blobs: Blobs
     prompts: PromptStore

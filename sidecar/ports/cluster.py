@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
+from sidecar.models.pauses import Pause
 from sidecar.models.replica import QueuedJob
 from sidecar.models.spend import SpendCursor, SpendDay
 
@@ -62,6 +63,23 @@ class Checkpoints(Protocol):
 
     async def load(self, name: str) -> bytes | None:
         """What was saved last, also at R3; None when nothing was."""
+        ...
+
+
+class StoredPauses(NamedTuple):
+    pauses: tuple[Pause, ...]
+    revision: int
+
+
+class PauseStore(Protocol):
+    """What operators hold back, kept over restarts."""
+
+    async def load(self) -> StoredPauses:
+        """All pauses, as they were just written."""
+        ...
+
+    async def save(self, pauses: tuple[Pause, ...], *, revision: int) -> int:
+        """Replace exactly `revision`. Returns the new one. Raises Conflict when somebody else wrote."""
         ...
 
 

@@ -3,17 +3,19 @@
 Also what leaves a window by itself: tickets whose deadline passed, and retries that may not go on yet.
 """
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
 
 from sidecar.errors import ErrorCode, SidecarError
+from sidecar.models.pauses import Pause
 from sidecar.ports.bus import Lane
 from sidecar.scheduler.caps import Tenant
 from sidecar.scheduler.fair_share import FairShare, Flow, Pools, Queue
 from sidecar.scheduler.holding import Holding, held_too_long
 from sidecar.scheduler.ledger import Ledger
+from sidecar.scheduler.paused import Paused
 from sidecar.scheduler.tickets import DroppedTicket, Ticket
 
 CREDIT_S = 2.0
@@ -46,7 +48,8 @@ class Backlog:
     `delayed` and `deadlines` are heaps by time, monotonic and wall-clock. `holding` keeps account of jobs on hold.
     """
 
-    def __init__(self, share: FairShare, ledger: Ledger, *, size: int, holding: Holding) -> None:
+    def __init__(self, share: FairShare, ledger: Ledger, *, size: int, holding: Holding, paused: Paused) -> None:
+        self.paused = paused
         self.share = share
         self.ledger = ledger
         self.size = size
@@ -87,6 +90,10 @@ class Backlog:
 
         The growth of all lanes together is bounded, so memory is, too.
         """
+        free = self._window_room(lane, held=held)
+        return self.paused.room(lane, free, size=self.size) if self.paused.count else free
+
+    def _window_room(self, lane: Lane, *, held: Container[str]) -> int:
         state = self.lanes.get(lane)
         if state is None:
             return self.size
@@ -105,6 +112,10 @@ class Backlog:
         pools = self._usable(ticket)
         if not pools:
             self.drop(ticket, "quota_exceeded")
+            return
+        if self.paused.rules and self.paused.take(ticket):
+            if ticket.deadline is not None:
+                self._watch(ticket, ticket.deadline)
             return
         flow = self.flow(ticket.lane, ticket.pools[0])
         state: LaneState = flow.window
@@ -135,14 +146,15 @@ class Backlog:
         return pools
 
     def _watch(self, ticket: Ticket, deadline: float) -> None:
-        if len(self.deadlines) > 2 * self.queued + 1024:
+        if len(self.deadlines) > 2 * (self.queued + self.paused.count) + 1024:
             waiting = {id(ticket) for ticket in self.tickets()}
             self.deadlines = [entry for entry in self.deadlines if id(entry[2]) in waiting]
             heapify(self.deadlines)
         heappush(self.deadlines, (deadline, next(self._numbers), ticket))
 
     def tickets(self) -> Iterator[Ticket]:
-        """All that wait, delayed retries included. O(tickets)."""
+        """All that wait, delayed retries and what is paused included. O(tickets)."""
+        yield from self.paused.tickets()
         for state in self.lanes.values():
             for flow in state.flows.values():
                 for queue in flow.queues:
@@ -292,6 +304,15 @@ class Backlog:
                 del self.lanes[lane]
                 surplus -= 1
 
+    def pause(self, rules: Sequence[Pause]) -> None:
+        """Take new pauses over: put aside what they hold, queue what they hold no more, as what was idle is."""
+        waiting = list(self.tickets()) if rules else []
+        for ticket in self.paused.set_rules(rules):
+            self.push(ticket)
+        for ticket in waiting:
+            if self.paused.rule_for(ticket) is not None and self.remove(ticket.lane, ticket.seq):
+                self.paused.take(ticket)
+
     def delay(self, ticket: Ticket, *, until: float) -> None:
         """Keep a retry aside until `until` (monotonic)."""
         state = self.lane(ticket.lane)
@@ -336,6 +357,8 @@ class Backlog:
 
     def remove(self, lane: Lane, seq: int) -> bool:
         """Take a ticket out. O(window)."""
+        if self.paused.count and self.paused.remove(lane, seq):
+            return True
         state = self.lanes.get(lane)
         if state is None:
             return False

@@ -15,6 +15,7 @@ import msgspec
 
 from sidecar.errors import Permanent
 from sidecar.models.holds import said_of
+from sidecar.models.pauses import Pause
 from sidecar.models.profile import QuotaLimits
 from sidecar.models.result import Usage
 from sidecar.ports.bus import Lane
@@ -26,6 +27,7 @@ from sidecar.scheduler.holding import Holding, MaxHold
 from sidecar.scheduler.holds import Holds
 from sidecar.scheduler.ledger import Ledger
 from sidecar.scheduler.meter import Meter
+from sidecar.scheduler.paused import ModelOf, Paused
 from sidecar.scheduler.quota import Throttle
 from sidecar.scheduler.refusals import Limit
 from sidecar.scheduler.tenants import Price
@@ -49,13 +51,15 @@ class Scheduler:
         window: int = 16,
         epoch_offset: float = 0.0,
         max_hold_s: MaxHold = lambda name: None,
+        model_of: ModelOf = lambda pool: None,
     ) -> None:
         """`max_hold_s(class)`: how long its jobs may be held; None for no bound."""
         self.share = FairShare(classes)
         self.ledger = Ledger(self.share, caps=tenants, limits=limits, price=price, epoch_offset=epoch_offset)
         self.holds = Holds()
         self.holding = Holding(self.holds, max_hold_s=max_hold_s, most=MOST_HELD)
-        self.backlog = Backlog(self.share, self.ledger, size=window, holding=self.holding)
+        self.paused = Paused(model_of)
+        self.backlog = Backlog(self.share, self.ledger, size=window, holding=self.holding, paused=self.paused)
         self.turns = Turns(self.share)
         self.dispatch = Dispatch(
             self.share, backlog=self.backlog, turns=self.turns, ledger=self.ledger, holds=self.holds
@@ -78,7 +82,14 @@ class Scheduler:
     def is_idle(self) -> bool:
         """Whether neither ticket nor later turn waits, nor what was refused: then `grant` gives nothing."""
         dispatch, backlog = self.dispatch, self.backlog
-        return not (backlog.queued or self.turns.waiting or backlog.dropped or dispatch.denied or dispatch.held)
+        return not (
+            backlog.queued
+            or self.paused.count
+            or self.turns.waiting
+            or backlog.dropped
+            or dispatch.denied
+            or dispatch.held
+        )
 
     def set_slots(self, slots: int) -> None:
         """How many jobs may run at once over all workers; running ones are never taken back."""
@@ -132,6 +143,16 @@ class Scheduler:
             return WaitReason("model", None, said_of("model_unavailable"))
         hold = self.holds.hold_of(ticket.pools)
         return None if hold is None else WaitReason("model", None, said_of(hold.cause))
+
+    def pause(self, rules: Sequence[Pause], *, now: float) -> None:
+        """Hold what these pauses say, and nothing else any more. What runs goes on. O(tickets)."""
+        self.ledger.now = now
+        self.backlog.pause(rules)
+
+    def pause_of(self, ticket: Ticket) -> WaitReason | None:
+        """Why an operator holds a waiting job; None where nobody does."""
+        rule = self.paused.rule_for(ticket) if self.paused.rules else None
+        return None if rule is None else WaitReason("pause", None, rule.reason or None)
 
     def room(self, lane: Lane) -> int:
         """How many more tickets the lane's window takes: up to 16 (setting), to 64 while its heads are blocked."""

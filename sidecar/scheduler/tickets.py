@@ -7,7 +7,7 @@ import msgspec
 from sidecar.errors import ErrorCode, SidecarError
 from sidecar.ports.bus import Lane
 
-BlockedBy = Literal["quota", "tenant", "slot", "model"]
+BlockedBy = Literal["quota", "tenant", "slot", "model", "pause"]
 
 
 class Ticket(msgspec.Struct, frozen=True, gc=False, kw_only=True):

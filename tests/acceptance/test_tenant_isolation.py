@@ -170,6 +170,12 @@ async def test_operators_subjects_are_an_operators_alone(
     ]
     assert await operate("cancel", "--where", "tenant=acme") == [f"acme {job}"]
     assert (await feed.result())["data"]["state"] == "cancelled"
+    assert "acme" in (await operate("pause", "--where", "tenant=acme", "--json"))[0]
+    waiting = await acme.submit(asks(QUICK), job=f"{job}-held")
+    assert "acme" in (await operate("pause", "--json"))[0]
+    assert not any(event["type"] == "result" for event in waiting.events)
+    assert await operate("resume", "--where", "tenant=*", "--json") == []
+    assert (await waiting.result())["data"]["state"] == "succeeded"
     assert (await operate("spend", "--all", "--csv"))[0].startswith("day,model,calls")
 
 

@@ -69,6 +69,8 @@ def _write(subject: str, headers: dict[str, str]) -> str:
         return "jobs.create" if is_new else "jobs.update"
     if bucket == "LLM_CTL" and key.startswith("lease."):
         return "leases.acquire" if is_new else "leases.renew"
+    if bucket == "LLM_CTL" and key == "pauses":
+        return "pauses.save"
     if bucket == "LLM_TOOL":
         return "tools.delete" if "KV-Operation" in headers else "tools.put"
     if bucket == "LLM_PROMPT":
@@ -106,6 +108,8 @@ def _direct(stream: str, subject: str, body: dict[str, Any]) -> tuple[str, str]:
         return "journal.read", pattern
     if ".log." in pattern:
         return "events.replay", pattern
+    if stream == "KV_LLM_CTL" and pattern.endswith(".pauses"):
+        return "pauses.load", pattern
     if stream == "KV_LLM_CTL" and ".checkpoint." in pattern:
         return "checkpoints.load", pattern
     if "batch" in body or "multi_last" in body:
