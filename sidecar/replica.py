@@ -25,7 +25,7 @@ from sidecar.coordinator.service import Coordinator
 from sidecar.endpoints.jobs import Queries
 from sidecar.endpoints.models import CatalogueQueries
 from sidecar.endpoints.objects import Objects
-from sidecar.endpoints.operations import Operations
+from sidecar.endpoints.operations import operations
 from sidecar.job_manager.keeping import KeepRule
 from sidecar.job_manager.service import JobManager
 from sidecar.models.codec import encode
@@ -35,9 +35,7 @@ from sidecar.models.stats import ReplicaState, Stats
 from sidecar.models.subjects import Subjects
 from sidecar.pipeline import Pipeline
 from sidecar.ports.all import Ports as Ports
-from sidecar.ports.bus import (
-    Lane,
-)
+from sidecar.ports.bus import Lane
 from sidecar.ports.cluster import PolicyStore
 from sidecar.request_handler.decode import DecodedRequest
 from sidecar.request_handler.planner import Planner
@@ -128,7 +126,6 @@ class Replica:
         self.requests = self._request_handler(on_crash)
         self._mark_reading = MarkReading(self.requests, ports.store, ports.clock, self._marks_missed)
         self.spend_history = self._spend_history()
-        self.operations = self._operations()
 
     def _cluster(self, on_crash: Callable[[BaseException], None]) -> Cluster:
         return Cluster(
@@ -152,20 +149,6 @@ class Replica:
             clock=self._ports.clock,
             is_scheduling=lambda: self.requests.leader is not None,
             on_change=lambda pauses: self.requests.pause(pauses),
-        )
-
-    def _operations(self) -> Operations:
-        ports = self._ports
-        return Operations(
-            intake=ports.intake,
-            store=ports.store,
-            dead=ports.dead,
-            blobs=ports.blobs,
-            pauses=ports.pauses,
-            spend_days=ports.spend_days,
-            bus=ports.bus,
-            clock=ports.clock,
-            alias_of=self._alias_of,
         )
 
     def _spend_history(self) -> SpendHistory:
@@ -371,7 +354,7 @@ class Replica:
                 *self.objects.endpoints(),
                 *self.tools.endpoints(),
                 *self.catalogue.endpoints(),
-                *self.operations.endpoints(),
+                *operations(self._ports, alias_of=self._alias_of),
             )
         )
         await self.prompts.start()

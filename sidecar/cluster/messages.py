@@ -73,9 +73,9 @@ def next_call(seq: int, number: int, said: Said) -> NextCallGrant:
         info = ErrorInfo(code=said.code, message=told(said), details=said.details)
         return NextCallGrant(seq=seq, number=number, error=info)
     if isinstance(said, WaitReason):
-        # What is on hold is told by an error; a version that knows of none is told nothing but that it waits. Pauses
-        # hold jobs that have not begun, never a later call of one that has.
-        reason = "quota" if said.reason in ("model", "pause") else said.reason
+        # What is on hold is told by an error; a version that knows of none is told nothing but that it waits.
+        # Pauses hold jobs that have not begun, never a later call of one that has.
+        reason = "quota" if said.reason == "model" or said.reason == "pause" else said.reason
         return NextCallGrant(seq=seq, number=number, waiting_for=reason, estimate_s=said.estimate_s)
     return NextCallGrant(seq=seq, number=number, pool=said)
 

@@ -6,32 +6,16 @@ from sidecar.endpoints.bulk_cancel import BulkCancel
 from sidecar.endpoints.pauses import PauseQueries
 from sidecar.endpoints.retry import RetryQueries
 from sidecar.endpoints.spend import SpendQueries
-from sidecar.ports.bus import Blobs, Clock, DeadLetters, Endpoint, Intake, JobStore
-from sidecar.ports.cluster import ClusterBus, PauseStore, SpendDays
+from sidecar.ports.all import Ports
+from sidecar.ports.bus import Endpoint
 
 
-class Operations:
-    """`alias_of` gives the name that a model is known by, None for one that is not known."""
-
-    def __init__(
-        self,
-        *,
-        intake: Intake,
-        store: JobStore,
-        dead: DeadLetters,
-        blobs: Blobs,
-        pauses: PauseStore,
-        spend_days: SpendDays,
-        bus: ClusterBus,
-        clock: Clock,
-        alias_of: Callable[[str], str | None],
-    ) -> None:
-        self._parts = (
-            SpendQueries(spend_days, clock=clock),
-            RetryQueries(dead, intake, blobs, clock=clock),
-            BulkCancel(intake, store),
-            PauseQueries(pauses, bus, clock=clock, alias_of=alias_of),
-        )
-
-    def endpoints(self) -> tuple[Endpoint, ...]:
-        return tuple(endpoint for part in self._parts for endpoint in part.endpoints())
+def operations(ports: Ports, *, alias_of: Callable[[str], str | None]) -> tuple[Endpoint, ...]:
+    """Their endpoints. `alias_of` gives the name that a model is known by, None for one that is not known."""
+    clock = ports.clock
+    return (
+        *SpendQueries(ports.spend_days, clock=clock).endpoints(),
+        *RetryQueries(ports.dead, ports.intake, ports.blobs, clock=clock).endpoints(),
+        *BulkCancel(ports.intake, ports.store).endpoints(),
+        *PauseQueries(ports.pauses, ports.bus, clock=clock, alias_of=alias_of).endpoints(),
+    )
