@@ -22,6 +22,10 @@ _RUN = re.compile(rf"\d+(?:[{_SPACES}{_DASHES}/()·]{{1,4}}\d+)*")
 _TIES = "-./_:"
 # Between two groups, which are digits: a single sign ties them.
 _TIED_GAPS = frozenset("-./")
+_HEX = re.compile(r"(?<![^\W_])[0-9a-fA-F]{1,4}:\Z")
+_WORD_BEFORE = re.compile(r"(?<![^\W_])[^\W\d_]{2,16}[\-./_:]\Z")
+# The rest of a path, or the end of a sentence without a space behind it.
+_WORD_AFTER = re.compile(r"/[^\W\d_]{2}|[.:_][^\W\d_]{3}")
 _LETTER = re.compile(r"[^\W\d_]")
 _SHORTEST_CARD = 12
 _DOUBLED = {"0": 0, "1": 2, "2": 4, "3": 6, "4": 8, "5": 1, "6": 3, "7": 5, "8": 7, "9": 9}
@@ -33,8 +37,9 @@ _CARDS = re.compile(
     r"|62\d{14,17}|(?:5018|5020|5038|56\d\d|57\d\d|58\d\d|6304|6759|676[1-3])\d{8,15}|(?:60|65|81|82|508)\d{13,14})"
 )
 _CARD_WORDS = re.compile(
-    r"\bcards?\b|karte|tarjeta|\bcarte|\bcarta\b|cart[ãa]o|kaart|\bkart|visa|master|maestro|amex|american exp"
-    r"|discover|diners|\bjcb\b|\bcredit\b|\bdebit\b|карт|卡|कार्ड|カード|카드"
+    r"(?<![a-z])(?:cards?|card_?(?:no|num|number)|cc|ccn|pan|payment)(?![a-z])|karte|tarjeta|\bcarte|\bcarta\b"
+    r"|cart[ãa]o|kaart|\bkart|visa|master|maestro|amex|american exp|discover|diners|\bjcb\b|\bcredit\b|\bdebit\b"
+    r"|карт|卡|कार्ड|カード|카드"
 )
 # An extension goes with the number before it.
 EXTENSION = re.compile(r"[ \xa0]?(?:x|ext\.?)[ \xa0]?\d{1,6}(?![^\W_])")
@@ -58,6 +63,8 @@ class Stretch(NamedTuple):
     gaps: tuple[str, ...]
     is_bare: bool
     """Whether no hyphen, dot or slash ties it to more letters or digits."""
+    is_worded: bool
+    """Whether all that ties it is a word before it, which may say what it is."""
     is_alone: bool
     """Whether no other group of digits stands next to it, as in a list of numbers."""
     said: str
@@ -100,6 +107,7 @@ class DigitRun:
         said_until = begin + CONTEXT if _LETTER.search(text, max(0, begin - CONTEXT), begin) else begin
         tied = [_is_tied_before(text, begin), *(group.gap in _TIED_GAPS for group in groups[1:])]
         tied.append(_is_tied_after(text, groups[-1].end))
+        is_worded = tied[0] and _is_tied_to_word(text, begin)
         near = 0
         for first in range(follows_word, len(groups)):
             start = groups[first].start
@@ -110,9 +118,11 @@ class DigitRun:
             said = before(text, start) if start < said_until else ""
             # Not far behind a group that ends a word: all of it may be one number of another kind.
             is_free = not tied[first] and not (follows_word and begin >= start - _NEAR)
-            yield from self._from(first, tied, said, is_free=is_free)
+            yield from self._from(first, tied, said, is_free=is_free, is_worded=is_worded and first == 0)
 
-    def _from(self, first: int, tied: list[bool], said: str, *, is_free: bool) -> Iterator[Stretch]:
+    def _from(
+        self, first: int, tied: list[bool], said: str, *, is_free: bool, is_worded: bool
+    ) -> Iterator[Stretch]:
         """Those that begin with a group."""
         groups, size = self.groups, len(self.groups)
         start, digits, sizes = groups[first].start, "", ()  # type: int, str, tuple[int, ...]
@@ -127,7 +137,8 @@ class DigitRun:
             gaps = tuple([group.gap for group in groups[first + 1 : last + 1]])
             is_bare = is_free and not tied[last + 1]
             is_alone = first == 0 and last == size - 1
-            yield Stretch(start, group.end, digits, sizes, gaps, is_bare, is_alone, said)
+            is_named = is_worded and not tied[last + 1]
+            yield Stretch(start, group.end, digits, sizes, gaps, is_bare, is_named, is_alone, said)
 
     def _ends(self, at: int) -> bool:
         return not _touches_word(self.text, at) or EXTENSION.match(self.text, at) is not None
@@ -135,7 +146,7 @@ class DigitRun:
     def cards(self) -> Iterator[Match]:
         """Numbers of payment cards: an issuer's form, Luhn's checksum, and groups as on a card or none."""
         for one in self.stretches:
-            if one.is_bare and len(one.digits) >= _SHORTEST_CARD and _is_card(one):
+            if (one.is_bare or one.is_worded) and len(one.digits) >= _SHORTEST_CARD and _is_card(one):
                 yield Match(one.start, one.end, "card")
 
 
@@ -171,7 +182,7 @@ def _is_card(one: Stretch) -> bool:
     if len(sizes) > 1 and not _is_card_layout(one):
         return False
     # Short ones are as long as article numbers and times: what they are must be said.
-    is_known = (len(digits) >= 15 or len(sizes) > 1) and _CARDS.fullmatch(digits)
+    is_known = one.is_bare and (len(digits) >= 15 or len(sizes) > 1) and _CARDS.fullmatch(digits)
     if not is_known and not (one.said and _CARD_WORDS.search(one.said)):
         return False
     return len(set(digits)) > 1 and is_luhn(digits)
@@ -187,12 +198,26 @@ def _is_card_layout(one: Stretch) -> bool:
 
 
 def _touches_word(text: str, at: int) -> bool:
-    return 0 <= at < len(text) and (text[at].isalnum() or text[at] == "_")
+    return 0 <= at < len(text) and text[at].isalnum()
 
 
 def _is_tied_before(text: str, start: int) -> bool:
-    return start >= 2 and text[start - 1] in _TIES and text[start - 2].isalnum()
+    """Whether a sign ties it to something before it. A name with a colon behind it only says what it is."""
+    if start < 2 or text[start - 1] not in _TIES or not text[start - 2].isalnum():
+        return False
+    return (
+        text[start - 1] != ":"
+        or text[start - 2].isdigit()
+        or _HEX.search(text, max(0, start - 7), start) is not None
+    )
+
+
+def _is_tied_to_word(text: str, start: int) -> bool:
+    """Whether what ties it is a whole word: `card-4111`, `/cards/4111`, `no.4111`, `card_4111`."""
+    return _WORD_BEFORE.search(text, max(0, start - 24), start) is not None
 
 
 def _is_tied_after(text: str, end: int) -> bool:
-    return end + 1 < len(text) and text[end] in _TIES and text[end + 1].isalnum()
+    if end + 1 >= len(text) or text[end] not in _TIES or not text[end + 1].isalnum():
+        return False
+    return _WORD_AFTER.match(text, end) is None

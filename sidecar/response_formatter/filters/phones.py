@@ -65,7 +65,8 @@ class PhoneBook:
                 return plus if is_alone and self._is_international(one) else None
         if start and text[start - 1] == "(" and ")" in "".join(one.gaps):
             start -= 1
-        if one.is_bare and self._is_national(run, one, has_bracket=start < one.start):
+        is_announced = one.is_worded and run.is_announced(one, _announces)
+        if (one.is_bare or is_announced) and self._is_national(run, one, has_bracket=start < one.start):
             return None if one.said and _NOT_WORDS.search(before(text, start)) else start
         return None
 
@@ -80,7 +81,13 @@ class PhoneBook:
         if is_abroad and _is_valid(digits[2:], ()):
             return True
         if self._is_north_american(one, has_bracket=has_bracket):
-            return True
+            # The exchange tells them from other numbers of this form.
+            return (
+                digits[-7] not in "01"
+                or digits[-10:-7] == "555"
+                or has_bracket
+                or run.is_announced(one, _announces)
+            )
         if run.is_announced(one, _announces) and not _has_date(one):
             is_likely = (len(digits) >= 9 and len(set(digits)) > 2) or 1 < len(sizes) <= 6
             return is_likely or _is_valid(digits, self._regions)

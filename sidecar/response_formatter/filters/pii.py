@@ -31,10 +31,22 @@ _BRACKETED = re.compile(
     rf"(?<![\w.+\-])[\w.+\-]{{1,64}} ?{_AT} ?[\w\-]{{1,40}}(?:(?: ?{_DOT} ?|\.)[\w\-]{{1,40}}){{0,3}}"
     rf"(?: ?{_DOT} ?|\.)[^\W\d_]{{2,24}}(?!\w)"
 )
-_IN_URL = re.compile(r"://[^\s/@]{0,60}\Z")
+# The user of a URL; what stands in its path, query or fragment is an address like any other.
+_IN_URL = re.compile(r"://[^\s/@?#=&]{0,60}\Z")
+# Where a command copies to or logs in at: a host after its user, behind options and paths.
+_REMOTE = re.compile(
+    r"(?<![\w\-/])(?:ssh|scp|rsync|sftp|mosh|sshfs|ssh-copy-id|ssh-keyscan)"
+    r"(?: +(?:-[^\s]{1,24}|\d{1,5}|[\w.~*\-]*[./~*:][^\s@]{0,40}|[\w\-]{1,16}(?= [^ ]*@))){0,5} +[\"']?\Z"
+)
+# A path on that host.
+_REMOTE_PATH = re.compile(r":(?:[~/.]|[\w.\-]{1,40}/|\d{2,5}/)")
+_SEPARATORS = re.compile(r".*[=?&/|{}](?=.)", re.DOTALL)
+_MASKED = re.compile(r"\*{2}|x{4}|\.{2}", re.IGNORECASE)
+_LABEL_OF_SCALE = re.compile(r"\d{1,2}x\Z", re.IGNORECASE)
 _FILES = frozenset(
     {"png", "jpg", "jpeg", "gif", "svg", "webp", "ico", "js", "mjs", "ts", "tsx", "jsx", "css", "scss", "html"}
-    | {"py", "rb", "rs", "go", "md", "json", "yml", "yaml", "txt"}
+    # Endings that are no domain of any country's, or anybody's.
+    | {"rb", "go", "json", "yml", "yaml", "txt", "toml", "lock", "xml", "csv", "log", "cfg", "ini", "exe", "dll"}
 )
 _HOSTS = frozenset({"local", "localhost", "localdomain", "internal", "service", "target", "timer", "socket"})
 
@@ -123,16 +135,27 @@ def _email(text: str, at: int) -> Match | None:
     domain = _DOMAIN.match(text, at + 1)
     if domain is None:
         return None
-    name = local[0][::-1].lstrip(_LOCAL_EDGE)
-    last = domain[0].rpartition(".")[2].lower()
-    if not name or name.endswith(".") or last in _FILES or last in _HOSTS:
+    name = _SEPARATORS.sub("", local[0][::-1]).lstrip(_LOCAL_EDGE)
+    host, _, last = domain[0].rpartition(".")
+    if not name or name.endswith(".") or last.lower() in _FILES or last.lower() in _HOSTS:
         return None
-    start = at - len(name)
-    if (name == "git" and text[domain.end() : domain.end() + 1] == ":") or _IN_URL.search(
-        text, max(0, start - 64), start
-    ):
+    if _MASKED.search(name) or _LABEL_OF_SCALE.fullmatch(host):
         return None
-    return Match(start, domain.end(), "email")
+    return (
+        None
+        if _is_remote(text, at - len(name), name, domain.end())
+        else Match(at - len(name), domain.end(), "email")
+    )
+
+
+def _is_remote(text: str, start: int, name: str, end: int) -> bool:
+    """Whether it is a user and a host, of a URL or a command."""
+    if name == "git" and text[end : end + 1] in (":", "/"):
+        return True
+    since = max(0, start - 64)
+    if _IN_URL.search(text, since, start) or _REMOTE_PATH.match(text, end):
+        return True
+    return _REMOTE.search(text, since, start) is not None
 
 
 def _is_address(value: str) -> bool:

@@ -10,31 +10,66 @@ from sidecar.response_formatter.filters.scanner import Match, each_start
 from sidecar.response_formatter.filters.secret_forms import FORMS, Form
 
 _WINDOW = 640
-_CONTEXT = 160
+_CONTEXT = 192
 _PEM = re.compile("-----[BE]")
 
-_ASSIGNED = re.compile(
-    r"(?<![A-Za-z])(?P<name>(?:api|secret|access|private|auth|encryption|signing|master|account|client)[_\-. ]?"
+# What a name goes on with that says of a secret something else than itself.
+_ABOUT = (
+    r"(?:names?|ids?|arns?|paths?|files?|filename|urls?|uris?|refs?|types?|fields?|versions?|length|len|min|max|policy"
+    r"|policies|expiry|expires|expiration|ttl|age|count|limit|manager|store|storage|vault|location|reset|rotation"
+    r"|endpoint|column|input|label|hint|prompt|provider|env|var|variable|key_?name|resource|hash_?algo|algorithm|scope"
+    r"|scopes|issuer|audience|used|usage|budget|rate|size|per)"
+)
+_NAMES = (
+    r"(?:(?:api|secret|access|private|auth|encryption|signing|master|account|client)[_\-. ]?"
     r"(?:key|secret|token)s?|secrets?|(?:[a-z]{1,20}[_-])?(?:tokens?|passw(?:or)?ds?|passwd|pwd|passphrase)"
-    r"|credentials?|passwort|contraseña|mot de passe)"
-    r"(?:[_-][a-z]{1,20})?[\"'`*]{0,3}\s{0,3}(?:=>|:=|==|=|:|\bis\b|→)\s{0,3}[\"'`*]{0,3}"
-    r"(?P<value>[^\s\"'`,;<>(){}\[\]|]{6,255})",
+    r"|(?:pg|mysql|redis|smtp|db|sudo)_?pass(?:word)?|credentials?|passwort|kennwort|contraseña|senha|hasło|wachtwoord"
+    r"|mot de passe|пароль)"
+)
+_ASSIGNED = re.compile(
+    rf"(?<![A-Za-z])(?P<name>{_NAMES})(?![_-]{_ABOUT}(?![a-z]))(?:[_-][a-z]{{1,20}}){{0,2}}(?<!_name)(?<!_id)"
+    r"[\"'`*]{0,3}\s{0,3}(?:=>|:=|==|=|:|\b(?:is|ist|est|es|was)\b|→|is set to)\s{0,3}(?P<quote>[\"'`*]{0,3})"
+    r"(?P<value>[^\s\"'`,;<>(){}\[\]|]{6,255}|(?<=[\"'`])[^\s\"'`]{6,255}|[^\s\"'`]{6,128})",
     re.IGNORECASE,
 )
-_ASSIGNMENTS = ("key", "secret", "token", "pass", "pwd", "credential", "contrase")
+# Names in markup, options of commands, and users with their passwords.
+_STATED = re.compile(
+    rf"<(?P<tag>(?:[a-z]{{1,20}}:)?{_NAMES})(?:\s[^<>]{{0,60}})?>\s{{0,3}}(?P<inside>[^<>\s]{{4,255}})</"
+    r"|(?<![\w\-])(?:-u|--user|--proxy-user|-U)[ =][\"']?[\w.@+\-]{1,64}:(?P<user>[^\s\"'@]{3,128})(?![^\s\"'])"
+    r"|(?<![\w\-])--(?:password|passwd|pass|passphrase|token|api-key|secret|client-secret|auth-token)"
+    r"[ =][\"']?(?P<option>[^\s\"'`<>\-][^\s\"'`<>]{4,255})"
+    r"|(?<![\w\-])sshpass -p ?[\"']?(?P<sshpass>[^\s\"']{4,128})"
+    r"|(?<![\w\-])mysql(?:dump)? [^\n]{0,60}?-p(?P<mysql>[^\s\"'\-][^\s\"']{4,128})"
+    r"|(?<![\w\-])machine \S{1,60} login \S{1,40} password (?P<netrc>\S{4,128})",
+    re.IGNORECASE,
+)
+_ASSIGNMENTS = (
+    "key", "secret", "token", "pass", "pwd", "credential", "contrase", "kennw", "senha", "hasło", "wachtw",
+    "парол",
+)  # fmt: skip
+_NEAR = 96
+_REQUESTS = re.compile(r"\b(?:curl|wget|httpie|https?|xh|ab|rclone|svn|lftp)\b", re.IGNORECASE)
+_STATEMENTS = ("</", "-u", "-U", "--", "sshpass", "mysql", "machine ")
 _DIGIT = re.compile(r"\d")
 # A text without digits has one of these where it holds a key or a password all the same.
 _SIGNS = ("-----", "://", "_", "sk-", "eyJ", "AIza", "AKIA", "earer ", "asic ")
-_PASSWORD = re.compile("pass|pwd|contrase|mot de", re.IGNORECASE)
+_PASSWORD = re.compile("pass|pwd|contrase|mot de|kennw|senha|hasło|wachtw|парол", re.IGNORECASE)
 _ASSIGNED_TAIL = re.compile(r"[^\s\"'`,;<>(){}\[\]|]+")
 _PLACEHOLDER = re.compile(
-    r"(?:your|my|the|some|example|sample|dummy|placeholder|changeme|redacted|x{4,}|\*{3,}|\.{3}|•{3}|todo|test-?key"
-    r"|none|null|undefined|true|false)(?![a-z])|.*(?:[x*•]{6,}|\.\.\.|your[_-]|example)",
+    r"(?:your|my|the|some|insert|enter|replace)[_\- ]?(?:[a-z]+[_\- ]?)*(?:here|key|token|secret|password|value)?"
+    r"|(?:example|sample|dummy|placeholder|changeme|change[_-]me|redacted|masked|hidden|omitted|todo|test-?key|none|null"
+    r"|undefined|true|false|string|required|optional|password|passwd|secret|token|empty)[\d!]{0,3}"
+    r"|.{0,8}(?:[x*•.#]{4,}).{0,4}|[A-Z][A-Z_]{3,}(?:_[A-Z]+)+",
     re.IGNORECASE,
 )
-# Where a value is, rather than the value: a variable, an address, a path.
+_PLACEHOLDER_WORDS = re.compile(
+    r"(?:^|[_\-.])(?:example|your|placeholder|xxxx|redacted)(?:[_\-.]|$)", re.IGNORECASE
+)
+# Where a value is, rather than the value: a variable, a template, an address, a path, a call.
 _REFERENCE = re.compile(
-    r"[$%{]|process\.env|os\.environ|env\.|config\.|self\.|settings\.|https?://|arn:|/[^/]+/[^/]+/|/[^/]*\.|\./",
+    r"<|\$(?-i:[A-Z_][A-Z0-9_]*|[a-z_.]+)$|\$\{?[A-Za-z_][\w.]*\}$|\$\(|\$\{|%[A-Za-z_]\w*%$|%\(|\{\{|\{[A-Za-z_][\w.]*\}?$|\{%|<%|#\{|process\.env|os\.(?:environ|getenv)"
+    r"|(?:env|config|self|settings|secrets|var|local|data|vault|this|request|req|args|params|props|ctx)\.|!(?:Ref|Sub)|https?://"
+    r"|arn:|(?:[\w.\-]+/){2,}|/[^/]+/[^/]+/|/[^/]*\.|\.{1,2}/|~/|[A-Za-z_][\w.]*\(",
     re.IGNORECASE,
 )
 _LEAST_ENTROPY_BITS = 2.8
@@ -63,6 +98,8 @@ class SecretDetector:
             lowered = text.lower()
             if any(word in lowered for word in _ASSIGNMENTS):
                 self._assigned(text, since, found)
+            if any(word in text for word in _STATEMENTS):
+                self._stated(text, since, found)
         return found
 
     def settled(self, text: str, start: int) -> int:
@@ -83,11 +120,27 @@ class SecretDetector:
 
     def _assigned(self, text: str, since: int, found: list[Match]) -> None:
         for match in each_start(_ASSIGNED, text, since):
-            value = match["value"].rstrip(".?:")
+            value = _bare(match["value"], is_quoted=bool(match["quote"]))
             if value not in self._allowed and _is_secret(value, is_password=bool(_PASSWORD.search(match["name"]))):
                 start = match.start("value")
                 tail = _ASSIGNED_TAIL if len(match["value"]) == 255 else None
                 found.append(Match(start, start + len(value), "generic", tail))
+
+    def _stated(self, text: str, since: int, found: list[Match]) -> None:
+        for match in each_start(_STATED, text, since):
+            group = str(match.lastgroup)
+            value = match[group].rstrip(".,;")
+            if value in self._allowed or _REFERENCE.match(value) or _PLACEHOLDER.fullmatch(value):
+                continue
+            if group == "user" and not _REQUESTS.search(text, max(0, match.start() - _NEAR), match.start()):
+                # Elsewhere it is a user and a group.
+                continue
+            found.append(Match(match.start(group), match.start(group) + len(value), "generic"))
+
+
+def _bare(value: str, *, is_quoted: bool) -> str:
+    """A value without what ends its sentence, or its structure."""
+    return value.rstrip(".?:") if is_quoted else value.rstrip(".?:,;)]}>|")
 
 
 def _has_mark(text: str) -> bool:
@@ -97,13 +150,19 @@ def _has_mark(text: str) -> bool:
 
 def _is_secret(value: str, *, is_password: bool) -> bool:
     """Whether a value looks made by chance rather than written: mixed characters, and no name or placeholder."""
-    if _REFERENCE.match(value) or (len(value) < 32 and _PLACEHOLDER.match(value)):
+    if len(value) < 6 or _REFERENCE.match(value):
+        return False
+    if len(value) < 32 and (
+        _PLACEHOLDER.fullmatch(value) or (not is_password and _PLACEHOLDER_WORDS.search(value))
+    ):
         return False
     has_digit = any(c.isdigit() for c in value)
     has_letter = any(c.isalpha() for c in value)
     has_sign = any(not c.isalnum() and c not in "._-" for c in value)
     if is_password:
-        return has_digit and len(value) >= 6 and entropy_bits(value) >= _LEAST_PASSWORD_BITS
+        # Words joined by signs are names; what has a digit, or a sign beside capitals, was made up.
+        is_made = has_digit or (has_sign and value != value.lower())
+        return is_made and entropy_bits(value) >= _LEAST_PASSWORD_BITS
     is_mixed = has_letter and (has_digit or has_sign)
     return is_mixed and len(value) >= 8 and entropy_bits(value) >= _LEAST_ENTROPY_BITS
 

@@ -242,6 +242,9 @@ def _is_emphasis(run: str, last: str, following: str) -> bool:
         return False
     opens = bool(following) and not following.isspace()
     closes = bool(last) and not last.isspace()
+    if run == "***" and last.isalnum() and following == "@":
+        # Somebody masked the rest of a name: `j***@example.org`.
+        return False
     if sign == "_":
         # What is escaped, or not seen, may have letters in it or behind it.
         is_last = not following.isalnum() and following not in _UNTOLD and (not following or bool(fold(following)))
