@@ -23,6 +23,7 @@ from sidecar.conversation.tenant_budget import TenantBudgets
 from sidecar.conversation.tool_selection import has_named
 from sidecar.conversation.troubles import Troubles
 from sidecar.conversation.turns import Conversation
+from sidecar.coordinator.health import Caller
 from sidecar.endpoints.objects import Objects
 from sidecar.errors import (
     BusRefused,
@@ -294,6 +295,7 @@ class Pipeline:
             facts=facts,
             stored_at=decoded.stored.stored_at,
             has_tools=has_named(job.request.tools),
+            caller=Caller(job.state.tenant, job.state.job),
         )
 
     @asynccontextmanager

@@ -13,7 +13,7 @@ from sidecar.conversation.troubles import Troubles
 from sidecar.conversation.waiting import rooms_of, saying
 from sidecar.coordinator.billing import bounded
 from sidecar.coordinator.fallback import Failure, Final, Held, Next, Opening, Retry, Wait
-from sidecar.coordinator.health import Success
+from sidecar.coordinator.health import Success, may_follow_request
 from sidecar.coordinator.service import Coordinator
 from sidecar.errors import CallTimeout, JobCancelled, JobHeld, SidecarError
 from sidecar.models.call import ModelCall, ModelDelta, ModelReply
@@ -58,7 +58,7 @@ class ModelCaller:
         """
         run.failures.clear()
         if not run.is_repair:
-            run.counted = usage.counted_before(run)
+            run.counted = usage.counted_before(run) if run.job.state.attempt > 1 else 0
             if run.counted >= self._max_calls:
                 raise usage.left_at_bound(run.facts, self._max_calls)
         candidate = call.candidate
@@ -69,17 +69,19 @@ class ModelCaller:
             outcome = await self._attempt(run, call, candidate)
             if isinstance(outcome, ModelReply):
                 return outcome
-            candidate = await self._follow(run, Failure(candidate, outcome, at=self._clock.now()))
+            place = max(run.facts.heard_chars, outcome.heard_chars)
+            candidate = await self._follow(run, Failure(candidate, outcome, at=self._clock.now(), place=place))
 
     async def _enter(self, run: JobRun, candidate: Candidate) -> Candidate:
         """Whose breaker lets the job through, `candidate` if it can be; room in its quota is held."""
-        while not (begun := self._coordinator.begin(candidate, now=self._clock.now())):
+        while not (begun := self._coordinator.begin(candidate, now=self._clock.now(), caller=run.caller)):
             decision = self._coordinator.instead(
                 run.plan.selection,
                 tried=run.failures,
                 now=self._clock.now(),
                 deadline=run.deadline,
                 can_hold=run.reservation.can_be_held,
+                caller=run.caller,
             )
             if isinstance(decision, Final):
                 raise decision.error
@@ -87,11 +89,15 @@ class ModelCaller:
                 raise self._held(run, decision)
             candidate = await self._room(run, decision)
         run.made = None
-        run.purpose = _purpose(run, candidate, is_probe=begun == "probe")
+        run.purpose = None
+        if run.failures or run.is_repair or begun == "probe":
+            run.purpose = _purpose(run, candidate, is_probe=begun == "probe")
         return candidate
 
     async def _follow(self, run: JobRun, failure: Failure) -> Candidate:
         """Do what the coordinator says after a failure, before the next call. Raises the error of a final one."""
+        if may_follow_request(failure.error):
+            run.caller = run.caller._replace(is_clean=False)
         decision = self._coordinator.decide(
             failure.error,
             candidate=failure.candidate,
@@ -102,6 +108,8 @@ class ModelCaller:
             deadline=run.deadline,
             now=self._clock.now(),
             can_hold=run.reservation.can_be_held,
+            caller=run.caller,
+            place=failure.place,
         )
         run.failures.append(failure)
         run.reservation.failed(failure.error)
@@ -139,7 +147,12 @@ class ModelCaller:
         now = self._clock.now()
         first = Opening(decision.candidate, now + (0.0 if isinstance(decision, Next) else decision.delay_s))
         openings = self._coordinator.openings(
-            run.plan.selection, tried=run.failures, first=first, stays=isinstance(decision, Retry), now=now
+            run.plan.selection,
+            tried=run.failures,
+            first=first,
+            stays=isinstance(decision, Retry),
+            now=now,
+            caller=run.caller,
         )
         if first.at > now:
             # Before anything is said: that takes a write, and the slot is another's meanwhile.
@@ -167,7 +180,7 @@ class ModelCaller:
             usage.enter(run, fitting, usage.broke_off(run, None), outcome="cancelled", seconds=seconds)
             raise
         except SidecarError as e:
-            self._coordinator.observe(candidate, e, now=self._clock.now())
+            self._coordinator.observe(candidate, e, now=self._clock.now(), caller=run.caller)
             bill, seconds = usage.broke_off(run, e), self._clock.monotonic() - started
             told = await run.filters.error(error_info(e))
             usage.enter(run, fitting, bill, outcome="error", seconds=seconds, error=told)
@@ -295,7 +308,11 @@ class ModelCaller:
         if self._troubles.found:
             self._troubles.answered(candidate)
         self._coordinator.observe(
-            candidate, Success(first_token_s, rate), now=self._clock.now(), affinity=run.job.state.tenant
+            candidate,
+            Success(first_token_s, rate),
+            now=self._clock.now(),
+            affinity=run.job.state.tenant,
+            caller=run.caller,
         )
 
 

@@ -6,6 +6,7 @@ from math import inf
 from sidecar.conversation.reservation import JobReservation
 from sidecar.conversation.tool_turn import OfferedTool
 from sidecar.coordinator.fallback import Failure
+from sidecar.coordinator.health import Caller
 from sidecar.coordinator.service import Selection
 from sidecar.errors import SidecarError
 from sidecar.job_manager.job import OwnedJob
@@ -40,9 +41,10 @@ class JobRun:
     `has_tools`: the sidecar has tools of the request to run; `offered` are these by name, `inline` names of its
     client's own. `extra` are messages that no turn has taken up yet; `turns` counts its calls of a model, and the
     `failures` are of the turn under way, as are the calls `counted` toward `jobs.max_calls`; `is_repair`: the
-    turn asks again for the answer of the one before, and goes on counting. `purpose` is that of the call under
-    way, `reply` its answer once that is whole, `made` the account of it once it has ended. `result` is there once
-    the work is over, whichever way.
+    turn asks again for the answer of the one before, and goes on counting. `caller` is
+    what breakers know of it. `purpose` is that of the call under way, `reply` its answer
+    once that is whole, `made` the account of it once it has ended. `result` is there once the work is over,
+    whichever way.
     """
 
     job: OwnedJob
@@ -51,6 +53,7 @@ class JobRun:
     facts: RunFacts
     stored_at: float
     has_tools: bool
+    caller: Caller
     deadline: float = inf
     plan: ConversationPlan = field(init=False)
     offered: dict[str, OfferedTool] = field(default_factory=dict)

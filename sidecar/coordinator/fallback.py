@@ -7,6 +7,8 @@ pools come in as arguments.
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
+from sidecar.coordinator.billing import bounded
+from sidecar.coordinator.health import may_follow_request
 from sidecar.coordinator.rules import FallbackRule, rule_of
 from sidecar.errors import (
     ACCOUNT_CAUSES,
@@ -26,15 +28,18 @@ MIN_WAIT_S = 0.25
 MAX_WAIT_S = 30.0
 # A candidate that failed a job so often by the provider's trouble is not waited for in the job's own time.
 TRIES_BEFORE_HELD = 2
+# One candidate, one way to fail: after so many times it is the request's.
+MOST_ALIKE = 3
 _ALL_DOWN = "every candidate has failed lately"
 
 
 class Failure(NamedTuple):
-    """A call that failed, `at` seconds since 1970; None: just now."""
+    """A call that failed, `at` seconds since 1970; None: just now. `place`: characters of its answer that came."""
 
     candidate: Candidate
     error: SidecarError
     at: float | None = None
+    place: int = 0
 
 
 class Opening(NamedTuple):
@@ -112,6 +117,8 @@ def decide(
         return Final(_interrupted(last.error))
     if can_hold and last.error.hold in ACCOUNT_CAUSES:
         return Held(last.error.hold)
+    if _follows_request(failures):
+        return Final(bounded(last.error, "same_failure", times=MOST_ALIKE))
     retry = _retry(failures, rule, text_streamed=text_streamed, jitter=jitter)
     is_open = retry_at(last.candidate.route.pool) > now
     if retry is not None and not is_open and _has_time(retry.delay_s, now, deadline):
@@ -176,6 +183,23 @@ def openings(
             found.append(Opening(candidate, max(first.at, now + _spread(due - now, jitter))))
     others = [opening for opening in found if opening is not first]
     return [first, *others] if stays or len(others) == len(found) else found
+
+
+def _follows_request(failures: Sequence[Failure]) -> bool:
+    """Whether a candidate failed the job in one way twice more, of the kinds that a request may cause."""
+    last = failures[-1]
+    if not may_follow_request(last.error):
+        return False
+    return sum(_is_alike(last, failure) for failure in failures) >= MOST_ALIKE
+
+
+def _is_alike(one: Failure, other: Failure) -> bool:
+    return (
+        one.candidate.route.pool == other.candidate.route.pool
+        and type(one.error) is type(other.error)
+        and one.error.details.get("provider_code") == other.error.details.get("provider_code")
+        and one.place == other.place
+    )
 
 
 def _retry(failures: Sequence[Failure], rule: FallbackRule, *, text_streamed: bool, jitter: float) -> Retry | None:

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from typing import Literal
 
 from sidecar.coordinator import health
-from sidecar.coordinator.health import CLOSED, Breaker, Phase, Speed, Success
+from sidecar.coordinator.health import CLOSED, Breaker, Caller, Phase, Speed, Success
 from sidecar.errors import SidecarError
 
 WARM_S = 300.0
@@ -30,25 +30,25 @@ class Pools:
         self.troubled: set[str] = set()
         self._warm: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
-    def begin(self, pool: str, *, now: float) -> Begun:
+    def begin(self, pool: str, *, now: float, caller: Caller | None = None) -> Begun:
         """Whether a call may go, and as what; takes a half-open breaker's probe. Empty: it may not."""
         breaker, begun = self._breakers.get(pool, CLOSED), _CALL
         if pool in self.troubled:
             phase = health.phase(breaker, now)
-            if phase == "open":
+            if phase == "open" or (phase == "half_open" and self._leaves_probe(breaker, caller, now)):
                 return ""
             if phase == "half_open":
                 breaker, begun = health.probing(breaker, now), "probe"
         self._keep(pool, breaker)
         return begun
 
-    def observe(self, pool: str, outcome: Observation, *, now: float) -> None:
+    def observe(self, pool: str, outcome: Observation, *, now: float, caller: Caller | None = None) -> None:
         """Learn from the end of a call."""
         breaker = self._breakers.get(pool, CLOSED)
         if isinstance(outcome, SidecarError):
-            self._keep(pool, health.failed(breaker, outcome, now))
+            self._keep(pool, health.failed(breaker, outcome, now, caller))
             return
-        self._keep(pool, health.succeeded(breaker, now))
+        self._keep(pool, health.succeeded(breaker, now, None if caller is None else caller.tenant))
         before = self._speeds.get(pool) or Speed()
         self._speeds[pool] = health.measured(
             before, first_token_s=outcome.first_token_s, tokens_per_s=outcome.tokens_per_s
@@ -86,14 +86,26 @@ class Pools:
         breaker = self._breakers.get(pool)
         return "closed" if breaker is None else health.phase(breaker, now)
 
-    def retry_at(self, pool: str, now: float) -> float:
+    def retry_at(self, pool: str, now: float, caller: Caller | None = None) -> float:
         """When to try a call, or to look again whether one may be tried; `now` where it may at once."""
         if pool not in self.troubled:
             return now
-        return health.look_at(self._breakers.get(pool, CLOSED), now)
+        breaker = self._breakers.get(pool, CLOSED)
+        if health.phase(breaker, now) == "half_open" and self._leaves_probe(breaker, caller, now):
+            return now + health.PROBE_LOOK_S
+        return health.look_at(breaker, now)
+
+    @staticmethod
+    def _leaves_probe(breaker: Breaker, caller: Caller | None, now: float) -> bool:
+        """Whether a job leaves the probe to others: its own request may be what fails."""
+        return caller is not None and not caller.is_clean and now < breaker.until + health.UNCLEAN_WAIT_S
 
     def reason(self, pool: str) -> str:
-        return self._breakers.get(pool, CLOSED).reason
+        return self._breakers.get(pool, CLOSED).reason or "calls fail"
+
+    def is_suspect(self, pool: str) -> bool:
+        """Whether the last calls all failed, though that is not evidence enough to open the breaker."""
+        return self._breakers.get(pool, CLOSED).failures >= health.CONSECUTIVE_FAILURES
 
     def phases(self, now: float) -> dict[str, Phase]:
         """Of every pool that was ever called."""

@@ -231,7 +231,12 @@ class Search:
                 return
             if entry.pool in self._seen or (len(models) >= max_models and entry.alias not in models):
                 continue
-            is_dearer = bound is not None and entry.alias != self.found[0].alias and _is_dearer(entry, bound)
+            prices = entry.token_prices
+            is_dearer = (
+                bound is not None
+                and entry.alias != self.found[0].alias
+                and (prices is None or prices[0] > bound[0] or prices[1] > bound[1])
+            )
             if is_dearer and is_named:
                 continue
             why = refusal(entry, self.wish, allowed=self.allowed, is_named=False)
@@ -269,11 +274,6 @@ def _bound(first: Entry, most_dearer: float) -> tuple[float, float]:
         return (-1.0, -1.0)
     # A price times a route's factor is seldom the number that it is meant to be.
     return (first.token_prices[0] * most_dearer + 1e-9, first.token_prices[1] * most_dearer + 1e-9)
-
-
-def _is_dearer(entry: Entry, bound: tuple[float, float]) -> bool:
-    prices = entry.token_prices
-    return prices is None or prices[0] > bound[0] or prices[1] > bound[1]
 
 
 def service_tier(

@@ -15,7 +15,7 @@ from sidecar.coordinator import cost, fallback, select
 from sidecar.coordinator.catalogue import Catalogue, ModelRow, ResolvedName
 from sidecar.coordinator.entry import Entry, Shelf, speed_score
 from sidecar.coordinator.fallback import Decision, Failure, Final, Held, Next, Opening, Wait
-from sidecar.coordinator.health import Phase, Success
+from sidecar.coordinator.health import Caller, Phase, Success
 from sidecar.coordinator.listing import model_info, no_region, why_unusable
 from sidecar.coordinator.pools import Begun, Observation, Pools
 from sidecar.coordinator.select import Refusal, Search, Takes
@@ -128,20 +128,26 @@ class Coordinator:
             raise _nothing_serves(request, search.refusals)
         return self._by_health(search, reason=reason, warnings=warnings, now=now)
 
-    def begin(self, candidate: Candidate, *, now: float) -> Begun:
-        """Call right before a model is called. Empty: its breaker is open, or its one probe is under way."""
-        return self._pools.begin(candidate.route.pool, now=now)
+    def begin(self, candidate: Candidate, *, now: float, caller: Caller | None = None) -> Begun:
+        """Call right before a model is called. Empty: its breaker is open, or its one probe is others'."""
+        return self._pools.begin(candidate.route.pool, now=now, caller=caller)
 
     def abandon(self, candidate: Candidate, *, now: float) -> None:
         """A call that was begun was not made, or was broken off from here: it says nothing about the pool."""
         self._pools.observe(candidate.route.pool, JobCancelled("not made"), now=now)
 
     def observe(
-        self, candidate: Candidate, outcome: Observation, *, now: float, affinity: str | None = None
+        self,
+        candidate: Candidate,
+        outcome: Observation,
+        *,
+        now: float,
+        affinity: str | None = None,
+        caller: Caller | None = None,
     ) -> None:
         """Learn from a call that has ended. `affinity`: as given to `candidates`; its prompt cache is warm now."""
         pool = candidate.route.pool
-        self._pools.observe(pool, outcome, now=now)
+        self._pools.observe(pool, outcome, now=now, caller=caller)
         if isinstance(outcome, Success):
             self._shelf.learn(pool, self._pools.speed(pool))
             if affinity is not None:
@@ -160,20 +166,23 @@ class Coordinator:
         deadline: float | None = None,
         jitter: float | None = None,
         can_hold: bool = False,
+        caller: Caller | None = None,
+        place: int = 0,
     ) -> Decision:
         """What follows the failure of `candidate`, after `observe` was told of it. `can_hold`: it can be held.
 
         `tried`: this job's earlier failures, in order. `deadline`: end of the job's time, seconds since 1970.
-        `jitter`: 0 to 1, a random one by default. See `fallback` and `docs/models.md`.
+        `place`: how many characters of the answer had come. `jitter`: 0 to 1, a random one by default. See
+        `fallback` and `docs/models.md`.
         """
         return fallback.decide(
-            (*tried, Failure(candidate, error)),
+            (*tried, Failure(candidate, error, place=place)),
             (*selection.candidates, *selection.reserve),
             now=now,
             deadline=deadline,
             text_streamed=text_streamed,
             on_interrupt=request.on_interrupt,
-            retry_at=partial(self._pools.retry_at, now=now),
+            retry_at=partial(self._pools.retry_at, now=now, caller=caller),
             jitter=random.random() if jitter is None else jitter,  # noqa: S311 (spreads delays, guards nothing)
             can_hold=can_hold,
         )
@@ -187,6 +196,7 @@ class Coordinator:
         deadline: float | None = None,
         jitter: float | None = None,
         can_hold: bool = False,
+        caller: Caller | None = None,
     ) -> Next | Wait | Held | Final:
         """Whom to call where `begin` said no: another candidate, or after a pause the first to recover."""
         return fallback.instead(
@@ -194,7 +204,7 @@ class Coordinator:
             tried,
             now=now,
             deadline=deadline,
-            retry_at=partial(self._pools.retry_at, now=now),
+            retry_at=partial(self._pools.retry_at, now=now, caller=caller),
             jitter=random.random() if jitter is None else jitter,  # noqa: S311 (spreads delays, guards nothing)
             can_hold=can_hold,
         )
@@ -208,6 +218,7 @@ class Coordinator:
         now: float,
         stays: bool = False,
         jitter: float | None = None,
+        caller: Caller | None = None,
     ) -> list[Opening]:
         """Who may answer, and from when on, after a decision that named `first`; see `fallback.openings`."""
         return fallback.openings(
@@ -216,7 +227,7 @@ class Coordinator:
             first=first,
             stays=stays,
             now=now,
-            retry_at=partial(self._pools.retry_at, now=now),
+            retry_at=partial(self._pools.retry_at, now=now, caller=caller),
             jitter=random.random() if jitter is None else jitter,  # noqa: S311 (spreads delays, guards nothing)
         )
 
@@ -236,6 +247,8 @@ class Coordinator:
         """
         phases = self._pools.phases(now)
         shut = [pool for pool, phase in phases.items() if phase in ("open", "half_open")]
+        # One job's failures open no breaker; while it waits, they are what there is to tell.
+        shut = shut or ([pool for pool in phases if self._pools.is_suspect(pool)] if is_awaited else [])
         if not shut or not (is_awaited or (len(shut) == len(phases) and "open" in phases.values())):
             return None
         more = f" and {len(shut) - 1} more" if len(shut) > 1 else ""

@@ -30,8 +30,6 @@ A, B, C = candidate("a"), candidate("b"), candidate("c")
 TEMPORARY: list[SidecarError] = [
     Throttled("429"),
     ModelUnavailable("503"),
-    ModelFailed("424"),
-    StreamInterrupted("cut"),
     CallTimeout("late", limit="idle"),
     Temporary("odd"),
 ]
@@ -75,6 +73,38 @@ def test_when_all_failed_in_passing_ways_it_waits_with_growing_delays(error: Sid
     assert isinstance(later, Wait)
     assert isinstance(late, Wait)
     assert 0 < first.delay_s < later.delay_s < late.delay_s <= fallback.MAX_WAIT_S
+
+
+@pytest.mark.parametrize("error", [ModelFailed("424"), StreamInterrupted("cut")], ids=["424", "cut"])
+def test_the_same_failure_twice_more_at_one_candidate_is_the_requests_and_ends_the_job(
+    error: SidecarError,
+) -> None:
+    other = type(error)("it broke", details={"provider_code": "another"})
+
+    assert not isinstance(decide(*[(A, error)] * 2, among=(A,)), Final)
+    final = decide(*[(A, error)] * 3, among=(A, B))
+    assert isinstance(final, Final)
+    assert (final.error.code, final.error.details["limit"]) == (error.code, "same_failure")
+    assert error.details == {}
+    for story in (
+        [(A, error), (B, error)] * 2,
+        [(A, error), (A, other)] * 2,
+        [(A, error), (A, Throttled("429"))] * 2,
+    ):
+        assert not isinstance(decide(*story, among=(A, B)), Final)
+    places = [Failure(A, error, place=place) for place in (10, 20, 30)]
+    assert not isinstance(
+        fallback.decide(
+            places,
+            (A,),
+            now=NOW,
+            deadline=None,
+            text_streamed=True,
+            on_interrupt="restart",
+            retry_at=lambda _: 0.0,
+        ),
+        Final,
+    )
 
 
 def test_a_throttled_pool_is_left_alone_as_long_as_it_asked() -> None:

@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.coordinator import health
-from sidecar.coordinator.health import CLOSED, Breaker, Speed
+from sidecar.coordinator.health import CLOSED, Breaker, Caller, Speed
+from sidecar.coordinator.pools import Pools
 from sidecar.errors import (
     AccessDenied,
     CallTimeout,
@@ -34,6 +35,56 @@ def test_three_failures_in_a_row_open_it_and_a_success_between_does_not() -> Non
 
     mended = health.succeeded(after(DOWN, DOWN), NOW)
     assert health.phase(after(DOWN, DOWN, breaker=mended), NOW) == "closed"
+
+
+CUT = ModelFailed("424")
+
+
+def told(*failures: tuple[str, str, SidecarError], breaker: Breaker = CLOSED) -> str:
+    """The phase after failures of (tenant, job)."""
+    seen: set[tuple[str, str]] = set()
+    for tenant, job, error in failures:
+        breaker = health.failed(breaker, error, NOW, Caller(tenant, job, is_clean=(tenant, job) not in seen))
+        seen.add((tenant, job))
+    return health.phase(breaker, NOW)
+
+
+def test_a_breaker_opens_on_failures_of_several_jobs_only() -> None:
+    assert told(*[("acme", "j1", DOWN)] * 9) == "closed"
+    assert told(("acme", "j1", DOWN), ("acme", "j1", DOWN), ("acme", "j2", DOWN)) == "open"
+
+
+@pytest.mark.parametrize("error", [DOWN, CUT])
+def test_one_tenants_failures_do_not_open_it_while_others_succeed(error: SidecarError) -> None:
+    one = [("acme", f"j{n}", error) for n in range(20)]
+    well = health.succeeded(CLOSED, NOW - 30, "other")
+
+    assert told(*one, breaker=well) == "closed"
+    assert told(*one[:2], ("third", "j1", error), breaker=well) == "open"
+    # What may follow the request has to come from several tenants, whoever succeeds.
+    assert told(*one) == ("open" if error is DOWN else "closed")
+
+
+def test_what_repeats_for_the_same_job_is_no_evidence_at_all() -> None:
+    poisoned = [("acme", "j1", CUT), ("other", "j2", CUT)] * 9
+    assert told(*poisoned) == "closed"
+    assert told(*poisoned, ("acme", "j3", CUT), ("other", "j4", CUT), ("acme", "j5", CUT)) == "open"
+
+
+def test_a_probe_goes_to_a_job_with_a_clean_record_first() -> None:
+    pools, clean = Pools(), Caller("acme", "clean")
+    unclean = clean._replace(job="poisoned", is_clean=False)
+    for n in range(3):
+        pools.observe("p", DOWN, now=NOW, caller=Caller("acme", f"j{n}"))
+    later = NOW + health.FIRST_OPEN_S
+
+    assert pools.phase("p", later) == "half_open"
+    assert pools.begin("p", now=later, caller=unclean) == ""
+    assert pools.retry_at("p", later, unclean) == later + health.PROBE_LOOK_S
+    assert pools.begin("p", now=later, caller=clean) == "probe"
+    pools.observe("p", Throttled("429"), now=later, caller=clean)
+    # Where nobody else comes, it may.
+    assert pools.begin("p", now=later + health.UNCLEAN_WAIT_S, caller=unclean) == "probe"
 
 
 def test_every_second_call_failing_opens_it_too() -> None:

@@ -13,7 +13,7 @@ from sidecar.models.call import ModelCall
 from sidecar.models.content import ToolUseBlock
 from sidecar.models.event import Event, Status
 from sidecar.models.result import Result, Usage
-from tests.support.replica import Bench, bench
+from tests.support.replica import MODEL, Bench, bench
 from tests.support.scripted_model import ScriptedModel, Turn, calls_tools, fails, says
 from tests.support.tool_jobs import Providers
 from tests.support.virtual_time import VirtualClock
@@ -25,7 +25,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "held to an idle limit": {"idle_timeout_s": 5},
     "no model named": {"model": None},
     "a chain": {"model": ["nova-lite", "nova-pro", "claude-haiku-4-5", "claude-sonnet-4-5", "nova-micro"]},
-    "one candidate": {"model": "us.anthropic.claude-sonnet-4-5-20250929-v1:0"},
+    "one candidate": {"model": "us.anthropic.claude-sonnet-4-5-20250929-v1:0", "stream": True},
 }
 
 
@@ -71,7 +71,7 @@ async def test_a_job_whose_answers_always_break_off_ends_with_its_fourth_call(wa
     assert (result.error.code, result.error.details["limit"]) == ("stream_interrupted", "max_calls")
     assert [call.counted for call in result.attempts] == [1, 2, 3, 4]
     assert not result.attempts[0].purpose
-    assert {call.purpose for call in result.attempts[1:]} <= {"retry", "fallback", "probe"}
+    assert {call.purpose for call in result.attempts[1:]} <= {"retry", "fallback"}
     if "stream" in WAYS[way]:
         assert result.usage.output_tokens > 4
     told = [e.data.spent for e in events if isinstance(e.data, Status) and e.data.state == "retrying"]
@@ -118,6 +118,46 @@ async def test_the_bound_is_the_operators(most: int) -> None:
         await b.replica(jobs={"max_calls": most})
         result, _ = await ended(b, stream=True)
     assert (result.state, len(result.attempts)) == ("failed", most)
+
+
+@pytest.mark.parametrize("way", ["unary", "stream"])
+async def test_the_same_failure_twice_more_at_one_candidate_ends_the_job(way: str) -> None:
+    script = [fails(ModelFailed("424"), after="to here")] * 9
+    async with bench(scripted(script)) as b:
+        await b.replica()
+        result, _ = await ended(b, model=[MODEL], stream=way == "stream")
+    assert (result.state, len(result.attempts)) == ("failed", 3)
+    assert result.error is not None
+    assert (result.error.code, result.error.details["limit"]) == ("model_error", "same_failure")
+
+
+async def healthy_waits(poisoned: int) -> list[float]:
+    """What the jobs of a healthy tenant took, in seconds, beside some whose calls are all answered with 424."""
+
+    def turn(call: ModelCall) -> Turn:
+        content = call.messages[0].content
+        return fails(ModelFailed("424"), first_s=0.1) if "poison" in str(content) else says("ok", first_s=0.2)
+
+    async with bench(ScriptedModel(VirtualClock(), turn)) as b:
+        await b.fleet("one", slots=8)
+        for n in range(poisoned):
+            poison = [{"role": "user", "content": f"poison {n}"}]
+            await b.submit({"messages": poison, "model": [MODEL]}, job=f"bad{n}", tenant="bad")
+        await b.clock.advance(1.0)
+        took = []
+        for n in range(40):
+            job = await b.submit(job=f"good{n}", tenant="good", model=[MODEL])
+            took.append((await b.result(job, tenant="good")).timings.total_ms / 1000)
+        bad = [await b.result(f"bad{n}", tenant="bad") for n in range(poisoned)]
+        assert [result.error.code for result in bad if result.error] == ["model_error"] * poisoned
+        assert [len(result.attempts) for result in bad] == [3] * poisoned
+        assert b.replicas[0].coordinator.health(b.clock.now()).popitem()[1] == "closed"
+    return sorted(took)
+
+
+async def test_five_poisoned_jobs_of_one_tenant_close_the_model_for_nobody_else() -> None:
+    alone, beside = await healthy_waits(0), await healthy_waits(5)
+    assert beside[int(0.95 * 40)] - alone[int(0.95 * 40)] < 0.5
 
 
 @pytest.mark.parametrize(("broken", "asked"), [(1, 3), (2, 4), (3, 4)])
