@@ -133,7 +133,7 @@ async def test_a_job_between_retries_is_cancelled_without_another_call() -> None
     async with bench(ScriptedModel(clock, default=Turn(error=error))) as b:
         await b.replica()
         job = await b.submit()
-        await clock.advance(20)
+        await clock.advance(15)
         stored = await b.stored(job)
         assert stored is not None
         assert stored.state.state == "queued"
