@@ -10,6 +10,7 @@ from sidecar.cluster.queue_desk import QueueDesk
 from sidecar.cluster.request_service import RequestHandler
 from sidecar.cluster.service import Cluster
 from sidecar.cluster.spend_history import SpendHistory
+from sidecar.cluster.work import Work
 from sidecar.config.settings import CurrentPolicy, Policy, Settings
 from sidecar.conversation.child_jobs import ChildJobs
 from sidecar.conversation.model_calls import ModelCaller
@@ -52,7 +53,7 @@ from sidecar.scheduler.tickets import TenantCaps
 from sidecar.telemetry.counters import Counters
 from sidecar.telemetry.stats import Own, SchedulerView, own_stats
 from sidecar.telemetry.traced_ports import TracedModels, TracedTools, TracedWork, subject_of
-from sidecar.telemetry.tracing import Tracer
+from sidecar.telemetry.tracing import Subject, Tracer
 from sidecar.tool_registry.service import ToolRegistry
 from sidecar.tool_registry.signature import ToolSignatures
 
@@ -220,7 +221,7 @@ class Replica:
             intake=ports.intake,
             checkpoints=ports.checkpoints,
             new_scheduler=self._scheduler,
-            work=TracedWork(self._pipeline(), self._tracer) if self._tracer.is_active else self._pipeline(),
+            work=self._traced(self._pipeline()),
             cluster=self.cluster,
             clock=ports.clock,
             attempt_of=self.jobs.attempt_of,
@@ -481,7 +482,13 @@ class Replica:
         stored = opened.stored
         self.tally.ended(stored.lane.tenant, result, job_class=stored.lane.job_class)
         if self._tracer.is_active:
-            self._tracer.ended(result, subject_of(opened))
+            self._tracer.ended(result, self._subject_of(opened))
+
+    def _traced(self, work: Work) -> Work:
+        return TracedWork(work, self._tracer, self._subject_of) if self._tracer.is_active else work
+
+    def _subject_of(self, opened: DecodedRequest) -> Subject:
+        return subject_of(opened, subjects=Subjects(self._settings.nats.prefix), now=self._ports.clock.now())
 
     def _on_cancel_mark(self, tenant: str, job: str) -> None:
         if not self.jobs.cancel(tenant, job):

@@ -39,6 +39,11 @@ class LogSettings(Section):
 class TelemetrySettings(Section):
     traces: bool = Field(False, description="send spans by OTLP; needs the extra `otel`")
     metrics: bool = Field(False, description="send metrics by OTLP beside /metrics; needs the extra `otel`")
+    trace_life_s: float = Field(
+        60,
+        ge=0,
+        description="a job begun within this time is part of its submitter's trace, a later one is linked to it",
+    )
 
 
 MOST_DEAD_S = 30 * 86_400

@@ -1,6 +1,6 @@
 """Ports with spans around them. Used only where telemetry is wanted: else the ports stand alone, at no cost."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -8,15 +8,25 @@ import msgspec
 from sidecar.cluster.work import Work
 from sidecar.models.call import ModelCall, ModelDelta, ModelReply
 from sidecar.models.replica import Outcome
+from sidecar.models.subjects import Subjects
 from sidecar.ports.bus import ModelClient
 from sidecar.ports.tools import ToolBus, ToolCall
 from sidecar.request_handler.decode import DecodedRequest
 from sidecar.telemetry.tracing import Subject, Tracer
 
 
-def subject_of(opened: DecodedRequest) -> Subject:
+def subject_of(opened: DecodedRequest, *, subjects: Subjects, now: float) -> Subject:
     stored = opened.stored
-    return Subject(stored.lane.tenant, opened.job, stored.lane.job_class, stored.headers, stored.stored_at)
+    tenant, job_class = stored.lane
+    return Subject(
+        tenant,
+        opened.job,
+        job_class,
+        stored.headers,
+        address=subjects.request(tenant, job_class),
+        template=subjects.request("{tenant}", job_class),
+        waited_s=now - stored.stored_at,
+    )
 
 
 class TracedModels:
@@ -25,18 +35,22 @@ class TracedModels:
     def __init__(self, models: ModelClient, tracer: Tracer) -> None:
         self._models = models
         self._tracer = tracer
+        # Known of an endpoint once it was looked up; a stand-in has none.
+        self._address: Callable[[str], tuple[str, int] | None] = getattr(models, "address", lambda region: None)
         self.apply_guardrail = models.apply_guardrail
         self.look = models.look
         self.close = models.close
 
     async def converse(self, call: ModelCall) -> ModelReply:
-        with self._tracer.call(call) as record:
+        server = self._address(call.candidate.route.region)
+        with self._tracer.call(call, server=server) as record:
             record.reply = await self._models.converse(call)
             return record.reply
 
     async def stream(self, call: ModelCall) -> AsyncIterator[ModelDelta | ModelReply]:
         """Closed early, the call's own iterator is closed with it, and its connection."""
-        with self._tracer.call(call) as record:
+        server = self._address(call.candidate.route.region)
+        with self._tracer.call(call, is_stream=True, server=server) as record:
             items: Any = self._models.stream(call)
             try:
                 async for item in items:
@@ -68,9 +82,10 @@ class TracedTools:
 class TracedWork:
     """`Work` with a span around each job that runs."""
 
-    def __init__(self, work: Work, tracer: Tracer) -> None:
+    def __init__(self, work: Work, tracer: Tracer, subject_of: Callable[[DecodedRequest], Subject]) -> None:
         self._work = work
         self._tracer = tracer
+        self._subject_of = subject_of
         self.admit = work.admit
         self.refuse = work.refuse
         self.bereave = work.bereave
@@ -80,5 +95,5 @@ class TracedWork:
         self.keep_queued = work.keep_queued
 
     async def run(self, opened: DecodedRequest, share: Any, *, known: Any) -> Outcome:
-        with self._tracer.job(subject_of(opened)):
+        with self._tracer.job(self._subject_of(opened)):
             return await self._work.run(opened, share, known=known)

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -303,6 +304,18 @@ class BedrockManager:
             self._endpoints[region] = lookup
         # The lookup is everybody's: a cancelled job must not end it for the others.
         return await asyncio.shield(lookup)
+
+    def address(self, region: str) -> tuple[str, int] | None:
+        """Host and port of a region's endpoint, for traces; None as long as it was not looked up."""
+        if self._settings.endpoint_url is not None:
+            endpoint = parse_endpoint(self._settings.endpoint_url)
+        else:
+            lookup = self._endpoints.get(region)
+            if lookup is None or not lookup.done() or lookup.cancelled() or lookup.exception() is not None:
+                return None
+            endpoint = lookup.result()
+        found = urlsplit(endpoint.base)
+        return found.hostname or "", found.port or (443 if endpoint.is_https else 80)
 
     def _resolve(self, region: str) -> BedrockEndpoint:
         return resolve_blocking(self._open_session(), region)

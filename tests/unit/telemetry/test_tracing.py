@@ -12,11 +12,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
-from sidecar.errors import Permanent
+from sidecar.errors import Permanent, StartupError
 from sidecar.models.trace import TRACE, within_trace
 from sidecar.ports.bus import Lane
 from sidecar.telemetry import conventions
-from sidecar.telemetry.tracing import Subject, Tracer
+from sidecar.telemetry.tracing import Subject, Tracer, open_tracer
 from tests.support.replica import MODEL, Bench, bench
 from tests.support.scripted_model import ScriptedModel, fails, says
 from tests.support.tool_jobs import Providers, by_turn, call
@@ -70,7 +70,7 @@ def attributes(span: ReadableSpan) -> Mapping[str, Any]:
     return span.attributes
 
 
-async def test_a_job_is_a_span_linked_to_its_submitter_and_its_calls_are_its_children(seen: Seen) -> None:
+async def test_a_job_is_a_child_of_its_submitter_and_its_calls_are_its_children(seen: Seen) -> None:
     clock = VirtualClock()
     async with bench(by_turn(clock, [call("add", n=2)], says("four"))) as b:
         b.tracer = seen.tracer
@@ -80,21 +80,27 @@ async def test_a_job_is_a_span_linked_to_its_submitter_and_its_calls_are_its_chi
         await b.result(await submit(b, "job1", tools=["add"], stream=True))
         await b.clock.settle()
     (process,) = seen.spans("process")
-    assert (process.name, process.kind) == ("process standard", SpanKind.CONSUMER)
-    assert process.parent is None
-    assert [f"{link.context.trace_id:032x}" for link in process.links] == [TRACE_ID]
+    assert (process.name, process.kind) == ("process llm.v1.request.{tenant}.standard", SpanKind.CONSUMER)
+    assert attributes(process)[conventions.DESTINATION] == "llm.v1.request.acme.standard"
+    assert process.parent is not None
+    assert f"{process.parent.trace_id:032x}" == TRACE_ID
+    assert not process.links
     assert attributes(process)[conventions.OUTCOME] == "succeeded"
     children = [*seen.spans("chat"), *seen.spans("execute_tool")]
-    assert [span.name for span in children] == [f"chat {MODEL}"] * 2 + ["execute_tool add"]
+    model_id = attributes(children[0])[conventions.REQUEST_MODEL]
+    assert "anthropic" in model_id
+    assert [span.name for span in children] == [f"chat {model_id}"] * 2 + ["execute_tool add"]
     assert process.context is not None
     for span in children:
-        assert span.kind is SpanKind.CLIENT
+        assert span.kind is (SpanKind.INTERNAL if "tool" in span.name else SpanKind.CLIENT)
         assert span.parent is not None
         assert span.parent.span_id == process.context.span_id
     said = attributes(children[1])
     assert said[conventions.PROVIDER_NAME] == "aws.bedrock"
     assert said[conventions.OUTPUT_TOKENS] == 5
     assert said[conventions.FINISH_REASONS] == ("end_turn",)
+    assert said[conventions.REQUEST_STREAM] is True
+    assert said[conventions.RESPONSE_FIRST_CHUNK] >= 0
     (made,) = tools.log
     tool = children[2]
     assert tool.context is not None
@@ -110,6 +116,7 @@ async def test_events_carry_the_trace_of_their_job(seen: Seen) -> None:
         await b.result(job)
         (process,) = seen.spans("process")
         assert process.context is not None
+        assert process.context.trace_id == int(TRACE_ID, 16)
         carried = {e.headers["traceparent"][:-3] for e in b.bus.jobs.find(f"llm.v1.log.acme.{job}.>")}
         assert carried == {f"00-{process.context.trace_id:032x}-{process.context.span_id:016x}"}
 
@@ -152,7 +159,8 @@ async def test_a_job_that_never_ran_has_a_span_of_its_own(seen: Seen) -> None:
         assert result.state == "rejected"
     (process,) = seen.spans("process")
     assert attributes(process)[conventions.OUTCOME] == "rejected"
-    assert [f"{link.context.trace_id:032x}" for link in process.links] == [TRACE_ID]
+    assert process.parent is not None
+    assert f"{process.parent.trace_id:032x}" == TRACE_ID
 
 
 async def test_calls_are_measured(seen: Seen) -> None:
@@ -169,8 +177,60 @@ async def test_calls_are_measured(seen: Seen) -> None:
     assert CANARY not in str(found)
 
 
+def subject_with(headers: Mapping[str, str], *, waited_s: float = 1.0) -> Subject:
+    return Subject(
+        "acme",
+        "job1",
+        "standard",
+        headers,
+        "llm.v1.request.acme.standard",
+        "llm.v1.request.{tenant}.standard",
+        waited_s,
+    )
+
+
+def test_a_job_that_waited_longer_than_a_trace_lives_is_linked(seen: Seen) -> None:
+    with seen.tracer.job(subject_with({"traceparent": PARENT}, waited_s=61)):
+        pass
+    (span,) = seen.spans("process")
+    assert span.parent is None
+    assert [f"{link.context.trace_id:032x}" for link in span.links] == [TRACE_ID]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "is_on"),
+    [
+        ("OTEL_SDK_DISABLED", "true", False),
+        ("OTEL_TRACES_EXPORTER", "none", False),
+        ("OTEL_TRACES_EXPORTER", "otlp", True),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", True),
+        ("OTEL_TRACES_EXPORTER", "console", None),
+        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc", None),
+    ],
+)
+async def test_the_environment_of_opentelemetry_holds(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, is_on: bool | None
+) -> None:
+    monkeypatch.setenv(name, value)
+    if is_on is None:
+        with pytest.raises(StartupError, match=name):
+            open_tracer(version="1", traces=True, metrics=False)
+        return
+    tracer = open_tracer(version="1", traces=True, metrics=False)
+    assert tracer.is_active is is_on
+    await tracer.close()
+
+
+@pytest.mark.parametrize("name", ["OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"])
+async def test_the_environment_names_the_service(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "mine" if name == "OTEL_SERVICE_NAME" else "service.name=mine")
+    tracer = open_tracer(version="1", traces=True, metrics=False)
+    assert tracer._providers[0].resource.attributes["service.name"] == "mine"
+    await tracer.close()
+
+
 async def test_a_broken_traceparent_links_to_nothing(seen: Seen) -> None:
-    subject = Subject("acme", "job1", "standard", {"traceparent": "nonsense"}, 1.0)
+    subject = subject_with({"traceparent": "nonsense"})
     with seen.tracer.job(subject):
         pass
     (span,) = seen.spans("process")
@@ -178,7 +238,7 @@ async def test_a_broken_traceparent_links_to_nothing(seen: Seen) -> None:
 
 
 def test_without_a_tracer_nothing_happens() -> None:
-    subject = Subject("acme", "job1", "standard", {"traceparent": PARENT}, 1.0)
+    subject = subject_with({"traceparent": PARENT})
     with Tracer().job(subject):
         assert not TRACE.get()
     assert not Tracer().is_active
