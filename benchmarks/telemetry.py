@@ -65,12 +65,15 @@ def per_job_us(loops: int) -> float:
     tally, tracer = Counters(), Tracer()
     headers = {"Llm-Job-Id": "job1", "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
 
+    address = "llm.v1.request.acme.standard"
+    subject = Subject("acme", "job1", "standard", headers, address, address, 1.0)
+
     def one() -> None:
         with within_trace(headers):
             for _ in range(EVENTS):
                 TRACE.get()
         tally.ended("acme", RESULT, job_class="standard")
-        tracer.ended(RESULT, Subject("acme", "job1", "standard", headers, 1.0))
+        tracer.ended(RESULT, subject)
 
     return _loop(one, loops)
 

@@ -10,7 +10,6 @@ from sidecar.cluster.queue_desk import QueueDesk
 from sidecar.cluster.request_service import RequestHandler
 from sidecar.cluster.service import Cluster
 from sidecar.cluster.spend_history import SpendHistory
-from sidecar.cluster.work import Work
 from sidecar.config.settings import CurrentPolicy, Policy, Settings
 from sidecar.conversation.child_jobs import ChildJobs
 from sidecar.conversation.model_calls import ModelCaller
@@ -52,8 +51,8 @@ from sidecar.scheduler.schedule import Scheduler
 from sidecar.scheduler.tickets import TenantCaps
 from sidecar.telemetry.counters import Counters
 from sidecar.telemetry.stats import Own, SchedulerView, own_stats
-from sidecar.telemetry.traced_ports import TracedModels, TracedTools, TracedWork, subject_of
-from sidecar.telemetry.tracing import Subject, Tracer
+from sidecar.telemetry.traced_ports import JobSpans, TracedModels, TracedTools
+from sidecar.telemetry.tracing import Tracer
 from sidecar.tool_registry.service import ToolRegistry
 from sidecar.tool_registry.signature import ToolSignatures
 
@@ -101,6 +100,7 @@ class Replica:
             ports = self._ports = ports._replace(
                 models=TracedModels(ports.models, self._tracer), tool_bus=TracedTools(ports.tool_bus, self._tracer)
             )
+        self._spans = JobSpans(self._tracer, Subjects(settings.nats.prefix), ports.clock)
         self._state = state
         self._started_at = ports.clock.monotonic()
         self.name = name
@@ -221,7 +221,7 @@ class Replica:
             intake=ports.intake,
             checkpoints=ports.checkpoints,
             new_scheduler=self._scheduler,
-            work=self._traced(self._pipeline()),
+            work=self._spans.around(self._pipeline()),
             cluster=self.cluster,
             clock=ports.clock,
             attempt_of=self.jobs.attempt_of,
@@ -481,14 +481,7 @@ class Replica:
     def _on_ended(self, opened: DecodedRequest, result: Result) -> None:
         stored = opened.stored
         self.tally.ended(stored.lane.tenant, result, job_class=stored.lane.job_class)
-        if self._tracer.is_active:
-            self._tracer.ended(result, self._subject_of(opened))
-
-    def _traced(self, work: Work) -> Work:
-        return TracedWork(work, self._tracer, self._subject_of) if self._tracer.is_active else work
-
-    def _subject_of(self, opened: DecodedRequest) -> Subject:
-        return subject_of(opened, subjects=Subjects(self._settings.nats.prefix), now=self._ports.clock.now())
+        self._spans.ended(result, opened)
 
     def _on_cancel_mark(self, tenant: str, job: str) -> None:
         if not self.jobs.cancel(tenant, job):

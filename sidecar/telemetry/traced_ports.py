@@ -8,25 +8,41 @@ import msgspec
 from sidecar.cluster.work import Work
 from sidecar.models.call import ModelCall, ModelDelta, ModelReply
 from sidecar.models.replica import Outcome
+from sidecar.models.result import Result
 from sidecar.models.subjects import Subjects
 from sidecar.ports.bus import ModelClient
 from sidecar.ports.tools import ToolBus, ToolCall
 from sidecar.request_handler.decode import DecodedRequest
+from sidecar.runtime.clock import Clock
 from sidecar.telemetry.tracing import Subject, Tracer
 
 
-def subject_of(opened: DecodedRequest, *, subjects: Subjects, now: float) -> Subject:
-    stored = opened.stored
-    tenant, job_class = stored.lane
-    return Subject(
-        tenant,
-        opened.job,
-        job_class,
-        stored.headers,
-        address=subjects.request(tenant, job_class),
-        template=subjects.request("{tenant}", job_class),
-        waited_s=now - stored.stored_at,
-    )
+class JobSpans:
+    """The spans of jobs that run or end here; without telemetry nothing is wrapped and nothing is made."""
+
+    def __init__(self, tracer: Tracer, subjects: Subjects, clock: Clock) -> None:
+        self._tracer = tracer
+        self._subjects = subjects
+        self._clock = clock
+
+    def around(self, work: Work) -> Work:
+        return TracedWork(work, self._tracer, self._subject_of) if self._tracer.is_active else work
+
+    def ended(self, result: Result, opened: DecodedRequest) -> None:
+        if self._tracer.is_active:
+            self._tracer.ended(result, self._subject_of(opened))
+
+    def _subject_of(self, opened: DecodedRequest) -> Subject:
+        stored, (tenant, job_class) = opened.stored, opened.stored.lane
+        return Subject(
+            tenant,
+            opened.job,
+            job_class,
+            stored.headers,
+            address=self._subjects.request(tenant, job_class),
+            template=self._subjects.request("{tenant}", job_class),
+            waited_s=self._clock.now() - stored.stored_at,
+        )
 
 
 class TracedModels:

@@ -1,10 +1,10 @@
 """Spans and metrics by OpenTelemetry: of jobs, of their model calls, of their tool calls.
 
-A job is a span (`process`): the child of its submitter's where it is begun within a trace's usual life, else one of
-its own with a link, for it may have waited long. Model and tool calls are its children, and what leaves the process
-on its behalf carries its `traceparent`: events, tool calls, jobs below it. Without the extra `otel` and the settings `telemetry.traces` and
-`telemetry.metrics` nothing is made and nothing is paid. Content is never in a span. All names are those of
-`conventions`.
+A job is a span (`process`): the child of its submitter's where it is begun within a trace's usual life, else one
+of its own with a link, for it may have waited long. Model and tool calls are its children, and what leaves the
+process on its behalf carries its `traceparent`: events, tool calls, jobs below it. Without the extra `otel` and
+the settings `telemetry.traces` and `telemetry.metrics` nothing is made and nothing is paid. Content is never in a
+span. All names are those of `conventions`.
 """
 
 import asyncio
@@ -318,7 +318,7 @@ def open_tracer(*, version: str, traces: bool, metrics: bool, trace_life_s: floa
     `OTEL_SDK_DISABLED` and `OTEL_TRACES_EXPORTER=none`, `OTEL_METRICS_EXPORTER=none` turn off what the settings
     turn on; another exporter or protocol than OTLP over HTTP is refused by name.
     """
-    traces, metrics = traces and _is_exported("TRACES"), metrics and _is_exported("METRICS")
+    traces, metrics = traces and is_exported("TRACES"), metrics and is_exported("METRICS")
     if not (traces or metrics):
         return Tracer()
     try:
@@ -333,13 +333,7 @@ def open_tracer(*, version: str, traces: bool, metrics: bool, trace_life_s: floa
         raise StartupError(
             "telemetry.traces and telemetry.metrics need the extra `otel`: install nats-llm-sidecar[otel]"
         ) from e
-    # The environment's name of the service goes before ours: `create` would let ours win.
-    named = (
-        {}
-        if os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in _given()
-        else {"service.name": "llm-sidecar"}
-    )
-    resource = Resource.create({**named, "service.version": version})
+    resource = Resource.create(resource_attributes(version))
     tracer = meter = None
     providers: list[Any] = []
     if traces:
@@ -355,11 +349,15 @@ def open_tracer(*, version: str, traces: bool, metrics: bool, trace_life_s: floa
     return Tracer(tracer, meter, providers=providers, trace_life_s=trace_life_s)
 
 
-def _given() -> str:
-    return os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+def resource_attributes(version: str) -> dict[str, str]:
+    """What this process says of itself. The environment's name of the service goes before ours."""
+    named = "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "") or os.environ.get(
+        "OTEL_SERVICE_NAME"
+    )
+    return {"service.version": version} if named else {"service.name": "llm-sidecar", "service.version": version}
 
 
-def _is_exported(signal: str) -> bool:
+def is_exported(signal: str) -> bool:
     """Whether the environment lets a signal (TRACES, METRICS) out. Raises StartupError for what is not shipped."""
     if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -16,7 +17,7 @@ from sidecar.errors import Permanent, StartupError
 from sidecar.models.trace import TRACE, within_trace
 from sidecar.ports.bus import Lane
 from sidecar.telemetry import conventions
-from sidecar.telemetry.tracing import Subject, Tracer, open_tracer
+from sidecar.telemetry.tracing import Subject, Tracer, is_exported, open_tracer, resource_attributes
 from tests.support.replica import MODEL, Bench, bench
 from tests.support.scripted_model import ScriptedModel, fails, says
 from tests.support.tool_jobs import Providers, by_turn, call
@@ -178,15 +179,8 @@ async def test_calls_are_measured(seen: Seen) -> None:
 
 
 def subject_with(headers: Mapping[str, str], *, waited_s: float = 1.0) -> Subject:
-    return Subject(
-        "acme",
-        "job1",
-        "standard",
-        headers,
-        "llm.v1.request.acme.standard",
-        "llm.v1.request.{tenant}.standard",
-        waited_s,
-    )
+    address, template = "llm.v1.request.acme.standard", "llm.v1.request.{tenant}.standard"
+    return Subject("acme", "job1", "standard", headers, address, template, waited_s)
 
 
 def test_a_job_that_waited_longer_than_a_trace_lives_is_linked(seen: Seen) -> None:
@@ -208,7 +202,7 @@ def test_a_job_that_waited_longer_than_a_trace_lives_is_linked(seen: Seen) -> No
         ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc", None),
     ],
 )
-async def test_the_environment_of_opentelemetry_holds(
+def test_the_environment_of_opentelemetry_holds(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, is_on: bool | None
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -216,17 +210,15 @@ async def test_the_environment_of_opentelemetry_holds(
         with pytest.raises(StartupError, match=name):
             open_tracer(version="1", traces=True, metrics=False)
         return
-    tracer = open_tracer(version="1", traces=True, metrics=False)
-    assert tracer.is_active is is_on
-    await tracer.close()
+    assert is_exported("TRACES") is is_on
 
 
 @pytest.mark.parametrize("name", ["OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"])
-async def test_the_environment_names_the_service(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_the_environment_names_the_service(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "mine" if name == "OTEL_SERVICE_NAME" else "service.name=mine")
-    tracer = open_tracer(version="1", traces=True, metrics=False)
-    assert tracer._providers[0].resource.attributes["service.name"] == "mine"
-    await tracer.close()
+    assert Resource.create(resource_attributes("1")).attributes["service.name"] == "mine"
+    monkeypatch.delenv(name)
+    assert Resource.create(resource_attributes("1")).attributes["service.name"] == "llm-sidecar"
 
 
 async def test_a_broken_traceparent_links_to_nothing(seen: Seen) -> None:
