@@ -85,6 +85,7 @@ class LeaseKeeper:
         if revision is None:
             return False
         with logged("giving the lease back"):
+            # By the revision of our own last write: a lease that somebody else has by now is not taken from it.
             release = self._leases.release(LEASE, revision=revision)
             await within(self._clock, RELEASE_S, release, what="giving the lease back")
         return True
@@ -138,6 +139,7 @@ class LeaseKeeper:
         """End the term, for a replica whose clock is better. If none takes the lease, this one does so again."""
         log.warning("the scheduling is left to a replica whose clock is nearer to the NATS server's")
         revision = self._lease.revision
+        # Scheduling ends before the lease is free: another may begin the moment it is.
         self._lease.refused()
         self._on_end()
         if revision is not None:

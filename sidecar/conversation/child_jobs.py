@@ -119,6 +119,7 @@ class ChildJobs:
 
     async def _submit(self, lane: Lane, payload: bytes, headers: dict[str, str]) -> None:
         try:
+            # May be repeated: the message id follows from parent and call, and the stream stores one of each.
             await keep_trying(
                 "submitting a child", lambda: self._intake.submit(lane, payload, headers), clock=self._clock
             )

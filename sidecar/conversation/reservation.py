@@ -212,6 +212,7 @@ class JobReservation:
         number = self.wish.number
         timer = self._clock.call_later(SAY_WAITING_S, lambda: self.hear(number, WaitReason("quota")))
         try:
+            # What is waited on exists by now: a scheduler in this process answers before `ask` returns.
             self._seat.ask(self.wish)
             while not answer.done():
                 await asyncio.wait((answer, self._news), return_when=asyncio.FIRST_COMPLETED)

@@ -106,6 +106,7 @@ class TenantBudgets:
     async def _count(self, tenant: str, micro_usd: int, call_id: str) -> None:
         day = self._today()
         try:
+            # May be repeated: the stream counts one message of this id.
             total = await keep_trying(
                 "counting a call's cost",
                 lambda: self._ledger.add(tenant, day, micro_usd, call_id=call_id),

@@ -117,6 +117,7 @@ class ToolExecutor:
         new = tuple([call for call in unmarked(fresh) if call not in sent])
         if new:
             self._keep(run, turn=fresh[0].turn, sent=new)
+            # Stored before the call is sent: a new owner that found no mark would send it a second time.
             await run.job.progress.flush()
 
     def _take(self, run: JobRun, made: Sequence[CallOutcome], *, turn: int) -> None:
@@ -164,6 +165,7 @@ class _Patience:
             if done:
                 return done
             self._rests = True
+            # The slot goes first: the write may take as long as the bus is away, and others could use the slot.
             self._run.reservation.release()
             await self._run.job.wait_for(Status(state="waiting", waiting_for="tool"))
         done, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
@@ -188,6 +190,7 @@ async def _cancelled(calls: Iterable["asyncio.Task[CallOutcome]"]) -> None:
     for task in tasks:
         task.cancel()
     if tasks:
+        # Waited for: until they have ended they may still tell their providers to stop.
         await asyncio.wait(tasks)
     for task in tasks:
         if not task.cancelled():

@@ -275,6 +275,7 @@ class Conversation:
                 if e.code != "unknown_tool" or self._clock.now() >= until:
                     raise
                 if run.reservation.is_open:
+                    # The slot goes first: others can use it while the document is written.
                     run.reservation.release()
                     await run.job.wait_for(Status(state="waiting", waiting_for="tool", reason=told(e)))
             await self._clock.sleep(LOOK_S)

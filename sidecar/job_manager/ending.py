@@ -66,6 +66,7 @@ class Completion:
         before = record.state
         if refusal.code == "payload_too_large" and result.output.object is None:
             try:
+                # The object before the document that names it: whoever reads the result finds its text.
                 smaller = await keep_trying(
                     "storing a large answer", lambda: offloaded(result, before, self._blobs), clock=self._clock
                 )
@@ -133,6 +134,7 @@ class Completion:
                 metadata={},
                 data=result,
             )
+            # Its request goes next: after that nothing would say this result any more.
             await keep_trying(
                 "publishing a result", lambda: self._publisher.publish_result(event), clock=self._clock
             )

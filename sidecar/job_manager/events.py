@@ -120,6 +120,7 @@ class EventWriter:
         self._waiting.clear()
         if self._pump is not None:
             self._pump.cancel()
+            # Waited for: an event that left after this would stand behind the next owner's first.
             await asyncio.wait({self._pump})
 
     def say(self, data: EventData | _Write) -> None:

@@ -62,6 +62,7 @@ class RequestKeeper:
 
     async def _keep_for_certain(self, state: JobState, error: ErrorInfo) -> None:
         try:
+            # Before the request is deleted, however long it takes: a crash loop cannot be looked into without it.
             await keep_trying("keeping a request", lambda: self._put(state, error, None), clock=self._clock)
         except BusRefused:
             log.exception("a request could not be kept in LLM_DEAD", extra={"job": state.job})

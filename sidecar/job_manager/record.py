@@ -72,6 +72,7 @@ class StateRecord:
                 except Conflict:
                     refusals += 1
                 except asyncio.CancelledError:
+                    # The server may have taken it: what stands there next time may be our own.
                     self._unsure.append(state)
                     raise
                 except BusUnavailable as e:

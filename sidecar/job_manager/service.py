@@ -91,6 +91,7 @@ class JobManager:
         self._succession = Takeover(
             publisher=publisher, journal=journal, clock=clock, appraise=appraise, restarts_since=restarts_since
         )
+        # Of the jobs on their last chance one holds this: a process that dies then was brought down by that one.
         self._last_chance = asyncio.Lock()
         self._live: dict[tuple[str, str], OwnedJob] = {}
         self.counts: Counter[str] = Counter()

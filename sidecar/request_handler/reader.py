@@ -37,6 +37,7 @@ _FAILED = "the sidecar failed to queue this request; its log says how"
 
 async def fetch(intake: Intake, seq: int, *, clock: Clock) -> StoredRequest | None:
     """A request, however long the bus is away; None when it is gone."""
+    # None means that the job is gone and ends it, so a bus that is away must never look like that.
     delay = RetryDelay(clock, "reading a request", FIRST_DELAY_S, LONGEST_DELAY_S)
     while True:
         try:

@@ -109,6 +109,7 @@ class BoundedWork:
         try:
             data = await piece.answer
         except asyncio.CancelledError:
+            # Nobody waits for the answer: what is queued is not begun, what runs frees its process.
             if not self._queue.remove(tenant, piece) and piece.task is not None:
                 piece.task.cancel()
             raise

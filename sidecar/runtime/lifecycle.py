@@ -204,6 +204,7 @@ class Tasks:
         try:
             await self.wait()
         except asyncio.CancelledError:
+            # What was held up by its own clean-up is told a second time, which ends that too.
             self._cancel()
             raise
 
@@ -236,6 +237,7 @@ async def within(clock: Clock, seconds: float, work: Coroutine[Any, Any, T], *, 
         return await task
     except asyncio.CancelledError:
         current = asyncio.current_task()
+        # Both ends look alike here: the time limit's is ours to translate, somebody else's must pass.
         if is_over and not (current is not None and current.cancelling()):
             raise BusUnavailable(f"{what} took more than {seconds:g} s") from None
         raise

@@ -121,6 +121,7 @@ class CredentialSource:
 
     def _refresh(self) -> "asyncio.Task[Auth]":
         if self._refreshing is None or self._refreshing.done():
+            # One look-up for all who ask meanwhile, and owned by none of them: a cancelled job must not end it.
             self._refreshing = asyncio.get_running_loop().create_task(self._load(), name="aws-credentials")
             self._refreshing.add_done_callback(_report)
         return self._refreshing

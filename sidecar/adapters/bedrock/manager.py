@@ -130,6 +130,7 @@ class BedrockManager:
         """Close connections and threads. Calls under way fail."""
         if self._warming is not None:
             self._warming.cancel()
+            # Waited for before the connections are closed that it may be opening.
             await asyncio.wait({self._warming})
         for lookup in self._endpoints.values():
             lookup.cancel()

@@ -62,6 +62,7 @@ class NatsToolBus:
             self._tell_cancelled(call)
             raise overdue(call) from e
         except asyncio.CancelledError:
+            # The job was stopped or moves on: its provider need not work for nobody.
             self._tell_cancelled(call)
             raise
         return output(reply.payload, reply.headers, most_bytes=self.most_reply_bytes)

@@ -146,6 +146,7 @@ class Connection:
             if self._task.done():
                 self._task.result()
         except asyncio.CancelledError:
+            # Whoever wanted the connection is gone: nobody else would ever stop the dialling.
             await self.close()
             raise
         finally:
@@ -157,6 +158,7 @@ class Connection:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
+            # Its end first: a dial still under way would open a connection after the last one was hung up.
             await asyncio.wait({task})
         await self._hang_up()
         self._set_state("closed")
@@ -217,6 +219,7 @@ class Connection:
             except BusUnavailable:
                 log.info("subscription will be made when NATS is back", extra={"subject": subject})
             except asyncio.CancelledError:
+                # The caller does not get the subscription, so it could never end it.
                 self.forget(subscription)
                 raise
         return subscription

@@ -81,6 +81,7 @@ async def dial(
         await client.hang_up()
         raise _refusal(errors[-1] if errors else e, server) from e
     except asyncio.CancelledError:
+        # No Exception, so the clause above lets it pass, and the socket may be open by now.
         await client.hang_up()
         raise
     return client
