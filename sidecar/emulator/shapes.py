@@ -21,6 +21,8 @@ _FROM_MODEL = "The model returned the following errors: "
 _HEADS = {"png": (b"\x89PNG",), "jpeg": (b"\xff\xd8\xff",), "gif": (b"GIF8",), "webp": (b"RIFF",)}
 # Documented are type, properties and required; recorded exchanges show the other two taken.
 _NOVA_ROOT = frozenset({"type", "properties", "required", "additionalProperties", "title"})
+# Keywords whose object has names of schemas, not keywords.
+_MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 _LONG_CACHE_SINCE = (4, 5)
 
 Body = Mapping[str, Any]
@@ -96,22 +98,20 @@ def _property_names(schema: Any) -> Iterator[str]:
         for item in schema:
             yield from _property_names(item)
     elif isinstance(schema, dict):
-        properties = schema.get("properties")
-        if isinstance(properties, dict):
-            yield from properties
-            for one in properties.values():
-                yield from _property_names(one)
         for key, item in schema.items():
-            if key != "properties":
-                yield from _property_names(item)
+            if key == "properties" and isinstance(item, dict):
+                yield from item
+            is_map = key in _MAPS and isinstance(item, dict)
+            yield from _property_names(list(item.values()) if is_map else item)
 
 
 def _refers(schema: Any) -> bool:
     if isinstance(schema, list):
         return any(_refers(item) for item in schema)
-    return isinstance(schema, dict) and (
-        isinstance(schema.get("$ref"), str) or any(_refers(item) for item in schema.values())
-    )
+    if not isinstance(schema, dict):
+        return False
+    inner = [list(v.values()) if k in _MAPS and isinstance(v, dict) else v for k, v in schema.items()]
+    return isinstance(schema.get("$ref"), str) or any(map(_refers, inner))
 
 
 def _check_cache_points(body: Body, messages: Sequence[Body], traits: ModelTraits) -> None:

@@ -185,5 +185,11 @@ SHAPES: dict[str, dict[str, Any]] = {
     "a document that is an image": {
         "messages": (user("x", DocumentBlock(source=Source(data=b"\x89PNG"), format="pdf")),)
     },
+    "a reference that leads nowhere": {
+        "tools": tool({"type": "object", "properties": {"a": {"$ref": "#/$defs/no"}}})
+    },
+    "a reference to elsewhere": {
+        "tools": tool({"type": "object", "properties": {"a": {"$ref": "https://example.org/a"}}})
+    },
     "a tool whose input is no object": {"tools": tool({"type": "string"})},
 }

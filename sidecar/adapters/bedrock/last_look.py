@@ -84,7 +84,9 @@ def _tool_schemas(
 
 def _path_of(name: str, call: ModelCall) -> str:
     place = next((place for place, tool in enumerate(call.tools) if tool.name == name), None)
-    return "tools" if place is None else f"tools[{place}].input_schema"
+    if place is None:
+        return "output.schema" if call.output_schema is not None else "tools"
+    return f"tools[{place}].input_schema"
 
 
 def _blocks(messages: Iterable[Body], kind: str) -> Iterable[Any]:

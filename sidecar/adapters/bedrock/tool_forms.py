@@ -77,17 +77,22 @@ def root_problem(schema: dict[str, Any]) -> str | None:
 def has_foreign_keys(schema: Any) -> bool:
     """Whether properties have names that Claude does not take."""
     if isinstance(schema, list):
-        return any(has_foreign_keys(item) for item in schema)
+        return any(map(has_foreign_keys, schema))
     if not isinstance(schema, dict):
         return False
-    properties = schema.get("properties")
-    if isinstance(properties, dict) and any(_wire_key(name) != name for name in properties):
-        return True
-    return any(has_foreign_keys(item) for key, item in schema.items() if key not in _VALUES)
+    for key, value in schema.items():
+        if key in _VALUES:
+            continue
+        if key == "properties" and isinstance(value, dict) and any(_wire_key(name) != name for name in value):
+            return True
+        named = key in _NAMED_SCHEMAS and isinstance(value, dict)
+        if has_foreign_keys([*value.values()] if named else value):
+            return True
+    return False
 
 
 def _made(schema: dict[str, Any], family: Family) -> ToolForm:
-    problem = root_problem(schema) or _malformed(schema)
+    problem = root_problem(schema) or _malformed(schema) or _dangling(schema, schema)
     if problem is not None:
         return ToolForm(schema, problem=problem)
     notes: list[str] = []
@@ -119,8 +124,28 @@ def _malformed(schema: Any, *, is_named: bool = False) -> str | None:
                 return f"says {value!r} where the schema of {key!r} should stand"
         elif value is not None and key in _KINDS and not isinstance(value, _KINDS[key]):
             return f"is not a usable JSON Schema: {key!r} is {type(value).__name__}"
+        elif key == "required" and value is not None and not all(isinstance(name, str) for name in value):
+            return "is not a usable JSON Schema: 'required' lists what is no name"
         if is_named or key not in _VALUES:
             problem = _malformed(value, is_named=not is_named and key in _NAMED_SCHEMAS)
+            if problem is not None:
+                return problem
+    return None
+
+
+def _dangling(schema: Any, root: dict[str, Any], *, is_named: bool = False) -> str | None:
+    """A reference within the schema that leads nowhere; None where all lead somewhere."""
+    if isinstance(schema, list):
+        return next(filter(None, (_dangling(item, root) for item in schema)), None)
+    if not isinstance(schema, dict):
+        return None
+    reference = None if is_named else schema.get("$ref")
+    is_local = isinstance(reference, str) and (reference == "#" or reference.startswith("#/"))
+    if is_local and not isinstance(at_pointer(root, str(reference)), dict | bool):
+        return f"is not a usable JSON Schema: {reference!r} leads nowhere in it"
+    for key, value in schema.items():
+        if is_named or key not in _VALUES:
+            problem = _dangling(value, root, is_named=not is_named and key in _NAMED_SCHEMAS)
             if problem is not None:
                 return problem
     return None
@@ -229,6 +254,9 @@ def _inlined(
             return {"type": target.get("type", "object")}
         beside = {key: value for key, value in part.items() if key != "$ref"}
         return _inlined({**target, **beside}, root, (*above, reference), budget, notes)
+    if isinstance(reference, str):
+        notes.append(f"what {reference[:80]!r} refers to is not in it and was left out")
+        part = {key: value for key, value in part.items() if key != "$ref"}
     return {
         key: value
         if key in _VALUES

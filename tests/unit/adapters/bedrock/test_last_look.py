@@ -51,6 +51,7 @@ NOBODY = {
     "an image that is none": "messages[0].content[1].source",
     "a document that is an image": "messages[0].content[1].source",
     "a tool whose input is no object": "tools[0].input_schema",
+    "a reference that leads nowhere": "tools[0].input_schema",
 }
 """What no model takes, with the path of the refusal."""
 
