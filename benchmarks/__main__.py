@@ -29,6 +29,7 @@ SEPARATE = {
     "bedrock": "benchmarks.bedrock_cpu",
     "chaos": "benchmarks.chaos",
     "models": "benchmarks.models",
+    "depth": "benchmarks.depth",
     "filters": "benchmarks.filters",
     "tools": "benchmarks.tools",
     "telemetry": "benchmarks.telemetry",

@@ -61,7 +61,7 @@ NOTES: dict[str, str] = {
     "PromptUse.revision": "The document's revision in the bucket LLM_PROMPT.",
     "JobView.ahead": "How many queued jobs of its lane lie before it.",
     "JobView.estimate_ms": "Until it runs, at the rate of its lane's last ones; null where that is not known.",
-    "JobView.error": "Code of the error it ended with, where `result` is left out.",
+    "JobView.error_code": "Code of the error it ended with, where `result` is left out.",
     "JobState.metadata": "The request's, once a replica has read it.",
     "JobState.result_n": "The number `n` of the result event.",
     "Pause.model": "Jobs whose first choice it is; null is any.",

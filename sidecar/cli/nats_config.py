@@ -266,6 +266,6 @@ def watching(subjects: Subjects, *, tenant: str | None = None) -> tuple[list[str
     """
     publish = [subjects.endpoint(verb, tenant or "*", *["*"] * (tokens - 1)) for verb, tokens in _READS.items()]
     if tenant is None:
-        publish.append(subjects.endpoint("admin", "spend"))
+        publish += [subjects.endpoint("admin", "spend"), subjects.endpoint("admin", "jobs")]
         return publish, [subjects.sys("stats"), subjects.endpoint("job", ">"), f"{WATCHER_INBOX}.>"]
     return publish, [subjects.endpoint("job", tenant, ">"), f"_INBOX_{tenant}.{WATCHER}.>"]

@@ -8,7 +8,6 @@ from sidecar.cluster.wait_reports import WaitReport, WaitReporter
 from sidecar.cluster.work import Work
 from sidecar.cluster.worker import Record
 from sidecar.ports.bus import Clock
-from sidecar.request_handler.decode import DecodedRequest
 from sidecar.request_handler.reader import Reader
 from sidecar.runtime.lifecycle import Tasks, logged
 from sidecar.scheduler.schedule import Scheduler
@@ -59,17 +58,8 @@ class QueuedRecords:
                 opened = self._reader.peek(ticket)
                 if opened is not None and (ticket.lane.tenant, ticket.job_id) in self._reader.waiting:
                     room -= 1
-                    self._note(opened)
                     self._recorded[ticket.seq] = self._endings.spawn(self._work.record_queued(opened))
                     self.was_written(ticket)
-
-    def _note(self, opened: DecodedRequest) -> None:
-        """It was read into the window: its metadata is known."""
-        stored, request = opened.stored, opened.request
-        if request is not None:
-            self._reader.known_requests.index.note_read(
-                stored.seq, stored.lane, opened.job, metadata=request.metadata
-            )
 
     async def tell(self) -> None:
         while True:

@@ -37,4 +37,4 @@ def view_of(state: JobState, queued: QueuedJob | None = None) -> JobView:
 def listed(state: JobState) -> JobView:
     """The same without its result, whose error's code stays."""
     error = state.result.error.code if state.result is not None and state.result.error is not None else None
-    return msgspec.structs.replace(view_of(state), result=None, error=error)
+    return msgspec.structs.replace(view_of(state), result=None, error_code=error)

@@ -71,10 +71,10 @@ class JobView(JobState, frozen=True, kw_only=True):
     """A job as `get` and `jobs` tell of it: its document, or what is known of one that nobody has read yet.
 
     `ahead` and `estimate_ms` belong to queued jobs: how many of its lane lie before it, and how long it takes
-    until it runs at the rate of its lane's last ones. `error` is the code of a job's end, where `result` is left
+    until it runs at the rate of its lane's last ones. `error_code` is that of a job's end, where `result` is left
     out.
     """
 
     ahead: int | None = None
     estimate_ms: int | None = None
-    error: str | None = None
+    error_code: str | None = None

@@ -28,8 +28,9 @@ LANES_JUDGED_AT_ONCE = 4
 LENIENCE_S = 0.1
 LARGE_BYTES = 64 * 1024
 MOST_CACHED_BYTES = 64 * 1024 * 1024
-# What admission found out is kept beside so many requests; it can be found out again.
-MOST_PLANS = 20_000
+# So many requests are kept from their reading to their grant, with what admission found out, at some 3 KB each.
+# What is beyond is read again: windows of more lanes than these fill are seldom all served soon.
+MOST_OPENED = 4_000
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 5.0
 _FAILED = "the sidecar failed to queue this request; its log says how"
@@ -374,6 +375,10 @@ class Reader:
             return opened, JobCancelled("the job was cancelled while it was queued")
         self._scheduler.push(ticket, now=self._clock.monotonic())
         self._keep(opened)
+        if opened.request is not None:
+            self.known_requests.index.note_read(
+                ticket.seq, ticket.lane, ticket.job_id, metadata=opened.request.metadata
+            )
         self.waiting.setdefault(key, ticket)
         self._known.setdefault(key, ticket.seq)
         self.unrecorded.append(ticket)
@@ -398,8 +403,8 @@ class Reader:
 
     def _keep(self, opened: DecodedRequest) -> None:
         """Remember the request until it runs; past the bound the newest go, and are read again in time."""
-        if len(self._opened) >= MOST_PLANS:
-            opened.plan = None
+        if len(self._opened) >= MOST_OPENED:
+            return
         self._opened[opened.stored.seq] = opened
         self._cached_bytes += len(opened.stored.payload)
         while self._cached_bytes > MOST_CACHED_BYTES:

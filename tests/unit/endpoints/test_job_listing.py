@@ -115,7 +115,7 @@ async def test_ended_jobs_are_found_by_error_and_metadata() -> None:
         assert await pages(b, metadata={"ticket": "42"}) == ["bad", "good"]
         assert await pages(b, state="succeeded", metadata={"ticket": 42}) == ["good"]
         got = await page(b, error="unknown_tool")
-        assert [(job.job, job.error, job.result) for job in got.jobs] == [("bad", "unknown_tool", None)]
+        assert [(job.job, job.error_code, job.result) for job in got.jobs] == [("bad", "unknown_tool", None)]
 
 
 @pytest.mark.parametrize("cursor", ["abc", "-1", "1.5", "٣", "9" * 30, "m1.2", "q", "m1.2.x"])
