@@ -153,3 +153,24 @@ async def test_a_schema_for_the_answer_beside_tools() -> None:
             assert result.state == "succeeded", result.error
             assert isinstance(result.output.structured["n"], int)
             assert given == [{}]
+
+
+async def test_content_decides_what_becomes_of_calls_through_both_transports() -> None:
+    inline = {"name": "own", "input_schema": {"type": "object", "properties": {"a b": {"type": "string"}}}}
+    for transport in ("aiohttp", "boto3"):
+        async with Emulator() as emulator, way(emulator.url, bedrock={"transport": transport}) as on:
+            given = await provide(on, "t", lambda _: {})
+            for stop in ("end_turn", "stop_sequence"):
+                result = await on.ask(f"[[tool=t turn=1 stop={stop}]] go", model=FIRST, tools=["t"], stream=True)
+                assert (result.state, len(result.attempts)) == ("succeeded", 2), result.error
+            assert given == [{}, {}]
+            broken = '[[tool=own raw="{\\"q\\": \\"a" turn=1]] [[text=done turn=2]] go'
+            result = await on.ask(broken, model=FIRST, tools=[inline], stream=True)
+            assert (result.state, result.output.text) == ("succeeded", "done"), result.error
+            told = sent(emulator, -1)["messages"][-1]["content"][0]["toolResult"]
+            assert told["status"] == "error"
+            assert '{"q": "a' in told["content"][0]["text"]
+            wire = sent(emulator, -1)["toolConfig"]["tools"][0]["toolSpec"]["inputSchema"]["json"]["properties"]
+            (key,) = wire
+            result = await on.ask(f'[[tool=own input={{"{key}":"x"}}]] go', model=FIRST, tools=[inline])
+            assert result.output.content[-1]["input"] == {"a b": "x"}

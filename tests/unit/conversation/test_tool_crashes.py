@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 
 from sidecar.job_manager.journal import StepJournal, read
+from sidecar.models.call import UnreadableCall
 from sidecar.models.codec import decode_state
 from sidecar.models.job import JobState
 from sidecar.models.result import Result, Usage
@@ -288,3 +290,23 @@ async def test_a_turn_that_was_lost_is_taken_again_and_the_lost_one_is_estimated
         assert outcomes == ["crashed", "ok", "ok", "ok", "ok"]
         assert result.usage_basis == "estimated"
         assert result.usage.input_tokens > 400
+
+
+async def test_a_new_owner_takes_no_call_that_went_back_to_the_model_for_its_clients() -> None:
+    inline = {"name": "own", "description": "of the client", "input_schema": {"type": "object"}}
+    broken = calls_tools(call("own"), call("a"))
+    reply = msgspec.structs.replace(
+        broken.reply, unreadable=(UnreadableCall(call=0, problem="it is cut", raw={"toolUse": {}}),)
+    )
+    async with bench(by_turn(VirtualClock(), broken._replace(reply=reply), says("done"))) as b:
+        await b.fleet("one", "two")
+        tools = Providers(b)
+        await tools.add("a", takes_s=20.0, idempotent=True)
+        job = await b.submit(job="job1", tools=["a", inline])
+        await b.until(lambda: bool(tools.log))
+        stored = await b.stored(job)
+        assert stored is not None
+        b.kill(next(replica for replica in b.replicas if replica.name == stored.state.owner))
+        result = await b.result(job, limit_s=200)
+        assert (result.state, result.output.text) == ("succeeded", "done")
+        assert [block.tool_use_id for block in results(b.model.calls[-1])] == ["use-own", "use-a"]
