@@ -349,6 +349,7 @@ class App:
                 request_reading_s=(self._pace.read_s, self._pace.rested_s),
                 clock_offset_s=self._clock.offset_s,
                 restored=self.replica.jobs.restored,
+                holds=metrics.HoldFigures(*self.replica.troubles.figures),
                 work=self._work.counts,
                 standstills=self.replica.requests.standstills,
                 endpoints=self._endpoints.figures if self._endpoints is not None else None,

@@ -50,6 +50,7 @@ from sidecar.scheduler.meter import Meter
 from sidecar.scheduler.schedule import Scheduler
 from sidecar.scheduler.tickets import TenantCaps
 from sidecar.telemetry.counters import Counters
+from sidecar.telemetry.hold_stats import hold_stats
 from sidecar.telemetry.stats import Own, SchedulerView, own_stats
 from sidecar.telemetry.traced_ports import JobSpans, TracedModels, TracedTools
 from sidecar.telemetry.tracing import Tracer
@@ -430,6 +431,7 @@ class Replica:
             uptime_s=now - self._started_at,
             slots=self._settings.scheduler.slots,
             slots_used=self.requests.slots_used,
+            holds=hold_stats(self.troubles.now, self.cluster.held()),
         )
         meter = self.scheduler.meter
         if leader is None or meter is None:

@@ -18,7 +18,7 @@ MOST_POOLS = 15
 def screen(heard: Mapping[str, Stats], *, most: int) -> Group:
     """Everything, the scheduler's figures above, replicas below; `most` tenants at most."""
     scheduler = next((stats for stats in heard.values() if stats.is_scheduler), None)
-    parts = [_headline(heard, scheduler)]
+    parts: list[Text | Table] = [_headline(heard, scheduler), *_holds(heard)]
     if scheduler is not None:
         parts += [_tenants(scheduler, most), _classes(scheduler.classes), _pools(scheduler.pools)]
     return Group(*parts, _replicas(heard))
@@ -30,6 +30,19 @@ def _headline(heard: Mapping[str, Stats], scheduler: Stats | None) -> Text | Tab
     slots = sum(stats.slots for stats in heard.values())
     text = f"{scheduler.time}  {scheduler.queued} queued, {scheduler.running} running on {slots} slots"
     return Text(f"{text}, {scheduler.replicas} replicas, {scheduler.replica} schedules", style="bold")
+
+
+def _holds(heard: Mapping[str, Stats]) -> list[Text]:
+    """Why no calls can be made, each cause once, with who has it and what to do."""
+    lines: list[Text] = []
+    waiting = max((stats.held for stats in heard.values()), default=0)
+    for cause in dict.fromkeys(hold.cause for stats in heard.values() for hold in stats.holds):
+        found = [(stats, hold) for stats in heard.values() for hold in stats.holds if hold.cause == cause]
+        hold = max((hold for _, hold in found), key=lambda hold: hold.since_s)
+        who = "" if len(found) == len(heard) else f" on {', '.join(stats.replica for stats, _ in found)}"
+        text = f"HELD{who}: {hold.reason}, for {hold.since_s:.0f} s; {waiting} jobs wait. {hold.remedy}"
+        lines.append(Text(for_terminal(text), style="bold red"))
+    return lines
 
 
 def _table(title: str, names: str, numbers: str) -> Table:

@@ -39,12 +39,20 @@ class WaitReporter:
             self._round = iter(list(self._waiting.values()))
             self._forget()
         reasons: dict[Lane, WaitReason | None] = {}
+        holds: dict[tuple[str, ...], WaitReason | None] = {}
         due: list[WaitReport] = []
         for ticket in looked:
             lane = ticket.lane
             if lane not in reasons:
                 reasons[lane] = self._blocked(lane, now)
-            blocked = self._scheduler.pause_of(ticket) or self._scheduler.held(ticket) or reasons[lane]
+            if ticket.pools not in holds:
+                holds[ticket.pools] = self._scheduler.held(ticket.pools)
+            blocked = (
+                self._scheduler.pause_of(ticket)
+                or holds[ticket.pools]
+                or self._scheduler.held_alone(ticket.seq)
+                or reasons[lane]
+            )
             if blocked is None or len(due) == TELLS_A_ROUND:
                 continue
             before, n = self._told.get(ticket.seq, (None, 0))

@@ -70,6 +70,11 @@ class Troubles:
         """Each cause there is, with the seconds since it was found."""
         return {cause: max(0.0, self._clock.now() - since) for cause, since in self._began.items()}
 
+    @property
+    def figures(self) -> tuple[dict[str, float], Counter[str], Counter[str]]:
+        """By cause: for how long it has stood (s), how often it began, how long in all that have ended (s)."""
+        return self.now, self.began, self.seconds
+
     def outage(self) -> str | None:
         """What of account and endpoints is in the way, in words for operators; None when nothing, or when a look
         says that it is over.

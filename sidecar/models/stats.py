@@ -87,12 +87,22 @@ class ModelStats(Open, frozen=True, kw_only=True):
     first_token_p50_ms: int | None = None
 
 
+class HoldStats(Open, frozen=True, kw_only=True):
+    """Why jobs are held: a cause, in words, what to do about it, and for how long it has stood here."""
+
+    cause: str
+    reason: str
+    remedy: str
+    since_s: float = 0.0
+
+
 class Stats(Open, frozen=True, kw_only=True):
     """One replica's second. `tenants` are those with most queued and running jobs, `MAX_TENANTS` at most.
 
     Where there are more, all are divided into pages of `PAGE_OF_TENANTS`, a page for each second in turn, and
     `more_tenants` are those of the page that are not in `tenants`: who keeps them knows all after a round.
-    `other_tenants` sums up all that are not in `tenants`.
+    `other_tenants` sums up all that are not in `tenants`. `holds` are why no calls can be made here or jobs are
+    held, `held` how many jobs of the windows are.
     """
 
     replica: str
@@ -113,3 +123,5 @@ class Stats(Open, frozen=True, kw_only=True):
     pools: tuple[PoolStats, ...] = ()
     other_pools: int = 0
     models: tuple[ModelStats, ...] = ()
+    holds: tuple[HoldStats, ...] = ()
+    held: int = 0

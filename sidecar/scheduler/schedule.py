@@ -137,12 +137,14 @@ class Scheduler:
         self.holding.alone.add(ticket.seq)
         self.backlog.delay(ticket, until=min(not_before, now + max(left_s, 0.0)))
 
-    def held(self, ticket: Ticket) -> WaitReason | None:
-        """Why a waiting job is on hold; None where it is not."""
-        if ticket.seq in self.holding.alone:
-            return WaitReason("model", None, said_of("model_unavailable"))
-        hold = self.holds.hold_of(ticket.pools)
+    def held(self, pools: tuple[str, ...]) -> WaitReason | None:
+        """Why jobs for these pools are on hold; None where they are not."""
+        hold = self.holds.hold_of(pools)
         return None if hold is None else WaitReason("model", None, said_of(hold.cause))
+
+    def held_alone(self, seq: int) -> WaitReason | None:
+        """Why a job waits for its own next try; None where it does not."""
+        return WaitReason("model", None, said_of("model_unavailable")) if seq in self.holding.alone else None
 
     def pause(self, rules: Sequence[Pause], *, now: float) -> None:
         """Hold what these pauses say, and nothing else any more. What runs goes on. O(tickets)."""

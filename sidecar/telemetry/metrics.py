@@ -15,6 +15,8 @@ from sidecar.models.result import TerminalState
 from sidecar.models.stats import Stats
 from sidecar.runtime.bounded_work import WorkCounts
 from sidecar.telemetry.counters import OTHERS, CallLabel, Counters, Histogram
+from sidecar.telemetry.hold_metrics import HoldFigures as HoldFigures
+from sidecar.telemetry.hold_metrics import hold_metrics
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _OUTCOMES: tuple[str, ...] = get_args(TerminalState)
@@ -54,6 +56,7 @@ class Scrape(NamedTuple):
     endpoints: EndpointFigures | None = None
     connected: Mapping[str, bool] = MappingProxyType({})
     request_reading_s: tuple[float, float] = (0.0, 0.0)
+    holds: HoldFigures = HoldFigures()
 
 
 def render(scrape: Scrape) -> bytes:
@@ -72,6 +75,8 @@ class _Scraped(Collector):
         yield from _process(self._scrape)
         yield from _bounded_work(self._scrape.work)
         yield from _ended(self._scrape.tally)
+        stats = self._scrape.stats
+        yield from hold_metrics(self._scrape.holds, held=stats.held if stats.is_scheduler else None)
         if self._scrape.endpoints is not None:
             yield from _endpoints(self._scrape.endpoints)
         if self._scrape.stats.is_scheduler:

@@ -21,6 +21,7 @@ from sidecar.models.stats import (
     MAX_TENANTS,
     PAGE_OF_TENANTS,
     ClassStats,
+    HoldStats,
     LaneStats,
     ModelHealth,
     ModelStats,
@@ -56,6 +57,7 @@ class Own(NamedTuple):
     uptime_s: float
     slots: int
     slots_used: int
+    holds: tuple[HoldStats, ...] = ()
 
 
 class SchedulerView(NamedTuple):
@@ -87,6 +89,7 @@ def own_stats(own: Own, books: SchedulerView | None = None) -> Stats:
         slots=own.slots,
         slots_used=own.slots_used,
         running=own.slots_used,
+        holds=own.holds,
     )
     return stats if books is None else _with_books(stats, books, own.now)
 
@@ -103,6 +106,7 @@ def _with_books(stats: Stats, books: SchedulerView, epoch: float) -> Stats:
             "replicas": books.replicas,
             "queued": sum(queues.queued.values()),
             "running": sum(queues.running.values()),
+            "held": books.scheduler.holding.count,
             "classes": _classes(books, queues),
             "tenants": tenants,
             "other_tenants": others,

@@ -37,3 +37,36 @@ async def test_bedrocks_refusal_is_enough(kind: str) -> None:
         await identify(parse_endpoint(raw.url), timeout_s=10)
     async with Emulator() as emulator:
         await identify(parse_endpoint(emulator.url), timeout_s=10)
+
+
+SIGNED = {
+    ("ExpiredTokenException", "The security token is expired"): ("credentials_expired", "aws sso login"),
+    ("UnrecognizedClientException", "The security token is invalid."): ("credentials_invalid", "is active"),
+    ("SignatureDoesNotMatch", "The signature does not match"): ("signature_refused", "secret access key"),
+    ("InvalidSignatureException", "Signature expired: 20261201T000000Z is now earlier"): ("clock_skewed", "NTP"),
+    ("AccessDeniedException", "x is not authorized to perform y"): ("not authorized", "bedrock:InvokeModel"),
+}
+
+
+@pytest.mark.parametrize(("said", "told"), SIGNED.items(), ids=lambda pair: pair[0])
+async def test_expired_unknown_skewed_and_denied_are_told_apart_with_their_remedies(
+    said: tuple[str, str], told: tuple[str, str]
+) -> None:
+    async with raw_bedrock() as raw:
+        raw.script = sends(response({"message": said[1]}, status=403, x_amzn_errortype=said[0]))
+        settings = Settings(bedrock=BedrockSettings(endpoint_url=raw.url))
+        found = {finding.check: finding async for finding in findings(settings, [])}
+    finding = found["signature to Bedrock endpoint"]
+    assert finding.level == "fail"
+    assert told[0] in finding.text
+    assert told[1] in finding.remedy
+
+
+async def test_an_endpoint_that_nobody_answers_at_and_one_that_takes_the_signature() -> None:
+    settings = Settings(bedrock=BedrockSettings(endpoint_url="http://127.0.0.1:9"))
+    found = {finding.check: finding async for finding in findings(settings, [])}
+    assert "check DNS, routes, proxy and firewall" in found["Bedrock endpoint"].remedy
+    async with Emulator() as emulator:
+        settings = Settings(bedrock=BedrockSettings(endpoint_url=emulator.url))
+        found = {finding.check: finding async for finding in findings(settings, [])}
+        assert found["signature to Bedrock endpoint"].level == "ok"

@@ -29,6 +29,7 @@ from sidecar.adapters.bedrock.transport import BrokenStream, CallTarget, EventRe
 from sidecar.adapters.bedrock.watchdog import Watchdog
 from sidecar.config.settings import BedrockSettings
 from sidecar.errors import (
+    AccessDenied,
     CallTimeout,
     HoldCause,
     InvalidRequest,
@@ -55,6 +56,7 @@ MOST_INLINE_SCHEMA = 16 * 1024
 # A guardrail stands in the way of every answer: short trouble is waited out, longer trouble is said.
 GUARDRAIL_DELAYS_S = (0.1, 0.5)
 LONGEST_GUARDRAIL_DELAY_S = 5.0
+NO_MODEL = "sidecar.doctor"
 # A look whether the endpoint is back.
 LOOK_TIMEOUT_S = 1.5
 
@@ -110,6 +112,20 @@ class BedrockManager:
                 await self._endpoint(region)
         except SidecarError as e:
             log.warning("Bedrock cannot be called yet", extra={"error": e.for_operator})
+
+    async def prove(self, region: str, limits: CallLimits) -> None:
+        """Have AWS check credentials, signature and clock by a signed call of no model: nobody is billed for it.
+
+        Raises AccountRefused, Unreachable, AccessDenied: what stands in the way of every call.
+        """
+        try:
+            await self._open().converse(CallTarget(region, NO_MODEL), {"messages": []}, limits)
+        except AccessDenied:
+            raise
+        except SidecarError as e:
+            # Refused for what it asks is refused after the signature was checked.
+            if e.hold is not None:
+                raise
 
     async def look(self, cause: HoldCause, *, region: str | None) -> bool | None:
         """Whether what stood in the way of calls is gone, told without a call; None where it cannot be told."""

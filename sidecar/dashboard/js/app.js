@@ -153,6 +153,7 @@ class App {
     } else if (!text && this.books.heardAt && !this.way.tenant && this.books.current(now) === null) {
       text = "No replica schedules at the moment: queues and shares are those of a moment ago.";
     }
+    if (!text) text = heldText(this.books);
     if (this.state === "reconnecting") text = "The connection was lost. What you see is from before; trying again every second.";
     show(byId("banner"), Boolean(text));
     setText(byId("banner"), text);
@@ -219,6 +220,13 @@ function decoded(text) {
   } catch {
     return "";
   }
+}
+
+/** Why no calls can be made, in words; empty while they can. */
+function heldText(books) {
+  const all = [...books.replicas.values()].flatMap(({ stats }) => stats.holds ?? []);
+  const causes = new Map(all.map((hold) => [hold.cause, `${hold.reason}. ${hold.remedy}`]));
+  return causes.size ? `Jobs are held: ${[...causes.values()].join("; ")}` : "";
 }
 
 await new App().start();

@@ -174,6 +174,7 @@ function wellFormed(stats) {
     classes: list(stats.classes),
     pools: named(stats.pools, "model"),
     models: named(stats.models, "model"),
+    holds: named(stats.holds, "cause"),
   };
 }
 

@@ -3,15 +3,21 @@
 In virtual time, over the bus in memory; the account refuses, an endpoint is away, or models answer 503.
 """
 
+import re
 from collections import Counter
+from io import StringIO
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from sidecar.cli.top_view import screen
 from sidecar.errors import AccountRefused, ModelUnavailable, SidecarError, Unreachable
 from sidecar.models.call import ModelCall
 from sidecar.models.content import ToolUseBlock
 from sidecar.models.event import Status
+from sidecar.telemetry.hold_metrics import HoldFigures
+from sidecar.telemetry.metrics import Scrape, render
 from tests.support.replica import MODEL, PLENTY, Bench, bench
 from tests.support.scripted_model import ScriptedModel, Turn, calls_tools, fails, says
 from tests.support.tool_jobs import Providers
@@ -228,3 +234,39 @@ async def test_what_is_held_for_longer_than_documents_are_kept_is_never_forgotte
         result = await b.result(begun, limit_s=60)
         assert (result.state, result.output.text) == ("succeeded", "done")
         assert len([call for call in b.model.calls if call.tools and len(call.messages) == 1]) == 1
+
+
+async def test_a_hold_is_told_by_health_metrics_statistics_and_one_line_each_at_its_start_and_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    outage = Outage(expired)
+    async with bench(outage.model) as b:
+        (replica,) = await b.fleet("one", models=MODELS)
+        jobs = [await b.submit() for _ in range(5)]
+        await b.clock.advance(90)
+
+        def page() -> bytes:
+            figures = HoldFigures(*replica.troubles.figures)
+            return render(Scrape(replica.stats(), replica.tally, 0.0, True, True, holds=figures))
+
+        age = re.search(rb'sidecar_hold_age_seconds{cause="credentials_expired"} ([0-9.]+)', page())
+        assert age is not None
+        assert float(age[1]) > 60, "the alert SidecarCallsHeld fires"
+        assert b'sidecar_hold_age_seconds{cause="unreachable"} 0.0' in page()
+        assert b'sidecar_holds_total{cause="credentials_expired"} 1.0' in page()
+        assert "aws sso login" in (replica.outage() or "")
+        (hold,) = replica.stats().holds
+        assert hold.cause == "credentials_expired"
+        with Console(width=300, record=True, file=StringIO()) as console:
+            console.print(screen({"one": replica.stats()}, most=5))
+        assert "HELD: the sidecar's AWS credentials have expired" in console.export_text()
+        outage.is_on = False
+        for job in jobs:
+            assert (await b.result(job, limit_s=60)).state == "succeeded"
+        assert b'sidecar_hold_age_seconds{cause="credentials_expired"} 0.0' in page(), "it ends"
+        assert (replica.outage(), replica.stats().holds) == (None, ())
+        told = [(r.levelname, r.message) for r in caplog.records if r.name == "sidecar.conversation.troubles"]
+        assert told == [
+            ("ERROR", "no calls can be made: jobs are held"),
+            ("WARNING", "calls can be made again: held jobs go on"),
+        ]
