@@ -231,7 +231,7 @@ async def provide(jobs: Traffic) -> None:
         "version": "1.0.0",
         "description": "Looks.",
         "input_schema": {"type": "object"},
-        "ttl_s": 600,
+        "ttl_s": 3600,
     }
     asked = msgspec.json.encode(registration)
     told = msgspec.json.decode((await jobs.mux.request("llm.v1.tools.shared.register", asked)).payload)
