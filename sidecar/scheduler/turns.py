@@ -72,14 +72,15 @@ class Turns:
         self._heaps: dict[Share, dict[TurnKey, list[tuple[float, int, NextCall]]]] = {}
         self.waiting: dict[int, NextCall] = {}
         self.later: list[tuple[float, int, NextCall]] = []
-        self._with_slot: list[NextCall] = []
+        # By the id of the grant before, like `waiting`, and emptied with it: what was granted is not to stay.
+        self._with_slot: dict[int, NextCall] = {}
         self._numbers = count()
 
     def add(self, turn: NextCall, *, pools: Pools, needs_slot: bool) -> None:
         self.waiting[turn.previous.id] = turn
         self._enter(turn, (pools, needs_slot))
         if not needs_slot:
-            self._with_slot.append(turn)
+            self._with_slot[turn.previous.id] = turn
         self._watch(turn)
         self.share.wake(turn.flow.share)
 
@@ -99,7 +100,7 @@ class Turns:
 
     def give_up_slots(self, free: Callable[[Grant], None]) -> bool:
         """Take the slots of those that wait all the same. Whether there were any."""
-        turns = [turn for turn in self._with_slot if self.waiting.get(turn.previous.id) is turn]
+        turns = list(self._with_slot.values())
         self._with_slot.clear()
         for turn in turns:
             free(turn.previous)
@@ -126,9 +127,10 @@ class Turns:
         return next((turn for _, _, turn in sorted(heap) if may_go(turn)), None)
 
     def remove(self, turn: NextCall) -> None:
-        """Take a turn out. O(log n) for a head."""
+        """Take a turn out. O(log n) for a head. Its entry in `later` goes when its time comes."""
         self._take(turn)
         del self.waiting[turn.previous.id]
+        self._with_slot.pop(turn.previous.id, None)
         self.share.rest(turn.flow.share)
 
     def withdraw(self, previous: Grant) -> bool:

@@ -1,10 +1,12 @@
 """A running job that waits for its next call: one wait over all its pools, without a slot."""
 
+import gc
+
 import pytest
 
 from sidecar.models.profile import QuotaLimits
 from sidecar.scheduler.tickets import Grant, TenantCaps
-from sidecar.scheduler.turns import LaterRoom
+from sidecar.scheduler.turns import LaterRoom, NextCall
 from tests.unit.scheduler.test_schedule_rules import Bench
 
 SMALL = QuotaLimits(tokens_per_minute=60_000)
@@ -105,3 +107,22 @@ def test_what_waits_is_told_once_what_for_and_how_long_still() -> None:
     found = bench.grant()
     assert found is not None
     assert found.pool == "y"
+
+
+@pytest.mark.parametrize("later", [(), (("x", 1.0, 0),)])
+def test_nothing_is_kept_of_a_call_that_was_begun(later: tuple[tuple[str, float, int], ...]) -> None:
+    """Of none that goes on at once, its slot in hand: with each refusal one was kept for good."""
+    bench = Bench()
+    for _ in range(20):
+        moved(bench, "y", later=later)
+        grant = bench.grant()
+        assert grant is not None
+        bench.settle(grant)
+        bench.now += 2.0
+        bench.push("other")
+        found = bench.grant()
+        assert found is not None
+        bench.settle(found)
+    del grant, found
+    gc.collect()
+    assert not [kept for kept in gc.get_objects() if isinstance(kept, NextCall)]
