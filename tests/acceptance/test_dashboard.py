@@ -31,6 +31,17 @@ EVIL = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
 LINK = "javascript:window.hacked=1"
 
 
+# Bars of one day, and which names have a colour of their own.
+STACKED = """(async () => {
+  const { ranked, stacked } = await import('/js/spend.js');
+  const rows = [...'abcdefgh'].map((tenant, i) => ({ day: 'x', tenant, cost_usd: [2, 3, 2.5, 1, 1, 1, 0.5, 0.5][i] }));
+  const parts = stacked(rows.slice(0, 3).concat({ day: 'y', tenant: 'a', cost_usd: 9 }), { by: 'tenant', names: ['b', 'others'], days: ['x'] });
+  const [one] = stacked([{ day: 'x', model: 'm', cost_usd: 3 }, { day: 'x', model: 'n', cost_usd: 1 }], { by: 'model', names: ['m', 'n'], days: ['x'] });
+  if (parts[0].usd !== 7.5) throw new Error(parts[0].usd);
+  return [[one.parts[0].usd, one.parts[1].usd, one.usd], ranked(rows, 'tenant').names];
+})()"""
+
+
 class Scene(NamedTuple):
     server: NatsServer
     sidecar: FakeSidecar
@@ -281,6 +292,10 @@ async def test_a_real_job_on_the_demo(demo: Demo, chromium: Browser) -> None:
     await page.shows("webby")
     await page.evaluate("location.hash = '#/models'")
     await page.shows("us-east-1")
+    await page.evaluate("location.hash = '#/spend'")
+    await page.shows("Jobs that ended up to")
+    await page.until("[...document.querySelectorAll('.stack rect')].some((r) => Number(r.getAttribute('height')) > 0)")
+    assert await page.evaluate(STACKED) == [[3, 1, 4], ["b", "c", "a", "d", "e", "f", "others"]]
     assert page.problems == []
     assert {url.split("/")[2].split(":")[0] for url in page.requested} == {"127.0.0.1"}
     assert not any("@" in url or "key=" in url for url in page.requested)

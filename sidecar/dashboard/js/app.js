@@ -8,6 +8,7 @@ import { JobView } from "./job.js";
 import { Jobs } from "./jobs.js";
 import { Models } from "./models.js";
 import { Overview } from "./overview.js";
+import { Spend } from "./spend.js";
 import { Tenants } from "./tenants.js";
 import { followTheme } from "./theme.js";
 
@@ -17,9 +18,9 @@ const MOST_EVENTS_A_SECOND = 400;
 const MOST_LISTED_TENANTS = 10;
 const MODELS_EVERY_MS = 30_000;
 const NAME = /^[A-Za-z0-9_-]{1,64}$/;
-const VIEWS = ["connect", "overview", "tenants", "jobs", "models", "job"];
+const VIEWS = ["connect", "overview", "tenants", "jobs", "models", "spend", "job"];
 const TITLE = "LLM sidecar";
-const TITLES = { tenants: "Tenants", jobs: "Jobs", models: "Models", job: "Job" };
+const TITLES = { tenants: "Tenants", jobs: "Jobs", models: "Models", spend: "Spend", job: "Job" };
 
 class App {
   constructor() {
@@ -35,6 +36,7 @@ class App {
       tenants: new Tenants(byId("view-tenants")),
       jobs: new Jobs(byId("view-jobs"), { ask: (tenant) => this.#list(tenant), follow: (keys) => this.#follow(keys) }),
       models: new Models(byId("view-models")),
+      spend: new Spend(byId("view-spend"), (by) => this.#spend(by)),
     };
     this.job = new JobView(byId("view-job"));
     this.followed = new Map();
@@ -120,6 +122,19 @@ class App {
     });
   }
 
+  /** Rows of the last 30 days, by day and `by`. */
+  async #spend(by) {
+    const rows = [];
+    const page = { rows, asOf: null, incomplete: [] };
+    const { tenant } = this.way;
+    await this.bus.askMany(tenant ? `spend.${tenant}` : "admin.spend", { by: ["day", by] }, (part) => {
+      rows.push(...part.rows);
+      page.asOf = part.as_of;
+      page.incomplete = part.incomplete_days ?? [];
+    });
+    return page;
+  }
+
   async #askModels(now) {
     if (!this.way.tenant || now - (this.modelsAt ?? 0) < MODELS_EVERY_MS) return;
     this.modelsAt = now;
@@ -186,7 +201,7 @@ class App {
     const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
     const [name, tenant, job] = path.split("/").map(decoded);
     const isJob = name === "job" && NAME.test(tenant ?? "") && NAME.test(job ?? "");
-    const wanted = isJob ? "job" : ["tenants", "jobs", "models"].includes(name) ? name : "overview";
+    const wanted = isJob ? "job" : ["tenants", "jobs", "models", "spend"].includes(name) ? name : "overview";
     this.#show(this.bus === null ? "connect" : wanted);
     if (this.bus === null) return;
     if (isJob) this.job.open(this.bus, tenant, job);

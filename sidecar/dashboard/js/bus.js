@@ -110,9 +110,14 @@ export class Bus {
 
   /** Stored events after a place, in order, each given to `hear`. Raises Problem. */
   async replay(tenant, job, after, hear) {
+    await this.askMany(`replay.${tenant}.${job}`, after, hear);
+  }
+
+  /** The parts of a long answer, in order, each given to `hear`. Raises Problem. */
+  async askMany(tail, body, hear) {
     let isWhole = false;
     try {
-      const replies = await this.#connection.requestMany(`${this.root}.replay.${tenant}.${job}`, JSON.stringify(after), {
+      const replies = await this.#connection.requestMany(`${this.root}.${tail}`, JSON.stringify(body), {
         strategy: "sentinel",
         maxWait: REPLAY_MS,
       });
@@ -122,9 +127,9 @@ export class Bus {
         if (reply.headers?.code === 503) throw new Problem("No sidecar answers on this bus.", "nobody");
         isWhole = reply.headers?.get("Llm-End") === "true";
         if (isWhole) break;
-        heard(() => hear(reply.json()), ["replay", tenant, job], reply);
+        heard(() => hear(reply.json()), tail.split("."), reply);
       }
-      if (!isWhole) throw new Problem("The stored events did not all come in time.", "timeout");
+      if (!isWhole) throw new Problem("The answer did not come whole in time.", "timeout");
     } catch (error) {
       throw error instanceof Problem ? error : askProblem(error);
     }
