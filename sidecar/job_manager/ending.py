@@ -84,12 +84,14 @@ class Completion:
     async def announce(self, state: JobState, *, metadata: dict[str, Any]) -> None:
         """Say the result of a job whose document is terminal. When this returns, the server has it."""
         event = _result_event(state, metadata)
+        # Whatever else a subject may have held fits no header.
+        job_class = state.job_class if state.job_class in JOB_CLASSES else None
         # The document says that the job has ended: nothing but this event tells its client, so it is tried until
         # stored.
         delay = RetryDelay(self._clock, "publishing a result")
         while True:
             try:
-                await self._publisher.publish_result(event, job_class=class_of(state))
+                await self._publisher.publish_result(event, job_class=job_class)
                 break
             except BusUnavailable as e:
                 await delay.after(e)
@@ -102,7 +104,8 @@ class Completion:
                 )
                 event = msgspec.structs.replace(event, metadata={})
         self.counts[state.state] += 1
-        await self._keeper.keep(state)
+        if state.state == "failed":
+            await self._keeper.keep(state)
 
     async def delete(self, seq: int) -> None:
         """Delete a request: the last step, for after it nothing tells that the job has to come to an end."""
@@ -148,11 +151,6 @@ class Completion:
         stored = await keep_trying("reading a request", lambda: self._intake.get(seq), clock=self._clock)
         if stored is not None:
             await self.finish(state, metadata=metadata_of(stored.payload))
-
-
-def class_of(state: JobState) -> str | None:
-    """The class to be told beside a result; whatever else a subject may have held fits no header."""
-    return state.job_class if state.job_class in JOB_CLASSES else None
 
 
 def _result_event(state: JobState, metadata: dict[str, Any]) -> Event:

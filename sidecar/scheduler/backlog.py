@@ -90,10 +90,8 @@ class Backlog:
 
         The growth of all lanes together is bounded, so memory is, too.
         """
-        free = self._window_room(lane, held=held)
-        return self.paused.room(lane, free, size=self.size) if self.paused.count else free
-
-    def _window_room(self, lane: Lane, *, held: Container[str]) -> int:
+        if self.paused.count and not self.paused.may_read(lane, size=self.size):
+            return 0
         state = self.lanes.get(lane)
         if state is None:
             return self.size

@@ -59,14 +59,14 @@ class Paused:
         """How many of a lane's jobs are aside."""
         return len(self.aside.get(lane, ()))
 
-    def room(self, lane: Lane, free: int, *, size: int) -> int:
-        """How many more of a lane's jobs may be read, of `free` in its window."""
+    def may_read(self, lane: Lane, *, size: int) -> bool:
+        """Whether more of a lane's jobs are worth reading: as many as a window holds where all are held, else any
+        number, since others may pass them.
+        """
         aside = self.of(lane)
         if not aside:
-            return free
-        if self.holds_all_of(lane):
-            return max(0, min(free, size - aside))
-        return free if self.count < MOST_ASIDE else 0
+            return True
+        return aside < size if self.holds_all_of(lane) else self.count < MOST_ASIDE
 
     def tickets(self) -> Iterator[Ticket]:
         for held in self.aside.values():
