@@ -86,6 +86,8 @@ class TenantBudgets:
 
     async def settle(self, job: OwnedJob, facts: RunFacts) -> None:
         """Count what the job's calls cost since the last time. Never raises for the bus's sake."""
+        if self._policy.now.tenant(job.state.tenant).budget_usd_per_day is None:
+            return
         counting = self.count(job, facts)
         if counting is not None:
             counted = Waker(self._clock)

@@ -126,7 +126,8 @@ class JobIndex:
 
     def take_due(self, now: float, *, most: int) -> list[Indexed]:
         """Requests whose deadline has passed, each once; a quarter of a second late at most."""
-        return [self._indexed(slot) for slot in self._wheel.take_due(now, most=most)]
+        due = self._wheel.take_due(now, most=most)
+        return [self._indexed(slot) for slot in due] if due else []
 
     # Questions.
 
