@@ -24,6 +24,7 @@ COMMANDS = {
     "resume": "Release what was held back.",
     "retry": "Run failed jobs again, or with --where all that fit.",
     "get": "Show a job's state document.",
+    "explain": "Tell a job's story: waits, causes, calls, money.",
     "jobs": "List jobs, newest first.",
     "spend": "What was spent, by day, tenant, model and class.",
     "models": "List the models that a tenant may use.",

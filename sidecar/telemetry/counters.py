@@ -12,6 +12,7 @@ FIRST_TOKEN_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 DURATION_BUCKETS_S = (0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0)
 MOST_TENANTS = 200
 OTHERS = "_other"
+LIMITS = ("max_calls", "same_failure")
 _CLASSES = frozenset(get_args(JobClass))
 
 
@@ -50,6 +51,8 @@ class Counters:
         self.cost_usd: Counter[Label] = Counter()
         self.tokens: Counter[tuple[Label, str]] = Counter()
         self.errors: Counter[str] = Counter()
+        self.bounded: Counter[str] = Counter()
+        self.estimated_calls = 0
         self.calls: Counter[CallLabel] = Counter()
         self.waits = {name: Histogram(WAIT_BUCKETS_S) for name in get_args(JobClass)}
         self.first_token = Histogram(FIRST_TOKEN_BUCKETS_S)
@@ -83,7 +86,10 @@ class Counters:
         self.tokens[label, "cache_write"] += cache_write_tokens
         if result.error is not None:
             self.errors[result.error.code] += 1
+            if (limit := result.error.details.get("limit")) in LIMITS:
+                self.bounded[limit] += 1
         for call in result.attempts:
+            self.estimated_calls += call.usage_basis == "estimated"
             self.calls[CallLabel(call.model_id, call.region, call.error.code if call.error else call.outcome)] += 1
         self._observe(result, job_class)
 

@@ -14,7 +14,7 @@ from sidecar.errors import ErrorCode
 from sidecar.models.result import TerminalState
 from sidecar.models.stats import Stats
 from sidecar.runtime.bounded_work import WorkCounts
-from sidecar.telemetry.counters import OTHERS, CallLabel, Counters, Histogram
+from sidecar.telemetry.counters import LIMITS, OTHERS, CallLabel, Counters, Histogram
 from sidecar.telemetry.hold_metrics import HoldFigures as HoldFigures
 from sidecar.telemetry.hold_metrics import hold_metrics
 
@@ -228,7 +228,14 @@ def _ended(tally: Counters) -> Iterator[Metric]:
     seen = {(called.model_id, called.region) for called in tally.calls}
     for called in tally.calls.keys() | {CallLabel(*at, outcome) for at in seen for outcome in _CALL_OUTCOMES}:
         calls.add_metric([*called], tally.calls[called])
-    yield from (jobs, cost, tokens, errors, calls)
+    bounded = CounterMetricFamily(
+        "sidecar_jobs_bounded", "Jobs that a bound on their calls ended.", labels=["limit"]
+    )
+    for limit in LIMITS:
+        bounded.add_metric([limit], tally.bounded[limit])
+    estimated = CounterMetricFamily("sidecar_calls_estimated", "Calls whose cost the provider did not tell.")
+    estimated.add_metric([], tally.estimated_calls)
+    yield from (jobs, cost, tokens, errors, calls, bounded, estimated)
     waits = HistogramMetricFamily("sidecar_queue_wait_seconds", "From stored to claimed.", labels=["class"])
     for name, histogram in tally.waits.items():
         waits.add_metric([name], _buckets(histogram), histogram.sum_s)

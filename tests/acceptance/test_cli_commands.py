@@ -80,6 +80,10 @@ def test_submit_watch_get_jobs_follow_one_job(demo: Demo) -> None:
     got = command("get", "life-1", "--json", env=env)
     assert json.loads(got.stdout)["result"]["state"] == "succeeded"
     assert "succeeded" in command("get", "life-1", env=env).stdout
+    told = command("explain", "life-1", env=env).stdout
+    assert "calls of models:" in told
+    assert "money:" in told
+    assert json.loads(command("explain", "life-1", "--json", env=env).stdout)["billed_calls"] == 1
     listed = command("jobs", "--json", env=env)
     assert [json.loads(line)["job"] for line in listed.stdout.splitlines()] == ["life-1"]
     assert "life-1" in command("jobs", env=env).stdout

@@ -30,6 +30,7 @@ CLIENT = {
     "watch": ("job1",),
     "cancel": ("job1",),
     "get": ("job1",),
+    "explain": ("job1",),
     "pause": ("--where", "tenant=acme"),
     "resume": ("--where", "tenant=acme"),
     "retry": ("job1",),

@@ -109,17 +109,25 @@ def test_calls_and_errors_are_counted_by_what_became_of_them() -> None:
     refused = ErrorInfo(code="throttled", message="slow down")
     attempts = (
         Attempt(model_id="m", region="us-east-1", outcome="error", error=refused),
-        Attempt(model_id="m", region="us-west-2", outcome="ok"),
+        Attempt(model_id="m", region="us-west-2", outcome="ok", usage_basis="estimated"),
     )
     tally.ended("acme", done(attempts=attempts))
     tally.ended("acme", done(state="failed", error=ErrorInfo(code="timeout", message="late")))
+    bounded = ErrorInfo(code="model_error", message="broke", details={"limit": "max_calls"})
+    tally.ended("acme", done(state="failed", error=bounded))
+    tally.ended(
+        "acme", done(state="failed", error=ErrorInfo(code="timeout", message="late", details={"limit": "x"}))
+    )
     found = scraped(tally)
 
     def calls(region: str, outcome: str) -> float:
         return found["sidecar_model_calls_total", (("model_id", "m"), ("outcome", outcome), ("region", region))]
 
     assert (calls("us-east-1", "throttled"), calls("us-west-2", "ok")) == (1, 1)
-    assert found["sidecar_job_errors_total", (("code", "timeout"),)] == 1
+    assert found["sidecar_job_errors_total", (("code", "timeout"),)] == 2
+    assert found["sidecar_jobs_bounded_total", (("limit", "max_calls"),)] == 1
+    assert found["sidecar_jobs_bounded_total", (("limit", "same_failure"),)] == 0
+    assert found["sidecar_calls_estimated_total", ()] == 1
     assert found["sidecar_job_duration_seconds_count", ()] == 1
 
 
