@@ -111,7 +111,7 @@ class DeepJobs:
 
     async def _end(self, opened: DecodedRequest, error: SidecarError) -> None:
         stored = opened.stored
-        if await self._is_second(opened):
+        if await self._stored.is_second(stored.seq, stored.lane.tenant, opened.job):
             # It must not end the job whose id it bears.
             await self._intake.delete(stored.seq)
             self._stored.forget(stored.seq, stored.lane, opened.job)
@@ -126,14 +126,3 @@ class DeepJobs:
             log.info("a job was somebody else's", extra={"job": opened.job, "error": e.message})
         finally:
             self._reader.release(stored, opened.job, is_gone=is_gone)
-
-    async def _is_second(self, opened: DecodedRequest) -> bool:
-        """Whether a request with the same id was stored before this one, and stands."""
-        stored = opened.stored
-        for entry in self._stored.index.find(stored.lane.tenant, opened.job):
-            if entry.seq >= stored.seq:
-                return False
-            elder = await self._intake.get(entry.seq)
-            if elder is not None and open_request(elder).job == opened.job:
-                return True
-        return False

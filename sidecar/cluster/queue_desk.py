@@ -165,7 +165,13 @@ async def _page(leader: Leader, question: QueueQuestion) -> QueueAnswer:
             entries.append(entry)
     unread = sum(map(index.unread, lanes)) - sum(not index.is_read(*entry) for entry in held)
     heads = await leader.stored.heads_of(entries)
-    return QueueAnswer(jobs=tuple(map(_job_of, heads)), next=following, unread=unread)
+    stored = leader.stored
+    jobs = [
+        _job_of(head)
+        for head in heads
+        if not await stored.is_second(head.bell.seq, head.bell.lane.tenant, job_of_bell(head.bell))
+    ]
+    return QueueAnswer(jobs=tuple(jobs), next=following, unread=unread)
 
 
 def _is_asked(lane: Lane, question: QueueQuestion) -> bool:

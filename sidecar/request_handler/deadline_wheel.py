@@ -6,6 +6,7 @@ in buckets of a quarter of a second, what is later in buckets of a minute, which
 
 from array import array
 from heapq import heappop, heappush
+from itertools import repeat
 from math import ceil
 
 _TICKS_A_S = 100
@@ -17,7 +18,7 @@ _STALE = 1_024
 
 
 class DeadlineWheel:
-    """`grow` makes room for one slot more. A slot has one deadline, the earliest that was given."""
+    """A slot has one deadline, the earliest that was given. Slots beyond those that had one take no room."""
 
     def __init__(self, *, now: float) -> None:
         self._born = now
@@ -29,12 +30,11 @@ class DeadlineWheel:
         self._coarse: list[int] = []
         self._opened = 1
 
-    def grow(self) -> None:
-        self._due.append(0)
-
     def watch(self, slot: int, deadline: float) -> None:
         """`deadline` in seconds since 1970."""
         ticks = min(max(1, ceil((deadline - self._born) * _TICKS_A_S)), _LATEST)
+        if slot >= len(self._due):
+            self._due.extend(repeat(0, slot + 1 - len(self._due)))
         before = self._due[slot]
         if before and before <= ticks:
             return
@@ -45,7 +45,7 @@ class DeadlineWheel:
 
     def forget(self, slot: int) -> None:
         """The slot has no deadline any more. Its entry is passed over, or goes with others like it."""
-        ticks = self._due[slot]
+        ticks = self._due[slot] if slot < len(self._due) else 0
         if not ticks:
             return
         self._due[slot] = 0

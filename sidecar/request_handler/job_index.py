@@ -213,7 +213,6 @@ class JobIndex:
         self._hashes.append(key)
         self._lanes.append(number)
         self._marks.append(0)
-        self._wheel.grow()
         return len(self._seqs) - 1
 
     # The table of hashes: open addressing, slot + 1 in each place, 0 where there is none.

@@ -30,7 +30,7 @@ LARGE_BYTES = 64 * 1024
 MOST_CACHED_BYTES = 64 * 1024 * 1024
 # So many requests are kept from their reading to their grant, with what admission found out, at some 3 KB each.
 # What is beyond is read again: windows of more lanes than these fill are seldom all served soon.
-MOST_OPENED = 4_000
+MOST_OPENED = 2_000
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 5.0
 _FAILED = "the sidecar failed to queue this request; its log says how"

@@ -25,6 +25,9 @@ RETRY_S = 0.5
 # How long a question waits for doorbells that are on their way.
 CATCH_UP_S = 1.0
 POLL_S = 0.01
+# After a part of a pass nothing is read for so many times as long as taking it in took. Receiving it takes three
+# times as long or so: a pass has at most half a core.
+REST = 4.0
 # Requests of a page are read in one pass unless it would meet so many times more.
 SPARSE = 4
 RETRY_AFTER_S = 1.0
@@ -116,15 +119,14 @@ class StoredRequests:
 
     async def _fill(self, first: int, last: int) -> None:
         self.passes += 1
-        began = self._clock.monotonic()
         async with aclosing(self._intake.heads(first=first, last=last)) as parts:
             async for part in parts:
+                began = self._clock.monotonic()
                 for head in part:
                     self._add(head.bell)
                 self._coverage.close(first, part[-1].bell.seq)
-                # As long as it took: grants go on meanwhile.
-                await self._clock.sleep(self._clock.monotonic() - began)
-                began = self._clock.monotonic()
+                # Grants go on meanwhile.
+                await self._clock.sleep((self._clock.monotonic() - began) * REST)
         self._coverage.close(first, last)
 
     async def audit(self, counts: Mapping[Lane, int], last_seq: int, *, in_memory: Mapping[Lane, int]) -> None:
@@ -195,6 +197,16 @@ class StoredRequests:
             elif stored.lane.tenant == tenant and job_of(stored)[0] == job:
                 return stored
         return None
+
+    async def is_second(self, seq: int, tenant: str, job: str) -> bool:
+        """Whether a request of the same job was stored before this one, and stands: then that one is the job."""
+        for entry in self.index.find(tenant, job):
+            if entry.seq >= seq:
+                return False
+            elder = await self._intake.get(entry.seq)
+            if elder is not None and job_of(elder)[0] == job:
+                return True
+        return False
 
     async def heads_of(self, entries: Sequence[Indexed]) -> list[RequestHead]:
         """The heads of these requests, highest sequence first; what has gone meanwhile is left out.
