@@ -9,6 +9,8 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import msgspec
+
 from sidecar.adapters.bedrock.names import plain
 from sidecar.adapters.bedrock.schema import at_pointer
 from sidecar.models.profile import Family
@@ -28,7 +30,8 @@ _NOVA_ROOT = ("type", "properties", "required")
 _DEFINITIONS = ("$defs", "definitions")
 _MOST_PARTS = 4_000
 _MOST_BRANCHES = 200
-_MOST_KEPT = 512
+_MOST_KEPT = 256
+_LARGEST_KEPT_BYTES = 16 * 1024
 
 
 class ToolForm(NamedTuple):
@@ -53,6 +56,8 @@ def tool_form(schema: dict[str, Any], family: Family) -> ToolForm:
     if found is not None and found[0] is schema:
         return found[1]
     form = _made(schema, family)
+    if len(msgspec.json.encode(schema)) > _LARGEST_KEPT_BYTES:
+        return form
     _known[key] = (schema, form)
     if len(_known) > _MOST_KEPT:
         _known.popitem(last=False)
