@@ -12,7 +12,12 @@ import msgspec
 
 @dataclass(slots=True)
 class CallRecord:
-    """One call. Times are seconds since 1970; `aborted_at` is when the client left before the end."""
+    """One call. Times are seconds since 1970; `aborted_at` is when the client left before the end.
+
+    The `charged_…` are what would stand on the bill, in tokens: nothing for what was refused, the usage for what
+    was answered, what was read and sent for a stream that was broken off. Of 408 and 424 nobody says whether they
+    are billed: the prompt is charged, as the dearer case.
+    """
 
     number: int
     request_id: str
@@ -32,6 +37,10 @@ class CallRecord:
     finished_at: float | None = None
     aborted_at: float | None = None
     retry_attempt: str | None = None
+    charged_input_tokens: int = 0
+    charged_output_tokens: int = 0
+    charged_cache_read_tokens: int = 0
+    charged_cache_write_tokens: int = 0
 
     @property
     def request(self) -> dict[str, Any]:
@@ -148,6 +157,8 @@ class Journal:
             record.operation: 1,
             "input_tokens": record.input_tokens,
             "output_tokens": record.output_tokens,
+            "charged_input_tokens": record.charged_input_tokens,
+            "charged_output_tokens": record.charged_output_tokens,
         }
         if record.aborted_at is not None:
             facts["aborted"] = 1

@@ -23,6 +23,8 @@ from sidecar.emulator.tokens import count_input
 from sidecar.emulator.traits import ModelTraits, strip_profile, traits_of
 from sidecar.emulator.validation import check_body
 
+# Statuses of calls whose model had begun.
+_BEGUN = frozenset({408, 424})
 UNKNOWN_MODEL_MARK = "does-not-exist"
 _MODEL_ID = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+){0,3}(?::[a-z0-9-]+){0,2}")
 _decode_json = msgspec.json.Decoder().decode
@@ -40,6 +42,7 @@ class Prepared:
     steps: list[plan.Step] = field(default_factory=list)
     body: bytes = b""
     output_tokens: int = 0
+    cache_read_tokens: int = 0
     cache_write_tokens: int = 0
     reservation: Reservation | None = None
 
@@ -121,6 +124,9 @@ class BedrockService:
         record = prepared.record
         used = record.sent_tokens if is_aborted and prepared.is_stream else prepared.output_tokens
         record.output_tokens = used
+        record.charged_input_tokens, record.charged_output_tokens = record.input_tokens, used
+        record.charged_cache_read_tokens = prepared.cache_read_tokens
+        record.charged_cache_write_tokens = prepared.cache_write_tokens
         if prepared.reservation:
             self.quotas.settle(
                 prepared.reservation,
@@ -134,6 +140,8 @@ class BedrockService:
         """Record a call that ended with an error status."""
         record.status = refusal.kind.status
         record.error_type = refusal.kind.error_type
+        if refusal.kind.status in _BEGUN:
+            record.charged_input_tokens = record.input_tokens
         self.journal.close(record, is_aborted=False)
 
     def count_tokens(self, model_id: str, body: bytes) -> int:
@@ -160,6 +168,7 @@ class BedrockService:
         record.input_tokens = max(fresh, 0)
         record.stop_reason = answer.stop_reason
         prepared.output_tokens = answer.output_tokens
+        prepared.cache_read_tokens = cache.read_tokens if cache else 0
         prepared.cache_write_tokens = cache.write_tokens if cache else 0
         usage = calls.make_usage(record.input_tokens, answer.output_tokens, cache)
         latency_ms = calls.expect_latency_ms(behaviour, answer.output_tokens)
