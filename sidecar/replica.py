@@ -162,6 +162,7 @@ class Replica:
             alias_of=self._alias_of,
             events_s=self._settings.retention.events_s,
             state_s=self._settings.retention.state_s,
+            on_today=lambda tenant, usd: self.scheduler.recall(tenant, usd, epoch=self._ports.clock.now()),
         )
 
     def _registry(self, on_crash: Callable[[BaseException], None]) -> ToolRegistry:

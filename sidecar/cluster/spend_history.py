@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from sidecar.cluster.spend_book import SAFE_SHARE, Entered, SpendBook, entered, opening
+from sidecar.cluster.spend_book import SAFE_SHARE, Entered, SpendBook, day_of, entered, opening
 from sidecar.errors import Conflict
 from sidecar.models.base import epoch
 from sidecar.models.job import TERMINAL
 from sidecar.models.plain import UNREADABLE
-from sidecar.models.spend import AliasOf, EndedDocument, EndedJob
+from sidecar.models.spend import NANO_USD, AliasOf, EndedDocument, EndedJob, SpendDay
 from sidecar.ports.bus import Clock, Intake
 from sidecar.ports.cluster import SpendDays, StoredDocument, StoredEnd
 from sidecar.runtime.lifecycle import logged
@@ -50,7 +50,10 @@ class SpendHistory:
         alias_of: AliasOf,
         events_s: float,
         state_s: float,
+        on_today: Callable[[str, float], None] = lambda tenant, usd: None,
     ) -> None:
+        """`on_today(tenant, usd)` is told what a tenant has spent today, when a term begins and when it grows."""
+        self._on_today = on_today
         self._days = days
         self._intake = intake
         self._clock = clock
@@ -101,7 +104,14 @@ class SpendHistory:
             self.counts["from_documents"] += 1
             log.warning("results may have gone unread: spend is summed up from documents of jobs")
             await self._recover(book, up_to=jobs.last_seq)
+        today = day_of(now)
+        async for day in self._days.days(None, first=today, last=today):
+            self._tell_today(day)
         return book
+
+    def _tell_today(self, day: SpendDay) -> None:
+        if day.day == day_of(self._clock.now()):
+            self._on_today(day.tenant, sum(held.cost_nano_usd for held in day.sums) / NANO_USD)
 
     # From result events.
 
@@ -214,6 +224,7 @@ class SpendHistory:
         for day in book.unsaved(DAYS_A_ROUND):
             await self._days.put(day, fence=book.fence)
             book.saved(day)
+            self._tell_today(day)
             self.counts["days_written"] += 1
         cursor = book.reached()
         book.advanced(cursor, fence=await self._days.claim(cursor, revision=book.fence))

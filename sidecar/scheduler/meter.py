@@ -81,7 +81,7 @@ class Meter:
         self._waits: dict[Lane, deque[tuple[float, float]]] = {}
         self._day = 0
         self.spent_usd: dict[str, float] = {}
-        """Of the day by tenant, as far as this scheduler saw it."""
+        """Of the day by tenant: as far as this scheduler saw it, and at least what is kept of the day."""
         self.granted = 0
         self._forgets_at = 0.0
 
@@ -119,6 +119,15 @@ class Meter:
         if tenant not in self.spent_usd and len(self.spent_usd) >= MOST_SPENDERS:
             tenant = OTHERS
         self.spent_usd[tenant] = self.spent_usd.get(tenant, 0.0) + usd
+
+    def recall(self, tenant: str, usd: float, epoch: float) -> None:
+        """What is kept of the tenant's day, of jobs that have ended, also before this scheduler's time."""
+        if int(epoch // DAY_S) != self._day:
+            self.roll(epoch)
+        known = self.spent_usd.get(tenant)
+        if known is None and len(self.spent_usd) >= MOST_SPENDERS:
+            return
+        self.spent_usd[tenant] = max(known or 0.0, usd)
 
     def roll(self, epoch: float) -> None:
         """Yesterday's spending counts no more."""

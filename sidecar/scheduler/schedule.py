@@ -209,6 +209,11 @@ class Scheduler:
             tenant.budget.heard(day, total)
             self.backlog.unpark(tenant)
 
+    def recall(self, tenant: str, usd: float, *, epoch: float) -> None:
+        """What is kept of the tenant's day: figures of today begin with it, and never fall below."""
+        if self.meter is not None:
+            self.meter.recall(tenant, usd, epoch)
+
     def knows_budget(self, name: str) -> bool:
         """Whether the tenant's total of the day was heard."""
         tenant = self.ledger.tenants.get(name)

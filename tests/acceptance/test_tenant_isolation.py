@@ -157,13 +157,22 @@ async def test_operators_subjects_are_an_operators_alone(
     assert (missing.headers or {}).get("Nats-Service-Error-Code") == "404"
     feed = await running_job(acme, job)
 
-    async def operate(*arguments: str) -> list[str]:
-        command = [sys.executable, "-m", "sidecar", "-s", tenancy.url("operator"), *arguments]
-        ran = await asyncio.to_thread(
+    async def run(user: str, *arguments: str) -> Any:
+        command = [sys.executable, "-m", "sidecar", "-s", tenancy.url(user), "-t", "acme", *arguments]
+        return await asyncio.to_thread(
             subprocess.run, command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=120
         )
+
+    async def operate(*arguments: str) -> list[str]:
+        ran = await run("operator", *arguments)
         assert ran.returncode == 0, ran.stderr
         return str(ran.stdout).splitlines()
+
+    denied = await run("acme", "retry", "--where", "tenant=acme")
+    assert denied.returncode == 3
+    assert "make it anew (operators: with --operator)" in denied.stderr
+    own = await run("acme", "spend", "--csv")
+    assert (own.returncode, own.stdout.partition(",")[0]) == (0, "day"), own.stderr
 
     assert await operate("cancel", "--where", "tenant=acme", "--where", "state=running", "--dry-run") == [
         f"acme {job}"

@@ -167,6 +167,22 @@ async def test_ttl_on_the_request_stream_is_a_conflict_since_it_cannot_be_turned
         await ensure(nats_mux, settings())
 
 
+async def test_the_dead_letters_of_the_first_release_get_a_time_to_live_of_their_own(nats_mux: Mux) -> None:
+    """Bytes and age stay as they are, and the letters that lie there."""
+    old = dict((await spec(nats_mux, "LLM_DEAD", settings())).config)
+    assert old.pop("allow_msg_ttl") is True
+    await nats_mux.api("STREAM.CREATE.LLM_DEAD", {"name": "LLM_DEAD", **old})
+    await nats_mux.store("llm.v1.dead.acme.j1", b"{}")
+    await ensure(nats_mux, settings())
+    found = await config(nats_mux, "LLM_DEAD")
+    assert (found["allow_msg_ttl"], found["max_bytes"], found["max_age"]) == (
+        True,
+        old["max_bytes"],
+        old["max_age"],
+    )
+    assert (await nats_mux.api("STREAM.INFO.LLM_DEAD"))["state"]["messages"] == 1
+
+
 async def test_a_second_prefix_in_the_same_account_is_refused_also_with_adopt(nats_mux: Mux) -> None:
     await ensure(nats_mux, settings())
     for adopt in (False, True):

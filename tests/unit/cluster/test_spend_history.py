@@ -107,6 +107,23 @@ async def test_children_count_for_themselves_and_not_again_in_their_parent() -> 
         assert round(sum(row.cost_usd for row in await rows(b)), 9) == round(parent.cost_usd or 0.0, 9)
 
 
+async def test_what_was_spent_today_is_true_after_a_restart() -> None:
+    """Also of tenants without a budget, whose money nobody else counts."""
+    async with bench() as b:
+        first = await b.replica("first")
+        done = await run_jobs(b, "a", "b")
+        await b.stop(first)
+        second = await b.replica("second")
+        await b.clock.advance(2 * ROUND_S)
+        assert second.scheduler.meter is not None
+        before = second.scheduler.meter.spent_usd["acme"]
+        assert before == pytest.approx(sum(result.cost_usd or 0.0 for result in done))
+        done += await run_jobs(b, "c")
+        await b.clock.advance(ROUND_S)
+        after = second.scheduler.meter.spent_usd["acme"]
+        assert after == pytest.approx(sum(result.cost_usd or 0.0 for result in done))
+
+
 async def test_an_idle_scheduler_writes_nothing_and_a_busy_one_no_message_a_job() -> None:
     async with bench() as b:
         await b.replica()
