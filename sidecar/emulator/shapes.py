@@ -46,7 +46,8 @@ def check_shapes(body: Body, traits: ModelTraits) -> None:
         _check_images(message["content"], place)
         _check_results(message["content"], place, traits)
     _check_thinking_prefill(body, messages, traits)
-    _check_ids(messages)
+    if traits.is_claude:
+        _check_ids(messages)
 
 
 def _refuse(message: str) -> NoReturn:
@@ -67,8 +68,6 @@ def _check_schema(schema: Any, place: int, traits: ModelTraits) -> None:
         _refuse(f"The value at toolConfig.tools.{place}.toolSpec.inputSchema.json.type must be one of: object.")
     if any(value is None for value in schema.values()):
         _refuse(f"{_FROM_MODEL}{where}: JSON schema is invalid. It must match JSON Schema draft 2020-12")
-    if "$schema" in schema and "2020-12" not in str(schema["$schema"]):
-        _refuse(f"{_FROM_MODEL}{where}: JSON schema is invalid. It must match JSON Schema draft 2020-12")
     if traits.is_claude:
         _check_claude_schema(schema, where)
     elif traits.is_nova:
@@ -76,6 +75,8 @@ def _check_schema(schema: Any, place: int, traits: ModelTraits) -> None:
 
 
 def _check_claude_schema(schema: Body, where: str) -> None:
+    if "2020-12" not in str(schema.get("$schema", "2020-12")):
+        _refuse(f"{_FROM_MODEL}{where}: JSON schema is invalid. It must match JSON Schema draft 2020-12")
     if {"anyOf", "oneOf", "allOf"} & schema.keys():
         _refuse(f"{_FROM_MODEL}{where}: input_schema does not support oneOf, allOf, or anyOf at the top level")
     if not all(re.fullmatch(PROPERTY_KEY.strip("^$"), key) for key in _property_names(schema)):
