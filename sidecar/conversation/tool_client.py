@@ -180,7 +180,7 @@ def _activity(wanted: PlannedCall, phase: Literal["called", "returned", "failed"
     pin = wanted.tool.pin
     return ToolActivity(
         phase=phase,
-        tool=wanted.tool.name,
+        tool=wanted.tool.spec.name,
         version=pin.version or None,
         tool_use_id=wanted.block.id,
         **more,

@@ -266,11 +266,11 @@ class Conversation:
         """The job's tools. One that is not there yet is waited for, without a slot; for a moment."""
         tenant, request = run.job.state.tenant, run.job.request
         if pins:
-            return {tool.name: tool for tool in self._toolbox.pinned(tenant, pins)}
+            return {tool.spec.name: tool for tool in self._toolbox.pinned(tenant, pins)}
         until = min(self._clock.now() + LOOK_FOR_S, run.deadline)
         while True:
             try:
-                return {tool.name: tool for tool in self._toolbox.named(tenant, request)}
+                return {tool.spec.name: tool for tool in self._toolbox.named(tenant, request)}
             except Permanent as e:
                 if e.code != "unknown_tool" or self._clock.now() >= until:
                     raise
