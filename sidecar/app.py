@@ -349,6 +349,7 @@ class App:
                 request_reading_s=(self._pace.read_s, self._pace.rested_s),
                 clock_offset_s=self._clock.offset_s,
                 restored=self.replica.jobs.restored,
+                kept=self.replica.jobs.keeper.counts,
                 holds=metrics.HoldFigures(*self.replica.troubles.figures),
                 work=self._work.counts,
                 standstills=self.replica.requests.standstills,

@@ -64,6 +64,8 @@ NOTES: dict[str, str] = {
     "JobView.error_code": "Code of the error it ended with, where `result` is left out.",
     "JobState.metadata": "The request's, once a replica has read it.",
     "JobState.result_n": "The number `n` of the result event.",
+    "Stats.pauses": "What operators hold back; 50 at most.",
+    "Stats.paused": "Jobs in memory that they hold.",
     "Pause.model": "Jobs whose first choice it is; null is any.",
     "Pauses.before": "What was held before.",
     "BulkRetryRequest.keep": "Keep the requests in LLM_DEAD, to be run again once more.",

@@ -18,7 +18,7 @@ MOST_POOLS = 15
 def screen(heard: Mapping[str, Stats], *, most: int) -> Group:
     """Everything, the scheduler's figures above, replicas below; `most` tenants at most."""
     scheduler = next((stats for stats in heard.values() if stats.is_scheduler), None)
-    parts: list[Text | Table] = [_headline(heard, scheduler), *_holds(heard)]
+    parts: list[Text | Table] = [_headline(heard, scheduler), *_holds(heard), *_pauses(scheduler)]
     if scheduler is not None:
         parts += [_tenants(scheduler, most), _classes(scheduler.classes), _pools(scheduler.pools)]
     return Group(*parts, _replicas(heard))
@@ -42,6 +42,17 @@ def _holds(heard: Mapping[str, Stats]) -> list[Text]:
         who = "" if len(found) == len(heard) else f" on {', '.join(stats.replica for stats, _ in found)}"
         text = f"HELD{who}: {hold.reason}, for {hold.since_s:.0f} s; {waiting} jobs wait. {hold.remedy}"
         lines.append(Text(for_terminal(text), style="bold red"))
+    return lines
+
+
+def _pauses(scheduler: Stats | None) -> list[Text]:
+    """What operators hold back."""
+    lines: list[Text] = []
+    for pause in scheduler.pauses if scheduler is not None else ():
+        named = (("tenant", pause.tenant), ("class", pause.job_class), ("model", pause.model))
+        what = ", ".join(f"{name} {value}" for name, value in named if value is not None) or "everything"
+        why = f": {pause.reason}" if pause.reason else ""
+        lines.append(Text(for_terminal(f"PAUSED since {pause.since}: {what}{why}"), style="bold yellow"))
     return lines
 
 

@@ -66,7 +66,8 @@ def describe_status(status: Status) -> str:
         return f"running on {status.model or 'a model'}{where}" + (f": {status.reason}" if status.reason else "")
     if status.state == "waiting":
         about = f", about {status.estimate_ms / 1000:.1f} s" if status.estimate_ms else ""
-        return f"waiting for {status.waiting_for or 'its turn'}{about}"
+        why = f": {status.reason}" if status.reason else ""
+        return f"waiting for {status.waiting_for or 'its turn'}{about}{why}"
     if status.state == "retrying":
         why = f": {status.error.message}" if status.error else ""
         return f"retrying{f' with {status.next}' if status.next else ''}{why}{_so_far(status)}"

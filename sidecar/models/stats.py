@@ -8,10 +8,12 @@ server's `max_payload` however many tenants there are; what is left out is summe
 from typing import Literal
 
 from sidecar.models.base import JobClass, Open, Timestamp
+from sidecar.models.pauses import Pause
 
 MAX_TENANTS = 100
 PAGE_OF_TENANTS = 100
 MAX_POOLS = 200
+MAX_PAUSES = 50
 
 ReplicaState = Literal["starting", "running", "degraded", "draining"]
 ModelHealth = Literal["healthy", "degraded", "open", "unknown"]
@@ -102,7 +104,8 @@ class Stats(Open, frozen=True, kw_only=True):
     Where there are more, all are divided into pages of `PAGE_OF_TENANTS`, a page for each second in turn, and
     `more_tenants` are those of the page that are not in `tenants`: who keeps them knows all after a round.
     `other_tenants` sums up all that are not in `tenants`. `holds` are why no calls can be made here or jobs are
-    held, `held` how many jobs of the windows are.
+    held, `held` how many jobs of the windows are. `pauses` are what operators hold back, `MAX_PAUSES` at most, and
+    `paused` how many jobs in memory are.
     """
 
     replica: str
@@ -125,3 +128,5 @@ class Stats(Open, frozen=True, kw_only=True):
     models: tuple[ModelStats, ...] = ()
     holds: tuple[HoldStats, ...] = ()
     held: int = 0
+    pauses: tuple[Pause, ...] = ()
+    paused: int = 0

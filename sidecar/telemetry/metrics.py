@@ -17,6 +17,7 @@ from sidecar.runtime.bounded_work import WorkCounts
 from sidecar.telemetry.counters import LIMITS, OTHERS, CallLabel, Counters, Histogram
 from sidecar.telemetry.hold_metrics import HoldFigures as HoldFigures
 from sidecar.telemetry.hold_metrics import hold_metrics
+from sidecar.telemetry.operator_metrics import operator_metrics
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _OUTCOMES: tuple[str, ...] = get_args(TerminalState)
@@ -57,6 +58,7 @@ class Scrape(NamedTuple):
     connected: Mapping[str, bool] = MappingProxyType({})
     request_reading_s: tuple[float, float] = (0.0, 0.0)
     holds: HoldFigures = HoldFigures()
+    kept: Mapping[str, int] = MappingProxyType({})
 
 
 def render(scrape: Scrape) -> bytes:
@@ -76,6 +78,7 @@ class _Scraped(Collector):
         yield from _bounded_work(self._scrape.work)
         yield from _ended(self._scrape.tally)
         stats = self._scrape.stats
+        yield from operator_metrics(stats, self._scrape.kept)
         yield from hold_metrics(self._scrape.holds, held=stats.held if stats.is_scheduler else None)
         if self._scrape.endpoints is not None:
             yield from _endpoints(self._scrape.endpoints)

@@ -17,6 +17,7 @@ from sidecar.coordinator.health import Phase
 from sidecar.models.base import JobClass, rfc3339
 from sidecar.models.profile import public_id
 from sidecar.models.stats import (
+    MAX_PAUSES,
     MAX_POOLS,
     MAX_TENANTS,
     PAGE_OF_TENANTS,
@@ -107,6 +108,8 @@ def _with_books(stats: Stats, books: SchedulerView, epoch: float) -> Stats:
             "queued": sum(queues.queued.values()),
             "running": sum(queues.running.values()),
             "held": books.scheduler.holding.count,
+            "pauses": books.scheduler.paused.rules[:MAX_PAUSES],
+            "paused": books.scheduler.paused.count,
             "classes": _classes(books, queues),
             "tenants": tenants,
             "other_tenants": others,

@@ -241,7 +241,14 @@ function decoded(text) {
 function heldText(books) {
   const all = [...books.replicas.values()].flatMap(({ stats }) => stats.holds ?? []);
   const causes = new Map(all.map((hold) => [hold.cause, `${hold.reason}. ${hold.remedy}`]));
-  return causes.size ? `Jobs are held: ${[...causes.values()].join("; ")}` : "";
+  const held = causes.size ? [`Jobs are held: ${[...causes.values()].join("; ")}`] : [];
+  const paused = (books.scheduler?.stats.pauses ?? []).map(pausedText);
+  return [...held, ...(paused.length ? [`Paused by an operator: ${paused.join("; ")}`] : [])].join(" ");
+}
+
+function pausedText({ tenant, class: jobClass, model, reason }) {
+  const named = Object.entries({ tenant, class: jobClass, model }).filter(([, value]) => value);
+  return `${named.map(([name, value]) => `${name} ${value}`).join(", ") || "everything"}${reason ? ` (${reason})` : ""}`;
 }
 
 await new App().start();

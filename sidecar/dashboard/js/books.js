@@ -175,6 +175,7 @@ function wellFormed(stats) {
     pools: named(stats.pools, "model"),
     models: named(stats.models, "model"),
     holds: named(stats.holds, "cause"),
+    pauses: list(stats.pauses),
   };
 }
 

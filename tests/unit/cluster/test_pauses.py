@@ -9,6 +9,7 @@ from sidecar.models.codec import decode
 from sidecar.models.event import Status
 from sidecar.models.pauses import Pause, Pauses, ResumeRequest
 from sidecar.models.subjects import CONTROL_BUCKET
+from sidecar.telemetry import metrics
 from tests.support.replica import MODEL, PLENTY, Bench, bench
 from tests.support.scripted_model import ScriptedModel, says
 from tests.support.virtual_time import VirtualClock
@@ -69,6 +70,13 @@ async def test_what_matches_is_held_and_what_does_not_passes(
             ("queued", None, None),
             ("waiting", "pause", "maintenance"),
         ]
+        stats = b.leader.stats()
+        assert [each.reason for each in stats.pauses] == ["maintenance"]
+        assert stats.paused >= 16
+        page = metrics.render(
+            metrics.Scrape(stats, b.leader.tally, lag_s=0.0, is_degraded=False, is_policy_current=True)
+        ).decode()
+        assert f"sidecar_paused_jobs {float(stats.paused)}" in page
         assert (await say(b, "resume", **pause)).pauses == ()
         assert {(await b.result(f"held{n}", tenant=tenant)).state for n in range(40)} == {"succeeded"}
 
