@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from sidecar.models.shown import visible, visible_json
+
 if TYPE_CHECKING:
     from sidecar.client import SidecarClient
 
@@ -64,24 +66,23 @@ class Invocation:
     def note(self, text: str) -> None:
         """Progress, on stderr; never data."""
         if not self.is_quiet:
-            click.secho(text, err=True, dim=sys.stderr.isatty())
+            click.secho(visible(text), err=True, dim=sys.stderr.isatty())
+
+    def complain(self, text: str) -> None:
+        """What went wrong, on stderr, also where no progress is wanted."""
+        click.echo(visible(text), err=True)
 
     def data(self, text: str, *, newline: bool = True) -> None:
         """Data, on stdout, at once. A terminal gets no control characters of strangers."""
-        click.echo(for_terminal(text) if sys.stdout.isatty() else text, nl=newline)
+        click.echo(visible(text) if sys.stdout.isatty() else text, nl=newline)
         sys.stdout.flush()
 
     def json(self, value: Any) -> None:
-        """One JSON document on one line."""
+        """One JSON document on one line, in which what could steer a terminal is escaped."""
         from sidecar.models.codec import encode
 
-        click.echo(encode(value).decode())
+        click.echo(visible_json(encode(value).decode()))
         sys.stdout.flush()
-
-
-def for_terminal(text: str) -> str:
-    """`text` without what could steer a terminal: C0 and C1 controls but tab and newline."""
-    return "".join(c for c in text if c in "\n\t" or not (ord(c) < 32 or 127 <= ord(c) < 160))
 
 
 def leave_broken_pipe() -> int:

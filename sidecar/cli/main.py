@@ -137,9 +137,10 @@ def _report(error: SidecarError, invocation: Invocation) -> int:
     if invocation.is_json:
         from sidecar.models.api import ErrorBody, ErrorReply
         from sidecar.models.codec import encode
+        from sidecar.models.shown import visible_json
 
         body = ErrorBody(code=error.code, message=error.message, details=error.details)
-        sys.stderr.write(encode(ErrorReply(error=body)).decode() + "\n")
+        sys.stderr.write(visible_json(encode(ErrorReply(error=body)).decode()) + "\n")
     else:
-        click.echo(f"sidecar: {error.message}", err=True)
+        invocation.complain(f"sidecar: {error.message}")
     return exits.of_error(error)

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sidecar.cli.invocation import for_terminal
+from sidecar.models.shown import visible
 
 STATE_STYLES = {
     "succeeded": "green",
@@ -28,13 +28,29 @@ def table(
     console = Console(soft_wrap=False)
     if not console.is_terminal:
         console = Console(width=200)
-    shown = Table(box=SIMPLE_HEAD, show_edge=False, title=title or None, title_justify="left", pad_edge=False)
+    shown = Table(
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        title=Text(visible(title)) if title else None,
+        title_justify="left",
+        pad_edge=False,
+    )
     for column in columns:
         shown.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
     for row in rows:
-        # As Text: what strangers wrote is not to be taken for markup.
-        shown.add_row(*(cell if isinstance(cell, Text) else Text(for_terminal(cell)) for cell in row))
+        add_row(shown, *row)
     console.print(shown)
+
+
+def add_row(shown: Table, *cells: str | Text) -> None:
+    """One more row. What strangers wrote is neither taken for markup nor steers the terminal."""
+    shown.add_row(*[_cell(cell) for cell in cells])
+
+
+def _cell(cell: str | Text) -> Text:
+    if isinstance(cell, str):
+        return Text(visible(cell))
+    return cell if visible(cell.plain) == cell.plain else Text(visible(cell.plain), style=cell.style)
 
 
 def state_cell(state: str) -> Text:

@@ -7,7 +7,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from sidecar.cli.invocation import for_terminal
+from sidecar.cli.tables import add_row
+from sidecar.models.shown import visible
 from sidecar.models.stats import ClassStats, LaneStats, PoolStats, Stats, TenantStats
 
 _HEALTH = {"healthy": "green", "degraded": "yellow", "open": "red", "unknown": "dim"}
@@ -29,7 +30,7 @@ def _headline(heard: Mapping[str, Stats], scheduler: Stats | None) -> Text | Tab
         return Text(f"{len(heard)} replicas, none of them schedules at the moment", style="yellow")
     slots = sum(stats.slots for stats in heard.values())
     text = f"{scheduler.time}  {scheduler.queued} queued, {scheduler.running} running on {slots} slots"
-    return Text(f"{text}, {scheduler.replicas} replicas, {scheduler.replica} schedules", style="bold")
+    return Text(visible(f"{text}, {scheduler.replicas} replicas, {scheduler.replica} schedules"), style="bold")
 
 
 def _holds(heard: Mapping[str, Stats]) -> list[Text]:
@@ -41,7 +42,7 @@ def _holds(heard: Mapping[str, Stats]) -> list[Text]:
         hold = max((hold for _, hold in found), key=lambda hold: hold.since_s)
         who = "" if len(found) == len(heard) else f" on {', '.join(stats.replica for stats, _ in found)}"
         text = f"HELD{who}: {hold.reason}, for {hold.since_s:.0f} s; {waiting} jobs wait. {hold.remedy}"
-        lines.append(Text(for_terminal(text), style="bold red"))
+        lines.append(Text(visible(text), style="bold red"))
     return lines
 
 
@@ -52,7 +53,7 @@ def _pauses(scheduler: Stats | None) -> list[Text]:
         named = (("tenant", pause.tenant), ("class", pause.job_class), ("model", pause.model))
         what = ", ".join(f"{name} {value}" for name, value in named if value is not None) or "everything"
         why = f": {pause.reason}" if pause.reason else ""
-        lines.append(Text(for_terminal(f"PAUSED since {pause.since}: {what}{why}"), style="bold yellow"))
+        lines.append(Text(visible(f"PAUSED since {pause.since}: {what}{why}"), style="bold yellow"))
     return lines
 
 
@@ -68,11 +69,12 @@ def _table(title: str, names: str, numbers: str) -> Table:
 def _tenants(stats: Stats, most: int) -> Table:
     table = _table("", "tenant", "queued,running,wait p50,wait p95,share,of weight,tokens/min,spent today")
     for tenant in stats.tenants[:most]:
-        table.add_row(Text(for_terminal(tenant.tenant)), *_tenant_cells(tenant))
+        add_row(table, tenant.tenant, *_tenant_cells(tenant))
     rest, other = stats.tenants[most:], stats.other_tenants
     if rest or other.tenants:
         lanes = [lane for tenant in rest for lane in tenant.lanes]
-        table.add_row(
+        add_row(
+            table,
             Text(f"{len(rest) + other.tenants} others", style="dim"),
             str(sum(lane.queued for lane in lanes) + other.queued),
             str(sum(lane.running for lane in lanes) + other.running),
@@ -119,15 +121,16 @@ def _classes(classes: tuple[ClassStats, ...]) -> Table:
     table = _table("", "class", "queued,running,share,of weight")
     for each in classes:
         numbers = (str(each.queued), str(each.running), f"{each.share:.1%}", f"{each.fair_share:.1%}")
-        table.add_row(each.job_class, *numbers)
+        add_row(table, each.job_class, *numbers)
     return table
 
 
 def _pools(pools: tuple[PoolStats, ...]) -> Table:
     table = _table("", "model,region,health", "in flight,quota used,tokens/min,left,refused/min")
     for pool in sorted(pools, key=lambda pool: (-pool.in_flight, -pool.used_share, pool.model))[:MOST_POOLS]:
-        table.add_row(
-            Text(for_terminal(pool.model)),
+        add_row(
+            table,
+            pool.model,
             pool.region,
             Text(pool.health, style=_HEALTH[pool.health]),
             str(pool.in_flight),
@@ -143,8 +146,9 @@ def _replicas(heard: Mapping[str, Stats]) -> Table:
     table = _table("", "replica,state,version", "slots used,of,up")
     for stats in sorted(heard.values(), key=lambda stats: stats.replica):
         name = f"{stats.replica} *" if stats.is_scheduler else stats.replica
-        table.add_row(
-            Text(for_terminal(name)),
+        add_row(
+            table,
+            name,
             Text(stats.state, style=_STATE[stats.state]),
             stats.version,
             str(stats.slots_used),

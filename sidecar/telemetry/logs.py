@@ -18,7 +18,7 @@ import msgspec
 
 from sidecar.errors import SidecarError
 from sidecar.models.base import rfc3339
-from sidecar.models.shown import on_one_line
+from sidecar.models.shown import on_one_line, visible, visible_json
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 # Their messages speak of types, names and files, not of values.
@@ -99,12 +99,12 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info and record.exc_info[1] is not None:
             line["exception"] = exception_text(record.exc_info[1])
-        return msgspec.json.encode(line, enc_hook=str).decode()
+        return visible_json(msgspec.json.encode(line, enc_hook=str).decode())
 
 
 class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        facts = " ".join(f"{name}={value}" for name, value in facts_of(record).items())
+        facts = " ".join(f"{name}={visible(str(value))}" for name, value in facts_of(record).items())
         line = f"{rfc3339(record.created)} {record.levelname:7} {message_of(record)}"
         if facts:
             line += f"  {facts}"

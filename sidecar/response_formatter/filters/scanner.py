@@ -56,6 +56,11 @@ class Detector(Protocol):
         ...
 
 
+Finder = Callable[[str, int], Iterator[Match]]
+"""Finds matches behind each other, from a place on. A detector may have some as `disjoint`: each goes on where its
+last match ended, so that every character is searched about once."""
+
+
 class RuleSource(msgspec.Struct, frozen=True, array_like=True):
     """What the configuration says of a rule: enough to make it again, in another process."""
 
@@ -133,6 +138,8 @@ class _Found(NamedTuple):
     rank: int
     match: Match
     view: View
+    finder: int = -1
+    """Which of the finders of disjoint matches it came from."""
 
 
 class Scanner:
@@ -158,6 +165,11 @@ class Scanner:
         self._tails: list[_Tail] = []
         self._last_tails: dict[tuple[re.Pattern[str], bool], _Tail] = {}
         self._flagged = [0] * len(rules)
+        self._finders = [
+            (rank, finder) for rank, rule in enumerate(rules) for finder in getattr(rule.detector, "disjoint", ())
+        ]
+        # Where each goes on, in each view.
+        self._resumed = {view: [0] * len(self._finders) for view in self._views}
         self.blocked: BlockMatch | None = None
 
     @property
@@ -209,6 +221,8 @@ class Scanner:
             rule = self._rules[one.rank]
             if self._tails and one.start >= self._hidden:
                 break
+            if one.finder >= 0:
+                self._resumed[one.view][one.finder] = one.view.base + one.match.end
             if rule.action == "flag":
                 self._flag(one)
             elif rule.action == "block":
@@ -241,8 +255,21 @@ class Scanner:
                     start = view.raw_start(base + match.start)
                     if self._done <= start < limit:
                         found.append(_Found(start, view.raw_end(base + match.end), rank, match, view))
+        for view in self._views if self._finders else ():
+            # In both, even where they are the same now: where a match begins depends on those before it.
+            self._disjoint(view, limit, found)
         found.sort(key=_first_then_longest)
         return found
+
+    def _disjoint(self, view: View, limit: int, found: list[_Found]) -> None:
+        base, resumed = view.base, self._resumed[view]
+        since = max(0, view.seen_from(self._done) - base)
+        for at, (rank, finder) in enumerate(self._finders):
+            for match in finder(view.text, max(since, resumed[at] - base)):
+                start = view.raw_start(base + match.start)
+                if start >= limit:
+                    break
+                found.append(_Found(start, view.raw_end(base + match.end), rank, match, view, at))
 
     def _flag(self, one: _Found) -> None:
         if one.start >= self._flagged[one.rank]:

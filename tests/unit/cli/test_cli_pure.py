@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sidecar.cli import exits
 from sidecar.cli.config_command import hide_secrets, lines_of
 from sidecar.cli.findings import NATS, Finding, exit_code
-from sidecar.cli.invocation import Invocation, for_terminal
+from sidecar.cli.invocation import Invocation
 from sidecar.cli.main import COMMANDS, group, main
 from sidecar.cli.settings_options import overrides
 from sidecar.cli.submit_command import job_ids, read_requests
@@ -31,6 +31,7 @@ from sidecar.errors import (
 )
 from sidecar.models.event import Status, ToolActivity
 from sidecar.models.result import ErrorInfo, Result, TerminalState, Timings, Usage
+from sidecar.models.shown import visible
 
 ONE = {"messages": [{"role": "user", "content": "hi"}]}
 
@@ -142,10 +143,10 @@ def test_secrets_are_hidden_wherever_they_stand() -> None:
 
 @given(st.text())
 def test_a_terminal_gets_no_control_characters(text: str) -> None:
-    shown = for_terminal(text)
+    shown = visible(text)
     assert not any(ord(c) < 32 and c not in "\n\t" for c in shown)
     assert "\x1b" not in shown
-    assert for_terminal(shown) == shown
+    assert visible(shown) == shown
 
 
 @pytest.mark.parametrize(

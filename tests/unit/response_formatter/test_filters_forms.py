@@ -1,8 +1,11 @@
 """Everyday forms of what filters look for, and of what looks like it: each alone in its line."""
 
+from itertools import pairwise
+
 import pytest
 
-from sidecar.config.filters import PiiOptions, SanitiseOptions, SecretsOptions
+from sidecar.config.filters import BlocklistOptions, PiiOptions, SanitiseOptions, SecretsOptions
+from sidecar.response_formatter.filters.blocklist import BlocklistDetector
 from sidecar.response_formatter.filters.pii import PiiDetector
 from sidecar.response_formatter.filters.scanner import FilterRule
 from sidecar.response_formatter.filters.secrets import SecretDetector
@@ -110,3 +113,29 @@ def test_secrets_in_everyday_forms(text: str, value: str) -> None:
 )
 def test_what_only_looks_like_a_secret(text: str) -> None:
     assert shown(SECRETS, text) == text
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matches"), [("[a-z]+", 782), ("(a?){100}a{100}", 781), ("[a-z]{2}", 50_000), ("x.*y", 0)]
+)
+def test_a_pattern_matches_behind_its_last_match_however_long_the_word(pattern: str, matches: int) -> None:
+    (finder,) = BlocklistDetector(BlocklistOptions(patterns=(pattern,))).disjoint
+    found = list(finder("a" * 100_000, 0))
+    assert len(found) == matches
+    assert all(after.start >= before.end for before, after in pairwise(found))
+    rule = FilterRule("words", "redact", BlocklistDetector(BlocklistOptions(patterns=(pattern,))))
+    assert shown(rule, "a" * 1_000) == ("[PATTERN]" if matches else "a" * 1_000)
+
+
+@pytest.mark.parametrize("pattern", ["[a-z]{2}", "[a-z]+", "(a?){20}a{20}", "a.{3}"])
+@pytest.mark.parametrize("action", ["redact", "flag"])
+def test_a_pattern_finds_the_same_wherever_a_text_is_cut(pattern: str, action: str) -> None:
+    rule = FilterRule("words", action, BlocklistDetector(BlocklistOptions(patterns=(pattern,), max_match_chars=9)))  # type: ignore[arg-type]
+    text = "abcdefg aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa **bb**b &#97;a " * 4
+    told = []
+    for size in (len(text), 1, 2, 7):
+        counts = FilterCounts()
+        channel = OutgoingText(Chain(SanitiseOptions(), (rule,)), counts)
+        parts = [part for at in range(0, len(text), size) for part in channel.feed(0, text[at : at + size])]
+        told.append(("".join(piece for _, piece in (*parts, *channel.end())), counts.found_so_far()))
+    assert told.count(told[0]) == 4

@@ -126,7 +126,9 @@ def _servers(urls: str, source: str) -> tuple[str, ...]:
     for url in servers:
         scheme, separator, _ = url.partition("://")
         if separator and scheme not in {"nats", "tls"}:
-            raise StartupError(f"{source} names {url!r}: give nats:// or tls:// URLs, comma separated")
+            raise StartupError(
+                f"{source} names {_without_user(url)!r}: give nats:// or tls:// URLs, comma separated"
+            )
     if not servers:
         raise StartupError(f"{source} names no server: give nats:// or tls:// URLs, comma separated")
     return servers
@@ -147,3 +149,8 @@ def _file(value: Path | str | None, what: str) -> Path | None:
     if not path.is_file():
         raise StartupError(f"the NATS {what} file {path} does not exist or may not be read")
     return path
+
+
+def _without_user(url: str) -> str:
+    """What may be quoted of a URL that is none: whoever stands before its host may be a password."""
+    return url.rpartition("@")[2]
