@@ -45,13 +45,16 @@ CODES: dict[type[SidecarError], str] = {
 
 @dataclass(frozen=True)
 class Fault:
-    """`is_after_text`: text had reached the client before it. `limit` is the time limit that ends the call."""
+    """`is_after_text`: text had reached the client before it. `limit` is the time limit that ends the call.
+    `is_refusal`: the service says itself that the model did not begin.
+    """
 
     name: str
     script: Script
     error: type[SidecarError]
     is_after_text: bool = False
     limit: str | None = None
+    is_refusal: bool = False
 
     @property
     def code(self) -> str:
@@ -62,7 +65,7 @@ class Fault:
         """Whether it counts as billed by estimate: the request was sent, and nothing says that it was refused
         before the model began.
         """
-        return self.is_after_text or self.error in (ModelFailed, CallTimeout)
+        return self.is_after_text or not self.is_refusal
 
 
 def broken_crc(data: bytes) -> bytes:
@@ -102,7 +105,7 @@ PLACES: dict[str, tuple[bytes, ...]] = {
     "after the usage": GOOD,
 }
 EXCEPTION_FRAMES = [
-    Fault(f"{kind} {place}", streams(*before, exception(kind)), error, len(before) > 1)
+    Fault(f"{kind} {place}", streams(*before, exception(kind)), error, len(before) > 1, is_refusal=not before)
     for kind, error in IN_STREAM.items()
     for place, before in PLACES.items()
 ]
