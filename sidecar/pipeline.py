@@ -214,6 +214,13 @@ class Pipeline:
             prompt=await self._prompt_of(decoded) if _has_template(decoded) else None,
         )
 
+    async def record_progress(
+        self, known: StoredState, *, ahead: int, estimate_ms: int | None, n: int
+    ) -> StoredState | None:
+        """Where a queued job stands, as its event `n`."""
+        status = Status(state="queued", ahead=ahead, estimate_ms=estimate_ms)
+        return await self._jobs.say_queued(known, status, n=n, metadata=known.state.metadata)
+
     async def record_blocked(
         self, decoded: DecodedRequest, known: StoredState, *, blocked: WaitReason, n: int
     ) -> StoredState | None:

@@ -16,6 +16,7 @@ NOTES: dict[str, str] = {
     "JobRequest.on_interrupt": "Whether an answer that broke off after text had been streamed starts again.",
     "JobRequest.filters": "Names of configured filters, applied to the answer.",
     "JobRequest.metadata": "Scalars, up to 8 KiB of JSON in all; come back in every event.",
+    "JobRequest.progress_s": "Seconds between events that say where the job stands while it is queued.",
     "Params.max_tokens": "Upper bound of the answer's tokens.",
     "Params.stop": "Sequences that end the answer.",
     "JobBudget.max_cost_usd": "US dollars for the whole job; the job ends with stop reason `budget`.",

@@ -63,6 +63,11 @@ class Invocation:
         """A connected client for operators' subjects, with an inbox as `nats-config --operator` allows it."""
         return await self.client(inbox_prefix=OPERATOR_INBOX)
 
+    def draw(self, text: str) -> None:
+        """Progress on a terminal's stderr, in place of what was drawn before."""
+        if not self.is_quiet:
+            click.secho(f"\r{visible(text)}\x1b[K", err=True, dim=True, nl=False)
+
     def note(self, text: str) -> None:
         """Progress, on stderr; never data."""
         if not self.is_quiet:

@@ -1,11 +1,14 @@
 """What a followed job looks like: its text on stdout, what happens to it on stderr; or its events as JSON."""
 
+import sys
 from contextlib import aclosing
 
 from sidecar.cli.invocation import Invocation
 from sidecar.client import Job, JobResult
 from sidecar.models.event import Delta, Event, Status, ToolActivity
 from sidecar.models.result import Result
+
+_BAR = 24
 
 
 async def follow(job: Job, invocation: Invocation, *, has_events: bool = False) -> JobResult:
@@ -27,8 +30,13 @@ class TextView:
         self._out = invocation
         self._has_text = False
         self._attempt = 0
+        self._most_ahead = 0
+        self._is_drawn = False
 
     def show(self, event: Event) -> None:
+        if self._is_drawn and not (isinstance(event.data, Status) and event.data.ahead is not None):
+            self._out.note("")
+            self._is_drawn = False
         if event.attempt > self._attempt:
             if self._has_text:
                 self._out.data("")
@@ -37,12 +45,22 @@ class TextView:
         data = event.data
         if isinstance(data, Delta):
             self._delta(data)
+        elif isinstance(data, Status) and data.ahead is not None and sys.stderr.isatty():
+            self._bar(data.ahead, data)
+            return
         elif isinstance(data, Status):
             self._out.note(describe_status(data))
         elif isinstance(data, ToolActivity):
             self._out.note(describe_tool(data))
         elif isinstance(data, Result):
             self._result(data)
+
+    def _bar(self, ahead: int, status: Status) -> None:
+        """Where a queued job stands, drawn over what was drawn before."""
+        self._most_ahead = max(self._most_ahead, ahead, 1)
+        done = round(_BAR * (1 - ahead / self._most_ahead))
+        self._out.draw(f"{'█' * done}{'░' * (_BAR - done)} {describe_status(status)}")
+        self._is_drawn = True
 
     def _delta(self, delta: Delta) -> None:
         if delta.text:
@@ -61,6 +79,9 @@ class TextView:
 
 def describe_status(status: Status) -> str:
     """One line about a change of state."""
+    if status.ahead is not None:
+        about = f", about {status.estimate_ms / 1000:.0f} s" if status.estimate_ms else ""
+        return f"queued, {status.ahead:,} ahead{about}"
     if status.state == "running":
         where = f" in {status.region}" if status.region else ""
         return f"running on {status.model or 'a model'}{where}" + (f": {status.reason}" if status.reason else "")

@@ -94,9 +94,7 @@ class DeepJobs:
         request = opened.request
         if error is None and request is not None:
             deadline = None if request.deadline is None else request.deadline.timestamp()
-            self._stored.index.note_read(
-                stored.seq, stored.lane, opened.job, metadata=request.metadata, deadline=deadline
-            )
+            self._stored.note_read(opened, deadline=deadline)
         return error
 
     async def end(self, stored: StoredRequest, error: SidecarError) -> None:

@@ -11,14 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from sidecar.cluster import messages, vain_grants
-from sidecar.cluster.deep_jobs import DeepJobs
-from sidecar.cluster.early_reading import EarlyReader
 from sidecar.cluster.hold_keeper import HoldKeeper
 from sidecar.cluster.queued_records import QueuedRecords
 from sidecar.cluster.reservation import Reservation
 from sidecar.cluster.service import Cluster
 from sidecar.cluster.share import apply, ticket_of
 from sidecar.cluster.standstill import StandstillWatch
+from sidecar.cluster.whole_queue import WholeQueue
 from sidecar.cluster.work import Work
 from sidecar.cluster.worker import Worker
 from sidecar.conversation.reservation import Said
@@ -26,9 +25,7 @@ from sidecar.errors import Conflict, GivenUp, JobCancelled, Permanent, SidecarEr
 from sidecar.models.replica import ENDED, GrantOffer, HeldJob, Outcome, ReservationOp
 from sidecar.ports.bus import Cancellable, Clock, Intake, Lane
 from sidecar.request_handler.reader import Reader, fetch
-from sidecar.request_handler.stored_requests import StoredRequests
 from sidecar.runtime.lifecycle import Tasks, logged
-from sidecar.scheduler.lane_rate import LaneRates
 from sidecar.scheduler.schedule import Scheduler
 from sidecar.scheduler.tickets import Grant, Ticket
 
@@ -76,13 +73,9 @@ class Leader:
         self._cluster = cluster
         self._endings = endings
         self._on_crash = on_crash
-        self._reconcile_s = reconcile_s
-        self._check_s = check_s
+        self._reconcile_s, self._check_s = reconcile_s, check_s
         self._duties = Tasks(on_crash)
-        self.stored = StoredRequests(intake=intake, clock=clock)
-        self.rates = LaneRates()
         self.reader = Reader(
-            stored=self.stored,
             intake=intake,
             scheduler=scheduler,
             clock=clock,
@@ -93,13 +86,17 @@ class Leader:
             is_marked=is_marked,
             max_queue=max_queue,
         )
-        self.deep = DeepJobs(
-            stored=self.stored, reader=self.reader, work=work, intake=intake, clock=clock, tasks=endings
-        )
-        self._early = EarlyReader(
-            stored=self.stored, reader=self.reader, deep=self.deep, intake=intake, clock=clock
-        )
         self._records = QueuedRecords(scheduler, self.reader, work=work, clock=clock, endings=endings)
+        self.queue = WholeQueue(
+            self.reader,
+            self._records,
+            held=lambda: self.held,
+            work=work,
+            intake=intake,
+            clock=clock,
+            endings=endings,
+        )
+        self.stored = self.queue.stored
         self._held: dict[int, Reservation] = {}
         self._of_worker: dict[str, dict[int, Reservation]] = {}
         self._reports: dict[str, Mapping[int, HeldJob]] = {}
@@ -113,9 +110,7 @@ class Leader:
 
     def start(self) -> None:
         """Read what is there, and go on reading."""
-        self._duties.spawn(self.stored.keep(), name="stored-requests")
-        self._duties.spawn(self.deep.expire(), name="deadlines")
-        self._duties.spawn(self._early.run(), name="early-reading")
+        self.queue.start(self._duties)
         self._duties.spawn(self._watch(), name="intake-watch")
         self._duties.spawn(self._records.write(), name="queued-records")
         self._duties.spawn(self._records.tell(), name="blocked-jobs")
@@ -158,7 +153,7 @@ class Leader:
         """Take a waiting job out of its window and end it. False when it does not wait here."""
         ticket = self.reader.waiting.pop((tenant, job), None)
         if ticket is None:
-            self.deep.cancel(tenant, job)
+            self.queue.deep.cancel(tenant, job)
             return False
         if not self.scheduler.remove(ticket.lane, ticket.seq):
             return False
@@ -319,7 +314,7 @@ class Leader:
             self.scheduler.requeue(grant, now=now, not_before=now + REFUSED_S)
             return
         attempt = self._attempts.pop(ticket.seq, 0)
-        self.rates.granted(ticket.lane, now=self.clock.monotonic())
+        self.queue.rates.granted(ticket.lane, now=self.clock.monotonic())
         opened = self.reader.take(ticket)
         reservation = self._reserve(grant, worker, attempt)
         if worker == self._cluster.own:

@@ -113,24 +113,11 @@ class QueueDesk:
         return answer
 
 
-def ahead_of(leader: Leader, seq: int, lane: Lane) -> int:
-    """How many queued jobs of a lane lie before a request."""
-    running = sum(ticket.seq < seq and ticket.lane == lane for ticket in leader.held)
-    return max(0, leader.stored.index.rank(seq, lane) - running)
-
-
-def wait_estimate_s(leader: Leader, ahead: int, lane: Lane) -> float | None:
-    """How long until a job with so many before it is granted, by the rate of its lane's last grants."""
-    rate = leader.rates.per_s(lane, now=leader.clock.monotonic())
-    return None if not rate else (ahead + 1) / rate
-
-
 async def _find(leader: Leader, tenant: str, job: str) -> QueueAnswer:
     stored = await leader.stored.find(tenant, job)
     if stored is None:
         return QueueAnswer()
-    ahead = ahead_of(leader, stored.seq, stored.lane)
-    estimate_s = wait_estimate_s(leader, ahead, stored.lane)
+    ahead = leader.queue.places.ahead(stored.seq, stored.lane)
     found = QueuedJob(
         seq=stored.seq,
         tenant=tenant,
@@ -138,7 +125,7 @@ async def _find(leader: Leader, tenant: str, job: str) -> QueueAnswer:
         job=job,
         stored_at=stored.stored_at,
         ahead=ahead,
-        estimate_ms=None if estimate_s is None else round(1000 * estimate_s),
+        estimate_ms=leader.queue.places.estimate_ms(ahead, stored.lane),
     )
     return QueueAnswer(jobs=(found,))
 

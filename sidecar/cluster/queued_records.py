@@ -1,13 +1,14 @@
 """Documents and events of jobs that wait in their lane's window."""
 
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from itertools import islice
+from typing import Any
 
 from sidecar.cluster.reservation import Reservation
 from sidecar.cluster.wait_reports import WaitReport, WaitReporter
 from sidecar.cluster.work import Work
 from sidecar.cluster.worker import Record
-from sidecar.ports.bus import Clock
+from sidecar.ports.bus import Clock, StoredState
 from sidecar.request_handler.reader import Reader
 from sidecar.runtime.lifecycle import Tasks, logged
 from sidecar.scheduler.schedule import Scheduler
@@ -37,11 +38,26 @@ class QueuedRecords:
         self._teller = WaitReporter(scheduler, reader.waiting)
         self._recorded: dict[int, Record] = {}
         self._written_at: dict[int, float] = {}
+        self._said: dict[int, int] = {}
 
     def take(self, seq: int) -> Record | None:
         """What is being written for a job, which is not spoken for here any more."""
         self._written_at.pop(seq, None)
+        self._said.pop(seq, None)
         return self._recorded.pop(seq, None)
+
+    def known(self, seq: int) -> Record | None:
+        """What was written, or is being written, for a waiting job."""
+        return self._recorded.get(seq)
+
+    def next_n(self, seq: int) -> int:
+        """The number of a waiting job's next event; the first says that it is queued."""
+        self._said[seq] = self._said.get(seq, 1) + 1
+        return self._said[seq]
+
+    def say(self, seq: int, saying: Coroutine[Any, Any, StoredState | None]) -> None:
+        """Write something for a waiting job; nothing else may be under way for it."""
+        self._recorded[seq] = self._endings.spawn(saying)
 
     def was_written(self, ticket: Ticket) -> None:
         """The job's document was written just now, by whoever had it."""
@@ -56,6 +72,8 @@ class QueuedRecords:
             while unrecorded and room and unrecorded[0].stored_at <= before:
                 ticket = unrecorded.popleft()
                 opened = self._reader.peek(ticket)
+                if ticket.seq in self._recorded:
+                    continue
                 if opened is not None and (ticket.lane.tenant, ticket.job_id) in self._reader.waiting:
                     room -= 1
                     self._recorded[ticket.seq] = self._endings.spawn(self._work.record_queued(opened))
@@ -78,7 +96,7 @@ class QueuedRecords:
             return
         self._teller.told(telling)
         self._recorded[ticket.seq] = self._endings.spawn(
-            self._work.record_blocked(opened, known, blocked=telling.blocked, n=telling.n + 1)
+            self._work.record_blocked(opened, known, blocked=telling.blocked, n=self.next_n(ticket.seq))
         )
 
     async def tell_turns(self, running: Mapping[int, Reservation]) -> None:

@@ -42,6 +42,12 @@ class Work(Protocol):
         """Say as the job's event `n` why it waits. None when that may be lost: nothing more is said then."""
         ...
 
+    async def record_progress(
+        self, known: StoredState, *, ahead: int, estimate_ms: int | None, n: int
+    ) -> StoredState | None:
+        """Say as the job's event `n` where it stands. None when that may be lost: nothing more is said then."""
+        ...
+
     async def record_queued(self, opened: DecodedRequest) -> StoredState | None:
         """Write down that the job waits. None when it could not be written or the job is known already."""
         ...

@@ -42,6 +42,7 @@ class Status(Open, frozen=True, kw_only=True, omit_defaults=True, rename={"waiti
     candidates: tuple[Rejected, ...] | None = None
     waiting_for: Literal["tool", "quota", "model", "slot", "tenant", "pause"] | None = None
     estimate_ms: int | None = None
+    ahead: int | None = None
     error: ErrorInfo | None = None
     next: str | None = None
     call: Attempt | None = None

@@ -130,6 +130,7 @@ class JobRequest(Strict, frozen=True, kw_only=True):
     guardrail: Guardrail | None = None
     filters: Annotated[tuple[Name, ...], msgspec.Meta(max_length=32)] = ()
     metadata: dict[str, str | int | float | bool | None] = {}
+    progress_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] | None = None
 
     def __post_init__(self) -> None:
         if (self.messages is None) == (self.prompt is None):

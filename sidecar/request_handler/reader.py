@@ -375,10 +375,7 @@ class Reader:
             return opened, JobCancelled("the job was cancelled while it was queued")
         self._scheduler.push(ticket, now=self._clock.monotonic())
         self._keep(opened)
-        if opened.request is not None:
-            self.known_requests.index.note_read(
-                ticket.seq, ticket.lane, ticket.job_id, metadata=opened.request.metadata
-            )
+        self.known_requests.note_read(opened)
         self.waiting.setdefault(key, ticket)
         self._known.setdefault(key, ticket.seq)
         self.unrecorded.append(ticket)

@@ -8,13 +8,14 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
+from typing import NamedTuple
 
 from sidecar.errors import NotReady, SidecarError
 from sidecar.models.base import epoch
 from sidecar.models.subjects import HEADER_DEADLINE, HEADER_JOB_ID, check_job_id
 from sidecar.ports.bus import Clock, Doorbell, Intake, Lane, RequestHead, StoredRequest
 from sidecar.request_handler.coverage import Coverage
-from sidecar.request_handler.decode import job_of
+from sidecar.request_handler.decode import DecodedRequest, job_of
 from sidecar.request_handler.job_index import Indexed, JobIndex
 
 log = logging.getLogger(__name__)
@@ -25,12 +26,23 @@ RETRY_S = 0.5
 # How long a question waits for doorbells that are on their way.
 CATCH_UP_S = 1.0
 POLL_S = 0.01
+# So many jobs are told at a time where they stand; more are not.
+MOST_WISHES = 10_000
 # After a part of a pass nothing is read for so many times as long as taking it in took. Receiving it takes three
 # times as long or so: a pass has at most half a core.
-REST = 4.0
+REST = 2.0
 # Requests of a page are read in one pass unless it would meet so many times more.
 SPARSE = 4
 RETRY_AFTER_S = 1.0
+
+
+class ProgressWish(NamedTuple):
+    """A queued job that wants to be told where it stands, next at `due` (monotonic seconds)."""
+
+    lane: Lane
+    job: str
+    every_s: float
+    due: float
 
 
 class StoredRequests:
@@ -46,6 +58,7 @@ class StoredRequests:
         self._gone: set[int] = set()
         self._surplus: Mapping[Lane, int] = {}
         self.passes = 0
+        self.wishes: dict[int, ProgressWish] = {}
 
     @property
     def is_complete(self) -> bool:
@@ -74,7 +87,20 @@ class StoredRequests:
         """A request is gone from the stream."""
         if not self._coverage.is_complete:
             self._gone.add(seq)
+        if self.wishes:
+            self.wishes.pop(seq, None)
         self.index.discard(seq, lane, job)
+
+    def note_read(self, opened: DecodedRequest, *, deadline: float | None = None) -> None:
+        """A valid request was read: what it says of itself is known now."""
+        stored, request = opened.stored, opened.request
+        if request is None:
+            return
+        self.index.note_read(stored.seq, stored.lane, opened.job, metadata=request.metadata, deadline=deadline)
+        every_s = request.progress_s
+        if every_s is not None and stored.seq not in self.wishes and len(self.wishes) < MOST_WISHES:
+            due = self._clock.monotonic() + every_s
+            self.wishes[stored.seq] = ProgressWish(stored.lane, opened.job, every_s, due)
 
     def restore(self, seq: int, lane: Lane, job: str) -> None:
         """A request was read: it is there, whatever was heard of it."""

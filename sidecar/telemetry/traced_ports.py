@@ -107,6 +107,7 @@ class TracedWork:
         self.bereave = work.bereave
         self.record_blocked = work.record_blocked
         self.record_queued = work.record_queued
+        self.record_progress = work.record_progress
         self.keeps_s = work.keeps_s
         self.keep_queued = work.keep_queued
 

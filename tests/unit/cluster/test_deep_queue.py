@@ -8,6 +8,7 @@ import pytest
 
 from sidecar.models.api import CancelReply, JobsPage
 from sidecar.models.base import rfc3339
+from sidecar.models.event import Status
 from sidecar.models.job import JobView
 from sidecar.ports.bus import Lane
 from tests.support.jetstream.faults import Delivery
@@ -243,3 +244,27 @@ async def test_a_cancellation_that_a_dead_scheduler_heard_is_carried_out_by_the_
         await b.clock.advance(4.0)
         assert (await get(b, "j55")).state == "cancelled"
         assert (await get(b, "j56")).state == "queued"
+
+
+@pytest.mark.parametrize("place", ["window", "deep"])
+async def test_a_queued_job_that_asks_is_told_where_it_stands(place: str) -> None:
+    async with slow_bench() as b:
+        await b.fleet("one", scheduler=SMALL)
+        await queue(b, 4 if place == "window" else 30)
+        intake = (await b.outside()).intake
+        body = REQUEST[:-1] + b',"progress_s":5}'
+        await intake.submit(Lane("acme", "standard"), body, {"Llm-Job-Id": "asks"})
+        await queue(b, 2, **{"Llm-Job-Id": "after"})
+        await b.clock.advance(29.0)
+        told = [event for event in await b.events("asks") if isinstance(event.data, Status)]
+        assert [event.n for event in told] == list(range(1, len(told) + 1))
+        places = [event.data.ahead for event in told if event.data.ahead is not None]
+        assert 4 <= len(places) <= 6
+        assert set(places) == ({2} if place == "window" else {28})
+        if place == "deep":
+            await b.ask("cancel", "acme", "asks")
+        assert (await b.result("asks")).state == ("succeeded" if place == "window" else "cancelled")
+        events = await b.events("asks")
+        for attempt in {event.attempt for event in events}:
+            numbers = [event.n for event in events if event.attempt == attempt]
+            assert numbers == list(range(1, len(numbers) + 1))
