@@ -110,7 +110,6 @@ EXTRAS = {
             "pydantic_settings",
             "re2",
             "stdnum",
-            "tenacity",
         ),
         "server",
     ),

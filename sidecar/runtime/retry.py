@@ -1,6 +1,7 @@
 """Trying again while the other side is away: pauses that grow, by the clock that the caller was given."""
 
 import logging
+import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,7 +18,8 @@ T = TypeVar("T")
 class RetryDelay:
     """The pauses between tries of `what`: from `next_s` on, each `factor` times the last one, `longest_s` at most.
 
-    Made where the trying begins: a first try that succeeds pays for nothing else. `level` is that of the log.
+    Made where the trying begins: a first try that succeeds pays for nothing else. `level` is that of the log;
+    `spread` is the part of each pause that chance may take off, for what many replicas try at the same time.
     """
 
     clock: Clock
@@ -26,13 +28,19 @@ class RetryDelay:
     longest_s: float = 2.0
     factor: float = 2.0
     level: int = logging.WARNING
+    spread: float = 0.0
+
+    def take_s(self) -> float:
+        """The next pause, in seconds; the one after it is longer."""
+        pause_s = self.next_s
+        self.next_s = min(pause_s * self.factor, self.longest_s)
+        return pause_s * (1.0 - self.spread * random.random()) if self.spread else pause_s  # noqa: S311
 
     async def after(self, error: SidecarError) -> None:
         """Wait after a try that failed with `error`, as long as the other side asked for where it said so."""
         log.log(self.level, "%s failed, trying again", self.what, extra={"error": error.message})
-        pause_s = getattr(error, "retry_after", None) or self.next_s
-        self.next_s = min(self.next_s * self.factor, self.longest_s)
-        await self.clock.sleep(pause_s)
+        pause_s = self.take_s()
+        await self.clock.sleep(getattr(error, "retry_after", None) or pause_s)
 
 
 async def keep_trying(what: str, attempt: Callable[[], Awaitable[T]], *, clock: Clock) -> T:

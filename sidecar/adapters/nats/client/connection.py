@@ -16,9 +16,11 @@ from sidecar.adapters.nats.client.message import check_size
 from sidecar.adapters.nats.client.pace import Pace
 from sidecar.adapters.nats.client.subscription import Handler, IsDropped, call_all
 from sidecar.adapters.nats.client.subscription import Subscription as Subscription
-from sidecar.adapters.nats.client.watchdog import Backoff, jitter_s, watch
+from sidecar.adapters.nats.client.watchdog import jitter_s, watch
 from sidecar.config.connection import ConnectionOptions, NatsEnvironment, nats_environment
 from sidecar.errors import BusRefused, BusUnavailable, SidecarError
+from sidecar.runtime.lifecycle import SystemClock
+from sidecar.runtime.retry import RetryDelay
 from sidecar.wire.matching import Denials, Misdelivered
 
 if TYPE_CHECKING:
@@ -31,6 +33,11 @@ State = Literal["disconnected", "connected", "closed"]
 _REPORT_EVERY_S = 5.0
 _STABLE_AFTER_S = 5.0
 _LEAVE_WITHIN_S = 1.0
+
+
+def _dialling() -> RetryDelay:
+    """The pauses between dials: by chance, so that clients that lost one server do not return together."""
+    return RetryDelay(SystemClock(), "connecting to NATS", next_s=0.1, longest_s=5.0, spread=0.5)
 
 
 class Connection:
@@ -276,18 +283,19 @@ class Connection:
         self._lost.set()
 
     async def _keep(self) -> None:
-        backoff = Backoff()
+        delay = _dialling()
         # Not `while True`: below 3.12 `wait_for`, which nats-py dials with, can swallow the cancellation.
         while not self._closing.is_set():
-            await asyncio.sleep(backoff.next_s())
             try:
-                lived_s = await self._live()
-                if lived_s >= _STABLE_AFTER_S:
-                    backoff.reset()
+                if await self._live() >= _STABLE_AFTER_S:
+                    # It was well until now: the next server is dialled at once.
+                    delay = _dialling()
+                    continue
             except SidecarError as e:
                 self._report(e)
             except Exception:
                 log.exception("connecting to NATS failed in a way that nobody thought of; trying again")
+            await delay.clock.sleep(delay.take_s())
 
     async def _live(self) -> float:
         """One connection from its beginning to its end. Returns how long it lived, in seconds."""

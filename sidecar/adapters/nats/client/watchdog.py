@@ -42,28 +42,3 @@ async def watch(
             return f"no answer to a ping within {every_s:g} s"
         except (SidecarError, OSError, RuntimeError) as e:
             return f"the ping failed: {e}"
-
-
-class Backoff:
-    """Waits between attempts to connect: at once, then growing to `cap_s`, each cut by up to a half at random."""
-
-    def __init__(self, *, base_s: float = 0.1, cap_s: float = 5.0) -> None:
-        self._base_s = base_s
-        self._cap_s = cap_s
-        self._failures = 0
-
-    @property
-    def failures(self) -> int:
-        return self._failures
-
-    def reset(self) -> None:
-        self._failures = 0
-
-    def next_s(self) -> float:
-        """How long to wait now; counts a failure."""
-        self._failures += 1
-        if self._failures == 1:
-            return 0.0
-        exponent = min(self._failures - 2, 16)
-        full_s = min(self._cap_s, self._base_s * float(2**exponent))
-        return full_s * _RANDOM.uniform(0.5, 1.0)

@@ -4,8 +4,6 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
-
 from sidecar.adapters.nats.client.errors import NotFound
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.streams.batches import STOPS_ON_BATCHES, stops_on_batches
@@ -20,6 +18,8 @@ from sidecar.adapters.nats.streams.levels import (
 from sidecar.adapters.nats.streams.topology import StreamSpec, bytes_setting, streams
 from sidecar.config.settings import Settings
 from sidecar.errors import BusRefused, BusUnavailable, StartupError
+from sidecar.runtime.lifecycle import SystemClock
+from sidecar.runtime.retry import RetryDelay
 
 log = logging.getLogger(__name__)
 
@@ -64,20 +64,13 @@ async def wanted_streams(mux: Mux, settings: Settings) -> Sequence[StreamSpec]:
 
 async def _patiently(what: str, step: Callable[[], Awaitable[None]]) -> None:
     """Do `step`, again and again while NATS is away."""
-
-    def tell(state: RetryCallState) -> None:
-        if state.attempt_number % 4 == 1 and state.outcome is not None:
-            log.warning("waiting for %s: %s", what, state.outcome.exception())
-
-    retrying = AsyncRetrying(
-        retry=retry_if_exception_type(BusUnavailable),
-        wait=wait_random_exponential(multiplier=0.2, max=10),
-        before_sleep=tell,
-        reraise=True,
-    )
-    async for attempt in retrying:
-        with attempt:
-            await step()
+    # Pauses by chance: a fleet that starts at once must not ask at once each time.
+    delay = RetryDelay(SystemClock(), f"making {what} ready", next_s=0.2, longest_s=10.0, spread=1.0)
+    while True:
+        try:
+            return await step()
+        except BusUnavailable as e:
+            await delay.after(e)
 
 
 async def _jetstream_info(mux: Mux) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""When a connection is given up, and how long the next attempt waits."""
+"""When a connection is given up."""
 
 import asyncio
 
 import pytest
 
-from sidecar.adapters.nats.client.watchdog import Backoff, watch
+from sidecar.adapters.nats.client.watchdog import watch
 from sidecar.errors import BusUnavailable
 
 
@@ -49,17 +49,6 @@ async def test_a_cancelled_watch_passes_the_cancellation_on() -> None:
     watching.cancel()
     with pytest.raises(asyncio.CancelledError):
         await watching
-
-
-def test_the_backoff_begins_at_once_grows_and_is_bounded() -> None:
-    backoff = Backoff(base_s=0.1, cap_s=2.0)
-    waits = [backoff.next_s() for _ in range(50)]
-    assert waits[0] == 0
-    assert all(0.05 <= wait <= 2.0 for wait in waits[1:])
-    assert all(wait >= 1.0 for wait in waits[10:])
-    assert backoff.failures == 50
-    backoff.reset()
-    assert backoff.next_s() == 0
 
 
 async def test_an_answer_that_stands_behind_much_else_is_waited_for() -> None:
