@@ -255,7 +255,8 @@ class Backlog:
 
     def _is_held(self, state: LaneState, ticket: Ticket) -> None:
         state.held += 1
-        self.holding.add(ticket, now=self.ledger.now)
+        stored_at = ticket.stored_at - self.ledger.epoch_offset
+        self.holding.add(ticket, now=self.ledger.now, stored_at=stored_at)
 
     def _is_free(self, state: LaneState, ticket: Ticket) -> None:
         state.held -= 1

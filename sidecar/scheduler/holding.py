@@ -43,17 +43,22 @@ class Holding:
         """The cause of the hold that has stood longest."""
         return min(self.holds.by_scope.values(), key=lambda hold: hold.since).cause if self.holds.by_scope else ""
 
-    def add(self, ticket: Ticket, *, now: float) -> None:
-        """A job is on hold from now on, or again after it was a probe."""
+    def add(self, ticket: Ticket, *, now: float, stored_at: float) -> None:
+        """A job is on hold from now on, or again after it was a probe. `stored_at` is when it came (monotonic):
+        one that stood behind the window when the hold began was held from then on, not since it was read.
+        """
         self.count += 1
-        self.watch(ticket, now=now)
+        hold = self.holds.hold_of(ticket.pools)
+        self.watch(ticket, now=now, since=None if hold is None else min(now, max(hold.since, stored_at)))
 
-    def watch(self, ticket: Ticket, *, now: float) -> float:
-        """Remember since when, for the bound of its class. Returns for how long the job may still be held (s)."""
+    def watch(self, ticket: Ticket, *, now: float, since: float | None = None) -> float:
+        """Remember since when (None: from now on), for the bound of its class. Returns how much longer it may be
+        held (s).
+        """
         most_s = self.max_hold_s(ticket.lane.job_class)
         if most_s is None:
             return inf
-        since = self._since.setdefault(ticket.seq, now)
+        since = self._since.setdefault(ticket.seq, now if since is None else since)
         heappush(self._ends, (since + most_s, ticket.seq, ticket))
         self.next_end = self._ends[0][0]
         return since + most_s - now

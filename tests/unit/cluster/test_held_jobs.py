@@ -124,7 +124,8 @@ async def test_an_interactive_job_is_held_for_thirty_seconds_and_then_told_why()
     outage = Outage(expired)
     async with bench(outage.model) as b:
         await b.fleet("one", models=MODELS)
-        jobs = [await b.submit(job_class="interactive") for _ in range(3)]
+        # More than a window takes.
+        jobs = [await b.submit(job_class="interactive") for _ in range(60)]
         results = [await b.result(job, limit_s=40) for job in jobs]
         for result in results:
             assert result.state == "failed"
