@@ -269,10 +269,10 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(model: ScriptedModel | None = None) -> AsyncIterator[Bench]:
+async def bench(model: ScriptedModel | None = None, *, servers: int = 1) -> AsyncIterator[Bench]:
     clock = model._clock if model is not None else VirtualClock()
     assert isinstance(clock, VirtualClock)
-    made = Bench(model or ScriptedModel(clock), clock, FakeJetStream(clock))
+    made = Bench(model or ScriptedModel(clock), clock, FakeJetStream(clock, servers=servers))
     # So that replicas dial again after the same waits each time.
     with patch.object(watchdog, "_RANDOM", random.Random(0)):
         try:

@@ -173,10 +173,10 @@ async def test_whatever_is_lost_at_any_step_sums_are_exact(lose: Literal["reques
             assert plan.seen >= n
 
 
-@pytest.mark.parametrize("has_happened", [False, True])
-async def test_whoever_dies_at_any_step_sums_are_exact(has_happened: bool) -> None:
+@pytest.mark.parametrize(("has_happened", "servers"), [(False, 1), (True, 1), (True, 3)])
+async def test_whoever_dies_at_any_step_sums_are_exact(has_happened: bool, servers: int) -> None:
     for n in range(1, MOST_STEPS):
-        async with bench() as b:
+        async with bench(servers=servers) as b:
             await b.fleet("one")
 
             def die(b: Bench = b) -> Fault:
