@@ -132,7 +132,11 @@ class NatsDeadLetters:
             HEADER_MESSAGE_ID: f"retried:{subject}:{letter.seq}",
             HEADER_TTL: str(_RETRIED_S),
         }
-        await self._mux.store(subject, b"", headers=headers)
+        try:
+            await self._mux.store(subject, b"", headers=headers)
+        except BusRefused as e:
+            # Without a time to live it would stay longer than what it stands for.
+            log.warning("under which id a job was run again is not kept: %s", e.message)
         # Last: a letter without the word that it was run again would be run again.
         await self._reader.delete(letter.seq)
 

@@ -69,7 +69,7 @@ def fitting(specs: Sequence[StreamSpec], settings: Settings, level: int) -> Sequ
                 f" newer, this one is {_release(level)}: upgrade the server or remove the budget"
             )
         specs = [spec for spec in specs if spec.name != SPEND_STREAM]
-    return [StreamSpec(spec.name, known_fields(spec.config, level)) for spec in specs]
+    return [StreamSpec(spec.name, known_fields(spec.config, level), spec.may_stay) for spec in specs]
 
 
 def known_fields(config: Mapping[str, Any], level: int) -> dict[str, Any]:

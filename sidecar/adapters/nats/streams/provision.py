@@ -199,12 +199,33 @@ async def _update(mux: Mux, spec: StreamSpec, actual: dict[str, Any], drift: Dri
     try:
         await _configure(mux, f"STREAM.UPDATE.{spec.name}", drift.updated(actual))
     except BusRefused as e:
+        rest = _left_as_it_is(spec, drift, e)
+        if rest is not None:
+            if rest.changes:
+                await _update(mux, spec, actual, rest)
+            return
         text = "; ".join(map(str, drift.changes))
         raise StartupError(
             f"stream {spec.name}: {text}, and NATS does not change that: {e.message}. {_remedy(spec)}"
         ) from e
     for change in drift.changes:
         log.info("stream %s: %s; changed", spec.name, change)
+
+
+def _left_as_it_is(spec: StreamSpec, drift: Drift, refusal: BusRefused) -> Drift | None:
+    """The changes without those that the stream can do without; None where there are none of these."""
+    stay = [change for change in drift.changes if change.field in spec.may_stay]
+    if not stay:
+        return None
+    for change in stay:
+        log.warning(
+            "stream %s: %s, and this NATS server does not change that (%s): left as it is; upgrade the server and"
+            " start again",
+            spec.name,
+            change,
+            refusal.message,
+        )
+    return Drift([change for change in drift.changes if change not in stay], drift.kept, drift.conflicts)
 
 
 def _adopt(spec: StreamSpec, actual: dict[str, Any], drift: Drift) -> None:

@@ -38,10 +38,14 @@ _BYTES_SETTINGS = {REQUEST_STREAM: "retention.requests_bytes", DEAD_STREAM: "ret
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """A stream as it has to be: `config` is JetStream's configuration, without what may be anything."""
+    """A stream as it has to be: `config` is JetStream's configuration, without what may be anything.
+
+    `may_stay` are fields that not every server changes in a stream that is there: it does without, and says so.
+    """
 
     name: str
     config: Mapping[str, Any]
+    may_stay: tuple[str, ...] = ()
 
 
 def kv_subject(bucket: str, key: str) -> str:
@@ -148,7 +152,8 @@ def _dead(settings: Settings, subjects: Subjects, common: Mapping[str, Any]) -> 
         "allow_msg_ttl": True,
         "deny_delete": False,
     }
-    return StreamSpec(DEAD_STREAM, {**config, **common})
+    # The first releases of 2.11 do not turn it on later: then only requests of crash loops are kept.
+    return StreamSpec(DEAD_STREAM, {**config, **common}, may_stay=("allow_msg_ttl",))
 
 
 def _tools(subjects: Subjects, common: Mapping[str, Any]) -> StreamSpec:
