@@ -60,6 +60,8 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="./dev bench real-fairness", description=__doc__.partition("\n")[0])
     made.add_argument("cases", nargs="*", metavar="NAME", help=f"of {', '.join(CASES)}; default all")
     made.add_argument("--replicas", default="", metavar="N,M", help="with how many replicas; default 1,3")
+    made.add_argument("--cap", type=int, default=500, help="of the lane that is flooded (default 500)")
+    made.add_argument("--published", type=int, default=3_000, help="requests of the flood (default 3000)")
     made.add_argument("--strict", action="store_true", help="exit code 1 when a bar was missed")
     return made
 
@@ -68,6 +70,7 @@ async def measure(options: argparse.Namespace) -> list[Figure]:
     unknown = [name for name in options.cases if name not in CASES]
     if unknown:
         parser().error(f"no cases named {', '.join(unknown)}: there are {', '.join(CASES)}")
+    real_cases.flood_size.cap, real_cases.flood_size.published = options.cap, options.published
     figures: list[Figure] = []
     for name in options.cases or CASES:
         wanted = tuple(int(n) for n in options.replicas.split(",")) if options.replicas else CASES[name].replicas
@@ -79,7 +82,7 @@ async def measure(options: argparse.Namespace) -> list[Figure]:
 
 async def attempt(name: str, replicas: int) -> list[Figure]:
     try:
-        async with asyncio.timeout(real_cases.LIMIT_S), stage(jobs=0, repeats=1, minutes=0) as under:
+        async with asyncio.timeout(real_cases.flood_size.limit_s), stage(jobs=0, repeats=1, minutes=0) as under:
             return await CASES[name].measure(under, replicas)
     except (NotMeasured, SidecarError, TimeoutError, AssertionError) as e:
         error = str(e).partition("\n")[0] or type(e).__name__
