@@ -242,8 +242,8 @@ async def flood(under: Stage, replicas: int) -> list[Figure]:
     group = f"flood at its cap, {replicas}"
     how = "all" if told else "not all"
     note = (
-        f"{dict(begun)}; {_refused(published)} of {size.published} refused, {how} within {told_s:.1f} s of the last"
-        f" (published in {published_s:.1f} s)"
+        f"{dict(begun)}; {_refused(published)} of {size.published} refused, {how} within {told_s:.1f} s of"
+        f" the last (published in {published_s:.1f} s)"
     )
     return [
         figure(group, "its share ÷ by weight", share, bar=Bar(value=0.9, is_least=True), note=note),
