@@ -1,6 +1,6 @@
 """Shares on a real server with real processes, at the emulator's quotas: workloads and what undid them once.
 
-    ./dev bench real-fairness                          all, with one and three replicas, about eight minutes
+    ./dev bench real-fairness                          all, with one and three replicas, about nine minutes
     ./dev bench real-fairness skewed full-queue --replicas 1
 
 Everything is a process of its own on the loopback interface; each case has servers and replicas of its own.

@@ -21,7 +21,7 @@ SLOTS = 240
 WARM_S = 6.0
 WINDOW_S = 20.0
 # What a call will cost is not known at first: what was begun too many then is paid back meanwhile.
-LEARN_S = 30.0
+LEARN_S = 24.0
 OUTSTANDING = 60
 FAIR = Bar(value=0.99, is_least=True)
 USED = Bar(value=0.95, is_least=True)
@@ -181,7 +181,7 @@ async def skewed(under: Stage, replicas: int) -> list[Figure]:
 async def refused_tenth(under: Stage, replicas: int) -> list[Figure]:
     """As skewed; each tenth job is refused once at the first of two models that have the same quota."""
     tenants = unlike(refused=10, model=(MODEL, OTHER))
-    seen = await observe(under, replicas, tenants, warm_s=LEARN_S / 2, window_s=2 * WINDOW_S)
+    seen = await observe(under, replicas, tenants, warm_s=LEARN_S / 2, window_s=1.5 * WINDOW_S)
     found = lines("a tenth refused", replicas, seen, tenants)
     return [figure if "quota" not in figure.name else _without_bar(figure) for figure in found]
 
