@@ -26,7 +26,7 @@ from sidecar.adapters.nats.embedded import free_port
 from sidecar.adapters.nats.streams.provision import ensure
 from sidecar.config.settings import NatsSettings, Settings, TenantPolicy
 from sidecar.errors import BusUnavailable
-from sidecar.models.base import rfc3339
+from sidecar.models.base import epoch, rfc3339
 from sidecar.models.subjects import Subjects
 
 TENANTS = 1_000
@@ -37,6 +37,8 @@ POLL_S = 0.2
 GETS, PAGES, ENDED = 500, 50, 20
 DUE_S = 5.0
 FILLED_S = 10.0
+HALF = "[[tokens=1 latency_ms=500]] hello"
+ESTIMATED, LEARNING_S = 400, 8.0
 
 _CONFIG = """\
 [nats]
@@ -139,6 +141,7 @@ async def measure(under: Base, jobs: int) -> dict[str, float]:
             figures |= await rebuilt(deep, process)
             figures["memory over idle, MB"] = process.rss_mb() - idle_mb
             figures |= await asked(deep)
+            figures |= await estimated(deep)
             figures |= await ended(deep)
             before = process.cpu_s()
             await asyncio.sleep(10.0)
@@ -214,6 +217,30 @@ async def ended(deep: Deep) -> dict[str, float]:
         by_payload = [await deep.end_of(f"p{n}", 120.0) - due for n in range(ENDED)]
         figures["deadline in the payload, longest overshoot, s"] = max(by_payload)
     return figures
+
+
+async def estimated(deep: Deep) -> dict[str, float]:
+    """How far what `get` said of a job's wait was from what it waited, as a share of that."""
+    await asyncio.gather(*(deep.publish(f"e{n}", "lane", "interactive", HALF) for n in range(ESTIMATED)))
+    await asyncio.sleep(LEARNING_S)
+    said: dict[int, tuple[float, float]] = {}
+    for n in range(0, ESTIMATED, ESTIMATED // 20):
+        _, answer = await deep.ask("get", "lane", f"e{n}")
+        estimate_ms = answer.get("estimate_ms")
+        if isinstance(estimate_ms, int):
+            said[n] = (time.time(), estimate_ms / 1000)
+    errors: list[float] = []
+    for n, (at, wait_s) in said.items():
+        await deep.end_of(f"e{n}")
+        _, answer = await deep.ask("get", "lane", f"e{n}")
+        waited_s = epoch(str(answer["started"])) - at
+        if waited_s > 1.0:
+            errors.append(abs(wait_s - waited_s) / waited_s)
+    return {
+        "estimates told": float(len(errors)),
+        "estimate of the wait, median error, %": 100 * percentile(errors or [0.0], 0.5),
+        "estimate of the wait, p90 error, %": 100 * percentile(errors or [0.0], 0.9),
+    }
 
 
 async def unread(deep: Deep) -> float:

@@ -15,6 +15,7 @@ import { followTheme } from "./theme.js";
 const TICK_MS = 1_000;
 const SILENCE_MS = 6_000;
 const MOST_EVENTS_A_SECOND = 400;
+const LISTED = 200;
 const MOST_LISTED_TENANTS = 10;
 const MODELS_EVERY_MS = 30_000;
 const NAME = /^[A-Za-z0-9_-]{1,64}$/;
@@ -57,6 +58,7 @@ class App {
     this.books = new Books();
     this.catalogue = [];
     this.denied = "";
+    this.hasListedAll = false;
     this.connectedAt = Date.now();
     this.events = { second: 0, count: 0 };
     this.#onState("connected");
@@ -75,6 +77,14 @@ class App {
       this.bus.subscribe(`job.${whose}.*.${kind}`, ([, tenant, job], message) => this.#hearEvent(tenant, job, kind, message));
     }
     if (this.way.tenant) this.#list(this.way.tenant).catch(() => {});
+    else this.#listAll().catch(() => {});
+  }
+
+  /** The latest jobs of all tenants, also those that ran before the page was opened. */
+  async #listAll() {
+    const page = await this.bus.ask("admin.jobs", { limit: LISTED });
+    this.books.hearList(page.jobs);
+    this.hasListedAll = true;
   }
 
   #hearStats(message) {
@@ -85,6 +95,7 @@ class App {
 
   /** Jobs that ran before the page was opened, of the busiest tenants. */
   #listBusy() {
+    if (this.hasListedAll) return;
     const busy = [...this.books.tenants.values()].filter((row) => row.running > 0 && NAME.test(row.name));
     for (const { name } of busy.slice(0, MOST_LISTED_TENANTS)) this.#list(name).catch(() => {});
   }

@@ -98,6 +98,7 @@ export class Books {
       row.state = text(document.state);
       row.model = text(document.model) || row.model;
       row.class = text(document.class);
+      row.error = text(document.error_code) || row.error;
       row.attempt = number(document.attempt);
       row.started ||= row.state === "running" ? Date.parse(document.updated) || 0 : 0;
       if (ENDED.has(row.state)) {

@@ -8,9 +8,12 @@ import { badge, fillBadge, jobLink } from "./state.js";
 const PAGE = 50;
 const MOST_FOLLOWED = 24;
 const NAME = /^[A-Za-z0-9_-]{1,64}$/;
+const RUNS = new Set(["running", "waiting", "retrying"]);
+const HEADINGS = ["State", "Tenant / job", "Class, model, error", "Tokens", "Cost", "Time"];
 const FILTERS = [
   ["all", "All", () => true],
-  ["live", "Running", (row) => !ENDED.has(row.state)],
+  ["live", "Running", (row) => RUNS.has(row.state)],
+  ["queued", "Queued", (row) => row.state === "queued"],
   ["bad", "Not succeeded", (row) => ENDED.has(row.state) && row.state !== "succeeded"],
 ];
 
@@ -40,7 +43,7 @@ export class Jobs {
       h("div", { class: "bar-top" }, h("h1", {}, "Jobs"), h("div", { class: "chips", role: "group", "aria-label": "Which jobs" }, ...this.buttons, this.pause), form),
       this.note,
       this.problem,
-      h("section", { class: "card" }, this.list, this.empty, this.pager),
+      h("section", { class: "card" }, h("div", { class: "line job-line heads" }, ...HEADINGS.map((name) => h("span", {}, name))), this.list, this.empty, this.pager),
     );
   }
 
@@ -120,7 +123,7 @@ export class Jobs {
     const wanted = this.search.value.trim().toLowerCase();
     const isWanted = FILTERS.find(([name]) => name === this.filter)[2];
     const rows = [...books.jobs.values()].filter((row) => isWanted(row) && row.key.toLowerCase().includes(wanted)).reverse();
-    rows.sort((a, b) => Boolean(a.ended) - Boolean(b.ended) || b.updated - a.updated);
+    rows.sort((a, b) => RUNS.has(b.state) - RUNS.has(a.state) || Boolean(a.ended) - Boolean(b.ended) || b.updated - a.updated);
     const pages = Math.max(1, Math.ceil(rows.length / PAGE));
     this.page = Math.min(this.page, pages - 1);
     const shown = rows.slice(this.page * PAGE, (this.page + 1) * PAGE);
@@ -152,7 +155,8 @@ export function fillJob(element, row, books, now) {
   fillBadge(state, row.state || "unknown", row.state === "waiting" ? row.waitsFor : "");
   setText(name, `${row.tenant} / ${row.job}`);
   setAttribute(name, "title", name.textContent);
-  setText(model, row.error || row.model);
+  setText(model, [row.class, row.model, row.error].filter(Boolean).join(" · "));
+  setAttribute(model, "title", model.textContent);
   const speed = books.speedOf(row, now);
   if (row.ended) {
     setText(first, row.tokens ? `${count(row.tokens)} tokens` : "");
