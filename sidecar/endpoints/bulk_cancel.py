@@ -10,7 +10,17 @@ from sidecar.models.bulk import BulkCancelled, BulkCancelRequest, JobName
 from sidecar.models.codec import decode, decode_request
 from sidecar.models.job import TERMINAL, State
 from sidecar.models.subjects import is_name
-from sidecar.ports.bus import STREAM_READ_SEATS, Endpoint, Intake, JobStore, Lane, Query, Reply, StoredRequest
+from sidecar.ports.bus import (
+    STREAM_READ_SEATS,
+    Clock,
+    Endpoint,
+    Intake,
+    JobStore,
+    Lane,
+    Query,
+    Reply,
+    StoredRequest,
+)
 from sidecar.request_handler.decode import job_of
 
 READ_AT_ONCE = 50
@@ -19,7 +29,8 @@ READ_AT_ONCE = 50
 class BulkCancel:
     """Goes through the stored requests: every job that has not ended has one there, read or not."""
 
-    def __init__(self, intake: Intake, store: JobStore) -> None:
+    def __init__(self, intake: Intake, store: JobStore, *, clock: Clock) -> None:
+        self._clock = clock
         self._intake = intake
         self._store = store
 
@@ -42,12 +53,13 @@ class BulkCancel:
             count += len(jobs)
             return BulkCancelled(jobs=jobs, count=count, dry_run=asked.dry_run)
 
-        async for reply in in_parts(self._cancelled(asked), part):
+        async for reply in in_parts(self._cancelled(asked), part, clock=self._clock):
             yield reply
 
-    async def _cancelled(self, asked: BulkCancelRequest) -> AsyncIterator[JobName]:
+    async def _cancelled(self, asked: BulkCancelRequest) -> AsyncIterator[JobName | None]:
         left = asked.limit
         async for batch in self._batches(asked):
+            yield None
             meant = [job for job in await asyncio.gather(*(self._meant(item, asked) for item in batch)) if job]
             meant = meant if left is None else meant[:left]
             if not asked.dry_run:

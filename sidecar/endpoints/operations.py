@@ -16,6 +16,6 @@ def operations(ports: Ports, *, alias_of: Callable[[str], str | None]) -> tuple[
     return (
         *SpendQueries(ports.spend_days, clock=clock).endpoints(),
         *RetryQueries(ports.dead, ports.intake, ports.blobs, clock=clock).endpoints(),
-        *BulkCancel(ports.intake, ports.store).endpoints(),
+        *BulkCancel(ports.intake, ports.store, clock=clock).endpoints(),
         *PauseQueries(ports.pauses, ports.bus, clock=clock, alias_of=alias_of).endpoints(),
     )

@@ -7,22 +7,29 @@ from sidecar.errors import InvalidRequest
 from sidecar.models.codec import encode
 from sidecar.models.job_filter import JobFilter
 from sidecar.models.subjects import HEADER_END
-from sidecar.ports.bus import Reply
+from sidecar.ports.bus import Clock, Reply
 
 IDS_A_PART = 500
+TELL_S = 2.0
 
 T = TypeVar("T")
 
 
-async def in_parts(items: AsyncIterator[T], part: Callable[[tuple[T, ...]], Any]) -> AsyncIterator[Reply]:
-    """Replies of `IDS_A_PART` items at most, each made by `part`; one without any where there are none."""
+async def in_parts(
+    items: AsyncIterator[T | None], part: Callable[[tuple[T, ...]], Any], *, clock: Clock
+) -> AsyncIterator[Reply]:
+    """Replies of `IDS_A_PART` items at most, each made by `part`; one without any where there are none.
+
+    None among the items says that the search goes on: so that who waits knows, a part goes out every `TELL_S`.
+    """
     held: list[T] = []
-    is_first = True
+    is_first, told_at = True, clock.monotonic()
     async for item in items:
-        held.append(item)
-        if len(held) == IDS_A_PART:
+        if item is not None:
+            held.append(item)
+        if len(held) == IDS_A_PART or clock.monotonic() - told_at > TELL_S:
             yield Reply(encode(part(tuple(held))))
-            held, is_first = [], False
+            held, is_first, told_at = [], False, clock.monotonic()
     if held or is_first:
         yield Reply(encode(part(tuple(held))))
     yield Reply(b"", {HEADER_END: "true"})

@@ -88,15 +88,16 @@ class RetryQueries:
             count += sum(1 for job in jobs if job.error is None)
             return BulkRetried(jobs=jobs, count=count, dry_run=asked.dry_run)
 
-        async for reply in in_parts(self._retried(asked), part):
+        async for reply in in_parts(self._retried(asked), part, clock=self._clock):
             yield reply
 
-    async def _retried(self, asked: BulkRetryRequest) -> AsyncIterator[RetriedJob]:
+    async def _retried(self, asked: BulkRetryRequest) -> AsyncIterator[RetriedJob | None]:
         left, after = asked.limit, 0
         # Those that fail again meanwhile are not run again for ever.
         newest = await self._dead.last_seq()
         while letters := await self._dead.list(asked.tenant, after_seq=after, limit=LETTERS_AT_ONCE):
             after = letters[-1].seq
+            yield None
             for letter in letters:
                 if letter.seq > newest:
                     return

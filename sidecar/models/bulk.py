@@ -43,7 +43,7 @@ class JobName(Open, frozen=True, kw_only=True):
 
 
 class BulkCancelled(Open, frozen=True, kw_only=True):
-    """A part of the answer: 500 jobs at most. `count` is of this part and those before it.
+    """A part of the answer: 500 jobs at most, none while the search goes on. `count` is of all parts so far.
 
     An empty reply with `Llm-End` follows the last. The marks stand; each job's end is in its result.
     """
@@ -67,7 +67,7 @@ class RetriedJob(Open, frozen=True, kw_only=True):
 
 
 class BulkRetried(Open, frozen=True, kw_only=True):
-    """A part of the answer: 500 jobs at most. `count` is of jobs run again, in this part and those before it.
+    """A part of the answer: 500 jobs at most, none while the search goes on. `count` is of jobs run again so far.
 
     An empty reply with `Llm-End` follows the last.
     """

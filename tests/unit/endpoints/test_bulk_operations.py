@@ -1,10 +1,12 @@
 """Running failed jobs again and cancelling many at once: which, in which parts, and each once."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 import pytest
 
+from sidecar.endpoints.parts import in_parts
 from sidecar.endpoints.retry import retry_id, timely
 from sidecar.errors import Permanent
 from sidecar.models.base import rfc3339
@@ -148,6 +150,21 @@ async def test_many_are_cancelled_wherever_they_lie_in_the_queue_in_parts_of_500
         assert {(await b.result(f"j{n}")).state for n in (0, 1, 300, 619)} == {"cancelled"}
         assert "empty filter" in await refused(b, "cancel", dry_run=True)
         assert "have ended" in await refused(b, "cancel", state="failed")
+
+
+async def test_who_waits_for_a_long_search_hears_that_it_goes_on() -> None:
+    clock = VirtualClock()
+
+    async def search() -> AsyncIterator[int | None]:
+        for number in range(8):
+            await clock.sleep(1.0)
+            yield number if number == 3 else None
+
+    async def read() -> list[list[int]]:
+        parts = in_parts(search(), list, clock=clock)
+        return [msgspec.json.decode(part.payload) async for part in parts if not part.headers]
+
+    assert await clock.run(read()) == [[], [3]]
 
 
 def test_ids_are_within_64_characters_and_tell_letters_apart() -> None:
