@@ -17,6 +17,8 @@ from tests.support.release import release_root
 
 JOBS = 60
 PROMPT = "[[tokens=40 ttft_ms=200 tps=40]] go on"
+TO_THIS_ONE = "to this one"
+BOTH_WAYS = pytest.mark.parametrize("way", [TO_THIS_ONE, "back to the release"])
 
 pytestmark = [pytest.mark.nats]
 
@@ -48,6 +50,12 @@ async def submit_all(
     return jobs
 
 
+async def check_all_succeeded(seen: Observer, jobs: list[str]) -> None:
+    ends = await seen.check(jobs)
+    assert ends["succeeded"] == len(jobs), ends
+    assert await seen.dead.list() == []
+
+
 def versions(fleet: Fleet) -> list[str]:
     return [process.get("/info")[1]["version"] for process in fleet.running]
 
@@ -58,12 +66,17 @@ async def test_the_release_runs_its_own_code(fleet: Fleet, release: Path) -> Non
     assert len(set(await asyncio.to_thread(versions, fleet))) == 2
 
 
-@pytest.mark.parametrize("way", ["to this one", "back to the release"])
+def in_order(release: Path, way: str) -> tuple[Path, Path]:
+    """Whose code runs before, and whose after."""
+    return (release, ROOT) if way == TO_THIS_ONE else (ROOT, release)
+
+
+@BOTH_WAYS
 async def test_a_store_that_the_other_left_is_taken_up_without_loss(
     fleet: Fleet, release: Path, nats_url: str, way: str
 ) -> None:
     """Running and queued jobs, finished and cancelled ones: killed with the first, ended by the second."""
-    before, after = (release, ROOT) if way == "to this one" else (ROOT, release)
+    before, after = in_order(release, way)
     await fleet.start(1, root=before)
     async with observer(nats_url) as seen:
         done = await submit_all(seen, 4, name="done")
@@ -82,11 +95,11 @@ async def test_a_store_that_the_other_left_is_taken_up_without_loss(
         assert await seen.dead.list() == []
 
 
-@pytest.mark.parametrize("way", ["to this one", "back to the release"])
+@BOTH_WAYS
 async def test_a_rolling_change_of_three_replicas_under_load_loses_and_doubles_nothing(
     fleet: Fleet, release: Path, nats_url: str, way: str
 ) -> None:
-    before, after = (release, ROOT) if way == "to this one" else (ROOT, release)
+    before, after = in_order(release, way)
     await fleet.start(3, root=before)
     async with observer(nats_url) as seen:
         submitting = asyncio.create_task(submit_all(seen, JOBS, every_s=0.1))
@@ -96,9 +109,7 @@ async def test_a_rolling_change_of_three_replicas_under_load_loses_and_doubles_n
             assert await fleet.stop(process) == 0, process.log[-2000:]
         jobs = await submitting
         await seen.until_done()
-        ends = await seen.check(jobs)
-        assert ends["succeeded"] == len(jobs), ends
-        assert await seen.dead.list() == []
+        await check_all_succeeded(seen, jobs)
 
 
 @pytest.mark.parametrize("scheduler", ["the release", "this one"])
@@ -117,8 +128,7 @@ async def test_either_schedules_for_the_other_and_takes_its_jobs_over(
         assert len(owners - {None}) == 2, owners
         fleet.kill(leader)
         await seen.until_done()
-        ends = await seen.check(jobs)
-        assert ends["succeeded"] == len(jobs), ends
+        await check_all_succeeded(seen, jobs)
 
 
 async def test_doctor_says_what_an_upgrade_will_change_before_it_does(

@@ -68,6 +68,17 @@ class Fault:
         return self.is_after_text or not self.is_refusal
 
 
+@dataclass(frozen=True)
+class Oddity:
+    """What is wrong with a stream whose answer is whole. `stalls`: only a time limit ends the call."""
+
+    name: str
+    script: Script
+    is_counted: bool = True
+    has_unknown_block: bool = False
+    stalls: bool = False
+
+
 def broken_crc(data: bytes) -> bytes:
     return data[:-5] + bytes([data[-5] ^ 0xFF]) + data[-4:]
 
@@ -181,4 +192,26 @@ BROKEN_WHOLE = [
         sends(response(b"", status=302, location="http://127.0.0.1:1/", connection="close")),
         ModelUnavailable,
     ),
+]
+# Oddities in or after a stream beside which the answer is whole; `is_counted`: its usage is told.
+WHOLE_ALL_THE_SAME = [
+    Oddity("one byte a chunk", streams(*(bytes([b]) for b in b"".join(GOOD)))),
+    Oddity("unknown event", streams(*GOOD[:2], event("hologram", index=1), *GOOD[2:])),
+    Oddity(
+        "unknown block",
+        streams(
+            *GOOD[:4],
+            event("contentBlockDelta", contentBlockIndex=1, delta={"hologram": {"title": "page"}}),
+            *GOOD[4:],
+        ),
+        has_unknown_block=True,
+    ),
+    Oddity("usage missing", streams(*GOOD[:5]), is_counted=False),
+    Oddity("metadata without usage", streams(*GOOD[:5], event("metadata", metrics={})), is_counted=False),
+    Oddity(
+        "stall after messageStop", then_hangs(streams(*GOOD[:5], is_ended=False)), is_counted=False, stalls=True
+    ),
+    Oddity("reset after messageStop", then_resets(streams(*GOOD[:5], is_ended=False)), is_counted=False),
+    Oddity("garbage after messageStop", streams(*GOOD[:5], broken_crc(METADATA)), is_counted=False),
+    Oddity("stall after the usage", then_hangs(streams(*GOOD, is_ended=False))),
 ]

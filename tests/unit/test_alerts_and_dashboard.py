@@ -15,10 +15,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from sidecar.errors import ErrorCode
 from sidecar.models.base import JobClass
 from sidecar.models.result import Attempt, ErrorInfo, Result, TerminalState, Timings, Usage
-from sidecar.models.stats import LaneStats, OtherTenants, PoolStats, Stats, TenantStats
+from sidecar.models.stats import Stats
 from sidecar.telemetry.counters import Counters
 from sidecar.telemetry.metrics import Scrape, render
 from tests.support.promql import Expression, parse
+from tests.support.stats_sample import sample_stats
 
 ROOT = Path(__file__).parents[2]
 ALERTS = ROOT / "deploy/prometheus/alerts.yaml"
@@ -49,41 +50,7 @@ def exported() -> dict[str, set[str]]:
             timings=Timings(queued_ms=1, first_token_ms=2, total_ms=3),
         ),
     )
-    tenant = TenantStats(
-        tenant="acme",
-        weight=1.0,
-        lanes=(LaneStats(job_class="batch", queued=7, running=3),),
-        share=1.0,
-        fair_share=1.0,
-        tokens_per_minute=100,
-        spend_today_usd=0.5,
-        budget_today_usd=1.0,
-    )
-    pool = PoolStats(
-        model="nova-lite",
-        invoke_id="nova",
-        region="us-east-1",
-        in_flight=3,
-        used_share=0.5,
-        tokens_per_minute=1000,
-        tokens_remaining=500,
-        throttles_last_minute=0,
-        health="open",
-    )
-    stats = Stats(
-        replica="one",
-        version="0.1.0",
-        time="2026-12-01T10:00:00.000Z",
-        state="running",
-        is_scheduler=True,
-        uptime_s=1.0,
-        slots=8,
-        slots_used=3,
-        tenants=(tenant,),
-        other_tenants=OtherTenants(tenants=1, queued=1),
-        pools=(pool,),
-    )
-    text = render(Scrape(stats, tally, 0.02, False, True, foreign_writes={"LLM_CTL": 1})).decode()
+    text = render(Scrape(sample_stats(), tally, 0.02, False, True, foreign_writes={"LLM_CTL": 1})).decode()
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:

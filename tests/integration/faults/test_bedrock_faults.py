@@ -30,7 +30,15 @@ from sidecar.errors import (
 )
 from sidecar.models.call import CallLimits, ModelReply
 from sidecar.models.content import OtherBlock, ToolUseBlock
-from tests.support.answer_faults import BROKEN_STREAMS, BROKEN_WHOLE, EXCEPTION_FRAMES, GOOD, Fault, broken_crc
+from tests.support.answer_faults import (
+    BROKEN_STREAMS,
+    BROKEN_WHOLE,
+    EXCEPTION_FRAMES,
+    GOOD,
+    WHOLE_ALL_THE_SAME,
+    Fault,
+    Oddity,
+)
 from tests.support.bedrock_calls import TRANSPORTS, call, limits, manager, outcome, text_of, tool_calls_of
 from tests.support.raw_bedrock import (
     METADATA,
@@ -44,7 +52,6 @@ from tests.support.raw_bedrock import (
     sends,
     streams,
     then_hangs,
-    then_resets,
     tool,
 )
 
@@ -155,24 +162,7 @@ SURVIVED_STREAMS = [
     Survived("good", streams(*GOOD), is_observed),
     Survived("another content type", sends(response(b"".join(GOOD), content_type="text/plain")), is_observed),
     Survived("no content type", sends(response(b"".join(GOOD), content_type="")), is_observed),
-    Survived("one byte a chunk", streams(*(bytes([b]) for b in b"".join(GOOD))), is_observed),
     Survived("all in one chunk", streams(b"".join(GOOD)), is_observed),
-    Survived("unknown event", streams(*GOOD[:2], event("hologram", index=1), *GOOD[2:]), is_observed),
-    Survived(
-        "unknown block",
-        streams(
-            *GOOD[:4],
-            event("contentBlockDelta", contentBlockIndex=1, delta={"hologram": {"title": "page"}}),
-            *GOOD[4:],
-        ),
-        has_unknown_block,
-    ),
-    Survived("usage missing", streams(*GOOD[:5]), is_estimated),
-    Survived("metadata without usage", streams(*GOOD[:5], event("metadata", metrics={})), is_estimated),
-    Survived("stall after messageStop", then_hangs(streams(*GOOD[:5], is_ended=False)), is_estimated, SHORT),
-    Survived("reset after messageStop", then_resets(streams(*GOOD[:5], is_ended=False)), is_estimated),
-    Survived("garbage after messageStop", streams(*GOOD[:5], broken_crc(METADATA)), is_estimated),
-    Survived("stall after the usage", then_hangs(streams(*GOOD, is_ended=False)), is_observed),
     Survived(
         "duplicate tool use ids",
         streams(
@@ -200,6 +190,18 @@ SURVIVED_STREAMS = [
         stopped_for_other,
     ),
 ]
+
+
+@pytest.mark.parametrize("odd", WHOLE_ALL_THE_SAME, ids=lambda odd: odd.name)
+async def test_stream_whose_answer_is_whole_beside_an_oddity(
+    odd: Oddity, raw: RawBedrock, client: BedrockManager
+) -> None:
+    raw.script = odd.script
+    ended = await outcome(client, call(limits=SHORT if odd.stalls else limits()), is_stream=True)
+    assert isinstance(ended, ModelReply), ended
+    (is_observed if odd.is_counted else is_estimated)(ended)
+    if odd.has_unknown_block:
+        has_unknown_block(ended)
 
 
 @pytest.mark.parametrize("fault", SURVIVED_STREAMS, ids=lambda fault: fault.name)

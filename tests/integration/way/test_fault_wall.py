@@ -12,7 +12,15 @@ import pytest
 
 from sidecar.emulator import Emulator
 from sidecar.models.result import Result
-from tests.support.answer_faults import BROKEN_STREAMS, BROKEN_WHOLE, EXCEPTION_FRAMES, GOOD, Fault
+from tests.support.answer_faults import (
+    BROKEN_STREAMS,
+    BROKEN_WHOLE,
+    EXCEPTION_FRAMES,
+    GOOD,
+    WHOLE_ALL_THE_SAME,
+    Fault,
+    Oddity,
+)
 from tests.support.raw_bedrock import (
     METADATA,
     START,
@@ -27,7 +35,6 @@ from tests.support.raw_bedrock import (
     streams,
     text,
     then_hangs,
-    then_resets,
     tool,
 )
 from tests.support.way import FIRST, FIRST_ID, SECOND, SECOND_ID, Way, statuses, texts, way
@@ -197,40 +204,21 @@ async def test_whole_answer_that_stalls_moves_the_job_on(limits: dict[str, Any])
         await check_failover(on, job, code="timeout")
 
 
-SURVIVED = {
-    "unknown event": streams(*GOOD[:2], event("hologram", index=1), *GOOD[2:]),
-    "one byte a chunk": streams(*(bytes([b]) for b in b"".join(GOOD))),
-    "usage missing": streams(*GOOD[:5]),
-    "metadata without usage": streams(*GOOD[:5], event("metadata", metrics={})),
-    "reset after messageStop": then_resets(streams(*GOOD[:5], is_ended=False)),
-    "stall after messageStop": then_hangs(streams(*GOOD[:5], is_ended=False)),
-    "stall after the usage": then_hangs(streams(*GOOD, is_ended=False)),
-    "unknown block": streams(
-        *GOOD[:4],
-        event("contentBlockDelta", contentBlockIndex=1, delta={"citation": {"title": "page"}}),
-        *GOOD[4:],
-    ),
-    "huge delta": streams(
-        START, text("Hello"), text(" world"), GOOD[3], event("padding", x="y" * 300_000), *GOOD[4:]
-    ),
-}
+HUGE = Oddity(
+    "huge delta",
+    streams(START, text("Hello"), text(" world"), GOOD[3], event("padding", x="y" * 300_000), *GOOD[4:]),
+)
 
 
-@pytest.mark.parametrize("name", SURVIVED)
-async def test_oddity_beside_a_whole_answer_does_not_lose_it(name: str) -> None:
+@pytest.mark.parametrize("odd", [*WHOLE_ALL_THE_SAME, HUGE], ids=lambda odd: odd.name)
+async def test_oddity_beside_a_whole_answer_does_not_lose_it(odd: Oddity) -> None:
     async with raw_bedrock() as raw, way(raw.url) as on:
-        raw.script = by_model(raw, SURVIVED[name])
+        raw.script = by_model(raw, odd.script)
         job = await on.submit(model=CHAIN, stream=True, **IMPATIENT)
         result = await on.result(job)
         assert (result.state, result.stop_reason, result.output.text) == ("succeeded", "end_turn", "Hello world")
         assert result.model == FIRST
-        is_billed = name not in (
-            "usage missing",
-            "metadata without usage",
-            "reset after messageStop",
-            "stall after messageStop",
-        )
-        assert result.usage_basis == ("observed" if is_billed else "estimated")
+        assert result.usage_basis == ("observed" if odd.is_counted else "estimated")
 
 
 async def test_tool_calls_under_one_id_are_told_apart() -> None:

@@ -1,6 +1,7 @@
 """Whatever is done to the document of a job that runs or waits: it ends once, and its slot is given back."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -60,34 +61,41 @@ async def queued(b: Bench) -> list[str]:
     return jobs
 
 
-@pytest.mark.parametrize("names", [("one",), ("one", "two", "three")], ids=["one", "three"])
-@pytest.mark.parametrize("path", [plain, streamed, in_a_tool, queued], ids=lambda path: path.__name__)
-@pytest.mark.parametrize("attack", DOCUMENTS)
-async def test_a_job_ends_once_and_gives_its_slot_back(
-    attack: str, path: Callable[[Bench], Awaitable[list[str]]], names: tuple[str, ...]
-) -> None:
-    clock = VirtualClock()
-    async with bench(ScriptedModel(clock, answer)) as b:
+Path = Callable[[Bench], Awaitable[list[str]]]
+OF_ONE_AND_THREE = pytest.mark.parametrize("names", [("one",), ("one", "two", "three")], ids=["one", "three"])
+ON_EACH_PATH = pytest.mark.parametrize(
+    "path", [plain, streamed, in_a_tool, queued], ids=lambda path: path.__name__
+)
+
+
+@asynccontextmanager
+async def under_way(path: Path, names: tuple[str, ...]) -> AsyncIterator[tuple[Bench, list[str]]]:
+    """Replicas, and jobs that have come as far as `path` takes them."""
+    async with bench(ScriptedModel(VirtualClock(), answer)) as b:
         await b.fleet(*names, slots=SLOTS)
-        jobs = await path(b)
+        yield b, await path(b)
+
+
+@OF_ONE_AND_THREE
+@ON_EACH_PATH
+@pytest.mark.parametrize("attack", DOCUMENTS)
+async def test_a_job_ends_once_and_gives_its_slot_back(attack: str, path: Path, names: tuple[str, ...]) -> None:
+    async with under_way(path, names) as (b, jobs):
         for job in jobs:
             DOCUMENTS[attack](b.bus, "acme", job)
         for job in jobs:
             await check_ended_once(b, job, path, attack)
-        await clock.advance(5.0)
+        await b.clock.advance(5.0)
         await check_slots(b)
 
 
-@pytest.mark.parametrize("names", [("one",), ("one", "two", "three")], ids=["one", "three"])
-@pytest.mark.parametrize("path", [plain, streamed, in_a_tool, queued], ids=lambda path: path.__name__)
+@OF_ONE_AND_THREE
+@ON_EACH_PATH
 @pytest.mark.parametrize("attack", BESIDE)
 async def test_what_lies_beside_the_document_ends_no_job_twice_either(
-    attack: str, path: Callable[[Bench], Awaitable[list[str]]], names: tuple[str, ...]
+    attack: str, path: Path, names: tuple[str, ...]
 ) -> None:
-    clock = VirtualClock()
-    async with bench(ScriptedModel(clock, answer)) as b:
-        await b.fleet(*names, slots=SLOTS)
-        jobs = await path(b)
+    async with under_way(path, names) as (b, jobs):
         for job in jobs:
             BESIDE[attack](b.bus, "acme", job)
         for job in jobs:
@@ -104,7 +112,7 @@ async def test_what_lies_beside_the_document_ends_no_job_twice_either(
             stored = await b.stored(job)
             assert stored is not None
             assert stored.state.result == result
-        await clock.advance(20.0)
+        await b.clock.advance(20.0)
         await check_slots(b)
 
 
@@ -126,16 +134,13 @@ async def test_a_job_whose_request_goes_with_its_owner_ends_all_the_same() -> No
         await check_slots(b)
 
 
-@pytest.mark.parametrize("names", [("one",), ("one", "two", "three")], ids=["one", "three"])
+@OF_ONE_AND_THREE
 @pytest.mark.parametrize("path", [streamed, queued], ids=lambda path: path.__name__)
 @pytest.mark.parametrize("attack", sorted(DOCUMENTS.keys() - {"removed", "deleted", "purged"}))
 async def test_what_no_replica_wrote_changes_nothing_of_a_job(
-    attack: str, path: Callable[[Bench], Awaitable[list[str]]], names: tuple[str, ...]
+    attack: str, path: Path, names: tuple[str, ...]
 ) -> None:
-    clock = VirtualClock()
-    async with bench(ScriptedModel(clock, answer)) as b:
-        await b.fleet(*names, slots=SLOTS)
-        jobs = await path(b)
+    async with under_way(path, names) as (b, jobs):
         for job in jobs:
             bare(DOCUMENTS[attack])(b.bus, "acme", job)
         for job in jobs:
@@ -145,7 +150,7 @@ async def test_what_no_replica_wrote_changes_nothing_of_a_job(
             assert stored.state.attempt == 1
             bare(DOCUMENTS[attack])(b.bus, "acme", job)
             assert await b.stored(job) == stored, "what has ended stands too"
-        await clock.advance(5.0)
+        await b.clock.advance(5.0)
         await check_slots(b)
         assert sum(mux.foreign_writes.counts["LLM_JOB"] for mux in b.muxes.values()) >= 2 * len(jobs)
 

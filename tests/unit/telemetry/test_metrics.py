@@ -10,9 +10,10 @@ from sidecar.adapters.nats.fair.counts import EndpointCounts
 from sidecar.adapters.nats.fair.turnstile import EndpointLoad
 from sidecar.models.base import JobClass
 from sidecar.models.result import Attempt, ErrorInfo, Result, Timings, Usage
-from sidecar.models.stats import LaneStats, OtherTenants, PoolStats, Stats, TenantStats
+from sidecar.models.stats import OtherTenants
 from sidecar.telemetry.counters import MOST_TENANTS, OTHERS, Counters
 from sidecar.telemetry.metrics import Scrape, render
+from tests.support.stats_sample import sample_stats
 
 
 def done(**more: object) -> Result:
@@ -26,45 +27,8 @@ def done(**more: object) -> Result:
     return Result(**{**given, **more})  # type: ignore[arg-type]
 
 
-def stats(*, is_scheduler: bool) -> Stats:
-    return Stats(
-        replica="one",
-        version="0.1.0",
-        time="2026-12-01T10:00:00.000Z",
-        state="running",
-        is_scheduler=is_scheduler,
-        uptime_s=1.0,
-        slots=8,
-        slots_used=3,
-        tenants=(
-            TenantStats(
-                tenant="acme",
-                weight=1.0,
-                lanes=(LaneStats(job_class="batch", queued=7, running=3),),
-                share=1.0,
-                fair_share=1.0,
-                tokens_per_minute=100,
-                spend_today_usd=0.5,
-            ),
-        ),
-        pools=(
-            PoolStats(
-                model="nova-lite",
-                invoke_id="amazon.nova-lite-v1:0",
-                region="us-east-1",
-                in_flight=3,
-                used_share=0.5,
-                tokens_per_minute=1000,
-                tokens_remaining=500,
-                throttles_last_minute=0,
-                health="healthy",
-            ),
-        ),
-    )
-
-
 def scraped(tally: Counters, *, is_scheduler: bool = True) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    text = render(Scrape(stats(is_scheduler=is_scheduler), tally, 0.02, False, True)).decode()
+    text = render(Scrape(sample_stats(is_scheduler=is_scheduler), tally, 0.02, False, True)).decode()
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
@@ -139,7 +103,7 @@ def test_classes_that_do_not_exist_share_a_label() -> None:
 
 
 def test_tenants_that_are_not_listed_are_in_the_sum() -> None:
-    more = msgspec.structs.replace(stats(is_scheduler=True), other_tenants=OtherTenants(tenants=9, queued=90))
+    more = msgspec.structs.replace(sample_stats(), other_tenants=OtherTenants(tenants=9, queued=90))
     text = render(Scrape(more, Counters(), 0.0, False, True)).decode()
     assert 'sidecar_queue_depth{class="_other",tenant="_other"} 90.0' in text
 
@@ -153,23 +117,23 @@ def test_tenants_past_the_bound_share_a_label() -> None:
 
 
 def test_live_tools_are_told_by_every_replica() -> None:
-    scrape = Scrape(stats(is_scheduler=False), Counters(), 0.0, False, True, live_tools=12)
+    scrape = Scrape(sample_stats(is_scheduler=False), Counters(), 0.0, False, True, live_tools=12)
     assert b"sidecar_tools_live 12.0" in render(scrape)
 
 
 def test_foreign_writes_are_told_by_bucket() -> None:
-    scrape = Scrape(stats(is_scheduler=False), Counters(), 0.0, False, True, foreign_writes={"LLM_CTL": 3})
+    scrape = Scrape(sample_stats(is_scheduler=False), Counters(), 0.0, False, True, foreign_writes={"LLM_CTL": 3})
     assert b'sidecar_foreign_writes_total{bucket="LLM_CTL"} 3.0' in render(scrape)
 
 
 def test_dropped_messages_are_counted() -> None:
-    scrape = Scrape(stats(is_scheduler=False), Counters(), 0.0, False, True, misdelivered=3)
+    scrape = Scrape(sample_stats(is_scheduler=False), Counters(), 0.0, False, True, misdelivered=3)
     assert b"sidecar_misdelivered_messages_total 3.0" in render(scrape)
 
 
 @pytest.mark.parametrize(("offset_s", "line"), [(3600.5, "sidecar_clock_offset_seconds 3600.5"), (None, None)])
 def test_the_clocks_offset_is_told_where_it_is_known(offset_s: float | None, line: str | None) -> None:
-    scrape = Scrape(stats(is_scheduler=False), Counters(), 0.0, False, True, clock_offset_s=offset_s)
+    scrape = Scrape(sample_stats(is_scheduler=False), Counters(), 0.0, False, True, clock_offset_s=offset_s)
     found = [text for text in render(scrape).decode().splitlines() if text.startswith("sidecar_clock")]
     assert found == ([line] if line else [])
 
@@ -185,7 +149,7 @@ def test_requests_to_endpoints_by_endpoint_and_by_tenant() -> None:
         counts.answered("jobs", f"t{i}", "ok")
     load = {("acme", False): EndpointLoad(1, 2, 300, 4), ("acme", True): EndpointLoad(4, 1, 50, 0)}
     scrape = Scrape(
-        stats=stats(is_scheduler=False),
+        stats=sample_stats(is_scheduler=False),
         tally=Counters(),
         lag_s=0.0,
         is_degraded=False,
