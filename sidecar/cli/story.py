@@ -81,8 +81,9 @@ def calls_of(state: JobState, events: Sequence[Event]) -> tuple[Attempt, ...]:
     if state.result is not None:
         return state.result.attempts
     carried = state.carried.attempts if state.carried is not None else ()
+    known = state.carried.calls if state.carried is not None else 0
     told = [event.data for event in events if isinstance(event.data, Status)]
-    failed = [status.call for status in told if status.call and status.spent and status.spent.calls > len(carried)]
+    failed = [status.call for status in told if status.call and status.spent and status.spent.calls > known]
     return (*carried, *failed)
 
 

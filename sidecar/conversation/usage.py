@@ -120,9 +120,7 @@ def left_at_bound(facts: RunFacts, max_calls: int) -> SidecarError:
 
 def spent(facts: RunFacts) -> Spent:
     """The money so far."""
-    return Spent(
-        calls=len(facts.attempts), usage=facts.usage, usage_basis=facts.usage_basis, cost_usd=facts.cost_usd
-    )
+    return Spent(calls=facts.calls, usage=facts.usage, usage_basis=facts.usage_basis, cost_usd=facts.cost_usd)
 
 
 def appraise(stored: StoredRequest, lost: LastCall, *, coordinator: Coordinator) -> CallPrice:

@@ -24,7 +24,7 @@ from sidecar.models.content import (
 )
 from sidecar.models.event import EventPosition
 from sidecar.models.facts import RunFacts
-from sidecar.models.result import Attempt, Child, StopReason, Usage, UsageBasis
+from sidecar.models.result import Attempt, Child, StopReason, Usage, UsageBasis, worth_listing
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ class Bill(JournalStep, frozen=True):
     cost_usd: float | None
     counted_micro_usd: int
     attempts: tuple[Attempt, ...] = ()
+    left_out: int = 0
     children: tuple[Child, ...] = ()
     warnings: tuple[str, ...] = ()
     first_token_ms: int | None = None
@@ -231,12 +232,14 @@ def calls_made(journal: StepJournal) -> int:
 
 
 def bill_of(facts: RunFacts) -> Bill:
+    listed = worth_listing(facts.attempts)
     return Bill(
         usage=facts.usage,
         usage_basis=facts.usage_basis,
         cost_usd=facts.cost_usd,
         counted_micro_usd=facts.counted_micro_usd,
-        attempts=tuple(facts.attempts),
+        attempts=listed,
+        left_out=facts.calls - len(listed),
         children=tuple(facts.children),
         warnings=tuple(facts.warnings),
         first_token_ms=facts.first_token_ms,
@@ -262,12 +265,14 @@ def restore(facts: RunFacts, bill: Bill, *, lost: Sequence[Attempt]) -> None:
             gone = f"the replica that ran attempt {call.attempt} "
             facts.warnings[:] = [warning for warning in facts.warnings if not warning.startswith(gone)]
     spent = _tokens(facts.usage) - sum(_tokens(call.usage) for call in unseen(facts, bill) if call.usage)
-    if (_ended(facts.attempts), spent) > (_ended(bill.attempts), _tokens(bill.usage)):
+    ended_here, ended_there = _ended(facts.attempts) + facts.left_out, _ended(bill.attempts) + bill.left_out
+    if (ended_here, spent) > (ended_there, _tokens(bill.usage)):
         facts.children[:] = bill.children
         return
     facts.usage, facts.usage_basis, facts.cost_usd = bill.usage, bill.usage_basis, bill.cost_usd
     facts.counted_micro_usd = bill.counted_micro_usd
     facts.attempts[:] = (*bill.attempts, *lost)
+    facts.left_out = bill.left_out
     facts.children[:] = bill.children
     facts.first_token_ms = bill.first_token_ms
     facts.model, facts.model_id = bill.model, bill.model_id

@@ -136,7 +136,7 @@ def with_told(carried: Carried, events: Iterable[Event]) -> Carried:
         told = event.data
         if not isinstance(told, Status) or told.spent is None or told.call is None:
             continue
-        between = told.spent.calls - len(carried.attempts) - 1
+        between = told.spent.calls - carried.calls - 1
         if between < 0:
             # An earlier owner's, or stored twice.
             continue

@@ -4,7 +4,7 @@ import msgspec
 
 from sidecar.models.content import Message
 from sidecar.models.job import Carried
-from sidecar.models.result import Attempt, Child, StopReason, Timings, Usage, UsageBasis
+from sidecar.models.result import Attempt, Child, StopReason, Timings, Usage, UsageBasis, worth_listing
 
 
 class RunFacts(msgspec.Struct, kw_only=True):
@@ -13,6 +13,7 @@ class RunFacts(msgspec.Struct, kw_only=True):
     `text` holds what was streamed of the attempt that counts, in pieces; `has_streamed` says whether any delta
     of it went out, `is_bound_by_budget` whether the answer's length was bounded by the job's money. `cost_usd` is
     None as soon as one call's price is not known; `counted_micro_usd` is what of it the tenant's day was charged.
+    `left_out` counts calls that cost nothing and were left out of the `attempts` by earlier owners.
     `messages` is what the job added to the conversation, where the client has to go on from it.
     """
 
@@ -31,10 +32,16 @@ class RunFacts(msgspec.Struct, kw_only=True):
     has_streamed: bool = False
     is_bound_by_budget: bool = False
     counted_micro_usd: int = 0
+    left_out: int = 0
     stop_reason: StopReason | None = None
     queued_ms: int = 0
     first_token_ms: int | None = None
     total_ms: int = 0
+
+    @property
+    def calls(self) -> int:
+        """How many calls the job has made, those included that are not among the `attempts` any more."""
+        return len(self.attempts) + self.left_out
 
     @property
     def timings(self) -> Timings:
@@ -49,6 +56,7 @@ class RunFacts(msgspec.Struct, kw_only=True):
         self.cost_usd = (self.cost_usd or 0.0) + (carried.cost_usd or 0.0) if known else None
         self.counted_micro_usd += carried.counted_micro_usd
         self.attempts[:0] = carried.attempts
+        self.left_out += carried.left_out
         self.warn(*carried.warnings)
 
     @property
@@ -56,12 +64,14 @@ class RunFacts(msgspec.Struct, kw_only=True):
         """What a later owner has to know of the calls so far; None when there were none."""
         if not self.attempts:
             return None
+        listed = worth_listing(self.attempts)
         return Carried(
             usage=self.usage,
             usage_basis=self.usage_basis,
             cost_usd=self.cost_usd,
             counted_micro_usd=self.counted_micro_usd,
-            attempts=tuple(self.attempts),
+            attempts=listed,
+            left_out=self.calls - len(listed),
             warnings=tuple(self.warnings),
         )
 

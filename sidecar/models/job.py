@@ -15,6 +15,7 @@ class Carried(Open, frozen=True, kw_only=True):
     """What earlier owners of a job leave to its result: their calls, and what those took.
 
     `cost_usd` is None where a price is not known; `counted_micro_usd` is what of it the tenant's day was charged.
+    `left_out` counts calls that cost nothing and are not among the `attempts`.
     """
 
     usage: Usage = Usage()
@@ -23,6 +24,11 @@ class Carried(Open, frozen=True, kw_only=True):
     counted_micro_usd: int = 0
     attempts: tuple[Attempt, ...] = ()
     warnings: tuple[str, ...] = ()
+    left_out: int = 0
+
+    @property
+    def calls(self) -> int:
+        return len(self.attempts) + self.left_out
 
 
 class JobState(Open, frozen=True, kw_only=True, rename={"job_class": "class"}):

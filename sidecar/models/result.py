@@ -1,5 +1,6 @@
 """How a job ended: the data of its `result` event, also kept in its state document."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from msgspec import UNSET, UnsetType
@@ -73,6 +74,22 @@ class Attempt(Open, frozen=True, kw_only=True):
     turn: int | UnsetType = UNSET
     counted: int | UnsetType = UNSET
     purpose: Purpose | UnsetType = UNSET
+
+
+FREE_KEPT_FIRST = 16
+FREE_KEPT_LAST = 48
+
+
+def worth_listing(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
+    """Calls as documents keep them: all that may be billed, of those that cost nothing the first and last ones.
+
+    A job that is held through a long outage makes thousands of them.
+    """
+    if len(attempts) <= FREE_KEPT_FIRST + FREE_KEPT_LAST:
+        return tuple(attempts)
+    free = [at for at, call in enumerate(attempts) if call.may_be_billed is False]
+    left_out = frozenset(free[FREE_KEPT_FIRST : max(FREE_KEPT_FIRST, len(free) - FREE_KEPT_LAST)])
+    return tuple([call for at, call in enumerate(attempts) if at not in left_out])
 
 
 class Child(Open, frozen=True, kw_only=True):

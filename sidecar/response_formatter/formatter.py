@@ -10,7 +10,15 @@ from sidecar.errors import JobCancelled, ModelFailed, SidecarError
 from sidecar.models.call import ModelReply
 from sidecar.models.content import AnswerBlock, OtherBlock, TextBlock
 from sidecar.models.facts import RunFacts
-from sidecar.models.result import ErrorInfo, FilterReport, Output, Result, StopReason, TerminalState
+from sidecar.models.result import (
+    ErrorInfo,
+    FilterReport,
+    Output,
+    Result,
+    StopReason,
+    TerminalState,
+    worth_listing,
+)
 from sidecar.runtime.redaction import told
 
 # What a guardrail inside a model call did, as the trace says that Converse returns with it.
@@ -98,13 +106,16 @@ def state_of(error: SidecarError) -> TerminalState:
 
 
 def _facts(facts: RunFacts) -> dict[str, Any]:
+    attempts = worth_listing(facts.attempts)
+    if left_out := facts.calls - len(attempts):
+        facts.warn(f"{left_out} calls that cost nothing are not among the attempts")
     return {
         "model": facts.model,
         "model_id": facts.model_id,
         "usage": facts.usage,
         "usage_basis": facts.usage_basis,
         "cost_usd": facts.cost_usd,
-        "attempts": tuple(facts.attempts),
+        "attempts": attempts,
         "children": tuple(facts.children),
         "warnings": tuple(facts.warnings),
         "timings": facts.timings,

@@ -103,6 +103,40 @@ async def test_what_costs_nothing_does_not_count(way: str, error: SidecarError) 
     assert result.attempts[-1].counted == 1
 
 
+async def test_of_many_calls_that_cost_nothing_the_first_and_last_are_listed() -> None:
+    """Held through ten minutes of 503, with one paid failure before: documents stay small and the bill whole."""
+    clock = VirtualClock()
+    paid = iter([fails(ModelFailed("broke"))])
+
+    def turn(_: ModelCall) -> Turn:
+        if clock.monotonic() < 600:
+            return next(paid, fails(ModelUnavailable("503", details={"http_status": 503})))
+        return says("back", usage=USAGE)
+
+    async with bench(ScriptedModel(clock, turn)) as b:
+        await b.replica()
+        job = await b.submit(timeout_s=600)
+        await clock.advance(550)
+        stored = await b.stored(job)
+        assert stored is not None
+        carried = stored.state.carried
+        assert carried is not None
+        assert len(carried.attempts) <= 65
+        made = len(b.model.calls)
+        assert carried.calls == made > 100
+        await clock.advance(120)
+        stored = await b.stored(job)
+        assert stored is not None
+        result = stored.state.result
+        assert result is not None
+        check_bill(result)
+        assert (result.state, result.usage_basis) == ("succeeded", "estimated")
+        assert [call.may_be_billed for call in result.attempts].count(True) == 2
+        assert len(result.attempts) < 70
+        left_out = len(b.model.calls) - len(result.attempts)
+        assert f"{left_out} calls that cost nothing are not among the attempts" in result.warnings
+
+
 async def test_a_timeout_before_text_may_be_billed_and_never_ends_a_job_that_has_time() -> None:
     async with bench(scripted([*[fails(CallTimeout("late", limit="first_token"))] * 6, says("ok")])) as b:
         await b.replica()
