@@ -110,6 +110,7 @@ EXTRAS = {
             "pydantic_settings",
             "re2",
             "stdnum",
+            "tenacity",
         ),
         "server",
     ),

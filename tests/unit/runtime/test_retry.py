@@ -1,7 +1,9 @@
 """How long is waited between tries."""
 
-from sidecar.errors import BusUnavailable
-from sidecar.runtime.retry import RetryDelay
+import pytest
+
+from sidecar.errors import BusRefused, BusUnavailable
+from sidecar.runtime.retry import RetryDelay, keep_trying
 from tests.support.virtual_time import VirtualClock
 
 
@@ -24,3 +26,31 @@ async def test_the_other_side_says_how_long_and_pauses_grow_all_the_same() -> No
         began = clock.monotonic()
         await clock.run(delay.after(error))
         assert clock.monotonic() - began == pause_s
+
+
+async def test_what_fails_for_want_of_the_bus_is_tried_until_it_does_not() -> None:
+    clock, tried = VirtualClock(), 0
+
+    async def attempt() -> str:
+        nonlocal tried
+        tried += 1
+        if tried < 4:
+            raise BusUnavailable("away")
+        return "stored"
+
+    began = clock.monotonic()
+    assert await clock.run(keep_trying("storing", attempt, clock=clock)) == "stored"
+    assert (tried, round(clock.monotonic() - began, 3)) == (4, 0.35)
+
+
+async def test_another_error_ends_the_tries() -> None:
+    clock, tried = VirtualClock(), 0
+
+    async def attempt() -> str:
+        nonlocal tried
+        tried += 1
+        raise BusUnavailable("away") if tried == 1 else BusRefused("full")
+
+    with pytest.raises(BusRefused):
+        await clock.run(keep_trying("storing", attempt, clock=clock))
+    assert tried == 2

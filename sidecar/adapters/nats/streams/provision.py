@@ -19,7 +19,7 @@ from sidecar.adapters.nats.streams.topology import StreamSpec, bytes_setting, st
 from sidecar.config.settings import Settings
 from sidecar.errors import BusRefused, BusUnavailable, StartupError
 from sidecar.runtime.lifecycle import SystemClock
-from sidecar.runtime.retry import RetryDelay
+from sidecar.runtime.retry import RetryDelay, again
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +66,10 @@ async def _patiently(what: str, step: Callable[[], Awaitable[None]]) -> None:
     """Do `step`, again and again while NATS is away."""
     # Pauses by chance: a fleet that starts at once must not ask at once each time.
     delay = RetryDelay(SystemClock(), f"making {what} ready", next_s=0.2, longest_s=10.0, spread=1.0)
-    while True:
-        try:
-            return await step()
-        except BusUnavailable as e:
-            await delay.after(e)
+    try:
+        await step()
+    except BusUnavailable as e:
+        await again(delay, step, e)
 
 
 async def _jetstream_info(mux: Mux) -> dict[str, Any]:
