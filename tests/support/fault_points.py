@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 import sidecar.app
-from sidecar.app import nats_ports
+from sidecar.adapters.nats.ports import nats_ports
 from sidecar.cli.main import main as run_command
 from sidecar.job_manager.journal import Step
 from sidecar.models.call import ModelCall, ModelDelta, ModelReply

@@ -11,9 +11,9 @@ import msgspec
 
 from sidecar.adapters.nats.client import watchdog
 from sidecar.adapters.nats.client.mux import Mux
+from sidecar.adapters.nats.ports import nats_ports
 from sidecar.adapters.nats.server_time import ServerTime
 from sidecar.adapters.nats.streams.topology import object_store
-from sidecar.app import nats_ports
 from sidecar.config.settings import Settings
 from sidecar.models.codec import decode_event
 from sidecar.models.event import Event

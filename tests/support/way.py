@@ -10,7 +10,7 @@ import msgspec
 from sidecar.adapters.bedrock.credentials import CredentialSource
 from sidecar.adapters.bedrock.manager import BedrockManager
 from sidecar.adapters.nats.client.mux import Mux
-from sidecar.app import nats_ports
+from sidecar.adapters.nats.ports import nats_ports
 from sidecar.config.settings import Settings
 from sidecar.models.codec import decode_event
 from sidecar.models.event import Delta, Event, Status
