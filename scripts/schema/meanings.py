@@ -60,6 +60,6 @@ STOPS: dict[StopReason, str] = {
 EVENTS: dict[EventType, str] = {
     "status": "`state`: queued, running, waiting or retrying, and what belongs to it.",
     "delta": "`index` and a piece of `text` or of `reasoning`. Only with `stream: true`.",
-    "tool": "`phase`: called, returned or failed; `tool`, `version`, `tool_use_id`, `input`, `output` or `error`.",
+    "tool": "`phase` (called, progress, returned, failed), `tool`, `tool_use_id`, `input`, `output` or `error`.",
     "result": "How the job ended. Exactly one, and the last event.",
 }

@@ -38,6 +38,8 @@ from sidecar.runtime.retry import RetryDelay
 
 # A provider that restarts: so often is a call made again that nobody took, after so long.
 _TRIES = 2
+PROGRESS_EVERY_S = 0.5
+MOST_PROGRESS_BYTES = 4_096
 _NOT_IN_HEADERS = re.compile(r"[^!-~]")
 _GONE = "the version of the tool that this job began with is no longer registered"
 _MAYBE = "; whether it took effect is not known"
@@ -141,10 +143,35 @@ class ToolClient:
             headers=headers,
             timeout_s=info.timeout_s,
             deadline=deadline,
+            on_progress=ProgressTold(job, wanted, self._clock).hear,
         )
 
     def _ms_since(self, began: float) -> int:
         return round(1000 * (self._clock.monotonic() - began))
+
+
+class ProgressTold:
+    """What a tool says of a call under way becomes events of its job, two a second at most."""
+
+    def __init__(self, job: OwnedJob, wanted: PlannedCall, clock: Clock) -> None:
+        self._job = job
+        self._wanted = wanted
+        self._clock = clock
+        self._began = clock.monotonic()
+        self._next_at = 0.0
+
+    def hear(self, payload: bytes) -> None:
+        """What is too long, or no JSON, is passed over: it is only said in between."""
+        now = self._clock.monotonic()
+        if now < self._next_at or len(payload) > MOST_PROGRESS_BYTES:
+            return
+        try:
+            value = clean(parse(payload))
+        except SidecarError:
+            return
+        self._next_at = now + PROGRESS_EVERY_S
+        elapsed_ms = round(1000 * (now - self._began))
+        self._job.progress.tool(_activity(self._wanted, "progress", output=value, elapsed_ms=elapsed_ms))
 
 
 def called(wanted: PlannedCall) -> ToolActivity:
@@ -176,7 +203,9 @@ def failed(
     )
 
 
-def _activity(wanted: PlannedCall, phase: Literal["called", "returned", "failed"], **more: Any) -> ToolActivity:
+def _activity(
+    wanted: PlannedCall, phase: Literal["called", "progress", "returned", "failed"], **more: Any
+) -> ToolActivity:
     pin = wanted.tool.pin
     return ToolActivity(
         phase=phase,

@@ -58,7 +58,9 @@ class Delta(Open, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ToolActivity(Open, frozen=True, kw_only=True, omit_defaults=True):
-    phase: Literal["called", "returned", "failed"]
+    """`progress` is what a tool says while it works, in `output`."""
+
+    phase: Literal["called", "progress", "returned", "failed"]
     tool: str
     version: str | None = None
     tool_use_id: str | None = None

@@ -10,6 +10,7 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
     """One call of one tool over the bus. `timeout_s` bounds each wait: for the answer, or after a heartbeat.
 
     However many heartbeats come, the call ends at `deadline` (seconds since 1970), or without one after an hour.
+    `on_progress` is called with the payload of each heartbeat that has one.
     """
 
     subject: str
@@ -17,6 +18,7 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str]
     timeout_s: float
     deadline: float | None = None
+    on_progress: Callable[[bytes], None] | None = None
 
 
 class ToolBus(Protocol):

@@ -105,6 +105,8 @@ class NatsToolBus:
             async for reply in replies:
                 if not is_heartbeat(reply.headers):
                     return reply
+                if reply.payload and call.on_progress is not None:
+                    call.on_progress(reply.payload)
         raise BusUnavailable(f"{call.subject} was not answered")
 
     def _unanswered(self, call: ToolCall, error: BusUnavailable) -> Temporary:
