@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import NamedTuple
 
+from sidecar.response_formatter.filters.candidates import CONTEXT, Announcer, run_places
 from sidecar.response_formatter.filters.scanner import Match
 
-CONTEXT = 64
 MOST_DIGITS = 19
 LEAST_DIGITS = 7
 _MOST_GROUPS = 8
@@ -15,10 +15,7 @@ _NEAR = 48
 # So many groups so near before: the inside of a list, where each stretch would have to be looked at in vain.
 _MOST_BEFORE = 12
 
-_SPACES = " \t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000"
-_DASHES = ".\\-\u2010-\u2015\u2212\ufe58\ufe63\uff0d"
 _GROUP = re.compile(r"\d+")
-_RUN = re.compile(rf"\d+(?:[{_SPACES}{_DASHES}/()·]{{1,4}}\d+)*")
 _TIES = "-./_:"
 # Between two groups, which are digits: a single sign ties them.
 _TIED_GAPS = frozenset("-./")
@@ -41,6 +38,7 @@ _CARD_WORDS = re.compile(
     r"|cart[ãa]o|kaart|\bkart|visa|master|maestro|amex|american exp|discover|diners|\bjcb\b|\bcredit\b|\bdebit\b"
     r"|карт|卡|कार्ड|カード|카드"
 )
+CARD_WORDS = _CARD_WORDS.pattern.replace("(?<![a-z])", "").replace("(?![a-z])", "")
 # An extension goes with the number before it.
 EXTENSION = re.compile(r"[ \xa0]?(?:x|ext\.?)[ \xa0]?\d{1,6}(?![^\W_])")
 
@@ -78,8 +76,10 @@ class DigitRun:
     go over into one.
     """
 
-    def __init__(self, text: str, groups: list[Group]) -> None:
+    def __init__(self, text: str, groups: list[Group], firsts: frozenset[int] | None = None) -> None:
+        """`firsts`: where in the text a number can begin; None for at any group."""
         self.text = text
+        self._firsts = firsts
         self.groups = groups
         self._announced: dict[int, bool] = {}
 
@@ -113,7 +113,7 @@ class DigitRun:
             start = groups[first].start
             while groups[near].start < start - _NEAR:
                 near += 1
-            if first - near >= _MOST_BEFORE:
+            if first - near >= _MOST_BEFORE or (self._firsts is not None and start not in self._firsts):
                 continue
             said = before(text, start) if start < said_until else ""
             # Not far behind a group that ends a word: all of it may be one number of another kind.
@@ -150,22 +150,22 @@ class DigitRun:
                 yield Match(one.start, one.end, "card")
 
 
-def runs_in(text: str, start: int) -> Iterator[DigitRun]:
+def runs_in(text: str, start: int, announcer: Announcer) -> Iterator[DigitRun]:
     """The runs of which a part lies at or after `start`, with `CONTEXT` characters before it read as well.
 
-    Those with fewer than `LEAST_DIGITS` digits are no number of anything, and left out.
+    Those in which no number can begin, and those with fewer than `LEAST_DIGITS` digits, are left out.
     """
-    for run in _RUN.finditer(text, max(0, start - CONTEXT)):
-        if run.end() - run.start() < LEAST_DIGITS:
+    for place in run_places(text, start, announcer):
+        if place.end - place.start < LEAST_DIGITS:
             continue
         groups: list[Group] = []
-        before_it = run.start()
-        for match in _GROUP.finditer(text, run.start(), run.end()):
+        before_it = place.start
+        for match in _GROUP.finditer(text, place.start, place.end):
             at, end = match.span()
             digits = match[0] if match[0].isascii() else "".join(str(int(c)) for c in match[0])
             groups.append(Group(at, end, digits, text[before_it:at]))
             before_it = end
-        yield DigitRun(text, groups)
+        yield DigitRun(text, groups, place.firsts)
 
 
 def is_luhn(digits: str) -> bool:

@@ -6,12 +6,12 @@ Kingdom HMRC's manual NIM39110.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import import_module
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sidecar.response_formatter.filters.numbers import DigitRun, Stretch, before
-from sidecar.response_formatter.filters.scanner import Match, each_start
+from sidecar.response_formatter.filters.scanner import Match
 
 _PERSONAL = r"identi|personal|national|citizen|tax(?:payer)?[ -]?(?:id|n)|steuer|fiscal|\bid\b|passport"
 
@@ -104,6 +104,12 @@ _ANY_WORD = {
 }
 
 
+# What announces one, but the commonest words, whose numbers are known by their size.
+ANNOUNCING = tuple(
+    form.words.pattern for form in _NUMBERS if form.words.pattern and form.words.pattern != _PERSONAL
+)
+
+
 class LetterForm(NamedTuple):
     country: str
     pattern: "re.Pattern[str]"
@@ -161,6 +167,24 @@ _START = re.compile(
 )
 
 
+# What RE2 has not: looking ahead and behind; and escapes that it writes otherwise.
+_LOOK = re.compile(r"\(\?<?[!=](?:[^()\\\[]|\\.|\[[^\]]*\])*\)")
+_WIDEST = 64
+_ESCAPE = re.compile(r"\\u([0-9a-f]{4})")
+
+
+@cache
+def _roughly() -> Any:
+    """Where one may be at all: the same forms without what stands around them, in one pass."""
+    import re2
+
+    options = re2.Options()
+    options.log_errors = False
+    bodies = [_LOOK.sub("", form.pattern.pattern) for form in _LETTERS]
+    plain = "|".join(_ESCAPE.sub(lambda found: chr(int(found[1], 16)), body) for body in bodies)
+    return re2.compile(plain, options)
+
+
 def number_id(run: DigitRun) -> Iterator[Match]:
     """Persons' numbers among a run's stretches."""
     for one in run.stretches:
@@ -186,8 +210,7 @@ def _formed(sizes: tuple[int, ...]) -> tuple[NumberForm, ...]:
 def ids_with_letters(text: str, start: int) -> Sequence[Match]:
     """Persons' numbers that have letters."""
     found = []
-    for place in each_start(_START, text, start):
-        at = place.start()
+    for at in _starts(text, start):
         for form in _AT_DIGIT if text[at].isdecimal() else _AT_LETTER:
             match = form.pattern.match(text, at)
             if match is None or (form.words is not None and not form.words.search(before(text, at))):
@@ -195,6 +218,14 @@ def ids_with_letters(text: str, start: int) -> Sequence[Match]:
             if form.module is None or _is_number(form.module, _compact(match[0])):
                 found.append(Match(at, match.end(), f"national_id_{form.country}"))
     return found
+
+
+def _starts(text: str, start: int) -> Iterator[int]:
+    for rough in _roughly().finditer(text, start):
+        at, end = rough.span()
+        while (place := _START.search(text, at, end + _WIDEST)) is not None and place.start() < end:
+            yield place.start()
+            at = place.start() + 1
 
 
 def _is_it(one: Stretch, form: NumberForm, *, is_named: bool) -> bool:

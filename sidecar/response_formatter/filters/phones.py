@@ -19,6 +19,11 @@ _INSIDE = (
     "звон", "هاتف", "جوال",
 )  # fmt: skip
 _WORD = re.compile(r"\w+")
+ANNOUNCING = (
+    rf"\b(?:{'|'.join(sorted(_WHOLE))})(?:[^a-zA-Z]|$)",
+    rf"(?:\b|[^a-zA-Z])(?:{'|'.join(_BEGINNING)})",
+    "|".join(_INSIDE),
+)
 _NOT_WORDS = re.compile(
     r"\b(?:order|invoice|ticket|tracking|ref(?:erence)?|sku|part|serial|case|version|build|item|product|isbn|issn|ean"
     r"|upc|model|batch|lot|id|article|artikel|bestell\w*|rechnung\w*|pedido|factura|commande|facture|rfc|doi|account"

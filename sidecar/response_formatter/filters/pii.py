@@ -12,8 +12,11 @@ from itertools import product
 from string import ascii_uppercase, digits
 
 from sidecar.config.filters import PiiOptions
-from sidecar.response_formatter.filters.numbers import CONTEXT, DigitRun, runs_in
+from sidecar.response_formatter.filters.candidates import CONTEXT, Announcer
+from sidecar.response_formatter.filters.numbers import CARD_WORDS, DigitRun, runs_in
+from sidecar.response_formatter.filters.person_ids import ANNOUNCING as id_words
 from sidecar.response_formatter.filters.person_ids import ids_with_letters, load_checkers, number_id
+from sidecar.response_formatter.filters.phones import ANNOUNCING as phone_words
 from sidecar.response_formatter.filters.phones import PhoneBook
 from sidecar.response_formatter.filters.scanner import Match, each_start
 
@@ -76,7 +79,9 @@ class PiiDetector:
         self._allowed = frozenset(value.casefold() for value in options.allow)
         if "national_id" in self._kinds:
             load_checkers()
-        self._wants_numbers = bool(self._kinds & {"phone", "card", "national_id"})
+        words = {"phone": phone_words, "card": (CARD_WORDS,), "national_id": id_words}
+        wanted = [word for kind, said in words.items() if kind in self._kinds for word in said]
+        self._announcer = Announcer(wanted) if wanted else None
 
     def find(self, text: str, start: int) -> Sequence[Match]:
         found: list[Match] = []
@@ -97,8 +102,8 @@ class PiiDetector:
     def _with_digits(self, text: str, start: int, found: list[Match]) -> None:
         if "iban" in self._kinds:
             _ibans(text, start, found)
-        if self._wants_numbers:
-            for run in runs_in(text, start):
+        if self._announcer is not None:
+            for run in runs_in(text, start, self._announcer):
                 self._numbers(run, found)
         if "national_id" in self._kinds:
             found.extend(ids_with_letters(text, start))
