@@ -11,7 +11,7 @@ from sidecar.conversation.run import JobRun
 from sidecar.conversation.tenant_budget import TenantBudgets
 from sidecar.conversation.troubles import Troubles
 from sidecar.conversation.waiting import rooms_of, saying
-from sidecar.coordinator.billing import bounded
+from sidecar.coordinator.billing import BILLED, bounded
 from sidecar.coordinator.fallback import Failure, Final, Held, Next, Opening, Retry, Wait
 from sidecar.coordinator.health import Success, may_follow_request
 from sidecar.coordinator.service import Coordinator
@@ -193,7 +193,8 @@ class ModelCaller:
             usage.enter(run, fitting, usage.broke_off(run, None), outcome="error", seconds=seconds)
             raise
         seconds = self._clock.monotonic() - started
-        usage.enter(run, fitting, usage.answered(reply), outcome="ok", seconds=seconds)
+        bill = usage.CallBill(BILLED, reply.usage, reply.usage_basis)
+        usage.enter(run, fitting, bill, outcome="ok", seconds=seconds)
         try:
             # Counted before the reservation ends: nothing in between looks as if it were free.
             await self._budgets.settle(run.job, facts)

@@ -12,7 +12,7 @@ from sidecar.coordinator.service import Coordinator
 from sidecar.coordinator.token_estimate import request_tokens
 from sidecar.errors import ErrorCode, GivenUp, InvalidRequest, SidecarError, TokenCounts
 from sidecar.job_manager.succession import CallPrice, LastCall
-from sidecar.models.call import ModelCall, ModelReply
+from sidecar.models.call import ModelCall
 from sidecar.models.codec import decode_request
 from sidecar.models.content import CachePointBlock, Message
 from sidecar.models.event import Spent
@@ -33,11 +33,6 @@ class CallBill(NamedTuple):
     basis: UsageBasis
 
 
-def answered(reply: ModelReply) -> CallBill:
-    """The bill of a whole answer."""
-    return CallBill(BILLED, reply.usage, reply.usage_basis)
-
-
 def broke_off(run: JobRun, error: SidecarError | None) -> CallBill:
     """The bill of a call that came to no whole answer. `error` is None where it was broken off from here.
 
@@ -46,7 +41,7 @@ def broke_off(run: JobRun, error: SidecarError | None) -> CallBill:
     """
     if run.reply is not None:
         # The answer was whole; what stopped the job came after.
-        return answered(run.reply)
+        return CallBill(BILLED, run.reply.usage, run.reply.usage_basis)
     heard = run.facts.heard_chars
     if error is None:
         toll = BILLED_AND_NOT_COUNTED

@@ -107,7 +107,7 @@ def state_of(error: SidecarError) -> TerminalState:
 
 def _facts(facts: RunFacts) -> dict[str, Any]:
     attempts = worth_listing(facts.attempts)
-    if left_out := facts.calls - len(attempts):
+    if left_out := len(facts.attempts) + facts.left_out - len(attempts):
         facts.warn(f"{left_out} calls that cost nothing are not among the attempts")
     return {
         "model": facts.model,
