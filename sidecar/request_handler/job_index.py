@@ -48,6 +48,8 @@ class JobIndex:
         self._numbers: dict[Lane, int] = {}
         self._spare_numbers: list[int] = []
         self._size = 0
+        # Hashes that more than one request has, or had.
+        self._shared: set[int] = set()
 
     def __len__(self) -> int:
         return self._size
@@ -57,8 +59,10 @@ class JobIndex:
     def add(self, seq: int, lane: Lane, job: str, *, deadline: float | None = None) -> bool:
         """Take a request in. False when it is there already."""
         key = hash((lane.tenant, job)) & _HASH
-        if self._slot(key, seq) is not None:
-            return False
+        for slot in self._slots(key):
+            if self._seqs[slot] == seq:
+                return False
+            self._shared.add(key)
         slot = self._new_slot(seq, key, self._number(lane))
         order = self._order(lane)
         order.insert(slot, self._seqs)
@@ -145,6 +149,15 @@ class JobIndex:
         key = hash((tenant, job)) & _HASH
         found = [self._indexed(slot) for slot in self._slots(key)]
         return sorted(entry for entry in found if entry.lane.tenant == tenant)
+
+    def may_be_second(self, seq: int, tenant: str, job: str) -> bool:
+        """Whether a request stored before this one may be of the same job. Costs next to nothing as a rule."""
+        if not self._shared or (key := hash((tenant, job)) & _HASH) not in self._shared:
+            return False
+        seqs = [self._seqs[slot] for slot in self._slots(key)]
+        if len(seqs) < 2:
+            self._shared.discard(key)
+        return any(found < seq for found in seqs)
 
     def length(self, lane: Lane) -> int:
         order = self._order_of(lane)

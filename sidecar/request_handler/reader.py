@@ -345,6 +345,31 @@ class Reader:
         if self._reread and lane.lane in self._reread:
             # It may have been forgotten though it stands: its end was refused by the bus, say.
             self.known_requests.restore(stored.seq, lane.lane, opened.job)
+        if self.known_requests.index.may_be_second(stored.seq, lane.lane.tenant, opened.job):
+            return partial(self._take_if_first, opened)
+        return self._admitted(opened)
+
+    async def _take_if_first(self, opened: DecodedRequest) -> Refusal | None:
+        """Of two requests with one id the one stored first is the job, also where another lane holds it."""
+        stored = opened.stored
+        try:
+            is_second = await self.known_requests.is_second(stored.seq, stored.lane.tenant, opened.job)
+            if is_second:
+                log.info("a second request with a known job id was dropped", extra={"job": opened.job})
+                await self._intake.delete(stored.seq)
+        except SidecarError as e:
+            # It stands, and is read again.
+            log.warning("a second request was not judged", extra={"job": opened.job, "error": e.message})
+            self._index.forget(stored.seq)
+            return None
+        if is_second:
+            self.known_requests.forget(stored.seq, stored.lane, opened.job)
+            self._index.forget(stored.seq)
+            return None
+        taken = self._admitted(opened)
+        return await taken() if callable(taken) else taken
+
+    def _admitted(self, opened: DecodedRequest) -> Refusal | Taking | None:
         if opened.refusal is not None:
             return opened, opened.refusal
         try:

@@ -184,6 +184,19 @@ async def test_of_two_requests_with_one_id_the_first_is_the_job() -> None:
         assert (await get(b, "twin")).request_seq == first
 
 
+async def test_a_second_request_in_another_lane_does_not_run_before_the_first() -> None:
+    async with slow_bench() as b:
+        await b.fleet("one", scheduler=SMALL)
+        await queue(b, 40)
+        intake = (await b.outside()).intake
+        first = await intake.submit(Lane("acme", "standard"), REQUEST, {"Llm-Job-Id": "twin"})
+        await intake.submit(Lane("acme", "interactive"), REQUEST, {"Llm-Job-Id": "twin"})
+        await b.clock.advance(5.0)
+        twin = await get(b, "twin")
+        assert (twin.state, twin.request_seq, twin.job_class) == ("queued", first, "standard")
+        assert b.requests() == 41
+
+
 async def test_what_is_purged_by_hand_is_forgotten() -> None:
     async with slow_bench() as b:
         await b.fleet("one", scheduler=SMALL)
