@@ -10,8 +10,10 @@ import asyncio
 import statistics
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
+from sidecar.config.filters import PiiOptions, SecretsOptions
 from sidecar.config.settings import Policy
 from sidecar.models.call import ModelDelta, ModelReply
 from sidecar.models.content import Message, TextBlock
@@ -20,7 +22,10 @@ from sidecar.models.request import JobRequest
 from sidecar.models.result import Usage
 from sidecar.ports.bus import Lane
 from sidecar.response_formatter import formatter
+from sidecar.response_formatter.filters.pii import PiiDetector
 from sidecar.response_formatter.filters.policy import FilterPolicies
+from sidecar.response_formatter.filters.scanner import FilterRule, Scanner
+from sidecar.response_formatter.filters.secrets import SecretDetector
 from sidecar.runtime.bounded_work import BoundedWork
 from tests.support.scripted_model import ScriptedModel
 from tests.support.virtual_time import VirtualClock
@@ -38,6 +43,18 @@ TEXTS = {
     "Chinese": "消息在流中保存，直到消费者确认为止；每个主题都有自己的限制。",
     "with addresses and numbers": "Ask jane.doe@example.com or +1 555 123 4567 about order 4711-12. ",
 }
+LARGE = {
+    "English": TEXTS["English"],
+    "source code": Path(__file__).read_text(),
+    "a table of numbers": "".join(f"{n * 7919 % 9973},{n * 104729 % 1000003},{n / 7:.3f}\n" for n in range(2_000)),
+    "numbers among words": "".join(
+        f"row {n * 7919 % 9973} has {n * 104729 % 1000003} items. " for n in range(2_000)
+    ),
+}
+RULES = (
+    FilterRule("pii", "redact", PiiDetector(PiiOptions())),
+    FilterRule("secrets", "redact", SecretDetector(SecretsOptions())),
+)
 CHAINS: dict[str, dict[str, Any]] = {
     "default": {},
     "pii": {"pii": {"kind": "pii"}},
@@ -96,6 +113,31 @@ async def deltas(screens: FilterPolicies, text: str, *, rounds: int = 20) -> int
     return rounds * len(pieces)
 
 
+def scanned(text: str) -> Callable[[], Awaitable[int]]:
+    """Finding alone, as a worker process does it."""
+
+    async def work() -> int:
+        scanner = Scanner(RULES, lambda rule, kind: None)
+        scanner.feed(text, is_end=True)
+        return 1
+
+    return work
+
+
+async def by_size(repeats: int) -> None:
+    """`pii` and `secrets` on an answer, and on a prompt that is filtered away from the event loop."""
+    print("\n| text | 4 kB, ms (bar 0.5) | 900 kB, ms (bar 120) |")
+    print("| --- | --- | --- |")
+    for name, sentence in LARGE.items():
+        figures = []
+        for size in (4_096, 900_000):
+            text = (sentence * (size // len(sentence) + 1))[:size]
+            figures.append(await measure(scanned(text), repeats=repeats) / 1000)
+        answer_ms, prompt_ms = figures
+        missed = ["" if figure <= bar else " missed" for figure, bar in ((answer_ms, 0.5), (prompt_ms, 120))]
+        print(f"| {name} | {answer_ms:.2f}{missed[0]} | {prompt_ms:.0f}{missed[1]} |")
+
+
 async def run(repeats: int) -> None:
     print("| text | filters | whole answer, µs (bar 100) | of it filters, µs | delta, µs (bar 5) |")
     print("| --- | --- | --- | --- | --- |")
@@ -109,6 +151,7 @@ async def run(repeats: int) -> None:
             missed = chain == "default" and (unary > UNARY_BAR_US or delta > DELTA_BAR_US)
             mark = " missed" if missed else ""
             print(f"| {name} | {chain} | {unary:.1f} | {unary - alone:.1f} | {delta:.2f}{mark} |")
+    await by_size(repeats)
 
 
 if __name__ == "__main__":
