@@ -87,14 +87,14 @@ async def test_a_queued_job_is_cancelled_without_a_call() -> None:
         assert len(b.model.calls) == 1
 
 
-async def test_a_job_beyond_the_window_is_cancelled_when_it_is_read() -> None:
+async def test_a_job_beyond_the_window_is_cancelled_at_once() -> None:
     clock = VirtualClock()
     async with bench(ScriptedModel(clock, default=says("x", first_s=1.0))) as b:
         await b.replica(scheduler={"slots": 1, "interactive_reserve": 0.0, "window": 2})
         jobs = [await b.submit(job=f"j{i}") for i in range(8)]
         await clock.advance(0.2)
         assert await cancel(b, "j7") == CancelReply(
-            job="j7", tenant="acme", state="unknown", cancelled=False, requested=True
+            job="j7", tenant="acme", state="cancelled", cancelled=True, requested=False
         )
         assert (await b.result("j7")).state == "cancelled"
         assert [(await b.result(job)).state for job in jobs[:7]] == ["succeeded"] * 7
