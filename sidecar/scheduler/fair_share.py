@@ -219,7 +219,12 @@ class Market:
 
     def note_waiting(self) -> None:
         """A class has something that waits again, or no more."""
-        self.waiting = tuple([share for share in self.shares.values() if share.active])
+        # Three classes at most: a loop, as a comprehension is a call of its own.
+        waiting: list[Share] = []
+        for share in self.shares.values():
+            if share.active:
+                waiting.append(share)
+        self.waiting = tuple(waiting)
 
     def by_turn(self) -> Sequence[Share]:
         """The classes that wait for something, the least charged first."""
