@@ -2,17 +2,19 @@
 
 import asyncio
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import pytest
 
+from sidecar.cluster.queue_desk import QueueDesk
 from sidecar.models.api import CancelReply, JobsPage
 from sidecar.models.base import rfc3339
 from sidecar.models.event import Status
 from sidecar.models.job import JobView
 from sidecar.ports.bus import Lane
 from tests.support.jetstream.faults import Delivery
-from tests.support.replica import Bench, bench
+from tests.support.replica import PLENTY, Bench, bench
 from tests.support.scripted_model import ScriptedModel, says
 from tests.support.virtual_time import VirtualClock
 
@@ -281,3 +283,25 @@ async def test_a_queued_job_that_asks_is_told_where_it_stands(place: str) -> Non
         for attempt in {event.attempt for event in events}:
             numbers = [event.n for event in events if event.attempt == attempt]
             assert numbers == list(range(1, len(numbers) + 1))
+
+
+async def test_where_an_older_release_schedules_no_job_is_denied_and_documents_are_listed() -> None:
+    async with slow_bench() as b:
+
+        async def silent(desk: QueueDesk) -> None:
+            """What 0.1.0 does: nobody answers questions about the queue."""
+
+        with patch.object(QueueDesk, "start", silent):
+            await b.replica("old", models=PLENTY, scheduler=SMALL)
+            await b.clock.advance(2.5)
+        await b.replica("new", models=PLENTY, scheduler=SMALL)
+        await b.clock.advance(2.5)
+        assert b.leader.name == "old"
+        b.bus.choose = lambda members: next((m for m in members if m.peer.replica == "new"), members[0])
+        await queue(b, 30)
+        await b.clock.advance(1.0)
+        assert await refusal(b, "get", "j29") == ("not_ready", {"retry_after_s": 1.0})
+        page = msgspec.json.decode((await b.ask("jobs", "acme")).payload, type=JobsPage)
+        assert 4 <= len(page.jobs) < 30
+        reply = msgspec.json.decode((await b.ask("cancel", "acme", "j29")).payload, type=CancelReply)
+        assert reply.cancelled or reply.requested
