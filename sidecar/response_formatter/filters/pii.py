@@ -5,7 +5,7 @@ says what it is must be there too. Libraries know the numbers: python-stdnum and
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from ipaddress import ip_address
 from itertools import product
@@ -30,6 +30,7 @@ _DOMAIN = re.compile(
 )
 _AT = r"(?:\[ ?(?:at|AT|@) ?\]|\( ?(?:at|AT|@) ?\))"
 _DOT = r"(?:\[ ?(?:dot|DOT|\.) ?\]|\( ?(?:dot|DOT|\.) ?\))"
+_BRACKETED_SIGN = re.compile(rf" ?{_AT}")
 _BRACKETED = re.compile(
     rf"(?<![\w.+\-])[\w.+\-]{{1,64}} ?{_AT} ?[\w\-]{{1,40}}(?:(?: ?{_DOT} ?|\.)[\w\-]{{1,40}}){{0,3}}"
     rf"(?: ?{_DOT} ?|\.)[^\W\d_]{{2,24}}(?!\w)"
@@ -129,7 +130,19 @@ class PiiDetector:
                     found.append(one)
                 at = text.find(sign, at + 1)
         if "[" in text or "(" in text:
-            found.extend(Match(m.start(), m.end(), "email") for m in each_start(_BRACKETED, text, start))
+            found.extend(_bracketed(text, start))
+
+
+def _bracketed(text: str, start: int) -> Iterator[Match]:
+    at = start
+    for sign in _BRACKETED_SIGN.finditer(text, start):
+        at = max(at, sign.start() - _LONGEST_LOCAL - 1)
+        while (
+            match := _BRACKETED.search(text, at, sign.end() + _WINDOW)
+        ) is not None and match.start() < sign.start():
+            yield Match(match.start(), match.end(), "email")
+            at = match.start() + 1
+        at = max(at, sign.start())
 
 
 def _email(text: str, at: int) -> Match | None:

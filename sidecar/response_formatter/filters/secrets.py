@@ -3,7 +3,9 @@ that say so. Pure. Every pattern is bounded; what may be longer goes on by a tai
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
 
 from sidecar.config.filters import SecretsOptions
 from sidecar.response_formatter.filters.scanner import Match, each_start
@@ -49,6 +51,13 @@ _ASSIGNMENTS = (
 )  # fmt: skip
 _NEAR = 96
 _REQUESTS = re.compile(r"\b(?:curl|wget|httpie|https?|xh|ab|rclone|svn|lftp)\b", re.IGNORECASE)
+# Before the word in a name, and from it to the end of the longest value.
+_LONGEST_PREFIX = 32
+_LONGEST_ASSIGNMENT = 420
+_STATEMENT = (
+    rf"<(?:[a-z]{{1,20}}:)?{_NAMES}|(?:-u|--user|--proxy-user|-U)[ =]|sshpass -p|mysql(?:dump)? |machine [^\s]"
+    r"|--(?:password|passwd|pass|passphrase|token|api-key|secret|client-secret|auth-token)[ =]"
+)
 _STATEMENTS = ("</", "-u", "-U", "--", "sshpass", "mysql", "machine ")
 _DIGIT = re.compile(r"\d")
 # A text without digits has one of these where it holds a key or a password all the same.
@@ -119,7 +128,7 @@ class SecretDetector:
                 found.append(Match(match.start(group), match.end(group), form.kind, form.tail))
 
     def _assigned(self, text: str, since: int, found: list[Match]) -> None:
-        for match in each_start(_ASSIGNED, text, since):
+        for match in _near_words(text, since):
             value = _bare(match["value"], is_quoted=bool(match["quote"]))
             if value not in self._allowed and _is_secret(value, is_password=bool(_PASSWORD.search(match["name"]))):
                 start = match.start("value")
@@ -127,7 +136,10 @@ class SecretDetector:
                 found.append(Match(start, start + len(value), "generic", tail))
 
     def _stated(self, text: str, since: int, found: list[Match]) -> None:
-        for match in each_start(_STATED, text, since):
+        for rough in _pattern(_STATEMENT).finditer(text, since):
+            match = _STATED.match(text, rough.start())
+            if match is None:
+                continue
             group = str(match.lastgroup)
             value = match[group].rstrip(".,;")
             if value in self._allowed or _REFERENCE.match(value) or _PLACEHOLDER.fullmatch(value):
@@ -136,6 +148,29 @@ class SecretDetector:
                 # Elsewhere it is a user and a group.
                 continue
             found.append(Match(match.start(group), match.start(group) + len(value), "generic"))
+
+
+@cache
+def _pattern(rough: str) -> Any:
+    """For RE2, in one pass and letter case apart: where something may be at all."""
+    import re2
+
+    options = re2.Options()
+    options.case_sensitive = False
+    options.log_errors = False
+    return re2.compile(rough, options)
+
+
+def _near_words(text: str, since: int) -> Iterator["re.Match[str]"]:
+    """Each assignment whose name has one of the words in it."""
+    at = since
+    for word in _pattern("|".join(_ASSIGNMENTS)).finditer(text, since):
+        at = max(at, word.start() - _LONGEST_PREFIX)
+        until = word.end() + _LONGEST_ASSIGNMENT
+        while (match := _ASSIGNED.search(text, at, until)) is not None and match.start() < word.end():
+            yield match
+            at = match.start() + 1
+        at = max(at, word.end())
 
 
 def _bare(value: str, *, is_quoted: bool) -> str:
