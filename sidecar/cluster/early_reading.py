@@ -43,8 +43,10 @@ class EarlyReader:
         """A batch of each lane that has one. Whether there was any."""
         index, has_read = self._stored.index, False
         for lane in index.lanes:
+            if not index.unread(lane):
+                continue
             start = max(self._read.get(lane, 0), self._reader.read_seq(lane))
-            if index.unread(lane) and min(index.last(lane), aged) > start:
+            if min(index.last(lane), aged) > start:
                 has_read |= await self._read_lane(lane, start, aged)
         self._read = {lane: seq for lane, seq in self._read.items() if index.length(lane)}
         return has_read
