@@ -131,8 +131,9 @@ async def long_prompt(by: Stranger) -> tuple[dict[str, Any], Expected]:
 
 
 async def long_numbers(by: Stranger) -> tuple[dict[str, Any], Expected]:
-    """Either it is filtered in time, or the job says that it was not."""
-    return asks(QUICK + groups(900_000), filters=["pii", "never"], model=LONG), Expected("any", "invalid_request")
+    """Either it is filtered in time, and may have what is blocked, or the job says that it was not."""
+    codes = "invalid_request|guardrail_blocked"
+    return asks(QUICK + groups(900_000), filters=["pii", "never"], model=LONG), Expected("any", codes)
 
 
 async def dear_numbers(by: Stranger) -> tuple[dict[str, Any], Expected]:
@@ -198,7 +199,7 @@ async def attacked(url: str, attack: Attack, number: int) -> None:
             told = json.dumps(result)
             assert expected.state in ("any", result["state"]), told[:1_000]
             if result["state"] != "succeeded":
-                assert result["error"]["code"] == expected.code, told[:1_000]
+                assert result["error"]["code"] in (expected.code or "").split("|"), told[:1_000]
                 assert expected.says in result["error"]["message"], told[:1_000]
             check_story(await by.replay(job))
 
