@@ -122,27 +122,29 @@ async def test_a_job_waits_while_every_candidate_is_down_and_goes_on(is_stream: 
         job = await on.submit('[[text="back again"]]', model=[FIRST, SECOND], stream=is_stream, timeout_s=60)
         status = await on.until_state(job, "waiting")
         assert status.waiting_for == "model"
-        assert "every candidate failed" in (status.reason or "")
-        assert status.estimate_ms
+        assert status.reason == "every model that the job may use has failed lately"
         emulator.behave("")
         result = await on.result(job)
         assert (result.state, result.output.text) == ("succeeded", "back again")
         order = [s.state for s in statuses(await on.events(job))]
         assert order[-1] == "running"
-        assert {e.attempt for e in await on.events(job)} == {1}
+        # It was handed back while it was held: what goes on is a new attempt, and the first one counts for nothing.
+        assert {e.attempt for e in await on.events(job)} == {1, 2}
 
 
 async def test_jobs_that_come_while_all_are_down_wait_too_and_one_probe_goes_first() -> None:
     async with Emulator() as emulator, way(emulator.url) as on:
         emulator.behave("fault=unavailable")
-        first = await on.submit(model=[SECOND], timeout_s=120)
-        await on.until_state(first, "waiting")
+        # A breaker opens on what several jobs met.
+        first = [await on.submit(f"job {n}", model=[SECOND], timeout_s=120) for n in range(4)]
+        for job in first:
+            await on.until_state(job, "waiting")
         while on.replica.coordinator.health(time.time())[f"{SECOND_ID}@us-east-1"] != "open":  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         before = len(emulator.calls)
         emulator.behave("latency_ms=300")
         jobs = [await on.submit(model=[SECOND], timeout_s=120) for _ in range(5)]
-        for job in (first, *jobs):
+        for job in (*first, *jobs):
             assert (await on.result(job)).state == "succeeded"
         assert all(c.status == 200 for c in emulator.calls[before:])
         probe, *others = emulator.calls[before:]

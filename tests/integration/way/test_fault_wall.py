@@ -2,8 +2,8 @@
 
 What the adapter makes of each fault of the same table alone is in `tests/integration/faults`. Here a job names two
 candidates, the first of which is broken: every temporary fault before text has to end in the answer of the second,
-one after text in a new attempt or in `stream_interrupted`, and nothing cut may be called complete. What no candidate
-is spared (the account's trouble, an endpoint out of reach) holds the job.
+one after text in a new attempt or in `stream_interrupted`, and nothing cut may be called complete. What no
+candidate is spared (the account's trouble, an endpoint out of reach) holds the job.
 """
 
 import asyncio
