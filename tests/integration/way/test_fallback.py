@@ -128,7 +128,7 @@ async def test_a_job_waits_while_every_candidate_is_down_and_goes_on(is_stream: 
         assert (result.state, result.output.text) == ("succeeded", "back again")
         order = [s.state for s in statuses(await on.events(job))]
         assert order[-1] == "running"
-        # It was handed back while it was held: what goes on is a new attempt, and the first one counts for nothing.
+        # It was handed back while it was held: what goes on is a new attempt.
         assert {e.attempt for e in await on.events(job)} == {1, 2}
 
 
