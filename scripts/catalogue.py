@@ -138,6 +138,7 @@ def _row(
         name=merged.get("name") or _alias(model_id),
         quality=merged.get("quality", "balanced"),
         kinds=tuple(own.get("kinds", ())),
+        quality_by_kind=own.get("quality_by_kind", {}),
         context_tokens=context,
         max_output_tokens=min(merged["max_output_tokens"], context),
         capabilities=_capabilities(merged, facts, context),

@@ -66,6 +66,9 @@ class ModelPolicy(Section):
     regions: tuple[str, ...] | None = None
     quality: Literal["fast", "balanced", "best"] | None = None
     kinds: tuple[str, ...] | None = None
+    quality_by_kind: dict[str, Literal["fast", "balanced", "best"]] | None = Field(
+        None, description="where it is better or worse at a kind of task than `quality` says"
+    )
     family: Literal["claude", "nova", "other"] | None = None
     capabilities: tuple[str, ...] | None = None
     context_tokens: Count | None = None

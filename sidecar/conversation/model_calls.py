@@ -306,13 +306,14 @@ class ModelCaller:
     def _learn(self, run: JobRun, candidate: Candidate, reply: ModelReply, seconds: float) -> None:
         first_token_s = None if reply.first_token_ms is None else reply.first_token_ms / 1000
         rate = reply.usage.output_tokens / seconds if seconds > 0 else None
+        was_cached = reply.usage.cache_read_tokens or reply.usage.cache_write_tokens
         if self._troubles.found:
             self._troubles.answered(candidate)
         self._coordinator.observe(
             candidate,
             Success(first_token_s, rate),
             now=self._clock.now(),
-            affinity=run.job.state.tenant,
+            cached=run.plan.selection.prefixes if was_cached else (),
             caller=run.caller,
         )
 

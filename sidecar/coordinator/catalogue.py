@@ -53,6 +53,7 @@ class ModelRow(Open, frozen=True, kw_only=True):
     also: tuple[str, ...] = ()
     quality: Literal["fast", "balanced", "best"] = "balanced"
     kinds: tuple[str, ...] = ()
+    quality_by_kind: dict[str, Literal["fast", "balanced", "best"]] = msgspec.field(default_factory=dict)
     context_tokens: int = 32_000
     max_output_tokens: int = 4_096
     capabilities: tuple[Capability, ...] = ()
@@ -201,8 +202,11 @@ class Catalogue:
             raise StartupError(f"models.{alias}.id: {policy.id!r} is not a Bedrock model id, profile or ARN")
         regions = self._regions_for(policy, ref)
         row = self._rows.get(profile.model_id)
-        if row is not None and not ref.profile and not ref.is_arn:
-            return msgspec.structs.replace(profile, routes=routes_of(row, regions))
+        if not ref.profile and not ref.is_arn:
+            # What the base lends is price and capability, never its routes: the id given is the one called.
+            own = self._rows.get(ref.base or "")
+            if own is not None:
+                return msgspec.structs.replace(profile, routes=routes_of(own, regions))
         factor = _price_factor(row, ref.profile)
         routes = tuple(Route(region=r, invoke_id=ref.invoke_id, price_factor=factor) for r in regions)
         return msgspec.structs.replace(profile, routes=_with_burndown(routes, row))
@@ -232,6 +236,7 @@ def profile_of(row: ModelRow, regions: Sequence[str]) -> ModelProfile:
         name=row.name,
         quality=row.quality,
         kinds=row.kinds,
+        quality_by_kind=row.quality_by_kind,
         context_tokens=row.context_tokens,
         max_output_tokens=row.max_output_tokens,
         capabilities=row.capabilities,

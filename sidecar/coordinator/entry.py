@@ -6,7 +6,7 @@ order for each of these is sorted once and kept until a measurement moves somebo
 
 from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
-from math import log10
+from math import inf, log10
 from operator import itemgetter
 
 from sidecar.coordinator import cost
@@ -24,12 +24,13 @@ CAPABILITY_BITS: dict[str, int] = {
 }
 QUALITY_INDEX: dict[str, int] = {"fast": 0, "balanced": 1, "best": 2}
 
-# What each property is worth at most. Quality and kind outweigh what was measured, so that noise does not move a
+# What each property is worth at most. Quality outweighs what was measured, so that noise does not move a
 # conversation between models; a warm cache outweighs noise too.
 QUALITY_WORTH = 4.0
-KIND_WORTH = 2.0
 WARM_WORTH = 1.0
 HEADROOM_WORTH = 1.0
+# Cached input is a tenth of the price, the answer is not: beyond this a warm model is the dearer one all the same.
+MOST_WARM_PRICE = 2.0
 PRICE_WORTH: dict[str, float] = {"fast": 1.0, "balanced": 0.8, "best": 0.3}
 SPEED_WORTH: dict[str, float] = {"fast": 1.0, "balanced": 0.5, "best": 0.25}
 # By how many steps a model is above the wish. Too weak is worse than too strong: the answer suffers, not the bill.
@@ -138,10 +139,17 @@ class Shelf:
 
     def _with_warm(self, places: list["_Place"], warm_pool: str | None) -> list["_Place"]:
         rest = [place for place in places if place[3].pool != warm_pool]
+        most = _dearest_warm(places[0][3])
         for s, alias, index, entry in places:
             if entry.pool == warm_pool:
-                insort(rest, (s - WARM_WORTH, alias, index, entry), key=_PLACE)
+                worth = WARM_WORTH if entry.blended_price is not None and entry.blended_price <= most else 0.0
+                insort(rest, (s - worth, alias, index, entry), key=_PLACE)
         return rest
+
+
+def _dearest_warm(cold: Entry) -> float:
+    """The blended price up to which a warm cache is worth more than the cold first choice."""
+    return inf if cold.blended_price is None else cold.blended_price * MOST_WARM_PRICE + 1e-9
 
 
 _Place = tuple[float, str, int, Entry]
@@ -151,10 +159,10 @@ _PLACE = itemgetter(0, 1, 2)
 def score(entry: Entry, kind: TaskKind, quality: str) -> float:
     """Higher is better; headroom and a warm cache come on top."""
     profile = entry.profile
-    fit = _FIT[QUALITY_INDEX[profile.quality] - QUALITY_INDEX[quality]]
-    suits = KIND_WORTH if kind in profile.kinds else 0.0
+    offered = profile.quality_by_kind.get(kind, profile.quality)
+    fit = _FIT[QUALITY_INDEX[offered] - QUALITY_INDEX[quality]]
     price = PRICE_WORTH[quality] * _cheapness(entry.blended_price)
-    return round(QUALITY_WORTH * fit + suits + price + SPEED_WORTH[quality] * entry.speed_score, 6)
+    return round(QUALITY_WORTH * fit + price + SPEED_WORTH[quality] * entry.speed_score, 6)
 
 
 def speed_score(speed: Speed) -> float:

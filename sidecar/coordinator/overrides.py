@@ -11,7 +11,15 @@ from sidecar.coordinator.vendors import with_vendor
 from sidecar.models.profile import Capability, Family, ModelProfile, Price, QuotaLimits, Route, Traits
 
 _LIMIT_FIELDS = ("tokens_per_minute", "requests_per_minute", "tokens_per_day", "max_concurrency", "burndown")
-_PLAIN_FIELDS = ("quality", "kinds", "family", "context_tokens", "max_output_tokens", "fallback")
+_PLAIN_FIELDS = (
+    "quality",
+    "kinds",
+    "quality_by_kind",
+    "family",
+    "context_tokens",
+    "max_output_tokens",
+    "fallback",
+)
 
 ASSUMED_CONTEXT_TOKENS = 32_000
 ASSUMED_OUTPUT_TOKENS = 4_096
@@ -45,6 +53,8 @@ def with_policy(profile: ModelProfile, policy: ModelPolicy, *, alias: str) -> Mo
     """`profile` with what the user's entry sets; everything else stays."""
     changes: dict[str, Any] = {"alias": alias}
     changes |= {f: v for f in _PLAIN_FIELDS if (v := getattr(policy, f)) is not None}
+    if policy.quality is not None and policy.quality_by_kind is None:
+        changes["quality_by_kind"] = {}
     if policy.capabilities is not None:
         changes["capabilities"] = cast(tuple[Capability, ...], tuple(sorted(policy.capabilities)))
     price = _price(policy, profile.prices[0] if profile.prices else None)

@@ -1,6 +1,7 @@
 """The memory of the coordinator: each pool's breaker and speed, and where prompt caches are warm."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Literal
 
 from sidecar.coordinator import health
@@ -28,7 +29,7 @@ class Pools:
         self._breakers: OrderedDict[str, Breaker] = OrderedDict()
         self._speeds: dict[str, Speed] = {}
         self.troubled: set[str] = set()
-        self._warm: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._warm: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
 
     def begin(self, pool: str, *, now: float, caller: Caller | None = None) -> Begun:
         """Whether a call may go, and as what; takes a half-open breaker's probe. Empty: it may not."""
@@ -66,18 +67,21 @@ class Pools:
             self._speeds.pop(oldest, None)
             self.troubled.discard(oldest)
 
-    def warm(self, affinity: str, pool: str, *, now: float) -> None:
-        """Remember where the prompts of `affinity` are cached now."""
-        self._warm[affinity] = (pool, now + WARM_S)
-        self._warm.move_to_end(affinity)
-        if len(self._warm) > MAX_WARM:
+    def warm(self, prefixes: Iterable[bytes], pool: str, *, now: float) -> None:
+        """Remember where prompts that begin so are cached now."""
+        for prefix in prefixes:
+            self._warm[prefix] = (pool, now + WARM_S)
+            self._warm.move_to_end(prefix)
+        while len(self._warm) > MAX_WARM:
             self._warm.popitem(last=False)
 
-    def warm_pool(self, affinity: str | None, *, now: float) -> str | None:
-        if affinity is None or affinity not in self._warm:
-            return None
-        pool, until = self._warm[affinity]
-        return pool if now < until else None
+    def warm_pool(self, prefixes: Iterable[bytes], *, now: float) -> str | None:
+        """Where the first of `prefixes` is cached that is cached anywhere; they come longest first."""
+        for prefix in prefixes:
+            pool, until = self._warm.get(prefix, ("", 0.0))
+            if now < until:
+                return pool
+        return None
 
     def speed(self, pool: str) -> Speed:
         return self._speeds.get(pool, Speed())

@@ -19,6 +19,7 @@ Stage = Literal[
     "tenant",
     "lifecycle",
     "region",
+    "kind",
     "capability",
     "context",
     "output",
@@ -32,6 +33,7 @@ STAGES: tuple[Stage, ...] = (
     "tenant",
     "lifecycle",
     "region",
+    "kind",
     "capability",
     "context",
     "output",
@@ -60,7 +62,10 @@ Takes = Callable[[ModelProfile], InvalidRequest | None]
 
 
 class Requirements(NamedTuple):
-    """What a request needs of a model, and what it would like. `answer_tokens`: what the budget has to pay for."""
+    """What a request needs of a model, and what it would like. `answer_tokens`: what the budget has to pay for.
+
+    `only_kind`: models that are chosen unasked must be declared for `kind`.
+    """
 
     needs: int
     input_tokens: int
@@ -70,6 +75,7 @@ class Requirements(NamedTuple):
     quality: str
     answer_tokens: int
     caches: bool = True
+    only_kind: bool = False
 
 
 def needs_of(request: JobRequest) -> int:
@@ -117,6 +123,7 @@ def wish_of(request: JobRequest, *, input_tokens: int, default_max_tokens: int) 
         quality=task.quality if task else "balanced",
         answer_tokens=whole if request.model is None else min(whole, MIN_ANSWER_TOKENS),
         caches=request.cache != "none",
+        only_kind=task is not None or request.model is None,
     )
 
 
@@ -125,12 +132,19 @@ def content_with_less(wish: Requirements) -> Requirements:
     return wish._replace(answer_tokens=min(wish.answer_tokens, MIN_ANSWER_TOKENS))
 
 
+def of_any_kind(wish: Requirements) -> Requirements:
+    """The wish where no usable model is declared for its kind: another one's answer is better than none."""
+    return wish._replace(only_kind=False)
+
+
 def refusal(entry: Entry, wish: Requirements, *, allowed: frozenset[str] | None, is_named: bool) -> Refusal | None:
     """Why `entry` cannot serve `wish`, None when it can. `is_named`: the request asked for this very model."""
     if allowed is not None and allowed.isdisjoint(entry.names):
         return Refusal("tenant", entry.alias, "not among the models this tenant may use")
     if entry.lifecycle != "active" and (entry.lifecycle == "end_of_life" or not is_named):
         return Refusal("lifecycle", entry.alias, _LIFECYCLE_REASON[entry.lifecycle])
+    if not is_named and wish.only_kind and entry.profile.kinds and wish.kind not in entry.profile.kinds:
+        return Refusal("kind", entry.alias, f"not declared for kind {wish.kind}")
     missing = wish.needs & ~entry.capabilities
     if missing:
         return Refusal("capability", entry.alias, f"cannot do {names_of(missing)}")
@@ -172,16 +186,20 @@ class Search:
         warm_pool: str | None = None,
         takes: Takes | None = None,
     ) -> None:
-        self.wish = wish
         self.takes = takes
         self.allowed = allowed
         self.headroom = headroom
         self.warm_pool = warm_pool
+        self._shapes: dict[str, Refusal | None] = {}
+        self.begin_again(wish)
+
+    def begin_again(self, wish: Requirements) -> None:
+        """Forget what was found and refused, for another wish."""
+        self.wish = wish
         self.found: list[Entry] = []
         self.refusals: list[Refusal] = []
         self._seen: set[str] = set()
         self._refused: set[str] = set()
-        self._shapes: dict[str, Refusal | None] = {}
 
     def anew(self, wish: Requirements) -> "Search":
         """An empty search under the same conditions."""

@@ -36,6 +36,7 @@ _CODE_OF_STAGE: dict[str, ErrorCode] = {
     "tenant": "tenant_denied",
     "lifecycle": "unknown_model",
     "region": "unknown_model",
+    "kind": "invalid_request",
     "capability": "invalid_request",
     "context": "context_overflow",
     "output": "invalid_request",
@@ -49,7 +50,7 @@ class Selection(NamedTuple):
 
     `reserve`: further candidates whose breakers are open; `decide` may come to them, nobody should start with one.
     `wait_s` is above 0 when every candidate's breaker is open: wait so long before the first is called.
-    `warnings` belong into the job's result.
+    `warnings` belong into the job's result. `prefixes`: what of the prompt a cache may hold.
     """
 
     candidates: tuple[Candidate, ...]
@@ -58,6 +59,7 @@ class Selection(NamedTuple):
     wait_s: float = 0.0
     warnings: tuple[str, ...] = ()
     reserve: tuple[Candidate, ...] = ()
+    prefixes: tuple[bytes, ...] = ()
 
 
 class Coordinator:
@@ -98,14 +100,14 @@ class Coordinator:
         input_tokens: int,
         job_class: str,
         now: float,
-        affinity: str | None = None,
+        prefixes: tuple[bytes, ...] = (),
         headroom: Mapping[str, float] | None = None,
         takes: Takes | None = None,
     ) -> Selection:
         """Who can serve the request, in the order to be tried.
 
-        `affinity`: whatever shares a prompt prefix (conversation, tenant and template); its warm cache is
-        preferred for five minutes. `headroom`: pool to the free share of its quota, 0 to 1. `takes`: whether
+        `prefixes`: of the prompt, longest first (`prompt_prefixes`); where one was cached is preferred for five
+        minutes. `headroom`: pool to the free share of its quota, 0 to 1. `takes`: whether
         a model takes the request's shape, where there is anything to ask.
         Raises Permanent with code unknown_model, tenant_denied, invalid_request, context_overflow or
         budget_exceeded when nothing can ever serve it; the message says what to change.
@@ -114,19 +116,18 @@ class Coordinator:
             select.wish_of(request, input_tokens=input_tokens, default_max_tokens=self._default_max_tokens),
             allowed=self._allowed_by(tenant),
             headroom=headroom,
-            warm_pool=self._pools.warm_pool(affinity, now=now),
+            warm_pool=self._pools.warm_pool(prefixes, now=now) if prefixes else None,
             takes=takes,
         )
         if request.model is not None:
             reason, warnings = self._search_named(request, search)
         else:
-            reason, warnings = self._search_best(search), ()
-            if not search.found and search.wish.budget_usd is not None:
-                search = search.anew(select.content_with_less(search.wish))
-                reason = self._search_best(search) + "; the budget may end the answer early"
+            search, reason = self._search_unnamed(search)
+            warnings = ()
         if not search.found:
             raise _nothing_serves(request, search.refusals)
-        return self._by_health(search, reason=reason, warnings=warnings, now=now)
+        chosen = self._by_health(search, reason=reason, warnings=warnings, now=now)
+        return chosen._replace(prefixes=prefixes) if prefixes else chosen
 
     def begin(self, candidate: Candidate, *, now: float, caller: Caller | None = None) -> Begun:
         """Call right before a model is called. Empty: its breaker is open, or its one probe is others'."""
@@ -142,16 +143,16 @@ class Coordinator:
         outcome: Observation,
         *,
         now: float,
-        affinity: str | None = None,
+        cached: Sequence[bytes] = (),
         caller: Caller | None = None,
     ) -> None:
-        """Learn from a call that has ended. `affinity`: as given to `candidates`; its prompt cache is warm now."""
+        """Learn from a call that has ended. `cached`: the prompt's prefixes, where it really was cached."""
         pool = candidate.route.pool
         self._pools.observe(pool, outcome, now=now, caller=caller)
         if isinstance(outcome, Success):
             self._shelf.learn(pool, self._pools.speed(pool))
-            if affinity is not None:
-                self._pools.warm(affinity, pool, now=now)
+            if cached:
+                self._pools.warm(cached, pool, now=now)
 
     def decide(
         self,
@@ -293,6 +294,21 @@ class Coordinator:
         """The model of an alias, Bedrock id, profile or ARN; None when unknown."""
         found = self._catalogue.resolve(name)
         return found.profile if found else None
+
+    def _search_unnamed(self, search: Search) -> tuple[Search, str]:
+        """By kind and for the whole answer; where that leaves nobody for a short one, and then of any kind."""
+        reason = self._search_for_money(search)
+        if search.found or not any(r.stage == "kind" for r in search.refusals):
+            return search, reason
+        wider = search.anew(select.of_any_kind(search.wish))
+        return wider, f"{self._search_for_money(wider)}; none that can serve is declared for this kind"
+
+    def _search_for_money(self, search: Search) -> str:
+        reason = self._search_best(search)
+        if search.found or search.wish.budget_usd is None:
+            return reason
+        search.begin_again(select.content_with_less(search.wish))
+        return self._search_best(search) + "; the budget may end the answer early"
 
     def _search_best(self, search: Search) -> str:
         quality = search.wish.quality

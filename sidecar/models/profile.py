@@ -96,6 +96,7 @@ class ModelProfile(Open, frozen=True, kw_only=True):
     name: str
     quality: Literal["fast", "balanced", "best"] = "balanced"
     kinds: tuple[str, ...] = ()
+    quality_by_kind: dict[str, Literal["fast", "balanced", "best"]] = {}
     context_tokens: int = 32_000
     max_output_tokens: int = 4_096
     capabilities: tuple[Capability, ...] = ()

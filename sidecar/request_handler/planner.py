@@ -10,6 +10,7 @@ from sidecar.conversation.run import ConversationPlan
 from sidecar.conversation.tool_selection import ToolSelection, specs
 from sidecar.conversation.tool_turn import OfferedTool
 from sidecar.conversation.usage import dearest_factor
+from sidecar.coordinator.prefixes import prompt_prefixes
 from sidecar.coordinator.service import Coordinator, Selection
 from sidecar.coordinator.token_estimate import request_tokens
 from sidecar.errors import InvalidRequest, Permanent
@@ -167,7 +168,7 @@ class Planner:
             input_tokens=tokens,
             job_class=stored.lane.job_class,
             now=self._clock.now(),
-            affinity=stored.lane.tenant,
+            prefixes=prompt_prefixes(stored.lane.tenant, request, tokens=tokens),
             takes=foresight(request),
         )
         return selection, tokens

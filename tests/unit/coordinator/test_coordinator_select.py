@@ -240,13 +240,13 @@ def test_headroom_moves_work_to_where_quota_is_left() -> None:
 def test_a_warm_cache_holds_a_conversation_for_five_minutes() -> None:
     subject = coordinator(row("a"), row("b"))
     other = select(subject, request()).candidates[1]
-    subject.observe(other, Success(), now=NOW, affinity="talk-1")
+    subject.observe(other, Success(), now=NOW, cached=(b"talk-1",))
 
-    warm = select(subject, request(), affinity="talk-1", now=NOW + 299)
+    warm = select(subject, request(), prefixes=(b"talk-1",), now=NOW + 299)
     assert aliases(warm) == ["b", "a"]
     assert "warm" in warm.reason
-    assert aliases(select(subject, request(), affinity="talk-2")) == ["a", "b"]
-    assert aliases(select(subject, request(), affinity="talk-1", now=NOW + 301)) == ["a", "b"]
+    assert aliases(select(subject, request(), prefixes=(b"talk-2",))) == ["a", "b"]
+    assert aliases(select(subject, request(), prefixes=(b"talk-1",), now=NOW + 301)) == ["a", "b"]
 
 
 def test_an_open_pool_is_held_in_reserve_and_waited_for_when_it_is_the_last() -> None:

@@ -132,9 +132,9 @@ def test_memory_is_bounded_whatever_is_called() -> None:
     pools = Pools()
     for n in range(12_000):
         pools.observe(f"pool-{n}", Success(first_token_s=1.0), now=NOW)
-        pools.warm(f"talk-{n}", f"pool-{n}", now=NOW)
+        pools.warm((b"talk-%d" % n,), f"pool-{n}", now=NOW)
 
     assert len(pools.phases(NOW)) == MAX_POOLS
     assert pools.speed("pool-0") == Speed()
-    assert pools.warm_pool("talk-0", now=NOW) is None
-    assert pools.warm_pool("talk-11999", now=NOW) == "pool-11999"
+    assert pools.warm_pool((b"talk-0",), now=NOW) is None
+    assert pools.warm_pool((b"talk-11999",), now=NOW) == "pool-11999"
