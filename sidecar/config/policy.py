@@ -85,6 +85,18 @@ class ModelPolicy(Section):
     fallback: tuple[str, ...] | None = Field(None, description="aliases in order; empty: no fallback")
 
 
+class SelectionPolicy(Section):
+    """`[selection]`: how a model is chosen for a request that names none."""
+
+    infer: bool = Field(
+        True,
+        description="tell the kind of a task by its words and shape where a request names no task and no model",
+    )
+    infer_up_to: Literal["fast", "balanced", "best"] = Field(
+        "balanced", description="the best quality that may be inferred"
+    )
+
+
 class FilterPolicy(Section):
     kind: str
     action: Literal["redact", "block", "flag"] = "redact"
@@ -226,6 +238,7 @@ class Policy(Section):
     tools: ToolsPolicy = ToolsPolicy()
     tenants: Tenants = Field(default_factory=dict)
     models: dict[str, ModelPolicy] = Field(default_factory=dict)
+    selection: SelectionPolicy = SelectionPolicy()
     filters: dict[str, FilterPolicy] = Field(default_factory=dict)
     job_tools: JobTools = Field(default_factory=dict)
 

@@ -22,6 +22,7 @@ from sidecar.config.policy import FilterPolicy as FilterPolicy
 from sidecar.config.policy import JobTool as JobTool
 from sidecar.config.policy import ModelPolicy as ModelPolicy
 from sidecar.config.policy import Policy as Policy
+from sidecar.config.policy import SelectionPolicy as SelectionPolicy
 from sidecar.config.policy import TenantPolicy as TenantPolicy
 from sidecar.config.policy import ToolsPolicy as ToolsPolicy
 from sidecar.config.policy import merge_policy as merge_policy
@@ -129,6 +130,7 @@ class Settings(BaseSettings):
     tools: ToolsPolicy = ToolsPolicy()
     tenants: Tenants = Field(default_factory=dict)
     models: dict[str, ModelPolicy] = Field(default_factory=dict)
+    selection: SelectionPolicy = SelectionPolicy()
     filters: dict[str, FilterPolicy] = Field(default_factory=dict)
     job_tools: JobTools = Field(default_factory=dict)
     retention: RetentionSettings = RetentionSettings()
@@ -160,6 +162,7 @@ class Settings(BaseSettings):
             classes=self.classes,
             tenants=self.tenants,
             models=self.models,
+            selection=self.selection,
             filters=self.filters,
             tools=self.tools,
             job_tools=self.job_tools,

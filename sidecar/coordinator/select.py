@@ -8,7 +8,7 @@ from sidecar.errors import InvalidRequest
 from sidecar.models.content import DocumentBlock, ImageBlock, ToolResultBlock, ToolUseBlock
 from sidecar.models.event import Rejected
 from sidecar.models.profile import ModelProfile
-from sidecar.models.request import JobRequest, TaskKind
+from sidecar.models.request import JobRequest, Task, TaskKind
 
 MIN_ANSWER_TOKENS = 64
 MIN_FLEX_S = 300.0
@@ -109,9 +109,14 @@ def _needs_of_blocks(blocks: Iterable[Any]) -> int:
     return needs
 
 
-def wish_of(request: JobRequest, *, input_tokens: int, default_max_tokens: int) -> Requirements:
-    """A model that the request names only has to give a short answer for the budget; the call will be bounded."""
-    task = request.task
+def wish_of(
+    request: JobRequest, *, input_tokens: int, default_max_tokens: int, inferred: Task | None = None
+) -> Requirements:
+    """A model that the request names only has to give a short answer for the budget; the call will be bounded.
+
+    `inferred`: the task where the request says none.
+    """
+    task = request.task or inferred
     max_tokens = request.params.max_tokens
     whole = max_tokens or default_max_tokens
     return Requirements(

@@ -16,6 +16,7 @@ from sidecar.coordinator.catalogue import Catalogue, ModelRow, ResolvedName
 from sidecar.coordinator.entry import Entry, Shelf, speed_score
 from sidecar.coordinator.fallback import Decision, Failure, Final, Held, Next, Opening, Wait
 from sidecar.coordinator.health import Caller, Phase, Success
+from sidecar.coordinator.inference import Inferred, infer
 from sidecar.coordinator.listing import model_info, no_region, why_unusable
 from sidecar.coordinator.pools import Begun, Observation, Pools
 from sidecar.coordinator.select import Refusal, Search, Takes
@@ -82,6 +83,7 @@ class Coordinator:
         """Take a new policy over. Raises StartupError, and keeps the old one, when it cannot be used."""
         catalogue = Catalogue(policy=policy, regions=self._bedrock.regions, rows=self._rows)
         self._catalogue = catalogue
+        self._selection = policy.selection
         self._allowed: dict[tuple[str, ...], frozenset[str]] = {}
         self._entries: dict[str, tuple[Entry, ...]] = {}
         self._by_pool: dict[str, Candidate | None] = {}
@@ -112,8 +114,14 @@ class Coordinator:
         Raises Permanent with code unknown_model, tenant_denied, invalid_request, context_overflow or
         budget_exceeded when nothing can ever serve it; the message says what to change.
         """
+        inferred = self._inferred(request)
         search = Search(
-            select.wish_of(request, input_tokens=input_tokens, default_max_tokens=self._default_max_tokens),
+            select.wish_of(
+                request,
+                input_tokens=input_tokens,
+                default_max_tokens=self._default_max_tokens,
+                inferred=inferred.task if inferred else None,
+            ),
             allowed=self._allowed_by(tenant),
             headroom=headroom,
             warm_pool=self._pools.warm_pool(prefixes, now=now) if prefixes else None,
@@ -123,6 +131,7 @@ class Coordinator:
             reason, warnings = self._search_named(request, search)
         else:
             search, reason = self._search_unnamed(search)
+            reason = f"{reason}; {inferred.reason}" if inferred else reason
             warnings = ()
         if not search.found:
             raise _nothing_serves(request, search.refusals)
@@ -294,6 +303,12 @@ class Coordinator:
         """The model of an alias, Bedrock id, profile or ARN; None when unknown."""
         found = self._catalogue.resolve(name)
         return found.profile if found else None
+
+    def _inferred(self, request: JobRequest) -> Inferred | None:
+        """The task that the request does not name; None where it names one or a model, or inference is off."""
+        if request.model is not None or request.task is not None or not self._selection.infer:
+            return None
+        return infer(request, up_to=self._selection.infer_up_to)
 
     def _search_unnamed(self, search: Search) -> tuple[Search, str]:
         """By kind and for the whole answer; where that leaves nobody for a short one, and then of any kind."""
