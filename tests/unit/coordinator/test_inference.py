@@ -1,5 +1,5 @@
-"""What kind of task a request is taken for. `tests/support/prompts` holds 300 prompts with the kind that each
-should be taken for and why: the rules were written with 200 of them, the other 100 were fixed before."""
+"""What kind of task a request is taken for. `tests/support/prompt_corpus` holds 300 prompts with the kind that
+each should be taken for and why: 200 to write the rules with, 100 that were fixed before."""
 
 import hashlib
 from collections import Counter
@@ -25,7 +25,7 @@ from sidecar.models.request import JobRequest, OutputSpec, Reasoning, Task
 from tests.support.coordination import row, select
 
 ROOT = Path(__file__).parents[3]
-PROMPTS = ROOT / "tests" / "support" / "prompts"
+PROMPTS = ROOT / "tests" / "support" / "prompt_corpus"
 HELD_OUT_SHA256 = "b7a1af456149eca5e0d4291fec534733e69aa65dbd0653a99e55a98e651b6c82"
 KINDS = ("chat", "code", "extract", "summarize", "classify", "reason")
 ROWS = tuple(row(f"m-{kind}", kinds=(kind,)) for kind in KINDS)
