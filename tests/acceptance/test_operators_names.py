@@ -54,8 +54,14 @@ def watched(
     # One for each kind, so that one's breaker keeps nothing from another.
     plain = {"base": "claude-sonnet-4-5", "fallback": [], "tokens_per_minute": 10**9, "requests_per_minute": 10**7}
     models = {name: {"id": f"{PROFILE}{name.replace('_', '')}", **plain} for name in (*KINDS, MODEL)}
+    held = {"standard": {"weight": 20, "max_hold_s": 2}}
     with spawn_sidecar(
-        url, bedrock.url, bedrock={"transport": request.param}, models=models, jobs={"max_attempts": 1}
+        url,
+        bedrock.url,
+        bedrock={"transport": request.param},
+        models=models,
+        classes=held,
+        jobs={"max_attempts": 1},
     ) as sidecar:
         yield Watched(url, sidecar)
 
