@@ -97,7 +97,7 @@ OPERATIONS: dict[str, Callable[[Storage], Awaitable[object]]] = {
     "get_state": lambda s: s.jobs.get("acme", "j1"),
     "create": lambda s: s.jobs.create(job_state()),
     "update": lambda s: s.jobs.update(job_state(), revision=2),
-    "list": lambda s: s.jobs.list("acme"),
+    "list": lambda s: s.jobs.placed("acme", matches=lambda _: True, limit=9),
     "mark_cancelled": lambda s: s.jobs.mark_cancelled("acme", "j1"),
     "is_cancelled": lambda s: s.jobs.is_cancelled("acme", "j1"),
     "publish": lambda s: s.publisher.publish(event(1), fence=2),

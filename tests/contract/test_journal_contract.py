@@ -60,7 +60,8 @@ async def test_clients_see_nothing_of_it(world: World) -> None:
     await world.first.journal.append("acme", "j1", b"one", fence=fence, keep_s=KEEP_S)
     assert len([stored async for stored in world.first.publisher.replay("acme", "j1")]) == 1
     assert len(await world.first.jobs.history("acme", "j1")) == 1
-    assert [job.job for job in (await world.first.jobs.list("acme")).jobs] == ["j1"]
+    page = await world.first.jobs.placed("acme", matches=lambda _: True, limit=9)
+    assert [job.state.job for job in page.jobs] == ["j1"]
     found = await world.first.jobs.get("acme", "j1")
     assert found is not None
     assert found.revision == fence, "the fence has not moved"

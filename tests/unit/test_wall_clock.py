@@ -13,6 +13,7 @@ ALLOWED = {
     "sidecar/adapters/nats/job_store.py": "default for benchmarks",
     "sidecar/adapters/nats/tool_bus.py": "default for the command line",
     "sidecar/adapters/nats/micro.py": "default for the command line",
+    "sidecar/cli/jobs_command.py": "how long ago `--since 1h` is",
     "sidecar/cli/tools_view.py": "the command's own call",
     "sidecar/client/tools/context.py": "providers",
 }

@@ -11,7 +11,7 @@ from typing import Any
 from sidecar.adapters.bedrock.cache_points import tidy_cache_points
 from sidecar.adapters.bedrock.messages import SEPARATOR, only_here
 from sidecar.adapters.bedrock.names import MAX_NAME_CHARS
-from sidecar.adapters.bedrock.tool_forms import renamed, tool_form
+from sidecar.adapters.bedrock.tool_forms import loosened, renamed, tool_form
 from sidecar.errors import InvalidRequest
 from sidecar.models.call import ModelCall
 from sidecar.models.content import ImageBlock, Message, ToolResultBlock
@@ -68,6 +68,10 @@ def _tool_schemas(
             continue
         form = tool_form(spec["inputSchema"]["json"], profile.family)
         name = tool_names.get(spec["name"], spec["name"])
+        if form.problem is not None and _path_of(name, call) == "output.schema":
+            # The answer is checked against the client's schema anyhow, where nobody need follow such a reference.
+            form = tool_form(loosened(spec["inputSchema"]["json"]), profile.family)
+            warnings.append("references of the output schema that lead nowhere were not sent")
         if form.problem is not None:
             raise InvalidRequest(f"the input schema of {name!r} {form.problem}", path=_path_of(name, call))
         spec["inputSchema"] = {"json": form.schema}

@@ -138,6 +138,29 @@ def _malformed(schema: Any, *, is_named: bool = False) -> str | None:
     return None
 
 
+def loosened(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema without its references that lead nowhere: what they stand beside still holds."""
+
+    def walk(part: Any) -> Any:
+        if isinstance(part, list):
+            return [walk(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        return {
+            key: walk(value)
+            for key, value in part.items()
+            if not (key == "$ref" and _leads_nowhere(value, schema))
+        }
+
+    made: dict[str, Any] = walk(schema)
+    return made
+
+
+def _leads_nowhere(reference: Any, root: dict[str, Any]) -> bool:
+    is_local = isinstance(reference, str) and (reference == "#" or reference.startswith("#/"))
+    return is_local and not isinstance(at_pointer(root, str(reference)), dict | bool)
+
+
 def _dangling(schema: Any, root: dict[str, Any], *, is_named: bool = False) -> str | None:
     """A reference within the schema that leads nowhere; None where all lead somewhere."""
     if isinstance(schema, list):
@@ -145,8 +168,7 @@ def _dangling(schema: Any, root: dict[str, Any], *, is_named: bool = False) -> s
     if not isinstance(schema, dict):
         return None
     reference = None if is_named else schema.get("$ref")
-    is_local = isinstance(reference, str) and (reference == "#" or reference.startswith("#/"))
-    if is_local and not isinstance(at_pointer(root, str(reference)), dict | bool):
+    if _leads_nowhere(reference, root):
         return f"is not a usable JSON Schema: {reference!r} leads nowhere in it"
     for key, value in schema.items():
         if is_named or key not in _VALUES:
