@@ -48,11 +48,15 @@ async def test_the_same_requests_take_the_same_way() -> None:
 async def test_a_tenant_stays_where_its_prompt_cache_is_warm() -> None:
     """The region that stood in for another keeps the conversation once the other is back."""
     async with Emulator() as emulator, way(emulator.url, bedrock=WIDE) as on:
-        task = {"kind": "chat", "quality": "balanced"}
-        cold = await on.ask(task=task)
+        # Long enough to be cached: what was not cached is warm nowhere.
+        asked = {
+            "task": {"kind": "chat", "quality": "balanced"},
+            "system": "Answer in the words of the manual. " * 800,
+        }
+        cold = await on.ask(**asked)
         emulator.add_rule(region="us-east-1", nth=[1, 2], behave="fault=throttling")
-        moved = await on.ask(task=task)
-        job = await on.submit(task=task)
+        moved = await on.ask(**asked)
+        job = await on.submit(**asked)
         stays = await on.result(job)
         place = [(r.model_id, r.attempts[-1].region) for r in (cold, moved, stays)]
         assert place[1] != place[0]
