@@ -11,10 +11,21 @@ class LaneIndex:
     `tracked` counts requests in memory, `stored` all that the stream holds: the count of the last reconcile and
     what was heard since. A lane that holds more than it may has an `edge`: what stands behind it, `beyond`
     requests, is not read with the others but judged one by one in its order, and the edge moves past each that was
-    judged; `excess` counts those that were judged to be too many and are not gone yet.
+    judged, up to `judged_seq`; `excess` counts those that were judged to be too many and are not gone yet.
     """
 
-    __slots__ = ("beyond", "edge", "excess", "has_more", "is_filling", "lane", "read_seq", "stored", "tracked")
+    __slots__ = (
+        "beyond",
+        "edge",
+        "excess",
+        "has_more",
+        "is_filling",
+        "judged_seq",
+        "lane",
+        "read_seq",
+        "stored",
+        "tracked",
+    )
 
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
@@ -24,6 +35,7 @@ class LaneIndex:
         self.tracked = 0
         self.edge: int | None = None
         self.beyond = 0
+        self.judged_seq = 0
         self.excess = 0
         self.stored = 0
 
@@ -45,8 +57,13 @@ class LaneIndex:
     def judged(self, seq: int) -> None:
         """The edge moves past a request."""
         if self.edge is not None and seq > self.edge:
-            self.edge = seq
-            self.beyond = max(0, self.beyond - 1)
+            self.edge = self.judged_seq = seq
+            if self.beyond:
+                self.beyond -= 1
+            else:
+                # No doorbell told of it. Uncounted, its end would leave a place that nobody left, and everything
+                # that follows would be let in.
+                self.stored += 1
 
     def lift_edge(self) -> None:
         """Nothing stands behind the edge any more, as far as is known."""
@@ -78,7 +95,10 @@ class Index:
         is_new = seq > self.highest_seq
         if is_new:
             self.highest_seq = seq
-            lane.stored += 1
+        if seq <= lane.judged_seq:
+            # The judgement was faster than the doorbell, and has counted it.
+            return None
+        lane.stored += is_new
         if seq <= lane.read_seq:
             return None
         if lane.edge is None and lane.stored > most and seq not in self._tracked:

@@ -8,7 +8,7 @@ import pytest
 from sidecar.adapters.nats.client.mux import Mux
 from sidecar.adapters.nats.intake import NatsIntake
 from sidecar.errors import JobCancelled, Permanent, SidecarError
-from sidecar.ports.bus import Lane
+from sidecar.ports.bus import Doorbell, Lane
 from sidecar.request_handler.decode import DecodedRequest
 from sidecar.request_handler.reader import Later, Reader
 from sidecar.runtime.lifecycle import Tasks
@@ -246,3 +246,15 @@ async def test_a_request_that_takes_long_to_judge_holds_up_no_other(make: Make) 
     assert isinstance(refused["long3"], JobCancelled)
     assert refused["long4"].code == "internal"
     assert not stage.crashes
+
+
+async def test_a_lane_above_its_cap_is_refused_down_to_it_though_doorbells_are_lost(make: Make) -> None:
+    stage = await make(window=4)
+    stage.max_queue = 10
+    seqs = [await stage.submit(f"j{i}") for i in range(60)]
+    for seq in seqs[:20]:
+        stage.reader.on_doorbell(Doorbell(seq, LANE, len(REQUEST), None))
+    await stage.clock.advance(2)
+    assert sorted(job for job, _ in stage.refused) == sorted(f"j{i}" for i in range(10, 60))
+    assert {error.code for _, error in stage.refused} == {"queue_full"}
+    assert stage.reader.stored() == {LANE: 10}
