@@ -215,7 +215,8 @@ HUGE = Oddity(
 async def test_oddity_beside_a_whole_answer_does_not_lose_it(odd: Oddity) -> None:
     async with raw_bedrock() as raw, way(raw.url) as on:
         raw.script = by_model(raw, odd.script)
-        job = await on.submit(model=CHAIN, stream=True, **IMPATIENT)
+        # Short limits only where it is they that end the call: a busy machine takes its time.
+        job = await on.submit(model=CHAIN, stream=True, **(IMPATIENT if odd.stalls else {}))
         result = await on.result(job)
         assert (result.state, result.stop_reason, result.output.text) == ("succeeded", "end_turn", "Hello world")
         assert result.model == FIRST

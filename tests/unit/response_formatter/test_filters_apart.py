@@ -36,9 +36,11 @@ PIECES = (
     "\udc31", "ü", "0", "@", "1", "\x07", "🏴",
 )  # fmt: skip
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
+# In values an adapter has replaced halves of surrogate pairs before.
+WHOLE = TEXTS.map(lambda text: text.encode("utf-8", "replace").decode())
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(0, 10**16) | TEXTS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    st.none() | st.booleans() | st.integers(0, 10**16) | WHOLE,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WHOLE, inner, max_size=3),
     max_leaves=6,
 )
 
