@@ -21,7 +21,7 @@ from sidecar.models.base import FieldError
 from sidecar.models.codec import without_surrogates
 from sidecar.runtime.fair_queue import FairQueue
 from sidecar.runtime.worker_main import WorkAnswer, WorkFailure, WorkRequest
-from sidecar.runtime.worker_process import WorkerProcess
+from sidecar.runtime.worker_process import WorkerProcess, WorkerRetired
 
 log = logging.getLogger(__name__)
 
@@ -166,9 +166,15 @@ class BoundedWork:
         worker: WorkerProcess | None = None
         began = loop.time()
         try:
-            worker = await self._worker()
-            began = loop.time()
-            data = await worker.call(piece.frame, limit_s=self.limits.limit_s)
+            while True:
+                worker = await self._worker()
+                began = loop.time()
+                try:
+                    data = await worker.call(piece.frame, limit_s=self.limits.limit_s)
+                    break
+                except WorkerRetired:
+                    # It looked alive when it was chosen, and was leaving: this work was not begun.
+                    self._end(worker)
         except asyncio.CancelledError:
             # Nobody waits for it any more, and nothing but its end stops what runs there.
             self._lost(piece, worker, "cancelled")

@@ -42,6 +42,10 @@ _PROGRAM = (
 )
 
 
+class WorkerRetired(Exception):
+    """The process had ended by itself after its last answer, grown too large for more: the frame was not begun."""
+
+
 class WorkerProcess:
     """A child on the other end of a pair of sockets. It inherits nothing but its own end."""
 
@@ -78,6 +82,7 @@ class WorkerProcess:
 
     async def call(self, frame: bytes, *, limit_s: float) -> bytes:
         """The answer to a frame. Raises TooCostly where the process did not live to give it; it is of no use then.
+        Raises WorkerRetired where it did not live to begin.
 
         `limit_s` is processor time, and is kept by the child itself; this side waits for several times as long.
         """
@@ -102,10 +107,12 @@ class WorkerProcess:
             raise OSError("the worker process speaks nonsense")
         return await self._reader.readexactly(size)
 
-    async def _why_dead(self, limit_s: float) -> SidecarError:
+    async def _why_dead(self, limit_s: float) -> Exception:
         code = await self._reaped()
         if not self._is_ready:
             return SidecarError(f"a worker process did not start: it ended with {code}")
+        if code == 0:
+            return WorkerRetired(f"worker process {self.pid} had ended by itself")
         if code == -signal.SIGPROF:
             return TooCostly("time", limit_s=limit_s)
         log.warning("a worker process ended in the middle of work", extra={"pid": self.pid, "exit_code": code})

@@ -10,6 +10,8 @@ from typing import Any
 from sidecar.errors import InvalidRequest, Permanent
 from sidecar.models.base import FieldError
 
+_kept: list[bytearray] = []
+
 
 def echo(text: str, *, times: int = 1) -> str:
     return text * times
@@ -40,6 +42,12 @@ def forever() -> None:
 
 def allocate(size: int) -> int:
     return len(bytearray(size))
+
+
+def keep(size: int) -> int:
+    """Leave so much address space in use behind."""
+    _kept.append(bytearray(size))
+    return os.getpid()
 
 
 def recurse() -> int:

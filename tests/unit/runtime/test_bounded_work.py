@@ -13,6 +13,7 @@ import pytest
 from sidecar.errors import InvalidRequest, Permanent, SidecarError, TooCostly
 from sidecar.models.base import FieldError
 from sidecar.runtime.bounded_work import BoundedWork, WorkLimits
+from sidecar.runtime.worker_process import WorkerProcess
 from tests.support import costly
 
 FOREVER_S = 60.0
@@ -89,6 +90,21 @@ async def test_the_budget_is_processor_time_of_each_piece(work: BoundedWork) -> 
     work.limits = work.limits._replace(limit_s=0.5)
     for _ in range(4):
         assert await work.run("acme", costly.spin, 0.2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS holds on Linux")
+async def test_work_that_meets_a_worker_on_its_way_out_is_done_by_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A process that has grown large ends after its answer: for a moment it still looks alive."""
+    monkeypatch.setattr(WorkerProcess, "is_alive", True)
+    work = BoundedWork(WorkLimits(processes=1, limit_s=5.0))
+    for n in range(5):
+        grown = asyncio.create_task(work.run("acme", costly.keep, 150 << 20))
+        next_one = asyncio.create_task(work.run(f"other{n}", costly.pid))
+        assert await grown != await next_one
+    assert not work.killed
+    await work.close()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS holds on Linux")
