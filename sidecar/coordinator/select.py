@@ -1,7 +1,7 @@
 """Which models can serve a request, and in which order: hard filters, then the shelf's order. Deterministic."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from sidecar.coordinator.entry import CAPABILITY_BITS, Entry, Shelf, mask, names_of
 from sidecar.errors import InvalidRequest
@@ -28,20 +28,7 @@ Stage = Literal[
     "price",
     "health",
 ]
-STAGES: tuple[Stage, ...] = (
-    "unknown",
-    "tenant",
-    "lifecycle",
-    "region",
-    "kind",
-    "capability",
-    "context",
-    "output",
-    "budget",
-    "shape",
-    "price",
-    "health",
-)
+STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 class Refusal(NamedTuple):
